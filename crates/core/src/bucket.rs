@@ -1,0 +1,54 @@
+//! A token bucket on the core's clock.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    rate_per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled_at: Time,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(rate_per_second: f64, burst: f64, now: Time) -> Self {
+        Self { rate_per_second, burst, tokens: burst, filled_at: now }
+    }
+
+    /// Tokens there are.
+    pub(crate) fn level(&mut self, now: Time) -> f64 {
+        let gained = now.since(self.filled_at).as_secs_f64() * self.rate_per_second;
+        self.filled_at = self.filled_at.max(now);
+        self.tokens = (self.tokens + gained).min(self.burst);
+        self.tokens
+    }
+
+    /// Takes `tokens` if they are there.
+    pub(crate) fn take(&mut self, tokens: f64, now: Time) -> bool {
+        let there = self.level(now) >= tokens;
+        if there {
+            self.tokens -= tokens;
+        }
+        there
+    }
+
+    /// Takes `tokens` even on credit: what is already on its way cannot be refused.
+    pub(crate) fn charge(&mut self, tokens: f64, now: Time) {
+        self.level(now);
+        self.tokens -= tokens;
+    }
+
+    /// Gives `tokens` back.
+    pub(crate) fn refund(&mut self, tokens: f64) {
+        self.tokens = (self.tokens + tokens).min(self.burst);
+    }
+
+    /// Time until `tokens` are there.
+    pub(crate) fn wait(&mut self, tokens: f64, now: Time) -> Duration {
+        let lacking = tokens - self.level(now);
+        if lacking <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(lacking / self.rate_per_second) }
+    }
+}

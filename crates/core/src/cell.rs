@@ -1,0 +1,234 @@
+//! What is published of one pair, and its packed form.
+
+use std::time::Duration;
+
+use crate::code::{JitterCode, LatencyCode};
+
+/// Why a probe failed. The order is the order of the wire codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failure {
+    /// The name could not be resolved.
+    Dns,
+    /// The host answered that nothing listens.
+    Refused,
+    /// The network answered that there is no way.
+    Unreachable,
+    /// Nothing answered in time.
+    Timeout,
+    /// No secure channel could be agreed on.
+    Tls,
+    /// The connection was cut.
+    Reset,
+    /// What answered does not speak our protocol.
+    Protocol,
+    /// What answered does not let us in.
+    Auth,
+    /// Another node answered.
+    Identity,
+}
+
+impl Failure {
+    /// All kinds, in the order of their codes.
+    pub const ALL: [Self; 9] = [
+        Self::Dns,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Tls,
+        Self::Reset,
+        Self::Protocol,
+        Self::Auth,
+        Self::Identity,
+    ];
+
+    /// The lower-case name, as in metrics and APIs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::Auth => "auth",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+/// Ages inside a row are counted in ticks of an eighth of a second.
+pub(crate) const TICK: Duration = Duration::from_millis(125);
+
+/// What is published of a pair: its latest attempt, and how it has been lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// How the latest attempt ended.
+    pub state: State,
+    /// Ticks of 125 ms from the attempt to the row's label; zero while nothing was attempted.
+    pub age_ticks: u32,
+    /// Share of failed attempts in the window, in 255ths, rounded up: a loss is never shown as none.
+    pub loss: u8,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Never attempted: unknown is not zero.
+    #[default]
+    Unknown,
+    /// It was answered.
+    Ok {
+        /// Connect, TLS and first request.
+        total: LatencyCode,
+        /// A second request on the warm connection; none if that one failed.
+        request: Option<LatencyCode>,
+        /// Smoothed difference between successive totals; none before the second success.
+        jitter: Option<JitterCode>,
+    },
+    /// It failed.
+    Failed(Failure),
+}
+
+impl Cell {
+    /// Time from the attempt to the row's label.
+    pub fn age(&self) -> Duration {
+        TICK * self.age_ticks
+    }
+
+    /// Share of failed attempts in the window, from 0 to 1.
+    pub fn loss_ratio(&self) -> f64 {
+        f64::from(self.loss) / 255.0
+    }
+}
+
+/// Why packed bytes were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// They end inside a value.
+    #[error("the packed bytes end inside a value")]
+    Short,
+    /// A tag or a flag has no meaning.
+    #[error("the packed bytes have an unknown tag")]
+    Tag,
+    /// A number does not fit.
+    #[error("the packed bytes have a number out of range")]
+    Range,
+    /// There are more or fewer values than announced.
+    #[error("the packed bytes hold another number of values than announced")]
+    Count,
+    /// There are more bytes than allowed.
+    #[error("the packed bytes are more than allowed")]
+    Long,
+    /// Positions or names are not in ascending order.
+    #[error("the packed bytes are not in ascending order")]
+    Order,
+}
+
+/// Appends `value` as a LEB128 varint.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Bytes that [`put_varint`] takes for `value`.
+pub(crate) fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Reads from the front of packed bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn byte(&mut self) -> Result<u8, PackError> {
+        let (first, rest) = self.0.split_first().ok_or(PackError::Short)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], PackError> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(PackError::Short)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, PackError> {
+        Ok(u16::from_le_bytes([self.byte()?, self.byte()?]))
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<u64, PackError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(PackError::Range);
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(PackError::Range)
+    }
+}
+
+const TAG_UNKNOWN: u8 = 0;
+const TAG_OK: u8 = 1;
+const TAG_FAILED: u8 = 2;
+const TAG_MASK: u8 = 0x0f;
+const FLAG_LOSS: u8 = 0x10;
+
+/// Appends the packed form of `cell`: one byte if unknown, up to eleven else, typically eight.
+pub(crate) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
+    let loss_flag = if cell.loss > 0 { FLAG_LOSS } else { 0 };
+    match cell.state {
+        State::Unknown => {
+            out.push(TAG_UNKNOWN);
+            return;
+        }
+        State::Ok { total, request, jitter } => {
+            out.push(TAG_OK | loss_flag);
+            out.extend(total.get().to_le_bytes());
+            out.extend(request.map_or(0, LatencyCode::get).to_le_bytes());
+            out.push(jitter.map_or(0, JitterCode::get));
+        }
+        State::Failed(kind) => out.push((TAG_FAILED + kind as u8) | loss_flag),
+    }
+    put_varint(out, u64::from(cell.age_ticks));
+    if cell.loss > 0 {
+        out.push(cell.loss);
+    }
+}
+
+/// Reads one packed cell.
+pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
+    let tag = reader.byte()?;
+    if tag == TAG_UNKNOWN {
+        return Ok(Cell::default());
+    }
+    if tag & !(TAG_MASK | FLAG_LOSS) != 0 {
+        return Err(PackError::Tag);
+    }
+    let state = match tag & TAG_MASK {
+        TAG_OK => State::Ok {
+            total: LatencyCode::from_raw(reader.u16()?).ok_or(PackError::Range)?,
+            request: LatencyCode::from_raw(reader.u16()?),
+            jitter: JitterCode::from_raw(reader.byte()?),
+        },
+        failed => {
+            let kind = failed.checked_sub(TAG_FAILED).ok_or(PackError::Tag)?;
+            State::Failed(*Failure::ALL.get(usize::from(kind)).ok_or(PackError::Tag)?)
+        }
+    };
+    let age_ticks = u32::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
+    let loss = if tag & FLAG_LOSS != 0 { reader.byte()? } else { 0 };
+    if tag & FLAG_LOSS != 0 && loss == 0 {
+        return Err(PackError::Range);
+    }
+    Ok(Cell { state, age_ticks, loss })
+}

@@ -1,0 +1,586 @@
+//! The state of one bot, its inputs and its outputs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tracing::{info, warn};
+
+use crate::bucket::Bucket;
+use crate::cell::Failure;
+use crate::config::Config;
+use crate::detect::Question;
+use crate::gossip::Gossip;
+use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
+use crate::join::{AddressGuard, Seed, Standing};
+use crate::life::{Change, Status};
+use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, STALL_MIN};
+use crate::members::{ME, Member, Members, Slot};
+use crate::message::{Answer, Exchange, Request, Response};
+use crate::pair::Timing;
+use crate::publish::Publisher;
+use crate::tally::{EventKind, Events, Histogram, Refusal, Refusals};
+use crate::time::{Now, Time};
+use crate::timers::Timers;
+
+/// Names a probe between its order and its report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeId(pub u64);
+
+/// Names a call between its order and its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Names a request of a peer between its arrival and our reply; chosen by the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What the core wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Measure this target, and report by [`Core::handle_probe`] after at most the configured probe timeout.
+    Probe {
+        /// Names it in the report.
+        id: ProbeId,
+        /// Whom to dial.
+        target: Target,
+    },
+    /// Ask a peer, and report by [`Core::handle_response`].
+    Call {
+        /// Names it in the report.
+        id: CallId,
+        /// Whom to dial.
+        target: Target,
+        /// What to ask.
+        request: Request,
+        /// Give up after so long.
+        timeout: Duration,
+    },
+    /// Answer a peer's request.
+    Reply {
+        /// Which one.
+        to: RequestId,
+        /// The answer.
+        response: Response,
+    },
+    /// At the start a living node was found to hold our name: the bot must not run.
+    NameTaken(Arc<Record>),
+    /// All goodbyes are said: the bot may end.
+    Left,
+}
+
+/// How a probe ended.
+#[derive(Clone, Debug)]
+pub enum ProbeReport {
+    /// Somebody answered.
+    Answered {
+        /// What was measured.
+        timing: Timing,
+        /// The name that answered.
+        name: NodeName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which process.
+        instance: Instance,
+    },
+    /// It failed.
+    Failed(Failure),
+    /// This host was too late, out of descriptors or starved: it says nothing about the network.
+    Void,
+}
+
+/// Why a call has no response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallError {
+    /// The kind.
+    pub failure: Failure,
+    /// What to tell a person.
+    pub detail: String,
+}
+
+/// Why a probe was ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is the pair's turn: it is booked.
+    Schedule,
+    /// It repeats a doubtful one.
+    Question,
+    /// It looks whether a dead node is back.
+    Dial,
+    /// A peer asked.
+    Ask(RequestId),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Probing {
+    pub(crate) slot: Slot,
+    /// The slot may have gone to another name when the report comes.
+    pub(crate) name: NodeName,
+    pub(crate) purpose: Purpose,
+    pub(crate) begun: Time,
+}
+
+/// What a call is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Calling {
+    /// To be let in at a seed, or at a member that does not know us.
+    Join { seed: Option<Target> },
+    /// Does the holder of a name still live that a joiner claims?
+    Incumbent { request: RequestId, joiner: Arc<Record>, incumbent: Instance },
+    /// Is a joiner reached at its target?
+    DialBack { request: RequestId, joiner: Arc<Record> },
+    /// Gossip that we began; `leg` counts the messages.
+    Exchange { instance: Instance, leg: u8 },
+    /// A peer is asked to try a node.
+    Ask { about: Instance },
+    /// Who answers at this member's target?
+    Identify { slot: Slot },
+    /// Does the other holder of our own name live?
+    Contest { claimant: Arc<Record> },
+    /// Goodbye.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The next exchange of the tick.
+    Tick,
+    /// Rumours may be pushed.
+    Push,
+    /// Something of the own row is to be published.
+    Publish,
+    /// Retention, silence, forgotten nodes.
+    Housekeeping,
+    /// The budget has a probe again.
+    Budget,
+    /// It is the turn of the pair to this member.
+    Probe(Slot),
+    /// A probe has been unanswered for too long.
+    SlowProbe(ProbeId),
+    /// A call has been unanswered for too long.
+    SlowCall(CallId),
+    /// A question repeats its probe.
+    Repeat(Slot),
+    /// A question ends.
+    Verdict(Slot),
+    /// A suspect dies.
+    Death(Slot),
+    /// A dead member is dialled.
+    Dial(Slot),
+    /// A target is asked to let us in.
+    Seed(u32),
+    /// Another holder of our name is looked at again.
+    Contest,
+    /// Enough waited for goodbyes.
+    Leave,
+}
+
+/// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive it.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) rng: Rng,
+    pub(crate) members: Members,
+    pub(crate) standing: Standing,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) output: VecDeque<Output>,
+    pub(crate) probes: BTreeMap<ProbeId, Probing>,
+    pub(crate) calls: BTreeMap<CallId, Calling>,
+    next_id: u64,
+
+    pub(crate) ready: BTreeSet<(bool, Time, Slot)>,
+    pub(crate) probe_budget: Bucket,
+    pub(crate) unproven_budget: Bucket,
+    pub(crate) join_budget: Bucket,
+    pub(crate) guards: BTreeMap<Target, AddressGuard>,
+    pub(crate) seeds: Vec<Seed>,
+    pub(crate) questions: BTreeMap<Slot, Question>,
+    pub(crate) gossip: Gossip,
+    pub(crate) publisher: Publisher,
+
+    /// When anybody was last heard: an answer, a refusal, or a request.
+    pub(crate) contact_at: Time,
+    pub(crate) isolated: bool,
+    /// Lateness up to here is forgiven already.
+    forgiven_until: Time,
+    leaving: Option<usize>,
+
+    pub(crate) refusals: Refusals,
+    pub(crate) events: Events,
+    pub(crate) schedule_delay: Histogram,
+    pub(crate) stalled: Duration,
+}
+
+impl Core {
+    /// A bot that knows nobody yet. Its incarnation is `now.wall`; everything random follows from `seed`.
+    pub fn new(config: Config, name: NodeName, target: Target, labels: Labels, seed: u64, now: Now) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let instance = Instance(rng.u64(..));
+        let incarnation = Incarnation(now.wall.unix_millis());
+        let me = Arc::new(Record { name, target, labels, incarnation, instance });
+        let time = now.time;
+        let mut timers = Timers::default();
+        timers.set(Timer::Tick, time);
+        timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
+        Self {
+            probe_budget: Bucket::new(config.probe_rate_max, (config.probe_rate_max / 4.0).max(1.0), time),
+            unproven_budget: crate::join::unproven_budget(time),
+            join_budget: crate::join::join_budget(time),
+            gossip: Gossip::new(&config, time),
+            publisher: Publisher::new(time),
+            members: Members::new(me, time),
+            standing: Standing::Starting,
+            config,
+            rng,
+            timers,
+            output: VecDeque::new(),
+            probes: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next_id: 0,
+            ready: BTreeSet::new(),
+            guards: BTreeMap::new(),
+            seeds: Vec::new(),
+            questions: BTreeMap::new(),
+            contact_at: time,
+            isolated: false,
+            forgiven_until: time,
+            leaving: None,
+            refusals: Refusals::default(),
+            events: Events::default(),
+            schedule_delay: Histogram::default(),
+            stalled: Duration::ZERO,
+        }
+    }
+
+    /// Who this bot is now. It changes when a former life of the name is overtaken.
+    pub fn record(&self) -> &Arc<Record> {
+        &self.members.me().record
+    }
+
+    /// Takes the next thing to do. Drain it after every input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.output.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.output.is_empty() { self.timers.next() } else { Some(Time::ZERO) }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.notice_stall(now);
+        while let Some((due, timer)) = self.timers.pop_due(now.time) {
+            match timer {
+                Timer::Leave => self.finish_leaving(),
+                _ if self.leaving.is_some() => {}
+                Timer::Tick => self.tick(now),
+                Timer::Push => self.push(now),
+                Timer::Publish => self.publish(now),
+                Timer::Housekeeping => self.keep_house(now),
+                Timer::Budget => self.fire_ready(now),
+                Timer::Probe(slot) => self.pair_due(slot, due, now),
+                Timer::SlowProbe(id) => self.probe_slow(id, now),
+                Timer::SlowCall(id) => self.call_slow(id, now),
+                Timer::Repeat(slot) => self.repeat_question(slot, now),
+                Timer::Verdict(slot) => self.close_question(slot, now),
+                Timer::Death(slot) => self.death_due(slot, now),
+                Timer::Dial(slot) => self.dial_dead(slot, now),
+                Timer::Seed(index) => self.seed_due(index, now),
+                Timer::Contest => self.contest_again(now),
+            }
+        }
+    }
+
+    /// A peer asks.
+    pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
+        self.notice_stall(now);
+        self.contact_at = now.time;
+        match request {
+            Request::Join(record) => self.joiner(id, record, now),
+            Request::Identify => self.reply(id, Response::Identify(Arc::clone(self.record()))),
+            Request::Exchange(exchange) => self.exchange_arrived(id, *exchange, now),
+            Request::Ask(instance) => self.asked(id, instance, now),
+        }
+    }
+
+    /// A call that was ordered has ended.
+    pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
+        self.notice_stall(now);
+        self.timers.cancel(&Timer::SlowCall(id));
+        let Some(calling) = self.calls.remove(&id) else {
+            return;
+        };
+        if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
+            self.contact_at = now.time;
+        }
+        match calling {
+            Calling::Join { seed } => self.join_answered(seed, result, now),
+            Calling::Incumbent { request, joiner, incumbent } => self.incumbent_answered(request, joiner, incumbent, result, now),
+            Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
+            Calling::Exchange { instance, leg } => self.exchange_answered(instance, leg, result, now),
+            Calling::Ask { about } => {
+                let answer = match result {
+                    Ok(Response::Asked(answer)) => answer,
+                    _ => Answer::Unknown,
+                };
+                self.question_answered(about, answer, now);
+            }
+            Calling::Identify { slot } => self.identified(slot, result, now),
+            Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
+            Calling::Leave => {
+                self.leaving = self.leaving.map(|open| open.saturating_sub(1));
+                if self.leaving == Some(0) {
+                    self.finish_leaving();
+                }
+            }
+        }
+    }
+
+    /// Says goodbye. [`Output::Left`] follows within a second; nothing else is done from here on.
+    pub fn leave(&mut self, now: Now) {
+        if self.leaving.is_some() {
+            return;
+        }
+        let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
+        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+        self.rng.shuffle(&mut partners);
+        partners.truncate(LEAVE_PEERS);
+        self.leaving = Some(partners.len());
+        self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
+        for slot in &partners {
+            let Some(member) = self.members.get(*slot) else { continue };
+            let (target, to) = (member.record.target.clone(), Some(member.record.instance));
+            let exchange = Exchange { from: Some(entry.instance), to, entries: vec![entry], ..Exchange::default() };
+            self.call(target, Calling::Leave, Request::Exchange(Box::new(exchange)), LEAVE_TIME);
+        }
+        if partners.is_empty() {
+            self.finish_leaving();
+        }
+    }
+
+    fn finish_leaving(&mut self) {
+        if self.leaving.is_some() && !self.output.iter().any(|output| matches!(output, Output::Left)) {
+            self.timers.cancel(&Timer::Leave);
+            self.output.push_back(Output::Left);
+        }
+    }
+
+    pub(crate) fn call(&mut self, target: Target, calling: Calling, request: Request, timeout: Duration) -> CallId {
+        self.next_id += 1;
+        let id = CallId(self.next_id);
+        self.calls.insert(id, calling);
+        self.output.push_back(Output::Call { id, target, request, timeout });
+        id
+    }
+
+    pub(crate) fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Now) -> Option<ProbeId> {
+        let member = self.members.get(slot)?;
+        let (target, name) = (member.record.target.clone(), member.record.name.clone());
+        let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
+        self.next_id += 1;
+        let id = ProbeId(self.next_id);
+        self.probes.insert(id, Probing { slot, name, purpose, begun: now.time });
+        if purpose == Purpose::Schedule {
+            self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
+        }
+        self.output.push_back(Output::Probe { id, target });
+        Some(id)
+    }
+
+    pub(crate) fn reply(&mut self, to: RequestId, response: Response) {
+        self.output.push_back(Output::Reply { to, response });
+    }
+
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.count(refusal);
+    }
+
+    /// An attempt with this member succeeded: it lived at `at`.
+    pub(crate) fn reached(&mut self, slot: Slot, at: Time, now: Now) {
+        if let Some(member) = self.members.get_mut(slot) {
+            let change = member.life.evidence(at, now.time);
+            self.changed(slot, change, now);
+        }
+        self.settle_question(slot);
+    }
+
+    /// Carries out what a change of a member's life means.
+    pub(crate) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let name = member.record.name.clone();
+        let deadline = member.life.deadline();
+        if change != Change::None && change != Change::Refuted {
+            member.changed_at = now.time;
+        }
+        match change {
+            Change::None | Change::Refuted => {
+                // An earlier first failure brings the deadline forward.
+                if let Some(deadline) = deadline {
+                    self.timers.set_earlier(Timer::Death(slot), deadline);
+                }
+            }
+            Change::Suspected => {
+                info!(node = %name, "nobody could reach the node; it is suspected");
+                self.events.push(now.wall, EventKind::Suspected(name));
+                if let Some(deadline) = deadline {
+                    self.timers.set(Timer::Death(slot), deadline);
+                }
+                self.spread_suspicion(slot, now);
+            }
+            Change::Died => {
+                info!(node = %name, "the node is dead");
+                self.events.push(now.wall, EventKind::Died(name));
+                self.lost(slot);
+                self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
+            }
+            Change::Revived => {
+                info!(node = %name, "the node lives");
+                self.events.push(now.wall, EventKind::Revived(name));
+                self.timers.cancel(&Timer::Death(slot));
+                self.timers.cancel(&Timer::Dial(slot));
+                self.settle_question(slot);
+                self.schedule_soon(slot, now);
+                self.spread_life(slot, now);
+            }
+            Change::Left => {
+                info!(node = %name, "the node left");
+                self.events.push(now.wall, EventKind::Left(name));
+                self.lost(slot);
+                self.timers.cancel(&Timer::Death(slot));
+                self.timers.cancel(&Timer::Dial(slot));
+                self.spread_life(slot, now);
+            }
+        }
+    }
+
+    /// Takes a member out of everything that is for the present.
+    fn lost(&mut self, slot: Slot) {
+        self.unschedule(slot);
+        self.drop_question(slot);
+    }
+
+    /// Takes a member out of everything.
+    pub(crate) fn forget(&mut self, slot: Slot, now: Now) {
+        self.lost(slot);
+        self.timers.cancel(&Timer::Death(slot));
+        self.timers.cancel(&Timer::Dial(slot));
+        if let Some(member) = self.members.remove(slot) {
+            self.forgotten(&member, now);
+        }
+        self.roster_changed(now);
+    }
+
+    pub(crate) fn forgotten(&mut self, member: &Member, now: Now) {
+        self.events.push(now.wall, EventKind::Forgotten(member.record.name.clone()));
+    }
+
+    /// Time in which our loop did not run is nobody's silence but our own.
+    pub(crate) fn notice_stall(&mut self, now: Now) {
+        let Some(due) = self.timers.next() else {
+            return;
+        };
+        let stall = now.time.since(due.max(self.forgiven_until));
+        if stall < STALL_MIN {
+            return;
+        }
+        self.forgiven_until = now.time;
+        self.stalled += stall;
+        warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
+        self.events.push(now.wall, EventKind::Stalled(stall));
+        for slot in self.members.other_slots() {
+            if let Some(member) = self.members.get_mut(slot) {
+                member.life.forgive(stall, now.time);
+                if let Some(deadline) = member.life.deadline() {
+                    self.timers.set(Timer::Death(slot), deadline);
+                }
+            }
+        }
+        self.contact_at = (self.contact_at + stall).min(now.time);
+        self.forgive_questions(stall, now);
+        for (id, probing) in &mut self.probes {
+            probing.begun = (probing.begun + stall).min(now.time);
+            self.timers.set_later(Timer::SlowProbe(*id), stall, now.time);
+        }
+        for id in self.calls.keys() {
+            self.timers.set_later(Timer::SlowCall(*id), stall, now.time);
+        }
+    }
+
+    fn keep_house(&mut self, now: Now) {
+        self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
+        self.notice_isolation(now);
+        self.collect_rosters();
+        self.expire_guards(now);
+        for slot in self.members.other_slots() {
+            self.keep_member(slot, now);
+        }
+    }
+
+    fn keep_member(&mut self, slot: Slot, now: Now) {
+        let retain_samples = self.config.retain_samples;
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if member.row.as_ref().is_some_and(|row| row.age(now.time) > retain_samples) {
+            member.row = None;
+        }
+        if member.pending.as_ref().is_some_and(|row| row.age(now.time) > retain_samples) {
+            member.pending = None;
+        }
+        let silence = now.time.since(member.life.evidence_at());
+        let unproven = !member.proven && silence > crate::limits::UNPROVEN_FORGET_AFTER;
+        let retained = member.is_present() || silence <= self.config.retain_nodes;
+        if unproven || !retained {
+            self.forget(slot, now);
+            return;
+        }
+        if member.life.status() == Status::Alive && silence > crate::limits::SILENCE_MAX && !self.isolated {
+            self.silent(slot, now);
+        }
+    }
+
+    /// Whether nobody was heard for so long that it says more about us than about them.
+    pub(crate) fn hears_nobody(&self, now: Now) -> bool {
+        now.time.since(self.contact_at) > ISOLATED_AFTER && self.members.others().filter(|(_, member)| member.is_present()).count() >= 2
+    }
+
+    fn notice_isolation(&mut self, now: Now) {
+        let isolated = self.hears_nobody(now);
+        if isolated == self.isolated {
+            return;
+        }
+        self.isolated = isolated;
+        if isolated {
+            warn!("this bot hears from nobody: its own network may be cut");
+        } else {
+            info!("this bot hears from others again");
+        }
+        self.events.push(now.wall, if isolated { EventKind::Isolated } else { EventKind::Heard });
+    }
+
+    /// Starts a new life under the same name, larger than any that was heard.
+    pub(crate) fn reincarnate(&mut self, heard: Incarnation, now: Now) {
+        let me = self.members.me();
+        let incarnation = heard.max(me.record.incarnation).next();
+        let record = Record { incarnation, instance: Instance(self.rng.u64(..)), ..(*me.record).clone() };
+        let life = me.life.clone();
+        self.members.replace(ME, Arc::new(record), life, None, now.time);
+        self.publisher.restart();
+        self.spread_record(ME, now);
+        self.roster_changed(now);
+    }
+}
+
+/// Whether a failure is an answer of the other host: our own network works then.
+pub(crate) fn is_answer(failure: Failure) -> bool {
+    matches!(failure, Failure::Refused | Failure::Identity | Failure::Protocol | Failure::Auth | Failure::Tls)
+}
+
+/// Whether a failure says at once that the node is not there: nothing listens, or somebody else does.
+pub(crate) fn is_refusal(failure: Failure) -> bool {
+    matches!(failure, Failure::Refused | Failure::Identity)
+}

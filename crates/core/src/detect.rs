@@ -1,0 +1,260 @@
+//! Doubt is a question, asked at once: is it the node, the path, or ourselves?
+
+use std::time::Duration;
+
+use crate::cell::Failure;
+use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_refusal};
+use crate::identity::Instance;
+use crate::life::{Change, Doubt, Status};
+use crate::limits::{
+    ASK_PEERS, ASK_TIMEOUT, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX, REPEAT_DELAY,
+};
+use crate::members::{ME, Slot};
+use crate::message::{Answer, Request, Response, Suspicion};
+use crate::tally::Refusal;
+use crate::time::{Now, Time};
+
+/// A member that failed to answer is tried again, by us and by others.
+#[derive(Debug)]
+pub(crate) struct Question {
+    first_failure: Time,
+    /// Every attempt so far was refused.
+    refused: bool,
+    /// Repetitions that are not answered yet, or not even sent.
+    probes_open: u8,
+    /// Peers that have not answered yet.
+    asks_open: u8,
+}
+
+impl Core {
+    /// An attempt with this member failed or is overdue.
+    pub(crate) fn doubt(&mut self, slot: Slot, refused: bool, now: Now) {
+        if let Some(question) = self.questions.get_mut(&slot) {
+            question.refused &= refused;
+            return;
+        }
+        let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
+            return;
+        };
+        if member.life.status() == Status::Suspect {
+            return;
+        }
+        let path_only = member.reached_by_others.is_some_and(|at| now.time.since(at) < QUESTION_PAUSE);
+        if path_only && now.time.since(member.life.evidence_at()) < EVIDENCE_FRESH {
+            return;
+        }
+        if self.questions.len() >= QUESTIONS_MAX {
+            self.refuse(Refusal::QuestionsFull);
+            return;
+        }
+        let about = member.record.instance;
+        let peers = self.peers_to_ask(slot);
+        let question = Question { first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8 };
+        self.questions.insert(slot, question);
+        self.order_probe(slot, Purpose::Question, now);
+        self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
+        self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
+        for peer in peers {
+            if let Some(target) = self.members.get(peer).map(|member| member.record.target.clone()) {
+                self.call(target, Calling::Ask { about }, Request::Ask(about), ASK_TIMEOUT);
+            }
+        }
+    }
+
+    fn peers_to_ask(&mut self, about: Slot) -> Vec<Slot> {
+        let may = |(slot, member): &(Slot, &crate::members::Member)| {
+            *slot != about && member.is_partner() && member.life.status() == Status::Alive && !self.questions.contains_key(slot)
+        };
+        let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
+        let chosen = ASK_PEERS.min(peers.len());
+        for index in 0..chosen {
+            let other = self.rng.usize(index..peers.len());
+            peers.swap(index, other);
+        }
+        peers.truncate(chosen);
+        peers
+    }
+
+    pub(crate) fn repeat_question(&mut self, slot: Slot, now: Now) {
+        if self.questions.contains_key(&slot) {
+            self.order_probe(slot, Purpose::Question, now);
+        }
+    }
+
+    pub(crate) fn question_probed(&mut self, slot: Slot, failure: &Option<Failure>, now: Now) {
+        let Some(question) = self.questions.get_mut(&slot) else {
+            return;
+        };
+        question.probes_open = question.probes_open.saturating_sub(1);
+        // A repetition that our own host spoiled proves nothing, least of all a refusal.
+        question.refused &= failure.is_some_and(is_refusal);
+        self.answered_enough(slot, now);
+    }
+
+    pub(crate) fn question_answered(&mut self, about: Instance, answer: Answer, now: Now) {
+        let Some(slot) = self.members.of_instance(about) else {
+            return;
+        };
+        if answer == Answer::Reached {
+            if let Some(member) = self.members.get_mut(slot) {
+                member.reached_by_others = Some(now.time);
+            }
+            self.reached(slot, now.time, now);
+            return;
+        }
+        let Some(question) = self.questions.get_mut(&slot) else {
+            return;
+        };
+        question.asks_open = question.asks_open.saturating_sub(1);
+        if let Answer::Failed(kind) = answer {
+            question.refused &= is_refusal(kind);
+        }
+        self.answered_enough(slot, now);
+    }
+
+    fn answered_enough(&mut self, slot: Slot, now: Now) {
+        if self.questions.get(&slot).is_some_and(|question| question.probes_open == 0 && question.asks_open == 0) {
+            self.close_question(slot, now);
+        }
+    }
+
+    /// Nobody reached it: the suspicion is spread, and newer evidence has until its deadline to come.
+    pub(crate) fn close_question(&mut self, slot: Slot, now: Now) {
+        let Some(question) = self.drop_question(slot) else {
+            return;
+        };
+        let nothing_open = question.probes_open == 0 && question.asks_open == 0;
+        let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open };
+        if let Some(member) = self.members.get_mut(slot) {
+            let change = member.life.suspect(doubt, now.time);
+            self.changed(slot, change, now);
+        }
+    }
+
+    pub(crate) fn drop_question(&mut self, slot: Slot) -> Option<Question> {
+        self.timers.cancel(&Timer::Repeat(slot));
+        self.timers.cancel(&Timer::Verdict(slot));
+        self.questions.remove(&slot)
+    }
+
+    /// Ends the question if newer evidence answered it.
+    pub(crate) fn settle_question(&mut self, slot: Slot) {
+        let evidence_at = self.members.get(slot).map(|member| member.life.evidence_at());
+        if self.questions.get(&slot).is_some_and(|question| evidence_at > Some(question.first_failure)) {
+            self.drop_question(slot);
+        }
+    }
+
+    pub(crate) fn forgive_questions(&mut self, stall: Duration, now: Now) {
+        for (slot, question) in &mut self.questions {
+            question.first_failure = (question.first_failure + stall).min(now.time);
+            self.timers.set_later(Timer::Repeat(*slot), stall, now.time);
+            self.timers.set_later(Timer::Verdict(*slot), stall, now.time);
+        }
+    }
+
+    pub(crate) fn probe_slow(&mut self, id: ProbeId, now: Now) {
+        let Some(probing) = self.probes.get_mut(&id) else {
+            return;
+        };
+        let slot = probing.slot;
+        if let Purpose::Ask(request) = probing.purpose {
+            // The asker wants to know by now. A late answer is still evidence for ourselves.
+            probing.purpose = Purpose::Dial;
+            self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
+            return;
+        }
+        self.doubt(slot, false, now);
+    }
+
+    pub(crate) fn call_slow(&mut self, id: CallId, now: Now) {
+        if let Some(Calling::Exchange { instance, .. }) = self.calls.get(&id)
+            && let Some(slot) = self.members.of_instance(*instance)
+        {
+            self.doubt(slot, false, now);
+        }
+    }
+
+    /// A peer doubts a node and asks us to try.
+    pub(crate) fn asked(&mut self, id: RequestId, about: Instance, now: Now) {
+        let answer = match self.members.of_instance(about) {
+            Some(ME) => Answer::Reached,
+            Some(slot) if self.may_ask(slot) => {
+                let ordered = self.order_probe(slot, Purpose::Ask(id), now);
+                let wait = self.members.get(slot).map(|member| member.pair.doubt_after(self.config.probe_timeout));
+                if let (Some(probe), Some(wait)) = (ordered, wait) {
+                    self.timers.set(Timer::SlowProbe(probe), now.time + wait);
+                }
+                return;
+            }
+            _ => {
+                self.refuse(Refusal::AsksFull);
+                Answer::Unknown
+            }
+        };
+        self.reply(id, Response::Asked(answer));
+    }
+
+    fn may_ask(&self, slot: Slot) -> bool {
+        let asks = self.probes.values().filter(|probing| matches!(probing.purpose, Purpose::Ask(_))).count();
+        asks < ASKS_IN_FLIGHT_MAX && self.members.get(slot).is_some_and(|member| member.proven)
+    }
+
+    /// A peer says that nobody could reach this one.
+    pub(crate) fn hear_suspicion(&mut self, suspicion: Suspicion, now: Now) {
+        let Some(slot) = self.members.of_instance(suspicion.instance) else {
+            return;
+        };
+        if slot == ME {
+            self.beat(now);
+            self.spread_life(ME, now);
+            return;
+        }
+        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let change = member.life.suspect(doubt, now.time);
+        self.changed(slot, change, now);
+        if change == Change::Refuted {
+            self.spread_life(slot, now);
+        }
+    }
+
+    /// The deadline of a suspect has come.
+    pub(crate) fn death_due(&mut self, slot: Slot, now: Now) {
+        let alone = self.hears_nobody(now);
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if let Some(doubt) = member.life.doubt()
+            && alone
+            && !doubt.refused
+        {
+            // Hearing from nobody is first of all a finding about ourselves; it buys the others as much time again, once.
+            let extended = doubt.first_failure + doubt.patience() * 2;
+            if extended > now.time {
+                self.timers.set(Timer::Death(slot), extended);
+                return;
+            }
+        }
+        let change = member.life.expire(now.time);
+        if let Some(deadline) = member.life.deadline() {
+            self.timers.set(Timer::Death(slot), deadline);
+        }
+        self.changed(slot, change, now);
+    }
+
+    /// There has been no evidence for so long that it is doubtful even though no probe of ours failed.
+    pub(crate) fn silent(&mut self, slot: Slot, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if member.proven {
+            self.doubt(slot, false, now);
+        } else {
+            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false }, now.time);
+            self.changed(slot, change, now);
+        }
+    }
+}

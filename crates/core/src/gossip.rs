@@ -1,0 +1,630 @@
+//! Push-pull of what the other lacks, on the tick; rumours of what is new, at once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bucket::Bucket;
+use crate::cell::Failure;
+use crate::config::Config;
+use crate::core::{CallError, Calling, Core, RequestId, Timer, is_refusal};
+use crate::identity::Instance;
+use crate::join::Standing;
+use crate::life::{Change, Status};
+use crate::limits::{
+    DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
+    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX, WANT_PATIENCE, WANTS_MAX,
+};
+use crate::members::{ME, Slot};
+use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
+use crate::roster::{Roster, RosterId};
+use crate::row::{Merge, Row, Version};
+use crate::tally::Refusal;
+use crate::time::{Now, Time};
+
+/// Entries that changed within this travel in every digest of a large mesh.
+const CHANGED_LATELY: Duration = Duration::from_secs(10);
+/// A push without anybody to push to is tried again after so long.
+const PUSH_RETRY: Duration = Duration::from_millis(500);
+/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
+const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
+/// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
+const CREDIT_MIN: f64 = 0.0;
+
+/// What is new, and about whom; the order is the order of urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rumour {
+    Suspicion(Instance),
+    Life(Instance),
+    Record(Instance),
+    Row(Instance),
+}
+
+/// The state of gossip.
+#[derive(Debug)]
+pub(crate) struct Gossip {
+    rate: Bucket,
+    /// Whose turn it is: everybody once, in random order, then again.
+    partners: VecDeque<Slot>,
+    /// Rumours with the pushes that they have left.
+    rumours: BTreeMap<Rumour, u8>,
+    pushed_at: Time,
+    pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
+    /// Where the next digest of a large mesh begins.
+    cursor: u64,
+}
+
+impl Gossip {
+    pub(crate) fn new(config: &Config, now: Time) -> Self {
+        let rate = config.gossip_rate_max as f64;
+        Self {
+            rate: Bucket::new(rate, (rate * 2.0).max(2.0 * EXCHANGE_CONTENT_BYTES_MAX as f64), now),
+            partners: VecDeque::new(),
+            rumours: BTreeMap::new(),
+            pushed_at: Time::ZERO,
+            rosters: BTreeMap::new(),
+            cursor: 0,
+        }
+    }
+}
+
+/// What an exchange made us want to send back.
+#[derive(Debug, Default)]
+struct Reaction {
+    answer: Exchange,
+    /// Rows the other lacks, with the version it has.
+    rows: Vec<(Slot, Version)>,
+    records: BTreeSet<Slot>,
+}
+
+impl Core {
+    /// The own heartbeat advances.
+    pub(crate) fn beat(&mut self, now: Now) {
+        let life = &mut self.members.me_mut().life;
+        let (heartbeat, _) = life.heartbeat();
+        life.hear(heartbeat + 1, Duration::ZERO, now.time);
+    }
+
+    pub(crate) fn tick(&mut self, now: Now) {
+        let pause = self.config.gossip_interval.div_f64(self.config.gossip_fanout as f64).mul_f64(0.9 + 0.2 * self.rng.f64());
+        self.timers.set(Timer::Tick, now.time + pause);
+        self.beat(now);
+        if matches!(self.standing, Standing::Yielded(_)) {
+            return;
+        }
+        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange { .. })).count() >= EXCHANGES_IN_FLIGHT_MAX {
+            self.refuse(Refusal::ExchangesFull);
+            return;
+        }
+        if self.gossip.rate.level(now.time) < CREDIT_MIN {
+            self.refuse(Refusal::GossipRate);
+            return;
+        }
+        if let Some(partner) = self.next_partner() {
+            self.begin_exchange(partner, now);
+        }
+    }
+
+    fn next_partner(&mut self) -> Option<Slot> {
+        for refill in [false, true] {
+            if refill {
+                let mut partners: Vec<_> =
+                    self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+                self.rng.shuffle(&mut partners);
+                self.gossip.partners = partners.into();
+            }
+            while let Some(slot) = self.gossip.partners.pop_front() {
+                if self.members.get(slot).is_some_and(|member| slot != ME && member.is_partner() && !member.exchanging) {
+                    return Some(slot);
+                }
+            }
+        }
+        None
+    }
+
+    /// Somebody new to exchange with.
+    pub(crate) fn partner_found(&mut self, slot: Slot, now: Now) {
+        let place = self.rng.usize(..=self.gossip.partners.len());
+        self.gossip.partners.insert(place, slot);
+        if !self.gossip.rumours.is_empty() {
+            self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + PUSH_INTERVAL));
+        }
+    }
+
+    pub(crate) fn begin_exchange(&mut self, slot: Slot, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if std::mem::replace(&mut member.exchanging, true) {
+            return;
+        }
+        let (range, entries) = self.digest(now);
+        let exchange = Exchange { range: Some(range), entries, wants_rosters: self.wanted_rosters(), ..Exchange::default() };
+        self.send_exchange(slot, exchange, 1, now);
+    }
+
+    fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: u8, now: Now) {
+        let from = self.record().instance;
+        let Some(member) = self.members.get(slot) else {
+            return;
+        };
+        let (instance, target) = (member.record.instance, member.record.target.clone());
+        let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
+        exchange.from = Some(from);
+        exchange.to = Some(instance);
+        self.gossip.rate.charge(exchange.packed_len() as f64, now.time);
+        let calling = Calling::Exchange { instance, leg };
+        let id = self.call(target, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
+        self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
+    }
+
+    /// What we have: of everybody, or past a thousand of a rotating range and of whoever changed lately.
+    fn digest(&mut self, now: Now) -> ((u64, u64), Vec<Entry>) {
+        if self.members.len() <= DIGEST_ENTRIES_MAX {
+            let entries = self.members.in_range(0, u64::MAX).filter_map(|slot| self.entry(slot, now)).collect();
+            return ((0, u64::MAX), entries);
+        }
+        let low = self.gossip.cursor;
+        let mut slots: Vec<_> = self.members.in_range(low, u64::MAX).take(DIGEST_ENTRIES_MAX + 1).collect();
+        // The range ends before the first one left out; at the end of all instances the next digest starts anew.
+        let high = match slots.get(DIGEST_ENTRIES_MAX).and_then(|slot| self.members.get(*slot)) {
+            Some(first_out) => {
+                self.gossip.cursor = first_out.record.instance.0;
+                first_out.record.instance.0 - 1
+            }
+            None => {
+                self.gossip.cursor = 0;
+                u64::MAX
+            }
+        };
+        slots.truncate(DIGEST_ENTRIES_MAX);
+        let inside = |instance: Instance| (low..=high).contains(&instance.0);
+        let lately = self
+            .members
+            .others()
+            .filter(|(_, member)| !inside(member.record.instance) && now.time.since(member.changed_at) < CHANGED_LATELY)
+            .map(|(slot, _)| slot)
+            .take(DIGEST_ENTRIES_MAX)
+            .chain((!inside(self.record().instance)).then_some(ME));
+        let entries = slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
+        ((low, high), entries)
+    }
+
+    /// The digest's line for a member; none for who is past half its retention.
+    fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
+        let member = self.members.get(slot)?;
+        if slot != ME && now.time.since(member.life.evidence_at()) > self.config.retain_nodes / 2 {
+            return None;
+        }
+        let stale = [&member.row, &member.pending].into_iter().flatten().all(|row| row.age(now.time) > self.config.retain_samples / 2);
+        let version = if stale { 0 } else { member.version_expected(now.time, WANT_PATIENCE) };
+        Some(member.entry(version, now.time))
+    }
+
+    /// Rosters that rows wait for.
+    fn wanted_rosters(&self) -> Vec<RosterId> {
+        let mut wanted: Vec<_> =
+            self.members.others().filter_map(|(_, member)| Some(member.pending.as_ref()?.frame().roster())).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.truncate(WANTS_MAX);
+        wanted
+    }
+
+    pub(crate) fn exchange_arrived(&mut self, id: RequestId, exchange: Exchange, now: Now) {
+        let me = self.record();
+        if exchange.to.is_some_and(|to| to != me.instance) {
+            let me = Arc::clone(me);
+            self.refuse(Refusal::NotMe);
+            return self.reply(id, Response::NotMe(me));
+        }
+        let from = exchange.from.and_then(|instance| self.members.of_instance(instance)).filter(|slot| *slot != ME);
+        let admitted = from.filter(|slot| self.members.get(*slot).is_some_and(|member| member.life.status() != Status::Left));
+        let Some(from) = admitted else {
+            self.refuse(Refusal::NotAdmitted);
+            return self.reply(id, Response::NotAdmitted);
+        };
+        let reaction = self.absorb(from, exchange, now);
+        let answer = self.compose(reaction, now);
+        self.gossip.rate.charge(answer.packed_len() as f64, now.time);
+        self.reply(id, Response::Exchange(Box::new(answer)));
+    }
+
+    pub(crate) fn exchange_answered(&mut self, instance: Instance, leg: u8, result: Result<Response, CallError>, now: Now) {
+        let Some(slot) = self.members.of_instance(instance) else {
+            return;
+        };
+        if let Some(member) = self.members.get_mut(slot) {
+            member.exchanging = false;
+        }
+        match result {
+            Ok(Response::Exchange(answer)) => {
+                self.prove(slot, now);
+                self.reached(slot, now.time, now);
+                let reaction = self.absorb(slot, *answer, now);
+                let next = self.compose(reaction, now);
+                if leg < EXCHANGE_LEGS_MAX && !next.is_empty() {
+                    self.send_exchange(slot, next, leg + 1, now);
+                }
+            }
+            Ok(Response::NotAdmitted) => {
+                self.reached(slot, now.time, now);
+                self.join_at_member(slot);
+            }
+            Ok(Response::NotMe(record)) => {
+                let held = self.members.get(slot).map(|member| (member.record.name.clone(), member.record.target.clone()));
+                if held == Some((record.name.clone(), record.target.clone())) {
+                    self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, None, now);
+                } else {
+                    self.doubt(slot, is_refusal(Failure::Identity), now);
+                }
+            }
+            Ok(_) => self.doubt(slot, false, now),
+            Err(error) => self.doubt(slot, is_refusal(error.failure), now),
+        }
+    }
+
+    /// Takes in what a peer says, and collects what it lacks.
+    fn absorb(&mut self, from: Slot, exchange: Exchange, now: Now) -> Reaction {
+        let mut reaction = Reaction::default();
+        let introducer = self.members.get(from).map(|member| member.record.instance);
+        for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
+            self.learn(heard, introducer, now);
+        }
+        let listed: BTreeSet<Instance> = exchange.entries.iter().map(|entry| entry.instance).collect();
+        for entry in exchange.entries.into_iter().take(ENTRIES_ACCEPTED_MAX) {
+            self.compare(&entry, exchange.range.is_some(), &mut reaction, now);
+        }
+        if let Some((low, high)) = exchange.range {
+            let lacking: Vec<_> = self
+                .members
+                .in_range(low, high)
+                .filter(|slot| self.entry(*slot, now).is_some_and(|entry| !listed.contains(&entry.instance)))
+                .collect();
+            for slot in lacking {
+                reaction.records.insert(slot);
+                reaction.rows.push((slot, 0));
+            }
+        }
+        for roster in exchange.rosters {
+            self.take_roster(roster);
+        }
+        for news in exchange.rows.into_iter().take(WANTS_MAX) {
+            self.take_row(news, now);
+        }
+        for suspicion in exchange.suspicions.into_iter().take(SUSPICIONS_MAX) {
+            self.hear_suspicion(suspicion, now);
+        }
+        for instance in exchange.wants_records.into_iter().take(WANTS_MAX) {
+            reaction.records.extend(self.members.of_instance(instance).or_else(|| self.members.formerly(instance)));
+        }
+        for (instance, version) in exchange.wants_rows.into_iter().take(WANTS_MAX) {
+            reaction.rows.extend(self.members.of_instance(instance).map(|slot| (slot, version)));
+        }
+        let wanted = exchange.wants_rosters.iter().take(WANTS_MAX).filter_map(|id| self.gossip.rosters.get(id));
+        reaction.answer.rosters.extend(wanted.cloned());
+        reaction.answer.wants_rosters = self.wanted_rosters();
+        reaction
+    }
+
+    fn compare(&mut self, entry: &Entry, digest: bool, reaction: &mut Reaction, now: Now) {
+        let Some(slot) = self.members.of_instance(entry.instance) else {
+            match self.members.formerly(entry.instance) {
+                Some(slot) => {
+                    reaction.records.insert(slot);
+                }
+                None if entry.age <= self.config.retain_nodes / 2 && reaction.answer.wants_records.len() < WANTS_MAX => {
+                    reaction.answer.wants_records.push(entry.instance);
+                }
+                None => {}
+            }
+            return;
+        };
+        if slot == ME {
+            if entry.left {
+                // Somebody took our silence, or a lie, for a goodbye. Only a new life comes back from that.
+                let incarnation = self.record().incarnation;
+                self.reincarnate(incarnation, now);
+                return;
+            }
+        } else if entry.left {
+            if let Some(member) = self.members.get_mut(slot) {
+                let change = member.life.leave(now.time);
+                self.changed(slot, change, now);
+            }
+        } else {
+            self.hear(slot, entry.heartbeat, entry.age, now);
+        }
+        let Some(mine) = self.entry(slot, now) else {
+            return;
+        };
+        if digest && (mine.heartbeat > entry.heartbeat || (mine.left && !entry.left)) {
+            reaction.answer.entries.push(Entry { version: 0, ..mine });
+        }
+        if !digest && entry.version == 0 {
+            return;
+        }
+        if entry.version > mine.version && slot != ME && reaction.answer.wants_rows.len() < WANTS_MAX {
+            let held = self.members.get(slot).map_or(0, crate::members::Member::version);
+            reaction.answer.wants_rows.push((entry.instance, held));
+            if let Some(member) = self.members.get_mut(slot) {
+                member.wanted = Some((entry.version, now.time));
+            }
+        } else if digest && entry.version < self.members.get(slot).map_or(0, crate::members::Member::version) {
+            reaction.rows.push((slot, entry.version));
+        }
+    }
+
+    /// A heartbeat was heard of by way of others.
+    pub(crate) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
+        let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {
+            return;
+        };
+        let change = member.life.hear(heartbeat, age, now.time);
+        if change != Change::None {
+            self.changed(slot, change, now);
+        }
+        if self.questions.contains_key(&slot) {
+            self.settle_question(slot);
+        }
+    }
+
+    /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first, as much as one message and the rate
+    /// allow. The rest travels with a later one.
+    fn compose(&mut self, reaction: Reaction, now: Now) -> Exchange {
+        let Reaction { mut answer, mut rows, records } = reaction;
+        let credit = self.gossip.rate.level(now.time).max(0.0) as usize;
+        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(credit);
+        answer.records = records
+            .into_iter()
+            .filter(|slot| self.entry(*slot, now).is_some())
+            .filter_map(|slot| Some(self.members.get(slot)?.heard(now.time)))
+            .take(RECORDS_PER_EXCHANGE_MAX)
+            .collect();
+        let roster_bytes: usize = answer.rosters.iter().map(|roster| roster.packed_len()).sum();
+        if roster_bytes > EXCHANGE_CONTENT_BYTES_MAX {
+            answer.rosters.truncate(1);
+        }
+        room = room.saturating_sub(roster_bytes);
+        rows.sort_by_key(|(slot, version)| {
+            let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
+            let whole = self.members.get(*slot).and_then(|member| member.row.as_ref()).is_none_or(|row| *version < row.frame().version());
+            (whole, std::cmp::Reverse(lag))
+        });
+        rows.dedup_by_key(|(slot, _)| *slot);
+        let age_max = self.config.retain_samples / 2;
+        let mut held_back = false;
+        for (slot, version) in rows {
+            let Some(member) = self.members.get(slot) else { continue };
+            let Some(news) = member.fresh_row(now.time, age_max).and_then(|row| news_since(member.record.instance, row, version, now)) else {
+                continue;
+            };
+            let len = news.packed_len();
+            if len > room {
+                held_back = true;
+                continue;
+            }
+            room -= len;
+            answer.rows.push(news);
+        }
+        if held_back && credit < EXCHANGE_CONTENT_BYTES_MAX {
+            self.refuse(Refusal::GossipRate);
+        }
+        answer
+    }
+
+    fn take_row(&mut self, news: RowNews, now: Now) {
+        let slot = match self.members.of_instance(news.source) {
+            Some(ME) => return,
+            Some(slot) => slot,
+            None => return self.refuse(Refusal::RowUnknown),
+        };
+        if news.age > self.config.retain_samples / 2 {
+            return self.refuse(Refusal::RowOld);
+        }
+        let Some(held) = self.members.get(slot).map(crate::members::Member::version) else {
+            return;
+        };
+        if let Some((frame, age)) = news.frame
+            && frame.version() > held
+        {
+            let roster = self.gossip.rosters.get(&frame.roster()).cloned();
+            let mut row = Row::new(frame, None, age, now.time);
+            if roster.as_ref().is_some_and(|roster| row.supply(roster).is_err()) {
+                return self.refuse(Refusal::RowMismatch);
+            }
+            let Some(member) = self.members.get_mut(slot) else { return };
+            if roster.is_some() {
+                member.row = Some(Arc::new(row));
+                member.pending = None;
+            } else {
+                member.pending = Some(Arc::new(row));
+            }
+        }
+        let Some(member) = self.members.get_mut(slot) else { return };
+        let mut changed = false;
+        if let Some(row) = member.pending.as_mut().or(member.row.as_mut()) {
+            for patch in &news.patches {
+                if patch.version() <= row.version() {
+                    continue;
+                }
+                match Arc::make_mut(row).extend(patch, news.age, now.time) {
+                    Merge::Taken => changed = true,
+                    Merge::Known => {}
+                    Merge::Gap => break,
+                }
+            }
+        }
+        if member.wanted.is_some_and(|(version, _)| member.version() >= version) {
+            member.wanted = None;
+        }
+        if changed && news.age < FRAME_IS_NEWS {
+            self.spread(Rumour::Row(news.source), now);
+        }
+    }
+
+    fn take_roster(&mut self, roster: Arc<Roster>) {
+        let waiting: Vec<_> = self
+            .members
+            .others()
+            .filter(|(_, member)| member.pending.as_ref().is_some_and(|row| row.frame().roster() == roster.id()))
+            .map(|(slot, _)| slot)
+            .collect();
+        if waiting.is_empty() {
+            if !self.gossip.rosters.contains_key(&roster.id()) {
+                self.refuse(Refusal::RosterUnwanted);
+            }
+            return;
+        }
+        for slot in waiting {
+            let Some(member) = self.members.get_mut(slot) else { continue };
+            let Some(mut row) = member.pending.take() else { continue };
+            if Arc::make_mut(&mut row).supply(&roster).is_ok() {
+                member.row = Some(row);
+            } else {
+                self.refusals.count(Refusal::RowMismatch);
+            }
+        }
+        self.gossip.rosters.insert(roster.id(), roster);
+    }
+
+    /// Lets go of rosters that no row refers to.
+    pub(crate) fn collect_rosters(&mut self) {
+        if self.gossip.rosters.len() <= 1 {
+            return;
+        }
+        let used: BTreeSet<_> = self
+            .members
+            .all()
+            .flat_map(|(_, member)| [&member.row, &member.pending])
+            .flatten()
+            .map(|row| row.frame().roster())
+            .chain([self.publisher.roster()])
+            .collect();
+        self.gossip.rosters.retain(|id, _| used.contains(id));
+    }
+
+    pub(crate) fn spread_suspicion(&mut self, slot: Slot, now: Now) {
+        self.spread_about(slot, Rumour::Suspicion, now);
+    }
+
+    pub(crate) fn spread_life(&mut self, slot: Slot, now: Now) {
+        self.spread_about(slot, Rumour::Life, now);
+    }
+
+    pub(crate) fn spread_record(&mut self, slot: Slot, now: Now) {
+        self.spread_about(slot, Rumour::Record, now);
+    }
+
+    /// Own changes that others must hear of at once.
+    pub(crate) fn spread_own_row(&mut self, now: Now) {
+        self.spread_about(ME, Rumour::Row, now);
+    }
+
+    fn spread_about(&mut self, slot: Slot, rumour: impl FnOnce(Instance) -> Rumour, now: Now) {
+        if let Some(member) = self.members.get(slot) {
+            let rumour = rumour(member.record.instance);
+            self.spread(rumour, now);
+        }
+    }
+
+    fn spread(&mut self, rumour: Rumour, now: Now) {
+        if self.gossip.rumours.len() >= RUMOURS_MAX && !self.gossip.rumours.contains_key(&rumour) {
+            return self.refuse(Refusal::RumoursFull);
+        }
+        self.gossip.rumours.insert(rumour, PUSHES_PER_RUMOUR);
+        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + PUSH_INTERVAL));
+    }
+
+    /// Pushes the rumours to a few others.
+    pub(crate) fn push(&mut self, now: Now) {
+        if self.gossip.rumours.is_empty() || matches!(self.standing, Standing::Yielded(_)) {
+            return;
+        }
+        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+        if partners.is_empty() {
+            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
+            return;
+        }
+        if self.gossip.rate.level(now.time) < CREDIT_MIN {
+            self.refuse(Refusal::GossipRate);
+            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
+            return;
+        }
+        self.gossip.pushed_at = now.time;
+        let exchange = self.rumours_to_push(now);
+        if !self.gossip.rumours.is_empty() {
+            self.timers.set(Timer::Push, now.time + PUSH_INTERVAL);
+        }
+        if exchange.is_empty() {
+            return;
+        }
+        for index in 0..PUSH_FANOUT.min(partners.len()) {
+            let chosen = self.rng.usize(index..partners.len());
+            partners.swap(index, chosen);
+            self.send_exchange(partners[index], exchange.clone(), 2, now);
+        }
+    }
+
+    fn rumours_to_push(&mut self, now: Now) -> Exchange {
+        let mut exchange = Exchange::default();
+        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.gossip.rate.level(now.time).max(0.0) as usize / PUSH_FANOUT);
+        let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, left)| (*rumour, *left)).collect();
+        for (rumour, left) in rumours {
+            let (Rumour::Suspicion(instance) | Rumour::Life(instance) | Rumour::Record(instance) | Rumour::Row(instance)) = rumour;
+            let member = self.members.of_instance(instance).and_then(|slot| self.members.get(slot));
+            match (rumour, member) {
+                (_, None) => {}
+                (Rumour::Suspicion(_), Some(member)) => {
+                    if let Some(doubt) = member.life.doubt().filter(|_| member.life.status() == Status::Suspect) {
+                        if exchange.suspicions.len() >= SUSPICIONS_MAX {
+                            continue;
+                        }
+                        let age = now.time.since(doubt.first_failure);
+                        exchange.suspicions.push(Suspicion { instance, age, refused: doubt.refused });
+                    }
+                }
+                (Rumour::Life(_), Some(member)) => exchange.entries.push(member.entry(0, now.time)),
+                (Rumour::Record(_), Some(member)) => {
+                    let len = member.record.packed_len();
+                    if len > room || exchange.records.len() >= RECORDS_PER_EXCHANGE_MAX {
+                        continue;
+                    }
+                    room -= len;
+                    exchange.records.push(member.heard(now.time));
+                }
+                (Rumour::Row(_), Some(member)) => {
+                    let news = member.row.as_ref().and_then(|row| {
+                        let since = if row.patches().is_empty() { 0 } else { row.frame().version() };
+                        news_since(instance, row, since, now).filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
+                    });
+                    if let Some(news) = news {
+                        let len = news.packed_len();
+                        if len > room {
+                            continue;
+                        }
+                        room -= len;
+                        exchange.rows.push(news);
+                    }
+                }
+            }
+            if left > 1 && member.is_some() {
+                self.gossip.rumours.insert(rumour, left - 1);
+            } else {
+                self.gossip.rumours.remove(&rumour);
+            }
+        }
+        exchange
+    }
+}
+
+/// What somebody lacks who has `version` of the row.
+fn news_since(source: Instance, row: &Row, version: Version, now: Now) -> Option<RowNews> {
+    if version >= row.version() {
+        return None;
+    }
+    let whole = version < row.frame().version();
+    let frame = whole.then(|| (Arc::clone(row.frame()), row.frame_age(now.time)));
+    let patches = row.patches().iter().filter(|patch| whole || patch.version() > version).cloned().collect();
+    Some(RowNews { source, frame, patches, age: row.age(now.time) })
+}

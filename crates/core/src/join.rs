@@ -1,0 +1,536 @@
+//! Getting in and letting in: seeds, proof of addresses, and whose a name is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::bucket::Bucket;
+use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
+use crate::identity::{Incarnation, Instance, Record, Target};
+use crate::life::{Change, Doubt, Life, Status};
+use crate::limits::{
+    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX,
+    UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND,
+};
+use crate::members::{ME, Slot};
+use crate::message::{Heard, JoinAnswer, Request, Response};
+use crate::tally::{EventKind, Refusal};
+use crate::time::{Now, Time};
+
+/// A seed that is a living member is looked at again after so long.
+const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a bot that yielded its name looks whether the other still holds it.
+const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
+/// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
+const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
+
+pub(crate) fn unproven_budget(now: Time) -> Bucket {
+    Bucket::new(UNPROVEN_DIALS_PER_SECOND, UNPROVEN_DIALS_BURST, now)
+}
+
+pub(crate) fn join_budget(now: Time) -> Bucket {
+    Bucket::new(JOIN_DIALS.0, JOIN_DIALS.1, now)
+}
+
+/// Where this bot stands with its own name.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Nobody let it in yet.
+    Starting,
+    /// It was let in, or let others in.
+    Member,
+    /// Another living node holds the name: this one publishes nothing and waits for the other to go.
+    Yielded(Arc<Record>),
+}
+
+/// A target that is asked to let us in.
+#[derive(Clone, Debug)]
+pub(crate) struct Seed {
+    target: Target,
+    backoff: Duration,
+    asking: bool,
+    /// Who answered there last.
+    answered: Option<Instance>,
+    /// Why it did not let us in; none once it did.
+    problem: Option<String>,
+    /// Whether discovery still lists it.
+    listed: bool,
+}
+
+/// An address of something unproven that failed when it was dialled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AddressGuard {
+    backoff: Duration,
+    not_before: Time,
+}
+
+impl Core {
+    /// Tells which targets to join at, in place of those before. The own address may be among them.
+    pub fn handle_seeds(&mut self, targets: Vec<Target>, now: Now) {
+        for seed in &mut self.seeds {
+            seed.listed = targets.contains(&seed.target);
+        }
+        for target in targets {
+            if self.seeds.iter().any(|seed| seed.target == target) {
+                continue;
+            }
+            let seed = Seed { target, backoff: JOIN_BACKOFF_MIN, asking: false, answered: None, problem: None, listed: true };
+            // A seed that is no longer listed gives its place away, so that indices stay what timers know.
+            let index = match self.seeds.iter().position(|seed| !seed.listed && !seed.asking) {
+                Some(index) => {
+                    self.seeds[index] = seed;
+                    index
+                }
+                None if self.seeds.len() < SEEDS_MAX => {
+                    self.seeds.push(seed);
+                    self.seeds.len() - 1
+                }
+                None => {
+                    self.refuse(Refusal::SeedsFull);
+                    continue;
+                }
+            };
+            self.timers.set(Timer::Seed(index as u32), now.time);
+        }
+    }
+
+    /// Seeds that did not let us in, with their reasons.
+    pub(crate) fn join_problems(&self) -> Vec<(Target, String)> {
+        let listed = self.seeds.iter().filter(|seed| seed.listed);
+        listed.filter_map(|seed| Some((seed.target.clone(), seed.problem.clone()?))).collect()
+    }
+
+    pub(crate) fn seed_due(&mut self, index: u32, now: Now) {
+        let Some(seed) = self.seeds.get(index as usize) else {
+            return;
+        };
+        if !seed.listed {
+            return;
+        }
+        let again = match seed.answered.and_then(|instance| self.members.of_instance(instance)) {
+            Some(ME) => Some(SELF_SEED_INTERVAL),
+            Some(slot) => self.members.get(slot).filter(|member| member.is_present()).map(|_| KNOWN_SEED_INTERVAL),
+            None => None,
+        };
+        if let Some(again) = again {
+            self.timers.set(Timer::Seed(index), now.time + again);
+            return;
+        }
+        if seed.asking || matches!(self.standing, Standing::Yielded(_)) {
+            self.timers.set(Timer::Seed(index), now.time + self.config.join_interval);
+            return;
+        }
+        let target = seed.target.clone();
+        if let Some(seed) = self.seeds.get_mut(index as usize) {
+            seed.asking = true;
+        }
+        self.ask_to_join(target.clone(), Some(target));
+    }
+
+    fn ask_to_join(&mut self, target: Target, seed: Option<Target>) {
+        let request = Request::Join(Arc::clone(self.record()));
+        self.call(target, Calling::Join { seed }, request, JOIN_TIMEOUT);
+    }
+
+    /// Asks a member to let us in that does not know us.
+    pub(crate) fn join_at_member(&mut self, slot: Slot) {
+        if matches!(self.standing, Standing::Yielded(_)) {
+            return;
+        }
+        if let Some(member) = self.members.get(slot) {
+            self.ask_to_join(member.record.target.clone(), None);
+        }
+    }
+
+    pub(crate) fn join_answered(&mut self, target: Option<Target>, result: Result<Response, CallError>, now: Now) {
+        let index = target.as_ref().and_then(|target| self.seeds.iter().position(|seed| seed.target == *target));
+        if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
+            seed.asking = false;
+        }
+        let answer = match result {
+            Ok(Response::Join(answer)) => answer,
+            Ok(_) => return self.not_let_in(index, "it answered something else than was asked".to_owned(), now),
+            Err(error) => return self.not_let_in(index, error.detail, now),
+        };
+        match answer {
+            JoinAnswer::Admitted(record) => self.let_in(index, record, target.as_ref(), now),
+            JoinAnswer::Yourself => self.seed_answered(index, self.record().instance, SELF_SEED_INTERVAL, now),
+            JoinAnswer::NameTaken(holder) => {
+                let reason = format!("the name {} is held by a living node at {}", holder.name, holder.target);
+                self.not_let_in(index, reason, now);
+                if matches!(self.standing, Standing::Starting) {
+                    self.output.push_back(Output::NameTaken(holder));
+                } else {
+                    self.contest(holder);
+                }
+            }
+            JoinAnswer::Outdated(incarnation) => {
+                self.reincarnate(incarnation, now);
+                self.seed_again(index, Duration::ZERO, now);
+            }
+            JoinAnswer::Unreachable(why) => self.not_let_in(index, format!("it cannot reach us at {}: {why}", self.record().target), now),
+            JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
+        }
+    }
+
+    fn let_in(&mut self, index: Option<usize>, record: Arc<Record>, dialled: Option<&Target>, now: Now) {
+        if matches!(self.standing, Standing::Starting) {
+            self.standing = Standing::Member;
+        }
+        self.seed_answered(index, record.instance, KNOWN_SEED_INTERVAL, now);
+        if record.name == self.record().name {
+            return;
+        }
+        // What answered at its own target is proven; behind another address it is as good as heard of.
+        let proven = dialled == Some(&record.target);
+        let introducer = record.instance;
+        let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
+        if let Some(slot) = self.learn(heard, (!proven).then_some(introducer), now) {
+            self.begin_exchange(slot, now);
+        }
+    }
+
+    fn seed_answered(&mut self, index: Option<usize>, instance: Instance, again: Duration, now: Now) {
+        if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
+            seed.answered = Some(instance);
+            seed.backoff = JOIN_BACKOFF_MIN;
+            if seed.problem.take().is_some() {
+                info!(target = %seed.target, "let in");
+            }
+        }
+        self.seed_again(index, again, now);
+    }
+
+    fn seed_again(&mut self, index: Option<usize>, after: Duration, now: Now) {
+        if let Some(index) = index {
+            self.timers.set(Timer::Seed(index as u32), now.time + after);
+        }
+    }
+
+    fn not_let_in(&mut self, index: Option<usize>, why: String, now: Now) {
+        let jitter = 0.5 + self.rng.f64();
+        let longest = self.config.join_interval;
+        let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) else {
+            return;
+        };
+        let pause = seed.backoff.min(longest).mul_f64(jitter);
+        seed.backoff = (seed.backoff * 2).min(longest);
+        seed.answered = None;
+        let target = seed.target.clone();
+        if seed.problem.as_ref() != Some(&why) {
+            // Nobody has to act on a peer that is still starting: it is said aloud only when it is not about a connection.
+            debug!(%target, why, "not let in yet");
+            seed.problem = Some(why.clone());
+            self.events.push(now.wall, EventKind::NotLetIn(format!("{target}: {why}")));
+        }
+        self.seed_again(index, pause, now);
+    }
+
+    /// A peer wants to be let in. Nothing that it claims is believed before it answered at its target.
+    pub(crate) fn joiner(&mut self, id: RequestId, joiner: Arc<Record>, now: Now) {
+        let me = self.record();
+        if joiner.instance == me.instance {
+            return self.reply(id, Response::Join(JoinAnswer::Yourself));
+        }
+        if joiner.name == me.name {
+            let me = Arc::clone(me);
+            self.refuse(Refusal::NameTaken);
+            return self.reply(id, Response::Join(JoinAnswer::NameTaken(me)));
+        }
+        let pending = |calling: &&Calling| matches!(calling, Calling::Incumbent { .. } | Calling::DialBack { .. });
+        let held_back = self.guards.get(&joiner.target).is_some_and(|guard| guard.not_before > now.time);
+        if self.calls.values().filter(pending).count() >= JOINS_PENDING_MAX || held_back || !self.join_budget.take(1.0, now.time) {
+            self.refuse(Refusal::JoinsFull);
+            return self.reply(id, Response::Join(JoinAnswer::Busy));
+        }
+        let incumbent = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot)).filter(|member| {
+            let other = member.record.instance != joiner.instance && member.record.target != joiner.target;
+            other && member.life.status() != Status::Left
+        });
+        match incumbent.map(|member| (member.record.target.clone(), member.record.instance)) {
+            Some((target, incumbent)) => {
+                let calling = Calling::Incumbent { request: id, joiner, incumbent };
+                self.call(target, calling, Request::Identify, IDENTIFY_TIMEOUT);
+            }
+            None => self.dial_back(id, joiner),
+        }
+    }
+
+    pub(crate) fn incumbent_answered(
+        &mut self,
+        request: RequestId,
+        joiner: Arc<Record>,
+        incumbent: Instance,
+        result: Result<Response, CallError>,
+        _now: Now,
+    ) {
+        match result {
+            Ok(Response::Identify(record)) if record.instance == incumbent => {
+                self.refuse(Refusal::NameTaken);
+                self.reply(request, Response::Join(JoinAnswer::NameTaken(record)));
+            }
+            _ => self.dial_back(request, joiner),
+        }
+    }
+
+    fn dial_back(&mut self, request: RequestId, joiner: Arc<Record>) {
+        let target = joiner.target.clone();
+        self.call(target, Calling::DialBack { request, joiner }, Request::Identify, IDENTIFY_TIMEOUT);
+    }
+
+    pub(crate) fn dial_back_answered(
+        &mut self,
+        request: RequestId,
+        joiner: Arc<Record>,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
+        let unreachable = match result {
+            Ok(Response::Identify(record)) if record.life() == joiner.life() && record.name == joiner.name => {
+                self.join_budget.refund(1.0);
+                self.guards.remove(&joiner.target);
+                let answer = self.admit(&record, &joiner.target, now);
+                return self.reply(request, Response::Join(answer));
+            }
+            Ok(Response::Identify(record)) => format!("another node answers there: {}", record.name),
+            Ok(_) => "it answers something else than was asked".to_owned(),
+            Err(error) => error.detail,
+        };
+        self.refuse(Refusal::JoinUnreachable);
+        self.guard(&joiner.target, now);
+        info!(node = %joiner.name, target = %joiner.target, why = unreachable, "a node wants to join and cannot be reached");
+        self.events.push(now.wall, EventKind::NotLetIn(format!("{} at {}: {unreachable}", joiner.name, joiner.target)));
+        self.reply(request, Response::Join(JoinAnswer::Unreachable(unreachable)));
+    }
+
+    /// Lets in whoever answered at `dialled`. What it says there counts, not what the joiner claimed.
+    fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
+        if let Some(member) = self.members.named(&record.name).and_then(|slot| self.members.get(slot)) {
+            let (held, left) = (&member.record, member.life.status() == Status::Left);
+            if (held.life() > record.life()) || (left && held.instance == record.instance) {
+                return JoinAnswer::Outdated(held.incarnation);
+            }
+        }
+        let record = if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
+        let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
+        match self.learn(heard, None, now) {
+            Some(_) => {
+                if matches!(self.standing, Standing::Starting) {
+                    self.standing = Standing::Member;
+                }
+                JoinAnswer::Admitted(Arc::clone(self.record()))
+            }
+            None => JoinAnswer::Busy,
+        }
+    }
+
+    /// Takes in what is heard of a member. Without an introducer it is first-hand: it answered us at its target just now.
+    pub(crate) fn learn(&mut self, heard: Heard, introducer: Option<Instance>, now: Now) -> Option<Slot> {
+        let record = heard.record;
+        if record.name == self.record().name {
+            self.hear_own_name(record, heard.left);
+            return None;
+        }
+        if heard.age > self.config.retain_nodes / 2 {
+            return None;
+        }
+        let first_hand = introducer.is_none();
+        let slot = match self.members.named(&record.name) {
+            Some(slot) => {
+                let held = self.members.get(slot)?;
+                if held.record.life() > record.life() {
+                    return None;
+                }
+                if held.record.instance != record.instance {
+                    let life = Life::new(heard.heartbeat, heard.age, now.time);
+                    let name = record.name.clone();
+                    self.timers.cancel(&Timer::Death(slot));
+                    self.timers.cancel(&Timer::Dial(slot));
+                    self.drop_question(slot);
+                    self.members.replace(slot, record, life, introducer, now.time);
+                    info!(node = %name, "the node runs in a new life");
+                    self.events.push(now.wall, EventKind::Restarted(name));
+                    self.spread_record(slot, now);
+                    self.schedule_soon(slot, now);
+                }
+                slot
+            }
+            None => {
+                let life = Life::new(heard.heartbeat, heard.age, now.time);
+                let name = record.name.clone();
+                let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
+                    Ok(inserted) => inserted,
+                    Err(refusal) => {
+                        self.refuse(refusal);
+                        return None;
+                    }
+                };
+                if let Some(evicted) = evicted {
+                    self.lost_slot(slot);
+                    self.forgotten(&evicted, now);
+                }
+                info!(node = %name, "a new node");
+                self.events.push(now.wall, EventKind::Joined(name));
+                self.spread_record(slot, now);
+                self.roster_changed(now);
+                self.schedule_soon(slot, now);
+                slot
+            }
+        };
+        if first_hand {
+            self.prove(slot, now);
+            self.reached(slot, now.time, now);
+        }
+        self.hear(slot, heard.heartbeat, heard.age, now);
+        let member = self.members.get_mut(slot)?;
+        if heard.left {
+            let change = member.life.leave(now.time);
+            self.changed(slot, change, now);
+        } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
+            // Heard of as long silent: it is not there until something proves it.
+            let doubt = Doubt { first_failure: now.time.back(heard.age) + Duration::from_micros(1), refused: false };
+            if member.life.suspect(doubt, now.time) == Change::Suspected {
+                let change = member.life.expire(now.time);
+                self.changed(slot, change, now);
+            }
+        }
+        Some(slot)
+    }
+
+    /// It answered at its target, by its name, in this life.
+    pub(crate) fn prove(&mut self, slot: Slot, now: Now) {
+        if self.members.prove(slot) {
+            self.unproven_budget.refund(1.0);
+            self.partner_found(slot, now);
+        }
+        if let Some(member) = self.members.get(slot) {
+            self.guards.remove(&member.record.target);
+        }
+    }
+
+    /// Asks who answers at a member's target: an answer in another life was seen there.
+    pub(crate) fn identify(&mut self, slot: Slot) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if !std::mem::replace(&mut member.identifying, true) {
+            let target = member.record.target.clone();
+            self.call(target, Calling::Identify { slot }, Request::Identify, IDENTIFY_TIMEOUT);
+        }
+    }
+
+    pub(crate) fn identified(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        member.identifying = false;
+        let (name, dialled) = (member.record.name.clone(), member.record.target.clone());
+        if let Ok(Response::Identify(record)) = result
+            && record.name == name
+        {
+            let proven = record.target == dialled;
+            let introducer = (!proven).then_some(record.instance);
+            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, introducer, now);
+        }
+    }
+
+    /// Somebody speaks of our own name in another life.
+    fn hear_own_name(&mut self, record: Arc<Record>, left: bool) {
+        let me = self.record();
+        if left || record.instance == me.instance || record.life() < me.life() {
+            return;
+        }
+        self.contest(record);
+    }
+
+    /// Looks whether the other holder of our name lives. A larger life that does not is a leftover, and is overtaken.
+    fn contest(&mut self, claimant: Arc<Record>) {
+        if self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
+            return;
+        }
+        let target = claimant.target.clone();
+        self.call(target, Calling::Contest { claimant }, Request::Identify, IDENTIFY_TIMEOUT);
+    }
+
+    pub(crate) fn contest_again(&mut self, _now: Now) {
+        if let Standing::Yielded(holder) = &self.standing {
+            let holder = Arc::clone(holder);
+            self.contest(holder);
+        }
+    }
+
+    pub(crate) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
+        let yielded = matches!(self.standing, Standing::Yielded(_));
+        match result {
+            Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
+                if !yielded && record.life() < self.record().life() {
+                    return;
+                }
+                if !yielded {
+                    warn!(name = %record.name, target = %record.target, "another living node has this name; give one of them another");
+                    self.events.push(now.wall, EventKind::NameConflict(record.target.to_string()));
+                    self.members.me_mut().row = None;
+                    self.publisher.restart();
+                }
+                self.standing = Standing::Yielded(record);
+                self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
+            }
+            _ => {
+                if yielded {
+                    info!("nobody else has this name any more");
+                    self.events.push(now.wall, EventKind::NameRegained);
+                }
+                self.standing = Standing::Member;
+                self.timers.cancel(&Timer::Contest);
+                self.overtake(claimant.incarnation, now);
+            }
+        }
+    }
+
+    fn overtake(&mut self, claimed: Incarnation, now: Now) {
+        if claimed >= self.record().incarnation {
+            self.reincarnate(claimed, now);
+        } else {
+            self.spread_record(ME, now);
+            self.roster_changed(now);
+        }
+    }
+
+    /// Whether an unproven address may be dialled now; else when.
+    pub(crate) fn may_dial_unproven(&mut self, target: &Target, now: Now) -> Result<(), Time> {
+        if let Some(guard) = self.guards.get(target)
+            && guard.not_before > now.time
+        {
+            return Err(guard.not_before);
+        }
+        if self.unproven_budget.take(1.0, now.time) {
+            // Until it answers nobody else may claim the same address and have it dialled again.
+            let guard = self.guards.get(target).copied().unwrap_or(AddressGuard { backoff: UNPROVEN_BACKOFF.0, not_before: now.time });
+            self.insert_guard(target, AddressGuard { not_before: now.time + guard.backoff, ..guard });
+            return Ok(());
+        }
+        Err(now.time + self.unproven_budget.wait(1.0, now.time).max(Duration::from_millis(50)))
+    }
+
+    /// An unproven address failed: it is left alone for a while, longer each time.
+    pub(crate) fn guard(&mut self, target: &Target, now: Now) {
+        let (first, longest) = UNPROVEN_BACKOFF;
+        let backoff = self.guards.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
+        self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff });
+    }
+
+    fn insert_guard(&mut self, target: &Target, guard: AddressGuard) {
+        if self.guards.len() >= ADDRESS_GUARDS_MAX && !self.guards.contains_key(target) {
+            let soonest = self.guards.iter().min_by_key(|(_, guard)| guard.not_before).map(|(target, _)| target.clone());
+            if let Some(soonest) = soonest {
+                self.guards.remove(&soonest);
+            }
+        }
+        self.guards.insert(target.clone(), guard);
+    }
+
+    pub(crate) fn expire_guards(&mut self, now: Now) {
+        self.guards.retain(|_, guard| guard.not_before + UNPROVEN_BACKOFF.1 > now.time);
+    }
+}

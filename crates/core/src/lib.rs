@@ -1,0 +1,64 @@
+//! Decides: everything a canary bot knows of its mesh, and what to do next, without doing any of it.
+//!
+//! # The model
+//!
+//! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns nothing. Whoever drives it gives it inputs
+//! and the time, and carries out what it asks for:
+//!
+//! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`] or
+//!    [`Core::handle_timeout`], each with [`Now`];
+//! 2. drain [`Core::poll_output`] and do what it says, reporting each probe and each call when it ends;
+//! 3. sleep until [`Core::poll_timeout`], or until the next input.
+//!
+//! The same inputs at the same times give the same outputs, whatever the machine: randomness comes from a seed given at the start. So a
+//! mesh of a thousand cores runs in one thread, faster than real time, and every run can be repeated.
+//!
+//! # What it decides
+//!
+//! * **Who is there.** A [`Record`] tells a node's name, target and life. Joiners are believed once they answered at their target; members
+//!   live while there is evidence, are doubted when an attempt fails, and die when nobody finds newer evidence in time ([`life`]).
+//! * **Whose turn it is.** Every pair is measured at the [`Core::pair_interval`], within a budget of probes per second. What a probe finds
+//!   is booked in a [`Pair`].
+//! * **What everybody knows.** Each bot publishes one [`Row`]: the cells of its own pairs, written by nobody else. Rows travel as immutable
+//!   [`Frame`]s and [`Patch`]es by push-pull gossip, positional over a [`Roster`], a few bytes a cell.
+//! * **What readers see.** A [`Snapshot`] shares rows and pairs instead of copying them.
+//!
+//! Everything that a peer can make grow has a bound in [`limits`], and a counter in [`Refusals`] for what was refused.
+
+mod bucket;
+mod cell;
+mod code;
+mod config;
+mod core;
+mod detect;
+mod gossip;
+mod identity;
+mod join;
+pub mod life;
+pub mod limits;
+mod members;
+mod message;
+mod pair;
+mod publish;
+mod roster;
+mod row;
+mod schedule;
+mod snapshot;
+mod tally;
+mod time;
+mod timers;
+
+pub use cell::{Cell, Failure, PackError, State};
+pub use code::{JitterCode, LatencyCode};
+pub use config::{Config, ConfigError};
+pub use core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, RequestId};
+pub use identity::{Incarnation, Instance, LabelError, Labels, NameError, NodeName, Record, Target, TargetError};
+pub use join::Standing;
+pub use life::Status;
+pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};
+pub use pair::{Attempt, KernelTiming, Pair, Timing};
+pub use roster::{Roster, RosterId};
+pub use row::{CellView, Frame, Merge, Patch, Row, Version};
+pub use snapshot::{MemberView, Snapshot};
+pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, Refusal, Refusals, Summary};
+pub use time::{Now, Time, Wall};

@@ -1,0 +1,201 @@
+//! The life of one member: what evidence and doubt make of it. A plain state machine, tested as a truth table.
+
+use std::time::Duration;
+
+use crate::limits::{DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE};
+use crate::time::Time;
+
+/// What we hold of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// There is evidence that it lives.
+    Alive,
+    /// Somebody's attempts failed, and there is no newer evidence yet.
+    Suspect,
+    /// There was no newer evidence in time.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+impl Status {
+    /// Whether the member counts as being there: alive, or doubted and not yet lost.
+    pub const fn is_present(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
+
+    /// The lower-case name, as in metrics and APIs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// The state of one life of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    status: Status,
+    /// When the status began.
+    since: Time,
+    /// The highest heartbeat heard.
+    heartbeat: u64,
+    /// When that heartbeat was made, as far as its age tells.
+    beat_at: Time,
+    /// When the latest evidence of any kind happened.
+    evidence_at: Time,
+    /// The doubt that made it suspect or dead. Kept in death: only newer evidence revives.
+    doubt: Option<Doubt>,
+}
+
+/// Attempts that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// When the first of them failed.
+    pub first_failure: Time,
+    /// Whether every one of them was refused: nothing was silent.
+    pub refused: bool,
+}
+
+impl Doubt {
+    /// From the first failure to death.
+    pub fn patience(&self) -> Duration {
+        if self.refused { DEATH_AFTER_REFUSAL } else { DEATH_AFTER_SILENCE }
+    }
+}
+
+/// What an input changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that others would notice.
+    None,
+    /// It is suspect now.
+    Suspected,
+    /// It is dead now.
+    Died,
+    /// It is alive again.
+    Revived,
+    /// It has left.
+    Left,
+    /// The doubt was answered by newer evidence that we had already.
+    Refuted,
+}
+
+impl Life {
+    /// A life with a first heartbeat made `age` ago.
+    pub fn new(heartbeat: u64, age: Duration, now: Time) -> Self {
+        let at = now.back(age);
+        Self { status: Status::Alive, since: now, heartbeat, beat_at: at, evidence_at: at, doubt: None }
+    }
+
+    /// What we hold of it.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// When the status began.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// The highest heartbeat heard, and when it was made.
+    pub fn heartbeat(&self) -> (u64, Time) {
+        (self.heartbeat, self.beat_at)
+    }
+
+    /// When the latest evidence happened.
+    pub fn evidence_at(&self) -> Time {
+        self.evidence_at
+    }
+
+    /// What made it suspect or dead.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
+    /// When a suspect dies without newer evidence.
+    pub fn deadline(&self) -> Option<Time> {
+        self.doubt.filter(|_| self.status == Status::Suspect).map(|doubt| doubt.first_failure + doubt.patience())
+    }
+
+    /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep a dead one alive by echo.
+    pub fn hear(&mut self, heartbeat: u64, age: Duration, now: Time) -> Change {
+        if heartbeat <= self.heartbeat {
+            return Change::None;
+        }
+        self.heartbeat = heartbeat;
+        self.beat_at = now.back(age);
+        self.evidence(now.back(age), now)
+    }
+
+    /// An attempt with it succeeded at `at`.
+    pub fn evidence(&mut self, at: Time, now: Time) -> Change {
+        self.evidence_at = self.evidence_at.max(at);
+        if self.status == Status::Left || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure) {
+            return Change::None;
+        }
+        self.doubt = None;
+        if self.status == Status::Alive {
+            return Change::None;
+        }
+        self.enter(Status::Alive, now);
+        Change::Revived
+    }
+
+    /// Somebody's attempts failed and nobody could reach it.
+    pub fn suspect(&mut self, doubt: Doubt, now: Time) -> Change {
+        match self.status {
+            Status::Dead | Status::Left => Change::None,
+            _ if self.evidence_at > doubt.first_failure => Change::Refuted,
+            Status::Suspect => {
+                if let Some(held) = &mut self.doubt {
+                    held.first_failure = held.first_failure.min(doubt.first_failure);
+                    held.refused &= doubt.refused;
+                }
+                Change::None
+            }
+            Status::Alive => {
+                self.doubt = Some(doubt);
+                self.enter(Status::Suspect, now);
+                Change::Suspected
+            }
+        }
+    }
+
+    /// The deadline of a suspect has come.
+    pub fn expire(&mut self, now: Time) -> Change {
+        if self.deadline().is_none_or(|deadline| deadline > now) {
+            return Change::None;
+        }
+        self.enter(Status::Dead, now);
+        Change::Died
+    }
+
+    /// It said goodbye; only a new life comes back from that.
+    pub fn leave(&mut self, now: Time) -> Change {
+        if self.status == Status::Left {
+            return Change::None;
+        }
+        self.enter(Status::Left, now);
+        Change::Left
+    }
+
+    /// Our own loop did not run for `stall`: that time was not its silence.
+    pub fn forgive(&mut self, stall: Duration, now: Time) {
+        if !self.status.is_present() {
+            return;
+        }
+        self.evidence_at = (self.evidence_at + stall).min(now);
+        if let Some(doubt) = &mut self.doubt {
+            doubt.first_failure = (doubt.first_failure + stall).min(now);
+        }
+    }
+
+    fn enter(&mut self, status: Status, now: Time) {
+        self.status = status;
+        self.since = now;
+    }
+}

@@ -1,0 +1,137 @@
+//! Every bound of the core, each with its reason and with what happens when it is hit.
+
+use std::time::Duration;
+
+/// Longest node name in bytes: a fully qualified domain name fits. Longer names are refused where they are parsed.
+pub const NAME_BYTES_MAX: usize = 253;
+/// Longest host part of a target in bytes, by RFC 1035 section 2.3.4.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Labels of one node; they travel with every record. More are refused where they are parsed.
+pub const LABELS_MAX: usize = 16;
+/// Longest label key in bytes.
+pub const LABEL_KEY_BYTES_MAX: usize = 63;
+/// Longest label value in bytes.
+pub const LABEL_VALUE_BYTES_MAX: usize = 127;
+
+/// Nodes known at once, dead ones included: twice the largest mesh we promise. A newcomer beyond it takes the place of one that left or
+/// died, else is refused and counted; the living never go.
+pub const MEMBERS_MAX: usize = 4096;
+/// Nodes taken on one introducer's word before first evidence: a seed introduces a whole mesh, and not more. Beyond it: refused, counted.
+pub const HEARD_PER_INTRODUCER_MAX: usize = 2048;
+/// Former instances of known nodes that are remembered, so that old digests are answered and not asked about. The oldest go first.
+pub const RETIRED_MAX: usize = 1024;
+/// Targets that are asked to let us in; discovery may list a whole mesh. Further ones are ignored and counted.
+pub const SEEDS_MAX: usize = 4096;
+
+/// Joins being proven at once: a mesh that starts together joins at a few seeds. Beyond it the joiner is told to come again.
+pub const JOINS_PENDING_MAX: usize = 1024;
+/// Probes under way at once: three seconds of timeouts at the default budget fit. Beyond it the schedule waits.
+pub const PROBES_IN_FLIGHT_MAX: usize = 256;
+/// Exchanges under way at once that we started. Beyond it the tick is skipped and counted.
+pub const EXCHANGES_IN_FLIGHT_MAX: usize = 32;
+/// Questions open at once: more doubt than this is a finding about this host, and others ask as well.
+pub const QUESTIONS_MAX: usize = 64;
+/// Probes on behalf of others at once. Beyond it the asker is told that nothing is known.
+pub const ASKS_IN_FLIGHT_MAX: usize = 64;
+/// Peers asked to try a node that we doubt.
+pub const ASK_PEERS: usize = 3;
+
+/// Largest body of one exchange in bytes: edges refuse long bodies. What does not fit travels with the next one.
+pub const EXCHANGE_BYTES_MAX: usize = 512 * 1024;
+/// What one exchange may carry in rows and rosters, in bytes; the rest of [`EXCHANGE_BYTES_MAX`] is for records, digest and framing.
+pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
+/// Records in one exchange.
+pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
+/// Entries of one digest; past it a digest is a rotating range and what changed lately.
+pub const DIGEST_ENTRIES_MAX: usize = 1000;
+/// Entries accepted from a peer: a digest, what changed lately, and room for a newer version's larger mesh.
+pub const ENTRIES_ACCEPTED_MAX: usize = 2 * MEMBERS_MAX;
+/// Rows or records asked for in one exchange.
+pub const WANTS_MAX: usize = 2048;
+/// Suspicions in one exchange.
+pub const SUSPICIONS_MAX: usize = 256;
+/// Rumours waiting to be pushed. Beyond it the oldest is dropped: the tick carries it.
+pub const RUMOURS_MAX: usize = 4096;
+/// Legs of one exchange: digest, answer with wants, delivery with wants of rosters, and their delivery.
+pub const EXCHANGE_LEGS_MAX: u8 = 4;
+
+/// Names of a roster. Equal to [`MEMBERS_MAX`]: a row has a cell for every node.
+pub const ROSTER_NAMES_MAX: usize = MEMBERS_MAX;
+/// Packed cells of one frame in bytes: eleven for every name of the largest roster.
+pub const FRAME_BYTES_MAX: usize = 11 * ROSTER_NAMES_MAX;
+/// Patches on one frame. The next change is published as a new frame.
+pub const PATCHES_MAX: usize = 64;
+/// Events kept for readers; the oldest go first, and sequence numbers show the gap.
+pub const EVENTS_MAX: usize = 256;
+/// Addresses of unproven nodes that failed and are held back. The one that may be dialled soonest goes first.
+pub const ADDRESS_GUARDS_MAX: usize = 4096;
+
+/// A probe or a call that is unanswered for so long raises doubt, unless the pair is known to be slower.
+pub const DOUBT_AFTER: Duration = Duration::from_secs(1);
+/// From the first failure to death when anything was silent.
+pub const DEATH_AFTER_SILENCE: Duration = Duration::from_secs(3);
+/// From the first failure to death when everybody was refused: a refusal is an answer of the host.
+pub const DEATH_AFTER_REFUSAL: Duration = Duration::from_millis(1500);
+/// Between the first and the second repetition of a doubtful probe.
+pub const REPEAT_DELAY: Duration = Duration::from_millis(200);
+/// A question without an answer for so long is answered with no.
+pub const QUESTION_TIME: Duration = Duration::from_millis(1300);
+/// After others reached a node that we cannot, it is not asked about again for so long while evidence is fresh.
+pub const QUESTION_PAUSE: Duration = Duration::from_secs(10);
+/// Evidence younger than this is fresh.
+pub const EVIDENCE_FRESH: Duration = Duration::from_secs(3);
+/// A node without evidence for so long is doubted even if no probe of it failed; unmeasured links may carry its heartbeat slowly.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Hearing from nobody for so long is a finding about this host.
+pub const ISOLATED_AFTER: Duration = Duration::from_secs(2);
+/// A loop that ran so late was stalled: the time is taken off every silence.
+pub const STALL_MIN: Duration = Duration::from_millis(250);
+
+/// A node heard of is forgotten after so long without evidence.
+pub const UNPROVEN_FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Failing dials of unproven nodes per second, over all of them; dials that prove a node are free.
+pub const UNPROVEN_DIALS_PER_SECOND: f64 = 5.0;
+/// Burst of the same: a small mesh is proven at once.
+pub const UNPROVEN_DIALS_BURST: f64 = 50.0;
+/// First and longest pause of one unproven address after a failed dial.
+pub const UNPROVEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// Each dead node is dialled so often by each of two bots that rendezvous hashing names.
+pub const DEAD_DIAL_INTERVAL: Duration = Duration::from_secs(5);
+/// Every other bot dials each dead node too, so rarely that a thousand of them cost nothing: views of who is alive may disagree.
+pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
+/// First pause of the join back-off; the longest is configured.
+pub const JOIN_BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// A target that was found to be this very bot is looked at again after so long: addresses move.
+pub const SELF_SEED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Timeout of a call that proves an address.
+pub const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout of a join: two identifications at the other side, and the way.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of one leg of an exchange.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of a question to a peer.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a leaving bot waits for its goodbyes.
+pub const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Peers told goodbye directly; they pass it on.
+pub const LEAVE_PEERS: usize = 5;
+
+/// Shortest pause between two pushes of rumours.
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// Peers that one push goes to.
+pub const PUSH_FANOUT: usize = 3;
+/// Pushes that carry one rumour. With the fan-out it reaches all but a few in a thousand; the tick finds those.
+pub const PUSHES_PER_RUMOUR: u8 = 2;
+/// A row asked for is not asked for elsewhere for so long.
+pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
+/// Shortest pause between two patches of the own row: first samples come in bursts.
+pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Shortest pause between two frames when the roster grows.
+pub const ROSTER_FRAME_INTERVAL: Duration = Duration::from_millis(400);
+/// Share of the gossip rate that rows may take, which stretches the publish interval in large meshes.
+pub const ROW_RATE_SHARE: f64 = 0.6;
+/// Attempts over which loss is counted.
+pub const LOSS_WINDOW: u32 = 64;
+/// Housekeeping: retention, silence, forgotten nodes.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,226 @@
+//! What bots say to each other, as plain data. The transport turns it into bytes and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cell::{Failure, PackError, Reader, put_varint, varint_len};
+use crate::identity::{Incarnation, Instance, Record};
+use crate::limits::{ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
+use crate::roster::{Roster, RosterId};
+use crate::row::{Frame, Patch, Version};
+
+/// A request between bots.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Let me in; this is who I am.
+    Join(Arc<Record>),
+    /// Who are you?
+    Identify,
+    /// Gossip.
+    Exchange(Box<Exchange>),
+    /// Try to reach this node and tell me.
+    Ask(Instance),
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// To [`Request::Join`].
+    Join(JoinAnswer),
+    /// To [`Request::Identify`].
+    Identify(Arc<Record>),
+    /// To [`Request::Exchange`].
+    Exchange(Box<Exchange>),
+    /// To [`Request::Exchange`] of somebody who has to join first.
+    NotAdmitted,
+    /// To [`Request::Exchange`] that was meant for somebody else; this is who answers.
+    NotMe(Arc<Record>),
+    /// To [`Request::Ask`].
+    Asked(Answer),
+}
+
+/// What became of a join.
+#[derive(Clone, Debug)]
+pub enum JoinAnswer {
+    /// You are in; this is who I am.
+    Admitted(Arc<Record>),
+    /// You asked yourself.
+    Yourself,
+    /// A living node has your name.
+    NameTaken(Arc<Record>),
+    /// A former life of your name was larger than yours; come again with a larger one.
+    Outdated(Incarnation),
+    /// I cannot reach you at your target, and this is why.
+    Unreachable(String),
+    /// Come again later.
+    Busy,
+}
+
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// I reached it.
+    Reached,
+    /// I did not.
+    Failed(Failure),
+    /// I do not know it, or have no hand free.
+    Unknown,
+}
+
+/// Gossip: each side says what it has and what it lacks, and sends what the other lacks.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange {
+    /// Who speaks.
+    pub from: Option<Instance>,
+    /// Who is meant; anybody, if nobody is named.
+    pub to: Option<Instance>,
+    /// The range of instances of which the entries are complete: absence inside it means "I have none".
+    pub range: Option<(u64, u64)>,
+    /// What is known of members' lives and rows.
+    pub entries: Vec<Entry>,
+    /// Members as they describe themselves.
+    pub records: Vec<Heard>,
+    /// Rows and parts of rows.
+    pub rows: Vec<RowNews>,
+    /// Rosters that rows refer to.
+    pub rosters: Vec<Arc<Roster>>,
+    /// Members that nobody could reach.
+    pub suspicions: Vec<Suspicion>,
+    /// Instances whose record the other should send.
+    pub wants_records: Vec<Instance>,
+    /// Instances whose row the other should send, with the version that is here already.
+    pub wants_rows: Vec<(Instance, Version)>,
+    /// Rosters the other should send.
+    pub wants_rosters: Vec<RosterId>,
+}
+
+/// One line of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which life of which node.
+    pub instance: Instance,
+    /// Version of its row; 0 for none.
+    pub version: Version,
+    /// Its highest heartbeat.
+    pub heartbeat: u64,
+    /// Time since that heartbeat was made.
+    pub age: Duration,
+    /// Whether it said goodbye.
+    pub left: bool,
+}
+
+/// A member as it describes itself, with what the speaker knows of its life.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Its description.
+    pub record: Arc<Record>,
+    /// Its highest heartbeat.
+    pub heartbeat: u64,
+    /// Time since that heartbeat was made.
+    pub age: Duration,
+    /// Whether it said goodbye.
+    pub left: bool,
+}
+
+/// News of a row: a frame, patches, or both.
+#[derive(Clone, Debug)]
+pub struct RowNews {
+    /// Whose row.
+    pub source: Instance,
+    /// A whole row with its age; none when only patches are lacking.
+    pub frame: Option<(Arc<Frame>, Duration)>,
+    /// Patches in ascending order of versions, all as old as the row's latest version.
+    pub patches: Vec<Arc<Patch>>,
+    /// Age of the latest version.
+    pub age: Duration,
+}
+
+/// Nobody could reach this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// Which life of which node.
+    pub instance: Instance,
+    /// Time since the first failure.
+    pub age: Duration,
+    /// Whether every attempt was refused.
+    pub refused: bool,
+}
+
+/// The unit of travelling ages: fine enough to order what happens within a second.
+const AGE_UNIT: Duration = Duration::from_millis(8);
+
+fn age_units(age: Duration) -> u64 {
+    u64::try_from(age.as_millis() / AGE_UNIT.as_millis()).unwrap_or(u64::MAX >> 4)
+}
+
+/// Packs the entries of a digest: 8 bytes of instance and three or four small numbers each.
+pub fn pack_entries(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 * entries.len());
+    for entry in entries {
+        out.extend(entry.instance.0.to_le_bytes());
+        put_varint(&mut out, entry.version);
+        put_varint(&mut out, entry.heartbeat);
+        put_varint(&mut out, age_units(entry.age) << 1 | u64::from(entry.left));
+    }
+    out
+}
+
+/// Reads the entries of a digest.
+pub fn unpack_entries(bytes: &[u8]) -> Result<Vec<Entry>, PackError> {
+    if bytes.len() > EXCHANGE_BYTES_MAX {
+        return Err(PackError::Long);
+    }
+    let mut reader = Reader(bytes);
+    let mut entries = Vec::with_capacity((bytes.len() / 11).min(ENTRIES_ACCEPTED_MAX));
+    while !reader.0.is_empty() {
+        if entries.len() >= ENTRIES_ACCEPTED_MAX {
+            return Err(PackError::Count);
+        }
+        let instance = reader.take(8)?;
+        let instance = Instance(u64::from_le_bytes(instance.try_into().map_err(|_| PackError::Short)?));
+        let version = reader.varint()?;
+        let heartbeat = reader.varint()?;
+        let age = reader.varint()?;
+        let millis = (age >> 1).saturating_mul(AGE_UNIT.as_millis() as u64);
+        entries.push(Entry { instance, version, heartbeat, age: Duration::from_millis(millis), left: age & 1 == 1 });
+    }
+    Ok(entries)
+}
+
+impl Entry {
+    fn packed_len(&self) -> usize {
+        8 + varint_len(self.version) + varint_len(self.heartbeat) + varint_len(age_units(self.age) << 1)
+    }
+}
+
+impl RowNews {
+    pub(crate) fn packed_len(&self) -> usize {
+        let frame = self.frame.as_ref().map_or(0, |(frame, _)| frame.packed_len());
+        16 + frame + self.patches.iter().map(|patch| patch.packed_len()).sum::<usize>()
+    }
+}
+
+impl Exchange {
+    /// Bytes on the wire, to within a few per element.
+    pub fn packed_len(&self) -> usize {
+        let entries: usize = self.entries.iter().map(Entry::packed_len).sum();
+        let records: usize = self.records.iter().map(|heard| heard.record.packed_len() + 8).sum();
+        let rows: usize = self.rows.iter().map(RowNews::packed_len).sum();
+        let rosters: usize = self.rosters.iter().map(|roster| roster.packed_len() + 4).sum();
+        let wants = 9 * self.wants_records.len() + 14 * self.wants_rows.len() + 18 * self.wants_rosters.len();
+        48 + entries + records + rows + rosters + wants + 16 * self.suspicions.len()
+    }
+
+    /// Whether there is anything in it that is worth sending.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_none()
+            && self.entries.is_empty()
+            && self.records.is_empty()
+            && self.rows.is_empty()
+            && self.rosters.is_empty()
+            && self.suspicions.is_empty()
+            && self.wants_records.is_empty()
+            && self.wants_rows.is_empty()
+            && self.wants_rosters.is_empty()
+    }
+}

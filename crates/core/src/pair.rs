@@ -1,0 +1,185 @@
+//! The own pairs: what this bot measured of one other node, exact.
+
+use std::time::Duration;
+
+use crate::cell::{Cell, Failure, State, TICK};
+use crate::code::{JitterCode, LatencyCode};
+use crate::limits::{DOUBT_AFTER, LOSS_WINDOW};
+use crate::tally::{Histogram, Summary};
+use crate::time::{Now, Time, Wall};
+
+/// What the prober measured, each phase beside its system calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Resolving the target's host; zero for an address.
+    pub resolve: Duration,
+    /// Connecting.
+    pub connect: Duration,
+    /// Agreeing on a secure channel; none on a plain connection.
+    pub tls: Option<Duration>,
+    /// The first request, which also sets up HTTP/2.
+    pub first_request: Duration,
+    /// A second request on the warm connection; none if it failed.
+    pub request: Option<Duration>,
+    /// The kernel's own view of the connection, where it offers one.
+    pub kernel: Option<KernelTiming>,
+}
+
+/// The kernel's own measurement of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelTiming {
+    /// Its smoothed round-trip time.
+    pub rtt: Duration,
+    /// Segments that it sent again.
+    pub retransmissions: u32,
+}
+
+impl Timing {
+    /// Connect, TLS and first request.
+    pub fn total(&self) -> Duration {
+        self.connect + self.tls.unwrap_or_default() + self.first_request
+    }
+}
+
+/// How the latest attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It was answered, after so long.
+    Ok(Timing),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// All that this bot knows of its pair to one node.
+#[derive(Clone, Debug, Default)]
+pub struct Pair {
+    /// The latest attempt with the time it began; none before the first.
+    latest: Option<(Attempt, Time, Wall)>,
+    /// Failures of the latest attempts, newest in the lowest bit.
+    losses: u64,
+    /// Attempts in the window.
+    attempts: u32,
+    /// Smoothed difference between successive totals in nanoseconds (RFC 3550 section 6.4.1).
+    jitter: Option<f64>,
+    /// The total before, for the jitter.
+    previous: Option<Duration>,
+    /// The longest total lately: it decays by a sixteenth with every success.
+    usual_max: Duration,
+    /// When an attempt last succeeded, by our clock.
+    pub last_success: Option<Wall>,
+    /// Successful attempts.
+    pub successes: u64,
+    /// Failed attempts, by kind.
+    pub failures: [u64; Failure::ALL.len()],
+    /// Totals of the successful attempts.
+    pub total: Histogram,
+    /// Second requests of the successful attempts.
+    pub request: Histogram,
+    /// Phases of the successful attempts: resolve, connect, tls, first request.
+    pub phases: [Summary; 4],
+}
+
+/// What an attempt changed, as far as others must hear of it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// The first sample of the pair, or a change between success and failure or of the kind of failure.
+    State,
+    /// The latency jumped.
+    Jump,
+    /// Nothing that cannot wait.
+    None,
+}
+
+/// A jump is a change by half or double, and by at least so much: below it is noise of the hosts.
+const JUMP_MIN: Duration = Duration::from_millis(5);
+
+impl Pair {
+    /// The latest attempt, with the wall-clock time it began.
+    pub fn latest(&self) -> Option<(Attempt, Wall)> {
+        self.latest.map(|(attempt, _, wall)| (attempt, wall))
+    }
+
+    /// Books an attempt that began at `begun` and reports what changed.
+    pub(crate) fn book(&mut self, attempt: Attempt, begun: Time, now: Now) -> Urgency {
+        let wall = now.wall.back(now.time.since(begun));
+        let urgency = self.urgency(&attempt);
+        self.losses = self.losses << 1 | u64::from(matches!(attempt, Attempt::Failed(_)));
+        self.attempts = (self.attempts + 1).min(LOSS_WINDOW);
+        match attempt {
+            Attempt::Ok(timing) => {
+                let total = timing.total();
+                if let Some(previous) = self.previous {
+                    let difference = total.abs_diff(previous).as_nanos() as f64;
+                    self.jitter = Some(self.jitter.map_or(difference, |jitter| jitter + (difference - jitter) / 16.0));
+                }
+                self.previous = Some(total);
+                self.usual_max = total.max(self.usual_max - self.usual_max / 16);
+                self.last_success = Some(now.wall);
+                self.successes += 1;
+                self.total.observe(total);
+                if let Some(request) = timing.request {
+                    self.request.observe(request);
+                }
+                let [resolve, connect, tls, first_request] = &mut self.phases;
+                resolve.observe(timing.resolve);
+                connect.observe(timing.connect);
+                if let Some(duration) = timing.tls {
+                    tls.observe(duration);
+                }
+                first_request.observe(timing.first_request);
+            }
+            Attempt::Failed(kind) => self.failures[kind as usize] += 1,
+        }
+        self.latest = Some((attempt, begun, wall));
+        urgency
+    }
+
+    fn urgency(&self, attempt: &Attempt) -> Urgency {
+        match (self.latest.map(|(latest, ..)| latest), attempt) {
+            (Some(Attempt::Ok(before)), Attempt::Ok(after)) => {
+                let (low, high) = (before.total().min(after.total()), before.total().max(after.total()));
+                if high > low * 2 && high - low > JUMP_MIN { Urgency::Jump } else { Urgency::None }
+            }
+            (Some(Attempt::Failed(before)), Attempt::Failed(after)) if before == *after => Urgency::None,
+            _ => Urgency::State,
+        }
+    }
+
+    /// Attempts in the loss window, and how many of them failed.
+    pub fn loss(&self) -> (u32, u32) {
+        let mask = u64::MAX >> (64 - self.attempts.max(1));
+        (self.attempts, if self.attempts == 0 { 0 } else { (self.losses & mask).count_ones() })
+    }
+
+    /// Smoothed difference between successive totals; none before the second success.
+    pub fn jitter(&self) -> Option<Duration> {
+        self.jitter.map(|nanos| Duration::from_nanos(nanos as u64))
+    }
+
+    /// How long a probe may be unanswered before that raises doubt: on a slow pair longer than it has usually taken.
+    pub(crate) fn doubt_after(&self, probe_timeout: Duration) -> Duration {
+        DOUBT_AFTER.max(self.usual_max + self.usual_max / 2).min(probe_timeout)
+    }
+
+    /// What is published, aged against a row whose label is `label`.
+    pub(crate) fn cell(&self, label: Time) -> Cell {
+        let Some((attempt, begun, _)) = self.latest else {
+            return Cell::default();
+        };
+        let state = match attempt {
+            Attempt::Ok(timing) => State::Ok {
+                total: LatencyCode::encode(timing.total()),
+                request: timing.request.map(LatencyCode::encode),
+                jitter: self.jitter().map(JitterCode::encode),
+            },
+            Attempt::Failed(kind) => State::Failed(kind),
+        };
+        let (attempts, lost) = self.loss();
+        let ticks = |time: Time| time.micros() / TICK.as_micros() as u64;
+        Cell {
+            state,
+            age_ticks: u32::try_from(ticks(label).saturating_sub(ticks(begun))).unwrap_or(u32::MAX),
+            loss: u8::try_from((lost * 255).div_ceil(attempts.max(1))).unwrap_or(u8::MAX),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The own row: when it is published whole, and what travels at once as a patch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cell::TICK;
+use crate::core::{Core, Timer};
+use crate::join::Standing;
+use crate::limits::{PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
+use crate::members::{ME, Slot};
+use crate::pair::Urgency;
+use crate::roster::{Roster, RosterId};
+use crate::row::{Frame, Patch, Row, Version};
+use crate::time::{Now, Time, Wall};
+
+/// Typical bytes of a packed cell, until the own frame tells better.
+const CELL_BYTES: usize = 8;
+
+/// What is published and what waits to be.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    version: Version,
+    roster: Arc<Roster>,
+    /// Members came or went since the roster was made.
+    roster_stale: bool,
+    /// Pairs that changed in a way others must hear of at once.
+    changed: BTreeSet<Slot>,
+    framed_at: Time,
+    published_at: Time,
+}
+
+impl Publisher {
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            version: 0,
+            roster: Roster::new([]),
+            roster_stale: true,
+            changed: BTreeSet::new(),
+            framed_at: now,
+            published_at: now,
+        }
+    }
+
+    /// A new life publishes from the first version on.
+    pub(crate) fn restart(&mut self) {
+        self.version = 0;
+        self.roster_stale = true;
+    }
+
+    pub(crate) fn roster(&self) -> RosterId {
+        self.roster.id()
+    }
+}
+
+impl Core {
+    /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
+    pub fn publish_interval(&self) -> Duration {
+        let rows = self.members.len();
+        let row_bytes = self.members.me().row.as_ref().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
+        let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
+        self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
+    }
+
+    /// The name list has changed: rows need a new roster, soon but not for every one of a thousand newcomers.
+    pub(crate) fn roster_changed(&mut self, now: Now) {
+        self.publisher.roster_stale = true;
+        let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
+        self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
+    }
+
+    /// A pair was measured.
+    pub(crate) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
+        if urgency != Urgency::None {
+            self.publisher.changed.insert(slot);
+            self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + PATCH_INTERVAL));
+        }
+    }
+
+    pub(crate) fn publish(&mut self, now: Now) {
+        let interval = self.publish_interval();
+        if matches!(self.standing, Standing::Yielded(_)) {
+            self.timers.set(Timer::Publish, now.time + interval);
+            return;
+        }
+        let row = self.members.me().row.as_ref();
+        let roster_pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
+        let since_frame = now.time.since(self.publisher.framed_at);
+        let whole = row.is_none_or(|row| row.patches().len() >= PATCHES_MAX)
+            || since_frame >= interval
+            || (self.publisher.roster_stale && since_frame >= roster_pause);
+        if whole {
+            self.publish_frame(now);
+        } else if !self.publisher.changed.is_empty() {
+            self.publish_patch(now);
+        }
+        let mut next = self.publisher.framed_at + interval;
+        if self.publisher.roster_stale {
+            next = next.min(self.publisher.framed_at + roster_pause);
+        }
+        self.timers.set(Timer::Publish, next.max(now.time + PATCH_INTERVAL));
+    }
+
+    /// The label of a row published now: whole ticks of our own clock, so that a sample keeps its label from row to row.
+    fn label(now: Now) -> (Time, Wall) {
+        let into_tick = Duration::from_micros(now.time.micros() % TICK.as_micros() as u64);
+        (now.time, now.wall.back(into_tick))
+    }
+
+    fn publish_frame(&mut self, now: Now) {
+        if self.publisher.roster_stale {
+            let names: Vec<_> = self.members.by_name().map(|(name, _)| name.clone()).collect();
+            if *names != *self.publisher.roster.names() {
+                let roster = Roster::new(names);
+                // A roster that a peer sent is the same by content: one copy is enough.
+                self.publisher.roster = Arc::clone(self.gossip.rosters.entry(roster.id()).or_insert(roster));
+            }
+            self.publisher.roster_stale = false;
+        }
+        let (label, wall) = Self::label(now);
+        let cells: Vec<_> = self
+            .publisher
+            .roster
+            .names()
+            .iter()
+            .map(|name| {
+                let other = self.members.named(name).filter(|slot| *slot != ME).and_then(|slot| self.members.get(slot));
+                other.map(|member| member.pair.cell(label)).unwrap_or_default()
+            })
+            .collect();
+        self.publisher.version += 1;
+        let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells);
+        let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
+        self.members.me_mut().row = Some(Arc::new(row));
+        self.publisher.framed_at = now.time;
+        self.publisher.published_at = now.time;
+        if !std::mem::take(&mut self.publisher.changed).is_empty() {
+            self.spread_own_row(now);
+        }
+    }
+
+    fn publish_patch(&mut self, now: Now) {
+        let (label, wall) = Self::label(now);
+        let mut changes = Vec::new();
+        let mut waiting = BTreeSet::new();
+        for slot in std::mem::take(&mut self.publisher.changed) {
+            let Some(member) = self.members.get(slot) else { continue };
+            match self.publisher.roster.position(&member.record.name) {
+                Some(position) => changes.push((position as u32, member.pair.cell(label))),
+                // Its place comes with the next frame, which is due soon as the roster is stale.
+                None => {
+                    waiting.insert(slot);
+                }
+            }
+        }
+        self.publisher.changed = waiting;
+        if changes.is_empty() {
+            return;
+        }
+        changes.sort_unstable_by_key(|(position, _)| *position);
+        let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
+        if let Some(row) = &mut self.members.me_mut().row {
+            Arc::make_mut(row).extend(&patch, Duration::ZERO, now.time);
+        }
+        self.publisher.version += 1;
+        self.publisher.published_at = now.time;
+        self.spread_own_row(now);
+    }
+}

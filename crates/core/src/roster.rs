@@ -1,0 +1,103 @@
+//! The order of a row's cells: a sorted list of names, known by its content.
+//!
+//! Bots that know the same nodes have the same roster, so that in a settled mesh there is one, and a row costs its cells alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::cell::{PackError, Reader, put_varint};
+use crate::identity::NodeName;
+use crate::limits::ROSTER_NAMES_MAX;
+
+/// The fingerprint of a roster's content (128-bit FNV-1a).
+///
+/// It guards against accident, not against malice: whoever may gossip rows may lie about them without a collision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RosterId(pub u128);
+
+impl fmt::Display for RosterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Names in ascending order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Roster {
+    id: RosterId,
+    names: Box<[NodeName]>,
+}
+
+impl Roster {
+    /// The roster of `names`, which are sorted here.
+    pub fn new(names: impl IntoIterator<Item = NodeName>) -> Arc<Self> {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        Arc::new(Self { id: fingerprint(&names), names: names.into() })
+    }
+
+    /// Its fingerprint.
+    pub fn id(&self) -> RosterId {
+        self.id
+    }
+
+    /// The names in the order of the cells.
+    pub fn names(&self) -> &[NodeName] {
+        &self.names
+    }
+
+    /// The position of `name`.
+    pub fn position(&self, name: &NodeName) -> Option<usize> {
+        self.names.binary_search(name).ok()
+    }
+
+    /// The packed form: the count, then length and bytes of each name.
+    pub fn pack(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.packed_len());
+        put_varint(&mut out, self.names.len() as u64);
+        for name in &self.names {
+            put_varint(&mut out, name.as_str().len() as u64);
+            out.extend_from_slice(name.as_str().as_bytes());
+        }
+        out
+    }
+
+    pub(crate) fn packed_len(&self) -> usize {
+        4 + self.names.iter().map(|name| name.as_str().len() + 2).sum::<usize>()
+    }
+
+    /// Reads the packed form.
+    pub fn unpack(bytes: &[u8]) -> Result<Arc<Self>, PackError> {
+        let mut reader = Reader(bytes);
+        let count = usize::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
+        if count > ROSTER_NAMES_MAX {
+            return Err(PackError::Long);
+        }
+        let mut names: Vec<NodeName> = Vec::with_capacity(count.min(bytes.len()));
+        for _ in 0..count {
+            let len = usize::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
+            let text = std::str::from_utf8(reader.take(len)?).map_err(|_| PackError::Tag)?;
+            let name = text.parse().map_err(|_| PackError::Range)?;
+            if names.last().is_some_and(|last| *last >= name) {
+                return Err(PackError::Order);
+            }
+            names.push(name);
+        }
+        if !reader.0.is_empty() {
+            return Err(PackError::Count);
+        }
+        Ok(Arc::new(Self { id: fingerprint(&names), names: names.into() }))
+    }
+}
+
+fn fingerprint(names: &[NodeName]) -> RosterId {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mut hash = BASIS;
+    // 0xff never occurs in UTF-8, so it separates names without ambiguity.
+    for byte in names.iter().flat_map(|name| name.as_str().bytes().chain([0xff])) {
+        hash = (hash ^ u128::from(byte)).wrapping_mul(PRIME);
+    }
+    RosterId(hash)
+}

@@ -1,0 +1,271 @@
+//! Rows as they travel: immutable frames, patches that extend them, and the row that a reader sees.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
+use crate::identity::NodeName;
+use crate::limits::{FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX};
+use crate::roster::{Roster, RosterId};
+use crate::time::{Time, Wall};
+
+/// Orders the changes of a row within one incarnation of its source; the first is 1.
+pub type Version = u64;
+
+/// One immutable version of a whole row: a cell for every name of its roster.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    version: Version,
+    roster: RosterId,
+    wall: Wall,
+    count: u32,
+    packed: Box<[u8]>,
+}
+
+impl Frame {
+    /// Packs `cells`, one for every name of the roster in its order.
+    pub fn new(version: Version, roster: RosterId, wall: Wall, cells: &[Cell]) -> Self {
+        let mut packed = Vec::with_capacity(8 * cells.len());
+        for cell in cells {
+            put_cell(&mut packed, cell);
+        }
+        Self { version, roster, wall, count: cells.len() as u32, packed: packed.into() }
+    }
+
+    /// Accepts a travelled frame after reading all of it once.
+    pub fn from_packed(version: Version, roster: RosterId, wall: Wall, packed: &[u8]) -> Result<Self, PackError> {
+        if packed.len() > FRAME_BYTES_MAX {
+            return Err(PackError::Long);
+        }
+        let mut reader = Reader(packed);
+        let mut count = 0;
+        while !reader.0.is_empty() {
+            take_cell(&mut reader)?;
+            count += 1;
+            if count as usize > ROSTER_NAMES_MAX {
+                return Err(PackError::Count);
+            }
+        }
+        Ok(Self { version, roster, wall, count, packed: packed.into() })
+    }
+
+    /// Which change of the row this is.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The order of the cells.
+    pub fn roster(&self) -> RosterId {
+        self.roster
+    }
+
+    /// When the source published it, by its own clock.
+    pub fn wall(&self) -> Wall {
+        self.wall
+    }
+
+    /// The packed cells.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let mut reader = Reader(&self.packed);
+        // Proven by `from_packed`, which read the same bytes, and by `new`, which wrote them.
+        (0..self.count).map(move |_| take_cell(&mut reader).expect("a frame's bytes were read when it was made"))
+    }
+
+    pub(crate) fn packed_len(&self) -> usize {
+        self.packed.len() + 40
+    }
+}
+
+/// A few cells that changed since the version before.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Patch {
+    version: Version,
+    wall: Wall,
+    packed: Box<[u8]>,
+}
+
+impl Patch {
+    /// Packs `changes`: positions in ascending order, with their new cells.
+    pub fn new(version: Version, wall: Wall, changes: &[(u32, Cell)]) -> Self {
+        let mut packed = Vec::with_capacity(10 * changes.len());
+        for (position, cell) in changes {
+            put_varint(&mut packed, u64::from(*position));
+            put_cell(&mut packed, cell);
+        }
+        Self { version, wall, packed: packed.into() }
+    }
+
+    /// Accepts a travelled patch after reading all of it once.
+    pub fn from_packed(version: Version, wall: Wall, packed: &[u8]) -> Result<Self, PackError> {
+        if packed.len() > FRAME_BYTES_MAX {
+            return Err(PackError::Long);
+        }
+        let mut reader = Reader(packed);
+        let mut last = None;
+        while !reader.0.is_empty() {
+            let position = reader.varint()?;
+            if position >= ROSTER_NAMES_MAX as u64 {
+                return Err(PackError::Range);
+            }
+            if last.is_some_and(|last| last >= position) {
+                return Err(PackError::Order);
+            }
+            last = Some(position);
+            take_cell(&mut reader)?;
+        }
+        Ok(Self { version, wall, packed: packed.into() })
+    }
+
+    /// The version that it makes; it extends the one before.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// When the source published it, by its own clock.
+    pub fn wall(&self) -> Wall {
+        self.wall
+    }
+
+    /// The packed positions and cells.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    fn changes(&self) -> impl Iterator<Item = (usize, Cell)> + '_ {
+        let mut reader = Reader(&self.packed);
+        std::iter::from_fn(move || {
+            if reader.0.is_empty() {
+                return None;
+            }
+            let position = reader.varint().expect("a patch's bytes were read when it was made");
+            Some((position as usize, take_cell(&mut reader).expect("a patch's bytes were read when it was made")))
+        })
+    }
+
+    pub(crate) fn packed_len(&self) -> usize {
+        self.packed.len() + 24
+    }
+}
+
+/// A row as it is held and shown: a frame, and the patches that extend it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    frame: Arc<Frame>,
+    patches: Vec<Arc<Patch>>,
+    /// None until somebody sends it: such a row has no readable cells yet.
+    roster: Option<Arc<Roster>>,
+    /// When the frame was published, on our clock.
+    framed_at: Time,
+    /// When the latest version was published, on our clock.
+    changed_at: Time,
+}
+
+/// What became of something that was to be merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// It was news.
+    Taken,
+    /// It was known, or older than what is known.
+    Known,
+    /// It extends a version that is not here.
+    Gap,
+}
+
+/// One cell as a reader sees it.
+#[derive(Clone, Debug)]
+pub struct CellView<'a> {
+    /// Whom the pair leads to.
+    pub target: &'a NodeName,
+    /// What is published of it.
+    pub cell: Cell,
+    /// When the latest attempt was made, by the source's clock; meaningless while unknown.
+    pub wall: Wall,
+}
+
+impl Row {
+    /// A row of one frame that is `age` old.
+    pub fn new(frame: Arc<Frame>, roster: Option<Arc<Roster>>, age: Duration, now: Time) -> Self {
+        let at = now.back(age);
+        Self { frame, patches: Vec::new(), roster, framed_at: at, changed_at: at }
+    }
+
+    /// The version it is at.
+    pub fn version(&self) -> Version {
+        self.patches.last().map_or(self.frame.version, |patch| patch.version)
+    }
+
+    /// Time since the latest version was published.
+    pub fn age(&self, now: Time) -> Duration {
+        now.since(self.changed_at)
+    }
+
+    /// Time since the frame was published.
+    pub fn frame_age(&self, now: Time) -> Duration {
+        now.since(self.framed_at)
+    }
+
+    /// The frame.
+    pub fn frame(&self) -> &Arc<Frame> {
+        &self.frame
+    }
+
+    /// The patches, oldest first.
+    pub fn patches(&self) -> &[Arc<Patch>] {
+        &self.patches
+    }
+
+    /// The roster, once it is known.
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        self.roster.as_ref()
+    }
+
+    /// Gives the row its roster; refused when the cells do not match it.
+    pub fn supply(&mut self, roster: &Arc<Roster>) -> Result<(), PackError> {
+        if self.frame.count as usize != roster.names().len() {
+            return Err(PackError::Count);
+        }
+        self.roster = Some(Arc::clone(roster));
+        Ok(())
+    }
+
+    /// Extends the row by a patch that was published `age` ago.
+    pub fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
+        if patch.version <= self.version() {
+            return Merge::Known;
+        }
+        if patch.version != self.version() + 1 || self.patches.len() >= PATCHES_MAX {
+            return Merge::Gap;
+        }
+        self.patches.push(Arc::clone(patch));
+        self.changed_at = self.changed_at.max(now.back(age));
+        Merge::Taken
+    }
+
+    /// Every cell with its target, patches applied; nothing until the roster is known. It decodes, so its cost is linear in the row.
+    pub fn cells(&self) -> Vec<CellView<'_>> {
+        let Some(roster) = &self.roster else {
+            return Vec::new();
+        };
+        let label = |wall: Wall, cell: Cell| wall.back(cell.age());
+        let mut cells: Vec<_> = roster
+            .names()
+            .iter()
+            .zip(self.frame.cells())
+            .map(|(target, cell)| CellView { target, cell, wall: label(self.frame.wall, cell) })
+            .collect();
+        for patch in &self.patches {
+            for (position, cell) in patch.changes() {
+                // A position past the roster is a liar's: there is no name to show it under.
+                if let Some(view) = cells.get_mut(position) {
+                    view.cell = cell;
+                    view.wall = label(patch.wall, cell);
+                }
+            }
+        }
+        cells
+    }
+}

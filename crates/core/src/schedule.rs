@@ -1,0 +1,247 @@
+//! Whose turn it is: every pair is measured, spread over time, within a budget, and without anybody to coordinate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::cell::Failure;
+use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer, is_refusal};
+use crate::identity::NodeName;
+use crate::life::Status;
+use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBES_IN_FLIGHT_MAX};
+use crate::members::{ME, Slot};
+use crate::message::{Answer, Response};
+use crate::pair::{Attempt, Timing};
+use crate::tally::{EventKind, Refusal};
+use crate::time::{Now, Time};
+
+/// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
+const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
+
+/// What a report says of the pair.
+enum Outcome {
+    /// It answered as itself.
+    Reached(Timing),
+    /// Its name answered in another life.
+    Renewed(Timing),
+    Failed(Failure),
+    Void,
+}
+
+impl Core {
+    /// How often each pair is measured: the configured interval, or what the budget allows.
+    pub fn pair_interval(&self) -> Duration {
+        let pairs = self.members.others().filter(|(_, member)| member.is_present()).count();
+        self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max))
+    }
+
+    pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
+        let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
+        self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
+    }
+
+    pub(crate) fn unschedule(&mut self, slot: Slot) {
+        self.timers.cancel(&Timer::Probe(slot));
+        self.ready.retain(|(_, _, ready)| *ready != slot);
+    }
+
+    /// A slot was given to another name: nothing that was due for the former holder is due for it.
+    pub(crate) fn lost_slot(&mut self, slot: Slot) {
+        self.unschedule(slot);
+        self.drop_question(slot);
+        self.timers.cancel(&Timer::Death(slot));
+        self.timers.cancel(&Timer::Dial(slot));
+    }
+
+    pub(crate) fn pair_due(&mut self, slot: Slot, due: Time, now: Now) {
+        let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
+            return;
+        };
+        self.schedule_delay.observe(now.time.since(due));
+        let measured = member.pair.latest().is_some();
+        self.ready.insert((measured, due, slot));
+        self.fire_ready(now);
+    }
+
+    /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
+    pub(crate) fn fire_ready(&mut self, now: Now) {
+        while let Some(&(measured, due, slot)) = self.ready.first() {
+            if self.probes.len() >= PROBES_IN_FLIGHT_MAX {
+                return;
+            }
+            if self.probe_budget.level(now.time) < 1.0 {
+                let wait = self.probe_budget.wait(1.0, now.time).max(Duration::from_millis(1));
+                self.timers.set(Timer::Budget, now.time + wait);
+                return;
+            }
+            self.ready.remove(&(measured, due, slot));
+            self.fire(slot, now);
+        }
+    }
+
+    fn fire(&mut self, slot: Slot, now: Now) {
+        let interval = self.pair_interval().mul_f64(0.95 + 0.1 * self.rng.f64());
+        let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
+            return;
+        };
+        let next = now.time + interval;
+        if member.probing {
+            self.timers.set(Timer::Probe(slot), next);
+            return;
+        }
+        if !member.proven {
+            let target = member.record.target.clone();
+            if let Err(not_before) = self.may_dial_unproven(&target, now) {
+                self.refuse(Refusal::UnprovenDial);
+                self.timers.set(Timer::Probe(slot), not_before);
+                return;
+            }
+        }
+        self.probe_budget.take(1.0, now.time);
+        self.timers.set(Timer::Probe(slot), next);
+        if self.order_probe(slot, Purpose::Schedule, now).is_some()
+            && let Some(member) = self.members.get_mut(slot)
+        {
+            member.probing = true;
+        }
+    }
+
+    /// A probe that was ordered has ended.
+    pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
+        self.notice_stall(now);
+        self.timers.cancel(&Timer::SlowProbe(id));
+        let Some(probing) = self.probes.remove(&id) else {
+            return;
+        };
+        let outcome = self.judge(&probing, report);
+        if let Some(member) = self.members.get_mut(probing.slot)
+            && probing.purpose == Purpose::Schedule
+        {
+            member.probing = false;
+        }
+        match &outcome {
+            Outcome::Reached(_) => {
+                self.contact_at = now.time;
+                self.prove(probing.slot, now);
+                self.reached(probing.slot, now.time, now);
+            }
+            Outcome::Renewed(_) => {
+                self.contact_at = now.time;
+                self.identify(probing.slot);
+            }
+            Outcome::Failed(kind) if is_answer(*kind) => self.contact_at = now.time,
+            Outcome::Failed(_) | Outcome::Void => {}
+        }
+        match probing.purpose {
+            Purpose::Schedule => self.book(&probing, &outcome, now),
+            Purpose::Question => self.question_probed(probing.slot, &failure_of(&outcome), now),
+            Purpose::Dial => {}
+            Purpose::Ask(request) => {
+                let answer = match outcome {
+                    Outcome::Reached(_) => Answer::Reached,
+                    Outcome::Failed(kind) => Answer::Failed(kind),
+                    Outcome::Renewed(_) => Answer::Failed(Failure::Identity),
+                    Outcome::Void => Answer::Unknown,
+                };
+                self.reply(request, Response::Asked(answer));
+            }
+        }
+        self.fire_ready(now);
+    }
+
+    fn judge(&self, probing: &Probing, report: ProbeReport) -> Outcome {
+        let Some(member) = self.members.get(probing.slot).filter(|member| member.record.name == probing.name) else {
+            return Outcome::Void;
+        };
+        match report {
+            // A probe is over at its timeout: what claims to be slower was measured by a host that did not run.
+            ProbeReport::Answered { timing, .. } if timing.total() > self.config.probe_timeout => Outcome::Void,
+            ProbeReport::Answered { name, .. } if name != member.record.name => Outcome::Failed(Failure::Identity),
+            ProbeReport::Answered { instance, timing, .. } if instance != member.record.instance => Outcome::Renewed(timing),
+            ProbeReport::Answered { timing, .. } => Outcome::Reached(timing),
+            ProbeReport::Failed(kind) => Outcome::Failed(kind),
+            ProbeReport::Void => Outcome::Void,
+        }
+    }
+
+    fn book(&mut self, probing: &Probing, outcome: &Outcome, now: Now) {
+        let slot = probing.slot;
+        let attempt = match outcome {
+            Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
+            Outcome::Failed(kind) => Attempt::Failed(*kind),
+            Outcome::Void => return,
+        };
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let before = member.pair.latest().map(|(attempt, _)| attempt);
+        let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.begun, now);
+        let (name, proven, target) = (member.record.name.clone(), member.proven, member.record.target.clone());
+        self.path_event(name, before, attempt, now);
+        self.pair_changed(slot, urgency, now);
+        if let Attempt::Failed(kind) = attempt {
+            if !proven {
+                self.guard(&target, now);
+            }
+            self.doubt(slot, is_refusal(kind), now);
+        }
+    }
+
+    fn path_event(&mut self, name: NodeName, before: Option<Attempt>, after: Attempt, now: Now) {
+        match (before, after) {
+            (None | Some(Attempt::Ok(_)), Attempt::Failed(kind)) => {
+                debug!(node = %name, kind = kind.as_str(), "the path failed");
+                self.events.push(now.wall, EventKind::PathFailed(name, kind));
+            }
+            (Some(Attempt::Failed(_)), Attempt::Ok(_)) => {
+                debug!(node = %name, "the path recovered");
+                self.events.push(now.wall, EventKind::PathRecovered(name));
+            }
+            _ => {}
+        }
+    }
+
+    /// A dead member is dialled: that, and the seeds, is what heals a partition.
+    pub(crate) fn dial_dead(&mut self, slot: Slot, now: Now) {
+        let Some(member) = self.members.get(slot).filter(|member| member.life.status() == Status::Dead) else {
+            return;
+        };
+        let proven = member.proven;
+        let interval = self.dial_interval(slot).mul_f64(0.9 + 0.2 * self.rng.f64());
+        self.timers.set(Timer::Dial(slot), now.time + interval);
+        if proven && self.probes.len() < PROBES_IN_FLIGHT_MAX {
+            self.probe_budget.charge(1.0, now.time);
+            self.order_probe(slot, Purpose::Dial, now);
+        }
+    }
+
+    /// Two bots dial a dead member often, by rendezvous hashing of the names that are present; the others seldom.
+    pub(crate) fn dial_interval(&self, slot: Slot) -> Duration {
+        let Some(dead) = self.members.get(slot) else {
+            return DEAD_DIAL_INTERVAL_OTHERS;
+        };
+        let weight = |name: &NodeName| rendezvous(name, &dead.record.name);
+        let mine = weight(&self.members.me().record.name);
+        let ahead = self.members.all().filter(|(other, member)| *other != ME && member.is_present() && weight(&member.record.name) > mine);
+        if ahead.take(2).count() < 2 { DEAD_DIAL_INTERVAL } else { DEAD_DIAL_INTERVAL_OTHERS }
+    }
+}
+
+fn failure_of(outcome: &Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Failed(kind) => Some(*kind),
+        Outcome::Renewed(_) => Some(Failure::Identity),
+        Outcome::Reached(_) | Outcome::Void => None,
+    }
+}
+
+/// The weight of `chooser` for `chosen`: equal on every bot, and as good as random (64-bit FNV-1a with a final mix).
+fn rendezvous(chooser: &NodeName, chosen: &NodeName) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in chooser.as_str().bytes().chain([0xff]).chain(chosen.as_str().bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash ^= hash >> 32;
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,117 @@
+//! What every reader reads: an immutable view of everything, made of shared parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::identity::{NodeName, Record, Target};
+use crate::join::Standing;
+use crate::life::Status;
+use crate::pair::Pair;
+use crate::row::Row;
+use crate::tally::{Events, Histogram, Refusals};
+use crate::time::{Now, Time};
+
+/// Everything a bot knows at one instant. Rows and pairs are shared, so that it costs a few pointers a member, never the matrix.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was made.
+    pub now: Now,
+    /// Who this bot is.
+    pub me: Arc<Record>,
+    /// What this bot published, and others see of it.
+    pub own_row: Option<Arc<Row>>,
+    /// All other nodes, by name.
+    pub members: Vec<MemberView>,
+    /// Where this bot stands with its own name.
+    pub standing: Standing,
+    /// Whether this bot hears from nobody though it knows others.
+    pub isolated: bool,
+    /// Targets that did not let this bot in, and why.
+    pub join_problems: Vec<(Target, String)>,
+    /// How often each pair is measured.
+    pub pair_interval: Duration,
+    /// How often the own row is published.
+    pub publish_interval: Duration,
+    /// What was refused, by reason.
+    pub refusals: Refusals,
+    /// How late the schedule ran.
+    pub schedule_delay: Histogram,
+    /// Time in which this bot's loop did not run.
+    pub stalled: Duration,
+    /// The latest events.
+    pub events: Events,
+}
+
+/// One other node.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// How it describes itself.
+    pub record: Arc<Record>,
+    /// What is held of it.
+    pub status: Status,
+    /// When the status began.
+    pub since: Time,
+    /// When the latest evidence of its life happened.
+    pub evidence_at: Time,
+    /// Whether it ever answered this bot in its present life.
+    pub proven: bool,
+    /// What this bot measured of it, exact.
+    pub pair: Arc<Pair>,
+    /// What it published; none before the first row is readable.
+    pub row: Option<Arc<Row>>,
+}
+
+impl Snapshot {
+    /// The node called `name`.
+    pub fn member(&self, name: &NodeName) -> Option<&MemberView> {
+        let index = self.members.binary_search_by(|member| member.record.name.cmp(name)).ok()?;
+        self.members.get(index)
+    }
+
+    /// Nodes that are alive or suspected.
+    pub fn present(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.status.is_present())
+    }
+
+    /// Whether another living node holds our name, and where.
+    pub fn name_conflict(&self) -> Option<&Target> {
+        match &self.standing {
+            Standing::Yielded(holder) => Some(&holder.target),
+            Standing::Starting | Standing::Member => None,
+        }
+    }
+}
+
+impl Core {
+    /// An immutable view of everything.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let view = |(_, slot)| {
+            let member = self.members.get(slot).filter(|_| slot != crate::members::ME)?;
+            Some(MemberView {
+                record: Arc::clone(&member.record),
+                status: member.life.status(),
+                since: member.life.since(),
+                evidence_at: member.life.evidence_at(),
+                proven: member.proven,
+                pair: Arc::clone(&member.pair),
+                row: member.row.clone(),
+            })
+        };
+        Snapshot {
+            now,
+            me: Arc::clone(self.record()),
+            own_row: self.members.me().row.clone(),
+            members: self.members.by_name().filter_map(view).collect(),
+            standing: self.standing.clone(),
+            isolated: self.isolated,
+            join_problems: self.join_problems(),
+            pair_interval: self.pair_interval(),
+            publish_interval: self.publish_interval(),
+            refusals: self.refusals,
+            schedule_delay: self.schedule_delay,
+            stalled: self.stalled,
+            events: self.events.clone(),
+        }
+    }
+}

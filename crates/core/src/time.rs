@@ -1,0 +1,87 @@
+//! Time as the core sees it: always an argument, never read.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+/// A point on the host's clock that never steps and counts suspend, in microseconds from an arbitrary origin.
+///
+/// Only differences mean anything, and only on one host: what travels between hosts is an age. Whoever drives a core keeps the origin further
+/// back than any retention, or old ages would be cut short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    /// The origin.
+    pub const ZERO: Self = Self(0);
+
+    /// The point `micros` microseconds after the origin.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the origin.
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The point `ago` before this one, or the origin if that lies before it.
+    pub fn back(self, ago: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(ago)))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(micros(rhs)))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Wall-clock time in milliseconds since the Unix epoch.
+///
+/// A label for people. Clocks of hosts disagree and step, so nothing is ever decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wall(u64);
+
+impl Wall {
+    /// The instant `millis` milliseconds after the Unix epoch.
+    pub const fn from_unix_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn unix_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The label `ago` before this one.
+    pub fn back(self, ago: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Both clocks, read together by whoever drives the core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// What decides.
+    pub time: Time,
+    /// What labels.
+    pub wall: Wall,
+}
