@@ -1,1 +1,86 @@
-//! x
+//! Shows: what a bot knows, to whoever has a token. It reads snapshots and holds no state of the mesh.
+
+mod auth;
+mod metrics;
+mod process;
+mod requests;
+mod routes;
+mod v1;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use canary_core::Snapshot;
+use canary_net::{Accepted, Limits, Peer, Stats, Tokens};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// Where the API reads from.
+pub trait Source: Send + Sync + 'static {
+    /// What the bot knows now.
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// How long ago it last showed what it knows.
+    fn snapshot_age(&self) -> Duration;
+    /// What its transport counted.
+    fn transport(&self) -> Transport;
+}
+
+/// Counters of the mesh's transport.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Messages and their bytes, by kind and direction.
+    pub messages: Vec<Messages>,
+    /// What was refused below the core, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+}
+
+/// Messages of one kind in one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages {
+    /// What they are for.
+    pub kind: &'static str,
+    /// `in` or `out`.
+    pub direction: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the API port needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Any of these opens the API.
+    pub tokens: Tokens,
+    /// The program's version, as `/version` and the metrics tell it.
+    pub version: &'static str,
+}
+
+/// What the API port lets strangers hold.
+fn port_limits() -> Limits {
+    Limits {
+        connections: 512,
+        connections_per_address: 128,
+        header_bytes: 16 * 1024,
+        headers: 64,
+        streams: 32,
+        header_time: Duration::from_secs(30),
+        write_patience: Duration::from_secs(20),
+        drain_time: Duration::from_secs(1),
+    }
+}
+
+/// Serves the API on `listener` until `stop`.
+pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source>, stop: CancellationToken) {
+    let port = Arc::new(Stats::default());
+    let router = routes::router(config, source, Arc::clone(&port));
+    let service = move |mut request: Accepted| {
+        let peer = request.extensions().get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request.map(axum::body::Body::new))
+    };
+    canary_net::accept::serve(listener, port_limits(), port, stop, service).await;
+}

@@ -131,7 +131,8 @@ impl Core {
                 self.identify(probing.slot);
             }
             Outcome::Failed(kind) if is_answer(*kind) => self.contact_at = now.time,
-            Outcome::Failed(_) | Outcome::Void => {}
+            Outcome::Void => self.refuse(Refusal::ProbeVoid),
+            Outcome::Failed(_) => {}
         }
         match probing.purpose {
             Purpose::Schedule => self.book(&probing, &outcome, now),

@@ -111,8 +111,8 @@ refusals! {
     RosterUnwanted = "roster_unwanted",
     /// A target to join at beyond the largest number.
     SeedsFull = "seeds_full",
-    /// A message that could not be read.
-    Malformed = "malformed",
+    /// A probe that this host itself spoiled: late, starved, or out of descriptors.
+    ProbeVoid = "probe_void",
 }
 
 /// How often each [`Refusal`] happened.

@@ -75,5 +75,5 @@ pub fn no_bogus_latency(world: &World, probe_timeout: std::time::Duration) -> bo
 
 fn present(world: &World, id: HostId) -> BTreeSet<NodeName> {
     let snapshot = world.snapshot(id);
-    snapshot.iter().flat_map(|snapshot| snapshot.present()).map(|member| member.record.name.clone()).collect()
+    snapshot.iter().flat_map(canary_core::Snapshot::present).map(|member| member.record.name.clone()).collect()
 }

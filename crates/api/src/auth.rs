@@ -1,0 +1,35 @@
+//! Who may read.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use canary_net::token::Verdict;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::routes::Api;
+
+/// gRPC's code for a caller without a valid token.
+const UNAUTHENTICATED: u32 = 16;
+
+/// Lets requests with a valid token pass; answers the others as the original does.
+pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let message = match api.tokens.judge(request.headers().get(header::AUTHORIZATION)) {
+        Verdict::Valid => return next.run(request).await,
+        Verdict::Missing => "no token provided",
+        Verdict::Invalid => "auth failed",
+    };
+    let mut response = if request.uri().path() == "/metrics" {
+        (StatusCode::UNAUTHORIZED, "Unauthorized\n").into_response()
+    } else {
+        let body = axum::Json(serde_json::json!({ "code": UNAUTHENTICATED, "message": message }));
+        (StatusCode::UNAUTHORIZED, body).into_response()
+    };
+    let challenge = match message {
+        "no token provided" => HeaderValue::from_static("Bearer realm=\"canary-bot\", error_description=\"no token provided\""),
+        _ => HeaderValue::from_static("Bearer realm=\"canary-bot\", error=\"invalid_token\", error_description=\"auth failed\""),
+    };
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}

@@ -1,0 +1,369 @@
+//! `/metrics`: what this bot measured and how it fares, in OpenMetrics text.
+//!
+//! Every family is written from the snapshot when it is asked for; there is no second copy of any counter. The answer is made family by
+//! family while it is read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use canary_core::{BUCKETS_SECONDS, Failure, Histogram, Pair, Snapshot, Status};
+use http::header;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::process::Process;
+use crate::requests::Key;
+use crate::routes::Api;
+use crate::{Messages, Transport};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the original's buckets in seconds; all of them are bounds of ours.
+const LEGACY_BUCKETS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Phases in the order of [`Pair::phases`].
+const PHASES: [&str; 4] = ["resolve", "connect", "tls", "first_request"];
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+struct Scrape {
+    snapshot: Arc<Snapshot>,
+    transport: Transport,
+    requests: Vec<(Key, Histogram)>,
+    refused_connections: [(&'static str, u64); 4],
+    process: Process,
+    version: &'static str,
+}
+
+pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let scrape = Arc::new(Scrape {
+        snapshot: api.source.snapshot(),
+        transport: api.source.transport(),
+        requests: api.requests.all(),
+        refused_connections: [
+            ("api_connections_full", count(&api.port.full)),
+            ("api_address_full", count(&api.port.address_full)),
+            ("api_idle", count(&api.port.idle)),
+            ("api_accept_failed", count(&api.port.failed)),
+        ],
+        process: Process::read(),
+        version: api.version,
+    });
+    let parts = PARTS.iter().map(move |part| part(&scrape).map(Bytes::from));
+    ([(header::CONTENT_TYPE, OPENMETRICS)], Body::from_stream(futures_util::stream::iter(parts))).into_response()
+}
+
+/// Writes whole families.
+type Write = fn(&Arc<Scrape>) -> Result<String, fmt::Error>;
+
+/// What is written one after the other.
+const PARTS: &[Write] = &[
+    |scrape| collected(scrape, Part::Probes),
+    |scrape| phases(&scrape.snapshot),
+    |scrape| collected(scrape, Part::Durations),
+    |scrape| collected(scrape, Part::Legacy),
+    |scrape| collected(scrape, Part::Mesh),
+    |scrape| collected(scrape, Part::Bot),
+    |_| {
+        let mut end = String::new();
+        encode_eof(&mut end)?;
+        Ok(end)
+    },
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Probes,
+    Durations,
+    Legacy,
+    Mesh,
+    Bot,
+}
+
+#[derive(Debug)]
+struct PartOf(Arc<Scrape>, Part);
+
+impl Collector for PartOf {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (scrape, encoder) = (&*self.0, &mut encoder);
+        match self.1 {
+            Part::Probes => probes(scrape, encoder),
+            Part::Durations => durations(&scrape.snapshot, encoder),
+            Part::Legacy => legacy(&scrape.snapshot, encoder),
+            Part::Mesh => mesh(scrape, encoder),
+            Part::Bot => bot(scrape, encoder),
+        }
+    }
+}
+
+fn collected(scrape: &Arc<Scrape>, part: Part) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(PartOf(Arc::clone(scrape), part)));
+    let mut text = String::new();
+    encode_registry(&mut text, &registry)?;
+    Ok(text)
+}
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+/// `name` is without `_total`, which the encoder appends.
+fn counters<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (Labels<'a>, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in series {
+        family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+    }
+    Ok(())
+}
+
+/// `name` is without the unit, which the encoder appends.
+fn gauges<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    series: impl IntoIterator<Item = (Labels<'a>, f64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (labels, value) in series {
+        family.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+fn histograms<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    bounds: &[f64],
+    series: impl IntoIterator<Item = (Labels<'a>, &'a Histogram)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+    for (labels, histogram) in series {
+        let buckets = rebucket(histogram, bounds);
+        family.encode_family(&labels.as_slice())?.encode_histogram::<NoLabelSet>(
+            histogram.sum_seconds,
+            histogram.count(),
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+/// Counts per bucket of `bounds`, a subset of our own bounds, and of what is above.
+fn rebucket(histogram: &Histogram, bounds: &[f64]) -> Vec<(f64, u64)> {
+    let mut buckets: Vec<_> = bounds.iter().map(|bound| (*bound, 0)).chain([(f64::INFINITY, 0)]).collect();
+    for (index, count) in histogram.buckets.iter().enumerate() {
+        let bound = BUCKETS_SECONDS.get(index).copied().unwrap_or(f64::INFINITY);
+        if let Some((_, sum)) = buckets.iter_mut().find(|(upper, _)| *upper >= bound) {
+            *sum += count;
+        }
+    }
+    buckets
+}
+
+/// A target's series exist while the node is there.
+fn pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Pair)> {
+    snapshot.present().map(|member| (member.record.name.as_str(), &*member.pair))
+}
+
+fn probes(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let snapshot = &scrape.snapshot;
+    let results = pairs(snapshot).flat_map(|(target, pair)| {
+        let failures = Failure::ALL.iter().map(|kind| (kind.as_str(), pair.failures[*kind as usize]));
+        std::iter::once(("success", pair.successes))
+            .chain(failures)
+            .map(move |(result, count)| (vec![("target", target), ("result", result)], count))
+    });
+    counters(encoder, "canary_probes", "Attempts to measure a pair, by how they ended.", results)?;
+    let successes = pairs(snapshot)
+        .filter_map(|(target, pair)| Some((vec![("target", target)], pair.last_success?.unix_millis() as f64 / 1000.0)));
+    gauges(
+        encoder,
+        "canary_probe_last_success_timestamp",
+        "When a pair was last measured, since the epoch. No series before the first success.",
+        Some(&Unit::Seconds),
+        successes,
+    )
+}
+
+/// The library has no summaries: this family is written by hand between its parts.
+fn phases(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+    use fmt::Write as _;
+    const NAME: &str = "canary_probe_phase_duration_seconds";
+    let mut text = format!(
+        "# HELP {NAME} Phases of successful probes; they add up to the total, after resolve.\n# TYPE {NAME} summary\n# UNIT {NAME} seconds\n"
+    );
+    for (target, pair) in pairs(snapshot) {
+        let target = escape(target);
+        for (phase, summary) in PHASES.iter().zip(&pair.phases) {
+            let labels = format!("{{target=\"{target}\",phase=\"{phase}\"}}");
+            writeln!(text, "{NAME}_sum{labels} {:?}", summary.sum_seconds)?;
+            writeln!(text, "{NAME}_count{labels} {}", summary.count)?;
+        }
+    }
+    Ok(text)
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let series = pairs(snapshot).flat_map(|(target, pair)| {
+        let labels = |probe| vec![("target", target), ("probe", probe)];
+        [(labels("total"), &pair.total), (labels("request"), &pair.request)]
+    });
+    histograms(
+        encoder,
+        "canary_probe_duration",
+        "Round trips of successful probes: total is connect, TLS and first request; request is a second one on the warm connection.",
+        Some(&Unit::Seconds),
+        &BUCKETS_SECONDS,
+        series,
+    )
+}
+
+/// The original's two families, so that its dashboards go on working.
+fn legacy(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let series = pairs(snapshot).flat_map(|(target, pair)| {
+        let labels = |kind| vec![("type", kind), ("to", target)];
+        [(labels("rtt_total"), &pair.total), (labels("rtt_request"), &pair.request)]
+    });
+    histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)?;
+    let nodes = snapshot.present().count() as f64;
+    gauges(encoder, "node_count", "Nodes that this bot knows to be there, without itself.", None, [(vec![], nodes)])
+}
+
+fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let snapshot = &scrape.snapshot;
+    let in_state = |state: Status| snapshot.members.iter().filter(|member| member.status == state).count() as f64;
+    let states = [Status::Alive, Status::Suspect, Status::Dead, Status::Left];
+    let members = states.map(|state| (vec![("state", state.as_str())], in_state(state)));
+    gauges(encoder, "canary_mesh_members", "Other nodes that this bot knows, by what it holds of them.", None, members)?;
+    let labels = |messages: &Messages| vec![("kind", messages.kind), ("direction", messages.direction)];
+    let messages = scrape.transport.messages.iter().map(|messages| (labels(messages), messages.count));
+    counters(encoder, "canary_mesh_messages", "Messages between bots.", messages)?;
+    let bytes = scrape.transport.messages.iter().map(|messages| (labels(messages), messages.bytes));
+    counters(encoder, "canary_mesh_bytes", "Bytes of the messages between bots, without the framing of HTTP/2.", bytes)?;
+    let refused = snapshot.refusals.iter().map(|(refusal, count)| (refusal.as_str(), count));
+    let refused = refused.chain(scrape.transport.refused.iter().copied()).chain(scrape.refused_connections);
+    let refused = refused.map(|(reason, count)| (vec![("reason", reason)], count));
+    counters(encoder, "canary_mesh_refused", "What a bound of this bot refused or left out, by bound.", refused)?;
+    let ages = snapshot.present().filter_map(|member| Some((member, member.row.as_ref()?))).map(|(member, row)| {
+        (vec![("source", member.record.name.as_str())], row.age(snapshot.now.time).as_secs_f64())
+    });
+    gauges(
+        encoder,
+        "canary_mesh_row_age",
+        "Time since a node last published what it measured, as far as this bot heard. No series before the first.",
+        Some(&Unit::Seconds),
+        ages,
+    )?;
+    let interval = |name, help, interval: std::time::Duration, encoder: &mut DescriptorEncoder<'_>| {
+        gauges(encoder, name, help, Some(&Unit::Seconds), [(vec![], interval.as_secs_f64())])
+    };
+    interval("canary_probe_interval", "How often each pair is measured within the budget.", snapshot.pair_interval, encoder)?;
+    interval("canary_mesh_publish_interval", "How often this bot publishes all its pairs.", snapshot.publish_interval, encoder)?;
+    let flag = |value: bool| f64::from(u8::from(value));
+    gauges(
+        encoder,
+        "canary_mesh_isolated",
+        "1 while this bot knows others and hears from none: its own network may be cut.",
+        None,
+        [(vec![], flag(snapshot.isolated))],
+    )?;
+    gauges(
+        encoder,
+        "canary_mesh_name_conflict",
+        "1 while another living node has this bot's name, and this bot publishes nothing.",
+        None,
+        [(vec![], flag(snapshot.name_conflict().is_some()))],
+    )?;
+    histograms(
+        encoder,
+        "canary_probe_schedule_delay",
+        "How late probes began: how far to trust the numbers of this host.",
+        Some(&Unit::Seconds),
+        &BUCKETS_SECONDS,
+        [(vec![], &snapshot.schedule_delay)],
+    )
+}
+
+fn bot(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let codes: Vec<String> = scrape.requests.iter().map(|((_, _, code), _)| code.to_string()).collect();
+    let requests = || {
+        scrape.requests.iter().zip(&codes).map(|(((route, method, _), histogram), code)| {
+            (vec![("route", route.as_str()), ("method", *method), ("code", code.as_str())], histogram)
+        })
+    };
+    counters(
+        encoder,
+        "canary_api_requests",
+        "Requests to the API port.",
+        requests().map(|(labels, histogram)| (labels, histogram.count())),
+    )?;
+    histograms(
+        encoder,
+        "canary_api_request_duration",
+        "Time until the answer of the API began.",
+        Some(&Unit::Seconds),
+        &BUCKETS_SECONDS,
+        requests(),
+    )?;
+    let info = [(vec![("version", scrape.version)], 1.0)];
+    gauges(encoder, "canary_build_info", "The program that runs.", None, info)?;
+    let me = &scrape.snapshot.me;
+    let target = me.target.to_string();
+    let keys: Vec<(String, &str)> = me.labels.iter().map(|(key, value)| (label_name(key), value)).collect();
+    let mut labels = vec![("node", me.name.as_str()), ("target", target.as_str())];
+    for (key, value) in &keys {
+        // Two keys may become one name; a series has each name once.
+        if !labels.iter().any(|(taken, _)| taken == key) {
+            labels.push((key, value));
+        }
+    }
+    gauges(encoder, "canary_node_info", "This node as it describes itself.", None, [(labels, 1.0)])?;
+    process(&scrape.process, encoder)
+}
+
+/// A node's label as a metric's label: other characters become underscores, and a digit does not come first.
+fn label_name(key: &str) -> String {
+    let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("__") { format!("label_{name}") } else { name }
+}
+
+fn process(process: &Process, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    if let Some(seconds) = process.cpu_seconds {
+        let mut family =
+            encoder.encode_descriptor("process_cpu", "Processor time that the process used.", Some(&Unit::Seconds), MetricType::Counter)?;
+        let none: &[(&str, &str)] = &[];
+        family.encode_family(&none)?.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
+    }
+    let figures = [
+        ("process_resident_memory", "Memory that the process holds.", Some(Unit::Bytes), process.resident_bytes),
+        ("process_virtual_memory", "Address space of the process.", Some(Unit::Bytes), process.virtual_bytes),
+        ("process_open_fds", "Open descriptors of the process.", None, process.open_fds),
+        ("process_max_fds", "Descriptors that the process may open.", None, process.max_fds),
+        ("process_start_time", "When the process began, since the epoch.", Some(Unit::Seconds), process.start_time_seconds),
+        ("process_threads", "Threads of the process.", None, process.threads),
+    ];
+    for (name, help, unit, figure) in figures {
+        gauges(encoder, name, help, unit.as_ref(), figure.map(|figure| (vec![], figure)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Paths to handlers. What is open is listed first; everything else wants a token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use canary_net::{Stats, Tokens};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::requests::Requests;
+use crate::{Config, Source, auth, metrics, requests, v1};
+
+/// A bot that has not shown what it knows for so long is wedged: it shows it every second.
+const WEDGED_AFTER: Duration = Duration::from_secs(10);
+
+/// What every handler may use.
+pub(crate) struct Api {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) tokens: Tokens,
+    pub(crate) version: &'static str,
+    pub(crate) requests: Requests,
+    pub(crate) port: Arc<Stats>,
+}
+
+pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
+    let Config { tokens, version } = config;
+    let api = Arc::new(Api { source, tokens, version, requests: Requests::default(), port });
+    let open = Router::new()
+        .route("/", get(index))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready));
+    let guarded = Router::new()
+        .route("/api/v1/samples", get(v1::samples))
+        .route("/api/v1/nodes", get(v1::nodes))
+        .route("/metrics", get(metrics::metrics))
+        .route("/version", get(program_version))
+        .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
+    Router::new()
+        .merge(open)
+        .merge(guarded)
+        .layer(from_fn_with_state(Arc::clone(&api), requests::count))
+        .layer(map_response(harden))
+        .with_state(api)
+}
+
+/// Answers are a bot's words of this moment, of the type they say, and for nobody to frame.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn index() -> &'static str {
+    "canary-bot measures the network between the hosts of a distributed system.\n\n\
+     open:       /livez  /readyz\n\
+     with token: /api/v1/samples  /api/v1/nodes  /metrics  /version\n\n\
+     curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v1/nodes\n"
+}
+
+/// Alive is a bot whose loop runs: a wedged one is restarted.
+async fn live(State(api): State<Arc<Api>>) -> Response {
+    let age = api.source.snapshot_age();
+    if age < WEDGED_AFTER {
+        "ok\n".into_response()
+    } else {
+        let seconds = age.as_secs();
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the bot's loop has not run for {seconds} s\n")).into_response()
+    }
+}
+
+/// Ready is a bot that answers. It never depends on peers, or a partition would take every bot out of service.
+async fn ready(state: State<Arc<Api>>) -> Response {
+    live(state).await
+}
+
+async fn program_version(State(api): State<Arc<Api>>) -> Response {
+    Json(serde_json::json!({ "name": "canary-bot", "version": api.version })).into_response()
+}
+
+async fn not_found() -> Response {
+    // gRPC's code for what is not there, as the original's gateway answers.
+    (StatusCode::NOT_FOUND, Json(serde_json::json!({ "code": 5, "message": "Not Found" }))).into_response()
+}

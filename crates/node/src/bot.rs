@@ -1,0 +1,281 @@
+//! What an embedder sees: a builder, and a handle to a running bot.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::{self, StallWatch};
+use crate::discovery::{Seed, discover};
+use crate::driver::{Command, Driver, NodeStats};
+use crate::resolve::Resolver;
+use crate::traffic::Traffic;
+use crate::transport::{Links, MeshService};
+
+/// Requests of peers that wait for the driver. A driver that is so far behind turns further ones away, counted.
+const ARRIVALS_WAITING_MAX: usize = 1024;
+/// Commands that wait for the driver: discovery's and the handle's, never more than a few.
+const COMMANDS_WAITING_MAX: usize = 16;
+
+/// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
+fn port_limits() -> canary_net::Limits {
+    canary_net::Limits {
+        connections: 8192,
+        connections_per_address: 8192,
+        header_bytes: 16 * 1024,
+        headers: 64,
+        streams: 64,
+        header_time: Duration::from_secs(10),
+        write_patience: Duration::from_secs(10),
+        drain_time: Duration::from_millis(500),
+    }
+}
+
+/// Why a bot did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error("the configuration cannot work: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Config(Vec<ConfigError>),
+    /// The mesh port cannot be listened on.
+    #[error("cannot listen on {address}; choose another address or port for the mesh")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The address listened on cannot be dialled by others.
+    #[error("others cannot dial {address}; give the address at which they reach this bot")]
+    Target {
+        /// The address listened on.
+        address: SocketAddr,
+        /// Why it is no target.
+        #[source]
+        source: TargetError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// How a bot ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It said goodbye.
+    Left,
+    /// At the start a living node was found to have its name.
+    NameTaken(Arc<Record>),
+    /// It failed by a fault of its own.
+    Failed,
+}
+
+/// Describes a bot before it runs.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: NodeName,
+    listen: SocketAddr,
+    target: Option<Target>,
+    labels: Labels,
+    seeds: Vec<Seed>,
+    config: Config,
+}
+
+impl Builder {
+    /// The address and port that the mesh port listens on; port 0 takes a free one. Default: `127.0.0.1:0`.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Where others dial this bot. Default: the address listened on.
+    #[must_use]
+    pub fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// Facts about this node that travel with it.
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// One more place to join at. The bot's own address may be among them.
+    #[must_use]
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seeds.push(seed);
+        self
+    }
+
+    /// Intervals, rates and retention.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Listens and starts. The bot runs on the present tokio runtime until it leaves or its handle is dropped.
+    pub async fn start(self) -> Result<Bot, StartError> {
+        let problems = self.config.problems();
+        if !problems.is_empty() {
+            return Err(StartError::Config(problems));
+        }
+        let listen_error = |source| StartError::Listen { address: self.listen, source };
+        let listener = TcpListener::bind(self.listen).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let target = match self.target {
+            Some(target) => target,
+            None if address.ip().is_unspecified() => {
+                return Err(StartError::Target { address, source: TargetError::Host });
+            }
+            None => Target::new(&address.ip().to_string(), address.port())
+                .map_err(|source| StartError::Target { address, source })?,
+        };
+        let seed = getrandom::u64().map_err(StartError::Random)?;
+        let core = Core::new(self.config.clone(), self.name, target, self.labels, seed, clock::now());
+
+        let resolver = Resolver::new();
+        let traffic = Arc::new(Traffic::default());
+        let links = Arc::new(Links::new(resolver.clone(), Arc::clone(&traffic)));
+        let stalls = Arc::new(StallWatch::new());
+        let (me, me_seen) = watch::channel(Arc::clone(core.record()));
+        let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
+        let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
+        let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let service = MeshService::new(me_seen, arrivals_in, Arc::clone(&traffic));
+        let port = Arc::new(canary_net::Stats::default());
+        let stats = NodeStats { traffic, port: Arc::clone(&port), service: Arc::clone(&service), links: Arc::clone(&links) };
+
+        let stop = CancellationToken::new();
+        let rpc = service.into_service();
+        let serving = canary_net::accept::serve(listener, port_limits(), port, stop.clone(), move |request| {
+            use tower_service::Service as _;
+            rpc.clone().call(request)
+        });
+        tokio::spawn(serving);
+        let watching = Arc::clone(&stalls);
+        tokio::spawn(until(stop.clone(), async move { watching.watch().await }));
+        let discovered = commands_in.clone();
+        let discovery = discover(self.seeds, resolver.clone(), async move |targets| {
+            // A driver that is gone needs no targets.
+            let _ = discovered.send(Command::Seeds(targets)).await;
+        });
+        tokio::spawn(until(stop.clone(), discovery));
+        let probe_timeout = self.config.probe_timeout;
+        let driver = Driver { core, probe_timeout, resolver, links, stalls, commands, arrivals, snapshots, me };
+        let halted = stop.clone();
+        let driving = tokio::spawn(async move {
+            let end = tokio::select! {
+                end = driver.drive() => end,
+                () = halted.cancelled() => End::Left,
+            };
+            halted.cancel();
+            end
+        });
+        Ok(Bot { address, snapshot, commands: commands_in, stats, driving, _stop: stop.drop_guard() })
+    }
+}
+
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = task => {}
+    }
+}
+
+/// Reads a running bot. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    stats: NodeStats,
+}
+
+impl Reader {
+    /// What the bot knows now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// How long ago the bot last showed what it knows. Above a few seconds it is wedged.
+    pub fn snapshot_age(&self) -> Duration {
+        clock::now().time.since(self.snapshot.borrow().now.time)
+    }
+
+    /// Counters of the transport.
+    pub fn stats(&self) -> &NodeStats {
+        &self.stats
+    }
+}
+
+/// A running bot. Dropping the handle stops it without a goodbye; others find out as they would of a crash.
+#[derive(Debug)]
+pub struct Bot {
+    address: SocketAddr,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    commands: mpsc::Sender<Command>,
+    stats: NodeStats,
+    driving: JoinHandle<End>,
+    _stop: DropGuard,
+}
+
+impl Bot {
+    /// Begins to describe a bot of this name, which must be unique in its mesh.
+    pub fn builder(name: NodeName) -> Builder {
+        Builder {
+            name,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            target: None,
+            labels: Labels::default(),
+            seeds: Vec::new(),
+            config: Config::default(),
+        }
+    }
+
+    /// The address that the mesh port listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the bot knows now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Every later snapshot: clone it, and await its changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    /// Waits for a snapshot of which `done` is true; none if the bot ended before.
+    pub async fn wait_for(&self, mut done: impl FnMut(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
+        let mut snapshot = self.snapshot.clone();
+        snapshot.wait_for(|snapshot| done(snapshot)).await.ok().map(|snapshot| Arc::clone(&snapshot))
+    }
+
+    /// What others in this process may read of the bot while its handle is elsewhere.
+    pub fn reader(&self) -> Reader {
+        Reader { snapshot: self.snapshot.clone(), stats: self.stats.clone() }
+    }
+
+    /// Waits until the bot ends by itself.
+    pub async fn ended(&mut self) -> End {
+        (&mut self.driving).await.unwrap_or(End::Failed)
+    }
+
+    /// Says goodbye to the mesh and stops; within about a second.
+    pub async fn leave(mut self) -> End {
+        // A driver that is gone has ended already.
+        let _ = self.commands.send(Command::Leave).await;
+        self.ended().await
+    }
+}

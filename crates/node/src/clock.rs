@@ -1,0 +1,72 @@
+//! The host's clocks, and whether this process got to run.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use canary_core::{Now, Time, Wall};
+use tokio::time::MissedTickBehavior;
+
+/// Keeps the clock's origin further back than any retention, as the core asks.
+const ORIGIN: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
+
+/// Both clocks now: the one that counts suspend, and the wall's.
+pub(crate) fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        time: Time::from_micros((ORIGIN + since_boot()).as_micros() as u64),
+        wall: Wall::from_unix_millis(wall.as_millis() as u64),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or_default(), u32::try_from(at.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or_default(), u32::try_from(at.tv_nsec).unwrap_or_default())
+}
+
+/// How often the watch looks.
+const WATCH_TICK: Duration = Duration::from_millis(50);
+/// Lateness of a timer below this is what timers are like.
+const WATCH_SLACK: Duration = Duration::from_millis(5);
+
+/// Adds up the time in which this process's loop was late, so that a measurement across it is not taken for the network's.
+#[derive(Debug)]
+pub(crate) struct StallWatch {
+    late_micros: AtomicU64,
+    ticked_at: AtomicU64,
+}
+
+impl StallWatch {
+    pub(crate) fn new() -> Self {
+        Self { late_micros: AtomicU64::new(0), ticked_at: AtomicU64::new(now().time.micros()) }
+    }
+
+    /// Watches for ever.
+    pub(crate) async fn watch(&self) {
+        let mut tick = tokio::time::interval(WATCH_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.ticked_at.store(now().time.micros(), Ordering::Relaxed);
+        loop {
+            tick.tick().await;
+            let at = now().time.micros();
+            let late = lateness(self.ticked_at.swap(at, Ordering::Relaxed), at);
+            self.late_micros.fetch_add(late, Ordering::Relaxed);
+        }
+    }
+
+    /// All lateness so far, up to this very moment: after a stop the watch itself may not have run yet.
+    pub(crate) fn late(&self) -> Duration {
+        let current = lateness(self.ticked_at.load(Ordering::Relaxed), now().time.micros());
+        Duration::from_micros(self.late_micros.load(Ordering::Relaxed) + current)
+    }
+}
+
+fn lateness(from: u64, to: u64) -> u64 {
+    to.saturating_sub(from).saturating_sub((WATCH_TICK + WATCH_SLACK).as_micros() as u64)
+}

@@ -1,0 +1,194 @@
+//! The one task that owns the core: inputs in, outputs carried out, snapshots shown.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, Record, RequestId, Response, Snapshot, Target};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::bot::End;
+use crate::clock::{self, StallWatch};
+use crate::prober;
+use crate::resolve::Resolver;
+use crate::traffic::Traffic;
+use crate::transport::{Arrived, Links, MeshService};
+
+/// Snapshots are shown at most so often: what changes in between is in the next one.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
+/// And at least so often, so that ages and intervals in it are true.
+const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
+/// Inputs taken between two looks at the outputs, so that neither starves the other.
+const INPUTS_PER_TURN: usize = 64;
+/// How often idle connections are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Counters of the shell that the core does not see.
+#[derive(Clone, Debug)]
+pub struct NodeStats {
+    /// Messages and bytes of the mesh.
+    pub traffic: Arc<Traffic>,
+    /// What the accept loop of the mesh port saw.
+    pub port: Arc<canary_net::Stats>,
+    pub(crate) service: Arc<MeshService>,
+    pub(crate) links: Arc<Links>,
+}
+
+impl NodeStats {
+    /// Messages of peers that could not be read.
+    pub fn malformed(&self) -> u64 {
+        self.service.refused().0 + self.links.malformed()
+    }
+
+    /// Requests of peers that were turned away because the driver had too much to do.
+    pub fn busy(&self) -> u64 {
+        self.service.refused().1
+    }
+}
+
+/// What reaches the driver from elsewhere.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Discovery found these targets.
+    Seeds(Vec<Target>),
+    /// Say goodbye.
+    Leave,
+}
+
+/// What a task of ours has to report.
+#[derive(Debug)]
+enum Done {
+    Probe(ProbeId, ProbeReport),
+    Call(CallId, Result<Response, CallError>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) probe_timeout: Duration,
+    pub(crate) resolver: Resolver,
+    pub(crate) links: Arc<Links>,
+    pub(crate) stalls: Arc<StallWatch>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) arrivals: mpsc::Receiver<Arrived>,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) me: watch::Sender<Arc<Record>>,
+}
+
+impl Driver {
+    /// Drives the core until it has left, or must not run.
+    pub(crate) async fn drive(mut self) -> End {
+        let mut tasks: JoinSet<Done> = JoinSet::new();
+        let mut replies: HashMap<RequestId, oneshot::Sender<Response>> = HashMap::new();
+        let mut next_request = 0;
+        let mut shown_at = Instant::now();
+        let mut dirty = true;
+        let mut swept_at = Instant::now();
+        loop {
+            while let Some(output) = self.core.poll_output() {
+                if let Some(end) = self.carry_out(output, &mut tasks, &mut replies) {
+                    return end;
+                }
+            }
+            if !Arc::ptr_eq(&self.me.borrow(), self.core.record()) {
+                self.me.send_replace(Arc::clone(self.core.record()));
+            }
+            let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
+            if shown_at.elapsed() >= pause {
+                self.snapshots.send_replace(Arc::new(self.core.snapshot(clock::now())));
+                shown_at = Instant::now();
+                dirty = false;
+            }
+            if swept_at.elapsed() >= SWEEP_INTERVAL {
+                self.links.sweep();
+                swept_at = Instant::now();
+            }
+            let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
+            let due = self.core.poll_timeout().map_or(SNAPSHOT_AGE_MAX, |at| at.since(clock::now().time));
+            let wake = (Instant::now() + due).min(shown_at + pause);
+            let mut touched = true;
+            tokio::select! {
+                // What is already here comes before what is due: an answer that waited is no silence.
+                biased;
+                Some(command) = self.commands.recv() => self.command(command),
+                Some(done) = tasks.join_next() => {
+                    self.done(done);
+                    for _ in 0..INPUTS_PER_TURN {
+                        match tasks.try_join_next() {
+                            Some(done) => self.done(done),
+                            None => break,
+                        }
+                    }
+                }
+                Some(arrived) = self.arrivals.recv() => {
+                    self.arrived(arrived, &mut next_request, &mut replies);
+                    for _ in 0..INPUTS_PER_TURN {
+                        match self.arrivals.try_recv() {
+                            Ok(arrived) => self.arrived(arrived, &mut next_request, &mut replies),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => touched = false,
+            }
+            let now = clock::now();
+            if self.core.poll_timeout().is_some_and(|at| at <= now.time) {
+                self.core.handle_timeout(now);
+                touched = true;
+            }
+            dirty |= touched;
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Seeds(targets) => self.core.handle_seeds(targets, clock::now()),
+            Command::Leave => self.core.leave(clock::now()),
+        }
+    }
+
+    fn arrived(&mut self, arrived: Arrived, next: &mut u64, replies: &mut HashMap<RequestId, oneshot::Sender<Response>>) {
+        *next += 1;
+        let id = RequestId(*next);
+        // A caller that went away leaves its sender closed; it is dropped when its reply is due.
+        replies.insert(id, arrived.reply);
+        self.core.handle_request(id, arrived.request, clock::now());
+    }
+
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::Probe(id, report)) => self.core.handle_probe(id, report, clock::now()),
+            Ok(Done::Call(id, result)) => self.core.handle_response(id, result, clock::now()),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        output: Output,
+        tasks: &mut JoinSet<Done>,
+        replies: &mut HashMap<RequestId, oneshot::Sender<Response>>,
+    ) -> Option<End> {
+        match output {
+            Output::Probe { id, target } => {
+                let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
+                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, timeout, &resolver, &stalls).await) });
+            }
+            Output::Call { id, target, request, timeout } => {
+                let links = Arc::clone(&self.links);
+                tasks.spawn(async move { Done::Call(id, links.call(&target, request, timeout).await) });
+            }
+            Output::Reply { to, response } => {
+                if let Some(reply) = replies.remove(&to) {
+                    let _ = reply.send(response);
+                }
+            }
+            Output::NameTaken(holder) => return Some(End::NameTaken(holder)),
+            Output::Left => return Some(End::Left),
+        }
+        None
+    }
+}

@@ -1,0 +1,274 @@
+//! One measurement: its own connection, every phase beside its system calls.
+//!
+//! The prober speaks HTTP/2 over a socket of its own and calls `mesh.v2.MeshService/Probe` twice: the first request includes the set-up of
+//! HTTP/2, the second is the warm connection's. Clocks are read right before the system call that sends and right after the one that
+//! received the last of the answer, so that what our own code takes in between is not measured.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Target, Timing};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::clock::StallWatch;
+use crate::failure::{Blame, blame};
+use crate::kernel;
+use crate::resolve::Resolver;
+use crate::transport::{PROBE_PATH, decode_probe_response};
+
+/// Lateness of our own loop within a probe beyond which the probe says more about us than about the network.
+const LATE_MAX: Duration = Duration::from_millis(100);
+/// Largest answer to a probe: a name and two numbers.
+const ANSWER_BYTES_MAX: usize = 4096;
+/// Addresses of one name that a probe tries.
+const ADDRESSES_MAX: usize = 4;
+/// An empty gRPC message: not compressed, no bytes.
+const EMPTY_MESSAGE: [u8; 5] = [0; 5];
+
+/// How a probe ended, with a word for the person who reads debug logs.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Failed(Failure, String),
+    Void(String),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        match blame(&error) {
+            Blame::Network(failure) => Self::Failed(failure, error.to_string()),
+            Blame::Ourselves => Self::Void(error.to_string()),
+        }
+    }
+}
+
+impl From<h2::Error> for Ended {
+    fn from(error: h2::Error) -> Self {
+        if let Some(io) = error.get_io() {
+            return io::Error::new(io.kind(), io.to_string()).into();
+        }
+        let failure = if error.is_reset() { Failure::Reset } else { Failure::Protocol };
+        Self::Failed(failure, error.to_string())
+    }
+}
+
+/// Who answered, and when.
+#[derive(Debug)]
+struct Answer {
+    name: NodeName,
+    incarnation: Incarnation,
+    instance: Instance,
+    timing: Timing,
+}
+
+/// Measures `target` once, for at most `timeout`.
+pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, stalls: &StallWatch) -> ProbeReport {
+    let late_before = stalls.late();
+    let begun = Instant::now();
+    let mut phase = Failure::Timeout;
+    let ended = tokio::time::timeout(timeout, measure(target, resolver, &mut phase)).await;
+    let late = stalls.late().saturating_sub(late_before);
+    // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
+    if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
+        tracing::debug!(%target, ?late, "a probe is void: this host did not run");
+        return ProbeReport::Void;
+    }
+    match ended {
+        Ok(Ok(Answer { name, incarnation, instance, timing })) => ProbeReport::Answered { timing, name, incarnation, instance },
+        Ok(Err(Ended::Failed(failure, detail))) => {
+            tracing::debug!(%target, kind = failure.as_str(), detail, "a probe failed");
+            ProbeReport::Failed(failure)
+        }
+        Ok(Err(Ended::Void(detail))) => {
+            tracing::warn!(%target, detail, "a probe is void: this host lacks something");
+            ProbeReport::Void
+        }
+        // A name that is not resolved in time is a failure of names, not of the path.
+        Err(_) => ProbeReport::Failed(phase),
+    }
+}
+
+async fn measure(target: &Target, resolver: &Resolver, phase: &mut Failure) -> Result<Answer, Ended> {
+    let begun = Instant::now();
+    *phase = Failure::Dns;
+    let addresses = resolver.resolve(target).await.map_err(|error| Ended::Failed(Failure::Dns, error.to_string()))?;
+    *phase = Failure::Timeout;
+    let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() { Duration::ZERO } else { begun.elapsed() };
+    let (stream, connect) = connect_any(&addresses).await?;
+    let clock = Arc::new(Mutex::new(Stamps::default()));
+    let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
+    let (sender, mut connection) = h2::client::Builder::new()
+        .max_header_list_size(16 * 1024)
+        .max_concurrent_streams(1)
+        .enable_push(false)
+        .handshake::<_, Bytes>(stamped)
+        .await?;
+    let authority = target.to_string();
+    let requests = async {
+        let (answer, sender) = request(sender, &authority).await?;
+        let first_request = take_lap(&clock);
+        let (name, incarnation, instance) = decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?;
+        // The first answer is what proves the pair. That the second fails is told by its absence.
+        let request = request(sender, &authority).await.ok().map(|_| take_lap(&clock));
+        let timing = Timing { resolve, connect, tls: None, first_request, request, kernel: None };
+        Ok::<_, Ended>(Answer { name, incarnation, instance, timing })
+    };
+    let mut requests = std::pin::pin!(requests);
+    // One task drives both: a hop to another one would be measured.
+    let mut answer = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = requests.as_mut().poll(cx) {
+            return Poll::Ready(answer);
+        }
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => match requests.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(answer),
+                Poll::Pending => Poll::Ready(Err(match ended {
+                    Err(error) => error.into(),
+                    Ok(()) => Ended::Failed(Failure::Reset, "the connection was closed before the answer".to_owned()),
+                })),
+            },
+            Poll::Pending => requests.as_mut().poll(cx),
+        }
+    })
+    .await?;
+    answer.timing.kernel = clock.lock().unwrap_or_else(PoisonError::into_inner).kernel;
+    Ok(answer)
+}
+
+async fn connect_any(addresses: &[SocketAddr]) -> Result<(TcpStream, Duration), Ended> {
+    let mut first_failure = None;
+    for address in addresses.iter().take(ADDRESSES_MAX) {
+        match connect(*address).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => {
+                first_failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_failure.map_or_else(|| Ended::Failed(Failure::Dns, "the name has no address".to_owned()), Ended::from))
+}
+
+async fn connect(address: SocketAddr) -> io::Result<(TcpStream, Duration)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    let begun = Instant::now();
+    let stream = socket.connect(address).await?;
+    Ok((stream, begun.elapsed()))
+}
+
+/// Sends one request and reads its whole answer.
+async fn request(sender: h2::client::SendRequest<Bytes>, authority: &str) -> Result<(Bytes, h2::client::SendRequest<Bytes>), Ended> {
+    let mut sender = sender.ready().await?;
+    let request = http::Request::post(format!("http://{authority}{PROBE_PATH}"))
+        .header(http::header::CONTENT_TYPE, "application/grpc")
+        .header(http::header::TE, "trailers")
+        .body(())
+        .map_err(|error| Ended::Failed(Failure::Protocol, error.to_string()))?;
+    let (response, mut body) = sender.send_request(request, false)?;
+    body.send_data(Bytes::from_static(&EMPTY_MESSAGE), true)?;
+    let response = response.await?;
+    let status = response.status();
+    if !status.is_success() {
+        let failure = if matches!(status.as_u16(), 401 | 403) { Failure::Auth } else { Failure::Protocol };
+        return Err(Ended::Failed(failure, format!("it answered with HTTP status {status}")));
+    }
+    let early = grpc_status(response.headers());
+    let mut incoming = response.into_body();
+    let mut answer = BytesMut::new();
+    while let Some(chunk) = incoming.data().await {
+        let chunk = chunk?;
+        incoming.flow_control().release_capacity(chunk.len())?;
+        if answer.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(Ended::Failed(Failure::Protocol, "the answer is too long".to_owned()));
+        }
+        answer.put(chunk);
+    }
+    let trailers = incoming.trailers().await?;
+    match early.or_else(|| trailers.as_ref().and_then(grpc_status)).unwrap_or(0) {
+        0 => Ok((answer.freeze(), sender)),
+        status @ (7 | 16) => Err(Ended::Failed(Failure::Auth, format!("it answered with gRPC status {status}"))),
+        status => Err(Ended::Failed(Failure::Protocol, format!("it answered with gRPC status {status}"))),
+    }
+}
+
+fn grpc_status(headers: &http::HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// When the request was sent and when the last of its answer was read.
+#[derive(Debug, Default)]
+struct Stamps {
+    sent: Option<Instant>,
+    received: Option<Instant>,
+    kernel: Option<canary_core::KernelTiming>,
+}
+
+/// The time from the send to the last read, and a fresh start for the next request.
+fn take_lap(clock: &Mutex<Stamps>) -> Duration {
+    let mut stamps = clock.lock().unwrap_or_else(PoisonError::into_inner);
+    let lap = stamps.sent.zip(stamps.received).map(|(sent, received)| received.saturating_duration_since(sent));
+    stamps.sent = None;
+    stamps.received = None;
+    lap.unwrap_or_default()
+}
+
+/// A socket that reads the clock beside its system calls, and sends what belongs together in one of them.
+#[derive(Debug)]
+struct Stamped {
+    stream: TcpStream,
+    /// Written, but not flushed yet.
+    waiting: BytesMut,
+    clock: Arc<Mutex<Stamps>>,
+}
+
+impl Stamped {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let before = Instant::now();
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(sent);
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).sent.get_or_insert(before);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Stamped {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            let at = Instant::now();
+            let kernel = kernel::timing(&self.stream);
+            let mut stamps = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            stamps.received = Some(at);
+            stamps.kernel = kernel.or(stamps.kernel);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stamped {
+    fn poll_write(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.waiting.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

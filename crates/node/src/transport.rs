@@ -1,0 +1,29 @@
+//! `mesh.v2` on the wire: the only module that knows its protobuf types and the RPC library.
+
+mod client;
+mod server;
+mod wire;
+
+pub(crate) use client::Links;
+pub(crate) use server::{Arrived, MeshService};
+pub(crate) use wire::decode_probe_response;
+
+/// The method that a probe calls.
+pub(crate) const PROBE_PATH: &str = "/mesh.v2.MeshService/Probe";
+
+/// Largest message on the mesh port in bytes: an exchange, and room for its framing.
+pub(crate) const MESSAGE_BYTES_MAX: usize = canary_core::limits::EXCHANGE_BYTES_MAX + 64 * 1024;
+
+/// Generated from `proto/`.
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    elided_lifetimes_in_paths,
+    clippy::pedantic,
+    reason = "generated code: which of these it trips changes with its generator"
+)]
+mod pb {
+    connectrpc::include_generated!();
+    pub use mesh::v2::__buffa::oneof::exchange_response::Result as ExchangeResult;
+    pub use mesh::v2::*;
+}

@@ -1,0 +1,252 @@
+//! Calls to peers over one warm connection each.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use buffa::Message as _;
+use bytes::Bytes;
+use canary_core::{CallError, Failure, Request, Response, Target};
+use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
+use connectrpc::{ConnectError, ErrorCode, Protocol};
+use http_body_util::{BodyExt as _, Collected, Limited};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::{MESSAGE_BYTES_MAX, pb, wire};
+use crate::failure::{Blame, blame};
+use crate::resolve::Resolver;
+use crate::traffic::{Direction, Kind, Traffic};
+
+/// Warm connections held at once. The one idle for longest goes first.
+const LINKS_MAX: usize = 512;
+/// A connection without a call for so long is closed: in a large mesh partners change all the time.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// How often a peer with a call under way is asked whether it is there, and how long it may take.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong below the protocol.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("the connection failed")]
+    Http2(#[source] hyper::Error),
+    #[error("the answer was cut short")]
+    Body(#[source] BoxError),
+}
+
+/// One connection; clones share it, and the last one closes it.
+#[derive(Clone, Debug)]
+struct Link {
+    sender: hyper::client::conn::http2::SendRequest<ClientBody>,
+    driver: Arc<Driver>,
+}
+
+#[derive(Debug)]
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.driver.0.is_finished()
+    }
+}
+
+impl ClientTransport for Link {
+    type ResponseBody = Collected<Bytes>;
+    type Error = LinkError;
+
+    fn send(
+        &self,
+        request: http::Request<ClientBody>,
+    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Self::ResponseBody>, LinkError>> + Send>> {
+        let mut sender = self.sender.clone();
+        Box::pin(async move {
+            let (parts, body) = sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
+            // Collected here, so that a reset in mid-body keeps its cause.
+            let body = Limited::new(body, MESSAGE_BYTES_MAX + 5).collect().await.map_err(LinkError::Body)?;
+            Ok(http::Response::from_parts(parts, body))
+        })
+    }
+}
+
+/// Warm connections by target.
+#[derive(Debug)]
+pub(crate) struct Links {
+    resolver: Resolver,
+    traffic: Arc<Traffic>,
+    links: Mutex<HashMap<Target, (Link, Instant)>>,
+    malformed: AtomicU64,
+}
+
+impl Links {
+    pub(crate) fn new(resolver: Resolver, traffic: Arc<Traffic>) -> Self {
+        Self { resolver, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
+    }
+
+    /// Answers that could not be read.
+    pub(crate) fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Asks a peer, for at most `timeout` from dialling to the answer.
+    pub(crate) async fn call(&self, target: &Target, request: Request, timeout: Duration) -> Result<Response, CallError> {
+        match tokio::time::timeout(timeout, self.call_patiently(target, request)).await {
+            Ok(result) => result,
+            Err(_) => {
+                // What does not answer is not worth keeping warm: the next call finds out afresh.
+                self.forget(target);
+                Err(CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {timeout:?}") })
+            }
+        }
+    }
+
+    async fn call_patiently(&self, target: &Target, request: Request) -> Result<Response, CallError> {
+        let link = match self.warm(target) {
+            Some(link) => link,
+            None => self.dial(target).await?,
+        };
+        let uri: http::Uri = format!("http://{target}").parse().map_err(|_| CallError {
+            failure: Failure::Protocol,
+            detail: format!("{target} is not a target that can be called"),
+        })?;
+        let config = ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX);
+        let client = pb::MeshServiceClient::new(link, config);
+        let result = self.ask(&client, request).await;
+        if result.as_ref().is_err_and(|error| error.code == ErrorCode::Unavailable) {
+            self.forget(target);
+        }
+        let response = result.map_err(|error| explain(target, &error))?;
+        response.map_err(|why| {
+            self.malformed.fetch_add(1, Ordering::Relaxed);
+            CallError { failure: Failure::Protocol, detail: format!("{target} gave a malformed answer: {why}") }
+        })
+    }
+
+    async fn ask(
+        &self,
+        client: &pb::MeshServiceClient<Link>,
+        request: Request,
+    ) -> Result<Result<Response, wire::Malformed>, ConnectError> {
+        let sent = |kind, len: u32| self.traffic.count(kind, Direction::Out, len as usize);
+        let received = |kind, len: u32| self.traffic.count(kind, Direction::In, len as usize);
+        Ok(match request {
+            Request::Identify => {
+                sent(Kind::Identify, 0);
+                let node = client.identify(pb::IdentifyRequest::default()).await?.into_owned();
+                received(Kind::Identify, node.encoded_len());
+                wire::record(node).map(Response::Identify)
+            }
+            Request::Join(record) => {
+                let request = pb::JoinRequest { node: Some(wire::node(&record)).into(), ..Default::default() };
+                sent(Kind::Join, request.encoded_len());
+                let answer = client.join(request).await?.into_owned();
+                received(Kind::Join, answer.encoded_len());
+                wire::join_answer(answer).map(Response::Join)
+            }
+            Request::Exchange(exchange) => {
+                let request = pb::ExchangeRequest { gossip: Some(wire::gossip(&exchange)).into(), ..Default::default() };
+                sent(Kind::Exchange, request.encoded_len());
+                let answer = client.exchange(request).await?.into_owned();
+                received(Kind::Exchange, answer.encoded_len());
+                wire::exchange_answer(answer)
+            }
+            Request::Ask(instance) => {
+                let request = pb::AskRequest { instance: instance.0, ..Default::default() };
+                sent(Kind::Ask, request.encoded_len());
+                let answer = client.ask(request).await?.into_owned();
+                received(Kind::Ask, answer.encoded_len());
+                Ok(Response::Asked(wire::answer(&answer)))
+            }
+        })
+    }
+
+    fn warm(&self, target: &Target) -> Option<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let (link, used) = links.get_mut(target)?;
+        if link.is_closed() {
+            links.remove(target);
+            return None;
+        }
+        *used = Instant::now();
+        Some(link.clone())
+    }
+
+    fn forget(&self, target: &Target) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
+    /// Closes connections that nobody used lately.
+    pub(crate) fn sweep(&self) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|_, (link, used)| !link.is_closed() && used.elapsed() < IDLE_MAX);
+    }
+
+    async fn dial(&self, target: &Target) -> Result<Link, CallError> {
+        let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
+        let addresses = self.resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| match blame(&error) {
+            Blame::Network(failure) => fail(failure, &error),
+            // Nothing is known of the peer, and nothing worse may be concluded than that it was not heard in time.
+            Blame::Ourselves => fail(Failure::Timeout, &error),
+        })?;
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1)
+            .max_header_list_size(16 * 1024)
+            .handshake::<_, ClientBody>(TokioIo::new(stream))
+            .await
+            .map_err(|error| fail(Failure::Protocol, &error))?;
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a peer ended");
+            }
+        });
+        let link = Link { sender, driver: Arc::new(Driver(driver)) };
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.len() >= LINKS_MAX {
+            let oldest = links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());
+            oldest.and_then(|target| links.remove(&target));
+        }
+        links.insert(target.clone(), (link.clone(), Instant::now()));
+        Ok(link)
+    }
+}
+
+/// What an error of the RPC library says about the peer.
+fn explain(target: &Target, error: &ConnectError) -> CallError {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            let failure = match blame(io) {
+                Blame::Network(failure) => failure,
+                Blame::Ourselves => Failure::Timeout,
+            };
+            return CallError { failure, detail: format!("the connection to {target} failed: {io}") };
+        }
+        cause = inner.source();
+    }
+    let transport = error.source().is_some_and(<dyn StdError>::is::<LinkError>);
+    let failure = match error.code {
+        _ if transport => Failure::Reset,
+        ErrorCode::DeadlineExceeded => Failure::Timeout,
+        ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => Failure::Auth,
+        ErrorCode::Unavailable => Failure::Reset,
+        _ => Failure::Protocol,
+    };
+    let message = error.message.as_deref().map(wire::detail).unwrap_or_default();
+    CallError { failure, detail: format!("{target} answered with an error: {message}") }
+}

@@ -1,0 +1,137 @@
+//! The mesh port's service: probes are answered on the spot, everything else by the driver.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use canary_core::{Instance, Record, Request, Response};
+use connectrpc::{ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{MESSAGE_BYTES_MAX, pb, wire};
+use crate::traffic::{Direction, Kind, Traffic};
+
+/// Memory that the elements of one message may take once decoded: entries of a few bytes become structs.
+const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
+/// How long the driver may take for an answer: two identifications of a joiner, and what it takes to be scheduled.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// A peer's request on its way to the driver.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) request: Request,
+    pub(crate) reply: oneshot::Sender<Response>,
+}
+
+/// Answers `mesh.v2`.
+#[derive(Debug)]
+pub(crate) struct MeshService {
+    me: watch::Receiver<Arc<Record>>,
+    driver: mpsc::Sender<Arrived>,
+    traffic: Arc<Traffic>,
+    malformed: AtomicU64,
+    busy: AtomicU64,
+}
+
+impl MeshService {
+    pub(crate) fn new(me: watch::Receiver<Arc<Record>>, driver: mpsc::Sender<Arrived>, traffic: Arc<Traffic>) -> Arc<Self> {
+        Arc::new(Self { me, driver, traffic, malformed: AtomicU64::new(0), busy: AtomicU64::new(0) })
+    }
+
+    /// The service as the accept loop takes it.
+    pub(crate) fn into_service(self: Arc<Self>) -> ConnectRpcService<impl connectrpc::Dispatcher + 'static> {
+        let limits = Limits::default()
+            .with_max_request_body_size(MESSAGE_BYTES_MAX + 5)
+            .with_max_message_size(MESSAGE_BYTES_MAX)
+            .with_element_memory_limit(ELEMENT_MEMORY_MAX);
+        ConnectRpcService::new(pb::MeshServiceServer::from_arc(self)).with_limits(limits)
+    }
+
+    /// Messages that were refused because they could not be read, and because the driver had too much to do.
+    pub(crate) fn refused(&self) -> (u64, u64) {
+        (self.malformed.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed))
+    }
+
+    async fn ask_driver(&self, request: Request) -> Result<Response, ConnectError> {
+        let (reply, answer) = oneshot::channel();
+        self.driver.try_send(Arrived { request, reply }).map_err(|_| {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+            ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later")
+        })?;
+        match tokio::time::timeout(ANSWER_TIME, answer).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) => Err(ConnectError::new(ErrorCode::Unavailable, "the bot is leaving")),
+            Err(_) => Err(ConnectError::new(ErrorCode::DeadlineExceeded, "no answer in time")),
+        }
+    }
+
+    fn malformed(&self, why: &str) -> ConnectError {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+        ConnectError::new(ErrorCode::InvalidArgument, format!("the message is malformed: {why}"))
+    }
+
+    fn count(&self, kind: Kind, received: usize, sent: usize) {
+        self.traffic.count(kind, Direction::In, received);
+        self.traffic.count(kind, Direction::Out, sent);
+    }
+}
+
+fn unexpected() -> ConnectError {
+    ConnectError::new(ErrorCode::Internal, "the answer does not fit the question")
+}
+
+#[expect(refining_impl_trait, reason = "the handlers name what they return")]
+impl pb::MeshService for MeshService {
+    async fn probe(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::ProbeRequest>) -> ServiceResult<pb::ProbeResponse> {
+        let answer = wire::probe_response(&self.me.borrow());
+        self.count(Kind::Probe, 0, encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
+
+    async fn identify(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::IdentifyRequest>) -> ServiceResult<pb::Node> {
+        let answer = wire::node(&self.me.borrow());
+        self.count(Kind::Identify, 0, encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
+
+    async fn join(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::JoinRequest>) -> ServiceResult<pb::JoinResponse> {
+        let request: pb::JoinRequest = request.to_owned_message();
+        let received = encoded_len(&request);
+        let node = request.node.into_option().ok_or_else(|| self.malformed("the node is missing"))?;
+        let record = wire::record(node).map_err(|why| self.malformed(&why))?;
+        let Response::Join(answer) = self.ask_driver(Request::Join(record)).await? else {
+            return Err(unexpected());
+        };
+        let answer = wire::join_response(&answer);
+        self.count(Kind::Join, received, encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
+
+    async fn exchange(
+        &self,
+        _ctx: RequestContext,
+        request: ServiceRequest<'_, pb::ExchangeRequest>,
+    ) -> ServiceResult<pb::ExchangeResponse> {
+        let request: pb::ExchangeRequest = request.to_owned_message();
+        let received = encoded_len(&request);
+        let gossip = request.gossip.into_option().ok_or_else(|| self.malformed("the gossip is missing"))?;
+        let exchange = wire::exchange(gossip).map_err(|why| self.malformed(&why))?;
+        let response = self.ask_driver(Request::Exchange(Box::new(exchange))).await?;
+        let answer = wire::exchange_response(&response).ok_or_else(unexpected)?;
+        self.count(Kind::Exchange, received, encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
+
+    async fn ask(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::AskRequest>) -> ServiceResult<pb::AskResponse> {
+        let Response::Asked(answer) = self.ask_driver(Request::Ask(Instance(request.instance))).await? else {
+            return Err(unexpected());
+        };
+        let answer = wire::ask_response(answer);
+        self.count(Kind::Ask, 9, encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
+}
+
+fn encoded_len(message: &impl buffa::Message) -> usize {
+    message.encoded_len() as usize
+}
