@@ -83,6 +83,7 @@ pub struct Builder {
     name: NodeName,
     listen: SocketAddr,
     target: Option<Target>,
+    host: Option<String>,
     labels: Labels,
     seeds: Vec<Seed>,
     config: Config,
@@ -100,6 +101,13 @@ impl Builder {
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
+        self
+    }
+
+    /// The host at which others dial this bot, together with the port listened on.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
         self
     }
 
@@ -135,11 +143,13 @@ impl Builder {
         let address = listener.local_addr().map_err(listen_error)?;
         let target = match self.target {
             Some(target) => target,
-            None if address.ip().is_unspecified() => {
+            None if self.host.is_none() && address.ip().is_unspecified() => {
                 return Err(StartError::Target { address, source: TargetError::Host });
             }
-            None => Target::new(&address.ip().to_string(), address.port())
-                .map_err(|source| StartError::Target { address, source })?,
+            None => {
+                let host = self.host.unwrap_or_else(|| address.ip().to_string());
+                Target::new(&host, address.port()).map_err(|source| StartError::Target { address, source })?
+            }
         };
         let seed = getrandom::u64().map_err(StartError::Random)?;
         let core = Core::new(self.config.clone(), self.name, target, self.labels, seed, clock::now());
@@ -235,6 +245,7 @@ impl Bot {
             name,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             target: None,
+            host: None,
             labels: Labels::default(),
             seeds: Vec::new(),
             config: Config::default(),

@@ -1,0 +1,54 @@
+//! Joins what does and what shows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_api::{Messages, Source, Transport};
+use canary_core::Snapshot;
+use canary_net::Tokens;
+use canary_node::{Direction, Kind, Reader};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
+/// `tokens`.
+pub async fn serve_api(reader: Reader, listener: TcpListener, tokens: Tokens, stop: CancellationToken) {
+    let config = canary_api::Config { tokens, version: crate::VERSION };
+    canary_api::serve(listener, config, Arc::new(ReaderSource(reader)), stop).await;
+}
+
+struct ReaderSource(Reader);
+
+impl Source for ReaderSource {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot()
+    }
+
+    fn snapshot_age(&self) -> Duration {
+        self.0.snapshot_age()
+    }
+
+    fn transport(&self) -> Transport {
+        use std::sync::atomic::Ordering::Relaxed;
+        let stats = self.0.stats();
+        let each = |kind: Kind| {
+            Direction::ALL.map(|direction| Messages {
+                kind: kind.as_str(),
+                direction: direction.as_str(),
+                count: stats.traffic.messages(kind, direction),
+                bytes: stats.traffic.bytes(kind, direction),
+            })
+        };
+        Transport {
+            messages: Kind::ALL.iter().flat_map(|kind| each(*kind)).collect(),
+            refused: vec![
+                ("malformed", stats.malformed()),
+                ("driver_busy", stats.busy()),
+                ("mesh_connections_full", stats.port.full.load(Relaxed)),
+                ("mesh_address_full", stats.port.address_full.load(Relaxed)),
+                ("mesh_idle", stats.port.idle.load(Relaxed)),
+                ("mesh_accept_failed", stats.port.failed.load(Relaxed)),
+            ],
+        }
+    }
+}

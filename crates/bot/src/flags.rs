@@ -1,0 +1,108 @@
+//! Every setting once: the one table behind flags, `MESH_` variables and the configuration file.
+
+use clap::{Arg, ArgAction};
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// One value.
+    One,
+    /// Values separated by commas, or the flag repeated.
+    Many,
+    /// Nothing, or `=true` and its like.
+    Switch,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flag {
+    /// The flag without dashes; in a file the key; in capitals with `MESH_` before it, the variable.
+    pub(crate) name: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) takes: Takes,
+    pub(crate) value_name: &'static str,
+    /// Shown in the help; the value itself is set where the setting is read.
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+}
+
+const fn one(name: &'static str, value_name: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, short: None, takes: Takes::One, value_name, default, help }
+}
+
+const fn many(name: &'static str, value_name: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { takes: Takes::Many, ..one(name, value_name, default, help) }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { takes: Takes::Switch, ..one(name, "BOOL", "false", help) }
+}
+
+const fn short(short: char, flag: Flag) -> Flag {
+    Flag { short: Some(short), ..flag }
+}
+
+const TLS_HELP: &str = "TLS is not part of this version: setting it stops the start";
+
+/// All settings, in the order of the help.
+pub(crate) const FLAGS: &[Flag] = &[
+    short('t', many("target", "HOST:PORT", "none", "Where to join: HOST:PORT, or dns:NAME:PORT for every address of a name. The own address may be among them")),
+    short('n', one("name", "NAME", "host name", "Name of this node, unique in the mesh")),
+    one("listen-address", "ADDRESS", "address of the outbound interface", "Address that the mesh port listens on, such as 0.0.0.0, :: or localhost"),
+    one("listen-port", "PORT", "8081", "Port of the mesh; 0 takes a free one"),
+    one("join-address", "HOST[:PORT]", "the listen address", "Where other nodes reach this one"),
+    one("api-address", "ADDRESS", "the listen address", "Address that the API port listens on"),
+    short('p', one("api-port", "PORT", "8080", "Port of the API; 0 takes a free one")),
+    many("token", "TOKEN", "generated, printed on stdout", "Any of these opens the API. Better kept in a file: command lines are seen by others"),
+    one("token-file", "PATH", "none", "File with tokens that open the API, one a line"),
+    many("label", "KEY=VALUE", "none", "A fact about this node, such as zone=a"),
+    one("probe-interval", "TIME", "3s", "How often each pair is measured while the budget allows it"),
+    one("probe-timeout", "TIME", "3s", "A probe that is not answered by then has failed"),
+    one("probe-rate-max", "NUMBER", "50", "Probes a second, at most; more pairs are measured less often"),
+    one("gossip-interval", "TIME", "1s", "How often to exchange digests"),
+    one("gossip-fanout", "NUMBER", "2", "With how many others in each interval"),
+    one("gossip-rate-max", "BYTES", "256000", "Bytes a second that gossip may send"),
+    one("publish-interval", "TIME", "10s", "How often all own samples are published; changes of state travel at once"),
+    one("join-interval", "TIME", "3s", "Longest pause between attempts to join at a target"),
+    one("retain-nodes", "TIME", "24h", "How long a dead node is remembered"),
+    one("retain-samples", "TIME", "24h", "How long samples are kept without news"),
+    switch("cleanup-nodes", "Accepted for the original's sake: cleaning is always on"),
+    switch("cleanup-samples", "Accepted for the original's sake: cleaning is always on"),
+    one("log-level", "LEVEL", "info", "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers"),
+    one("log-format", "FORMAT", "text", "text or json"),
+    switch("debug", "The same as --log-level debug"),
+    switch("debug-grpc", "Log what the RPC and HTTP libraries do, too"),
+    one("tls", "MODE", "none", "none; other modes are not part of this version and stop the start"),
+    one("server-cert-path", "PATH", "none", TLS_HELP),
+    one("server-key-path", "PATH", "none", TLS_HELP),
+    one("server-cert", "BASE64", "none", TLS_HELP),
+    one("server-key", "BASE64", "none", TLS_HELP),
+    many("ca-cert-path", "PATH", "none", TLS_HELP),
+    one("ca-cert", "BASE64", "none", TLS_HELP),
+    one("config", "PATH", "none", "Configuration file in TOML: the flags' names as keys"),
+    switch("dry-run", "Check the whole configuration, say what is wrong, and end"),
+];
+
+impl Flag {
+    /// The variable that sets it.
+    pub(crate) fn variable(&self) -> String {
+        format!("MESH_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    /// The flag as clap knows it. Values stay text here: they are judged together with those of the other sources.
+    pub(crate) fn arg(&self) -> Arg {
+        let help = format!("{} [default: {}] [env: {}]", self.help, self.default, self.variable());
+        let arg = Arg::new(self.name).long(self.name).value_name(self.value_name).help(help);
+        let arg = match self.short {
+            Some(short) => arg.short(short),
+            None => arg,
+        };
+        match self.takes {
+            Takes::One => arg.action(ArgAction::Set).overrides_with(self.name).allow_hyphen_values(true),
+            Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
+            Takes::Switch => {
+                arg.action(ArgAction::Set).overrides_with(self.name).num_args(0..=1).require_equals(true).default_missing_value("true")
+            }
+        }
+    }
+}

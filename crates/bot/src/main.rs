@@ -1,0 +1,152 @@
+//! `canary-bot`: the one binary.
+
+mod demo;
+mod flags;
+mod logs;
+mod matrix;
+mod run;
+mod settings;
+mod sources;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::demo::{BOTS_MAX, Demo};
+use crate::flags::FLAGS;
+use crate::run::{Ended, RunError};
+use crate::settings::Settings;
+use crate::sources::Sources;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NAME_TAKEN: u8 = 4;
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
+     Settings: flag before environment before configuration file before default. An empty variable is unset.";
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are answers, everything else is a mistake. A closed pipe is nobody's concern.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let result = match matches.subcommand() {
+        Some(("demo", matches)) => run_demo(matches),
+        Some(("completion", matches)) => completion(matches),
+        Some(("man", _)) => man(),
+        Some(("run", matches)) => run_bot(matches),
+        _ => run_bot(&matches),
+    };
+    result.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(FAILED)
+    })
+}
+
+fn command() -> Command {
+    let settings = || FLAGS.iter().map(flags::Flag::arg);
+    Command::new("canary-bot")
+        .version(canary_bot::VERSION)
+        .about("Measures the network between the hosts of a distributed system by a communicating mesh")
+        .after_help(EXIT_CODES)
+        .args(settings())
+        .args_conflicts_with_subcommands(true)
+        .max_term_width(110)
+        .subcommand(Command::new("run").about("Run the bot (the default)").args(settings()).after_help(EXIT_CODES))
+        .subcommand(
+            Command::new("demo")
+                .about("Run a whole mesh in this process on loopback, and show it")
+                .arg(
+                    Arg::new("bots")
+                        .long("bots")
+                        .value_name("NUMBER")
+                        .help(format!("How many bots, from 2 to {BOTS_MAX}"))
+                        .default_value("5")
+                        .value_parser(value_parser!(u64).range(2..=BOTS_MAX as u64)),
+                )
+                .arg(
+                    Arg::new("for")
+                        .long("for")
+                        .value_name("TIME")
+                        .help("End after this time, such as 10s: with 0 if the matrix was whole, with 1 if not")
+                        .value_parser(humantime::parse_duration),
+                ),
+        )
+        .subcommand(
+            Command::new("completion")
+                .about("Write a completion script for a shell")
+                .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
+        )
+        .subcommand(Command::new("man").about("Write the manual page"))
+}
+
+fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut problems = Vec::new();
+    let sources = Sources::collect(matches, |name| std::env::var(name).ok(), &mut problems);
+    let settings = match Settings::parse(&sources, problems) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            let mut stderr = io::stderr().lock();
+            for problem in &problems {
+                let _ = writeln!(stderr, "canary-bot: {problem}");
+            }
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if settings.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    logs::start(settings.log);
+    match runtime().block_on(run::run(settings))? {
+        Ended::Well => Ok(ExitCode::SUCCESS),
+        Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
+    }
+}
+
+fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let bots = matches.get_one::<u64>("bots").copied().unwrap_or(5) as usize;
+    let duration = matches.get_one("for").copied();
+    let whole = runtime().block_on(demo::run(Demo { bots, duration }))?;
+    Ok(if whole || duration.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut command(), "canary-bot", &mut script);
+        io::stdout().write_all(&script).map_err(RunError::Stdout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man() -> Result<ExitCode, RunError> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command()).render(&mut page).map_err(RunError::Stdout)?;
+    io::stdout().write_all(&page).map_err(RunError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Two workers: a bot is a good neighbour on its host, however many cores that has.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a process that may start can start two threads")
+}
+
+/// The whole chain of causes, once, at the edge.
+fn report(error: &RunError) {
+    let mut line = format!("canary-bot: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        line.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    let _ = writeln!(io::stderr(), "{line}");
+}

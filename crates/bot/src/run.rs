@@ -1,0 +1,110 @@
+//! The bot as a process: starts, serves, and leaves when asked to.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use canary_bot::{Bot, End, serve_api};
+use canary_net::{Token, Tokens};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::settings::{Join, Settings};
+
+/// How a run ended, as the exit code tells it.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// As asked: 0.
+    Well,
+    /// Another living node has the name: 4.
+    NameTaken,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error("cannot listen on {address} for the API; choose another --api-address or --api-port")]
+    Api {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start")]
+    Start(#[from] canary_bot::StartError),
+    #[error("cannot wait for signals")]
+    Signal(#[source] io::Error),
+    #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
+    Token(String),
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+    #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
+    Failed,
+}
+
+/// Runs the bot until a signal, or until it ends by itself.
+pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
+    raise_file_limit();
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let tokens = tokens(settings.tokens)?;
+    let address = settings.api_listen;
+    let api = TcpListener::bind(address).await.map_err(|source| RunError::Api { address, source })?;
+    let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
+    let mut builder = Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config);
+    builder = match settings.join {
+        Join::Target(target) => builder.target(target),
+        Join::Host(host) => builder.host(&host),
+    };
+    for seed in settings.seeds {
+        builder = builder.seed(seed);
+    }
+    let mut bot = builder.start().await?;
+    info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve_api(bot.reader(), api, tokens, stop.clone()));
+    let end = tokio::select! {
+        _ = terminate.recv() => bot.leave().await,
+        _ = interrupt.recv() => bot.leave().await,
+        end = bot.ended() => end,
+    };
+    stop.cancel();
+    // The port has its own limit on how long it takes to close.
+    let _ = serving.await;
+    match end {
+        End::Left => {
+            info!("left the mesh");
+            Ok(Ended::Well)
+        }
+        End::NameTaken(holder) => {
+            error!(
+                name = %settings.name,
+                target = %holder.target,
+                "the name is taken by a living node; choose another by --name, or stop that one"
+            );
+            Ok(Ended::NameTaken)
+        }
+        End::Failed => Err(RunError::Failed),
+    }
+}
+
+/// The tokens that were given, or a new one, which is printed: nobody could know it else.
+pub(crate) fn tokens(given: Vec<Token>) -> Result<Tokens, RunError> {
+    if !given.is_empty() {
+        return Ok(Tokens::new(given));
+    }
+    let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
+    writeln!(io::stdout(), "token: {}", token.reveal()).map_err(RunError::Stdout)?;
+    Ok(Tokens::new([token]))
+}
+
+/// A mesh of hundreds wants more descriptors than the usual soft limit of 1024; the hard limit is the operator's word.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

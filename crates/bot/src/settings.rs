@@ -1,0 +1,308 @@
+//! From text to settings that cannot be wrong; every mistake is reported at once.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::str::FromStr;
+use std::time::Duration;
+
+use canary_core::{Config, Labels, NodeName, Target};
+use canary_net::Token;
+use canary_node::Seed;
+
+use crate::sources::{Given, Problem, Sources};
+
+/// Tokens in one file or list. More is a mistake, and every one is compared with every request.
+const TOKENS_MAX: usize = 64;
+/// Largest token file in bytes.
+const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
+
+/// How much is logged, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogSettings {
+    pub(crate) level: tracing::Level,
+    pub(crate) json: bool,
+    /// The RPC and HTTP libraries too.
+    pub(crate) libraries: bool,
+}
+
+/// Where others reach this bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// Exactly there.
+    Target(Target),
+    /// At this host and the port listened on.
+    Host(String),
+}
+
+/// A whole configuration that works.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: NodeName,
+    pub(crate) listen: SocketAddr,
+    pub(crate) join: Join,
+    pub(crate) api_listen: SocketAddr,
+    pub(crate) seeds: Vec<Seed>,
+    pub(crate) labels: Labels,
+    pub(crate) config: Config,
+    /// Empty: one is to be generated and printed.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) log: LogSettings,
+    pub(crate) dry_run: bool,
+}
+
+/// Reads settings and keeps what is wrong with them.
+struct Parser<'a> {
+    sources: &'a Sources,
+    problems: Vec<Problem>,
+}
+
+impl Settings {
+    /// Parses all settings, or tells everything that is wrong with them.
+    pub(crate) fn parse(sources: &Sources, problems: Vec<Problem>) -> Result<Self, Vec<Problem>> {
+        let mut parser = Parser { sources, problems };
+        let name = parser.name();
+        let listen_port = parser.port("listen-port", 8081);
+        let api_port = parser.port("api-port", 8080);
+        let listen_ip = parser.address("listen-address");
+        let api_ip = parser.address("api-address").or(listen_ip);
+        let outbound = outbound_address();
+        let join = parser.join(listen_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(outbound));
+        let seeds = parser.each("target", "write HOST:PORT or dns:NAME:PORT", Seed::from_str);
+        let labels = parser.labels();
+        let config = parser.config();
+        let tokens = parser.tokens();
+        let log = parser.log();
+        for accepted in ["cleanup-nodes", "cleanup-samples"] {
+            parser.switch(accepted);
+        }
+        let dry_run = parser.switch("dry-run");
+        parser.refuse_tls();
+        let Parser { problems, .. } = parser;
+        match name {
+            Some(name) if problems.is_empty() => Ok(Self {
+                name,
+                listen: SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port),
+                join,
+                api_listen: SocketAddr::new(api_ip.unwrap_or(outbound), api_port),
+                seeds,
+                labels,
+                config,
+                tokens,
+                log,
+                dry_run,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl Parser<'_> {
+    fn given(&self, name: &str) -> Option<(Given, String)> {
+        let given = self.sources.get(name)?.clone();
+        let value = given.values.last()?.clone();
+        Some((given, value))
+    }
+
+    fn problem(&mut self, given: &Given, what: impl Display) {
+        self.problems.push(Problem(format!("{}: {what}", given.origin)));
+    }
+
+    fn one<T, E: Display>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        let (given, value) = self.given(name)?;
+        match parse(&value) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.problem(&given, format!("{value:?} does not work: {error}"));
+                None
+            }
+        }
+    }
+
+    fn each<T, E: Display>(&mut self, name: &str, remedy: &str, parse: impl Fn(&str) -> Result<T, E>) -> Vec<T> {
+        let Some(given) = self.sources.get(name).cloned() else {
+            return Vec::new();
+        };
+        let mut parsed = Vec::new();
+        for value in &given.values {
+            match parse(value) {
+                Ok(value) => parsed.push(value),
+                Err(error) => self.problem(&given, format!("{value:?} does not work: {error}; {remedy}")),
+            }
+        }
+        parsed
+    }
+
+    fn name(&mut self) -> Option<NodeName> {
+        if self.sources.get("name").is_some() {
+            return self.one("name", NodeName::from_str);
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        match host.parse() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.problems.push(Problem(format!("--name is not given, and the host name {host:?} is none: {error}")));
+                None
+            }
+        }
+    }
+
+    fn port(&mut self, name: &str, default: u16) -> u16 {
+        self.one(name, |value| value.parse::<u16>().map_err(|_| "write a number from 0 to 65535")).unwrap_or(default)
+    }
+
+    /// An address to listen on; of a name's addresses an IPv4 one is preferred, as the original does.
+    fn address(&mut self, name: &str) -> Option<IpAddr> {
+        self.one(name, |value| {
+            let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+            if let Ok(ip) = bare.parse::<IpAddr>() {
+                return Ok(ip);
+            }
+            let found: Vec<_> = (bare, 0).to_socket_addrs().map_err(|error| error.to_string())?.map(|address| address.ip()).collect();
+            found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied().ok_or_else(|| "the name has no address".to_owned())
+        })
+    }
+
+    fn join(&mut self, reachable: IpAddr) -> Join {
+        let given = self.one("join-address", |value| {
+            if let Ok(target) = value.parse::<Target>() {
+                return Ok(Join::Target(target));
+            }
+            // Without a port: the port does not matter for judging the host.
+            match Target::new(value, 1) {
+                Ok(target) => Ok(Join::Host(target.host().to_owned())),
+                Err(_) => Err("write HOST or HOST:PORT, IPv6 addresses in brackets"),
+            }
+        });
+        given.unwrap_or_else(|| Join::Host(reachable.to_string()))
+    }
+
+    fn labels(&mut self) -> Labels {
+        let pairs = self.each("label", "write KEY=VALUE", |value| {
+            let (key, value) = value.split_once('=').ok_or("it has no =")?;
+            Ok::<_, &str>((key.to_owned(), value.to_owned()))
+        });
+        match Labels::new(pairs) {
+            Ok(labels) => labels,
+            Err(error) => {
+                if let Some((given, _)) = self.given("label") {
+                    self.problem(&given, error);
+                }
+                Labels::default()
+            }
+        }
+    }
+
+    fn duration(&mut self, name: &str, default: Duration) -> Duration {
+        let parse = |value: &str| {
+            humantime::parse_duration(value).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
+        };
+        self.one(name, parse).unwrap_or(default)
+    }
+
+    fn number<T: FromStr>(&mut self, name: &str, default: T) -> T {
+        self.one(name, |value| value.parse().map_err(|_| "write a number")).unwrap_or(default)
+    }
+
+    fn config(&mut self) -> Config {
+        let default = Config::default();
+        let config = Config {
+            probe_interval: self.duration("probe-interval", default.probe_interval),
+            probe_timeout: self.duration("probe-timeout", default.probe_timeout),
+            probe_rate_max: self.number("probe-rate-max", default.probe_rate_max),
+            gossip_interval: self.duration("gossip-interval", default.gossip_interval),
+            gossip_fanout: self.number("gossip-fanout", default.gossip_fanout),
+            gossip_rate_max: self.number("gossip-rate-max", default.gossip_rate_max),
+            publish_interval: self.duration("publish-interval", default.publish_interval),
+            join_interval: self.duration("join-interval", default.join_interval),
+            retain_nodes: self.duration("retain-nodes", default.retain_nodes),
+            retain_samples: self.duration("retain-samples", default.retain_samples),
+        };
+        self.problems.extend(config.problems().iter().map(|error| Problem(format!("--{error}"))));
+        config
+    }
+
+    fn tokens(&mut self) -> Vec<Token> {
+        // A token is a secret even when it is wrong: it is not repeated.
+        let mut tokens = Vec::new();
+        if let Some(given) = self.sources.get("token").cloned() {
+            for value in &given.values {
+                match Token::new(value) {
+                    Ok(token) => tokens.push(token),
+                    Err(error) => self.problem(&given, error),
+                }
+            }
+        }
+        if let Some((given, path)) = self.given("token-file") {
+            match read_tokens(&path) {
+                Ok(read) => tokens.extend(read),
+                Err(error) => self.problem(&given, format!("{path}: {error}")),
+            }
+        }
+        if tokens.len() > TOKENS_MAX {
+            self.problems.push(Problem(format!("there are {} tokens; at most {TOKENS_MAX} are allowed", tokens.len())));
+        }
+        tokens
+    }
+
+    fn log(&mut self) -> LogSettings {
+        let level = self.one("log-level", |value| value.parse().map_err(|_| "choose error, warn, info, debug or trace"));
+        let json = self.one("log-format", |value| match value {
+            "text" => Ok(false),
+            "json" => Ok(true),
+            _ => Err("choose text or json"),
+        });
+        let debug = self.switch("debug");
+        let libraries = self.switch("debug-grpc");
+        let default = if debug || libraries { tracing::Level::DEBUG } else { tracing::Level::INFO };
+        LogSettings { level: level.unwrap_or(default), json: json.unwrap_or(false), libraries }
+    }
+
+    /// A boolean in any of the spellings that Go accepts.
+    fn switch(&mut self, name: &str) -> bool {
+        self.one(name, |value| match value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => Err("write true or false"),
+        })
+        .unwrap_or(false)
+    }
+
+    /// Fails closed: who asks for TLS must not get plaintext.
+    fn refuse_tls(&mut self) {
+        const REFUSED: &str = "this version does not speak TLS; remove the setting to run in plain text, or wait for a version that does";
+        for name in ["server-cert-path", "server-key-path", "server-cert", "server-key", "ca-cert-path", "ca-cert"] {
+            if let Some(given) = self.sources.get(name).cloned() {
+                self.problem(&given, REFUSED);
+            }
+        }
+        if let Some((given, mode)) = self.given("tls") {
+            match mode.as_str() {
+                "none" => {}
+                "edge" | "mutual" => self.problem(&given, REFUSED),
+                _ => self.problem(&given, format!("{mode:?} does not work: choose none")),
+            }
+        }
+    }
+}
+
+fn read_tokens(path: &str) -> Result<Vec<Token>, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > TOKEN_FILE_BYTES_MAX {
+        return Err(format!("the file has {size} bytes; it may have {TOKEN_FILE_BYTES_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tokens: Vec<_> = lines.map(|line| Token::new(line).map_err(|error| error.to_string())).collect::<Result<_, _>>()?;
+    if tokens.is_empty() { Err("the file has no token; write one a line".to_owned()) } else { Ok(tokens) }
+}
+
+/// The address from which this host reaches others, found by asking the kernel for the route; nothing is sent. Loopback if there is none.
+fn outbound_address() -> IpAddr {
+    // Documentation addresses (RFC 5737, RFC 3849): nobody's, and routed like everybody's.
+    let ask = |bind: &str, towards: &str| {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(towards).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9")).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}

@@ -1,0 +1,153 @@
+//! Where settings come from: flag before environment before file before default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use crate::flags::{FLAGS, Flag, Takes};
+
+/// Largest configuration file in bytes. A larger one is refused: it is something else.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Who set a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag(&'static str),
+    Variable(String),
+    File(PathBuf, &'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(path, key) => write!(f, "{key} in {}", path.display()),
+        }
+    }
+}
+
+/// Something wrong with the configuration, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem(pub(crate) String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text of a setting and who set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) values: Vec<String>,
+    pub(crate) origin: Origin,
+}
+
+/// All settings that anybody set, as text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    given: BTreeMap<&'static str, Given>,
+}
+
+impl Sources {
+    /// Collects the settings of all sources; what cannot be read is added to `problems`.
+    pub(crate) fn collect(matches: &ArgMatches, environment: impl Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) -> Self {
+        let mut sources = Self::default();
+        for flag in FLAGS {
+            let given = of_command_line(flag, matches).or_else(|| of_environment(flag, &environment));
+            if let Some(given) = given {
+                sources.given.insert(flag.name, given);
+            }
+        }
+        if let Some(path) = sources.given.get("config").and_then(|given| given.values.last()).map(PathBuf::from) {
+            match of_file(&path) {
+                Ok(settings) => {
+                    for (flag, values) in settings {
+                        let given = Given { values, origin: Origin::File(path.clone(), flag.name) };
+                        sources.given.entry(flag.name).or_insert(given);
+                    }
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        sources
+    }
+
+    /// Who set a setting to what.
+    pub(crate) fn get(&self, name: &str) -> Option<&Given> {
+        self.given.get(name)
+    }
+}
+
+fn of_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Given> {
+    if matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    let values = matches.get_many::<String>(flag.name)?.flat_map(|value| split(flag, value)).collect();
+    Some(Given { values, origin: Origin::Flag(flag.name) })
+}
+
+fn of_environment(flag: &Flag, environment: &impl Fn(&str) -> Option<String>) -> Option<Given> {
+    let variable = flag.variable();
+    // The original's chart sets MESH_DEBUG-GRPC, with the dash.
+    let dashed = format!("MESH_{}", flag.name.to_uppercase());
+    let (name, value) = [variable, dashed].into_iter().find_map(|name| {
+        // An empty variable is unset.
+        let value = environment(&name).filter(|value| !value.is_empty())?;
+        Some((name, value))
+    })?;
+    // Kubernetes injects MESH_API_PORT=tcp://… for a Service named mesh-api; that is nobody's setting.
+    if flag.value_name == "PORT" && value.contains("://") {
+        return None;
+    }
+    Some(Given { values: split(flag, &value), origin: Origin::Variable(name) })
+}
+
+/// Lists are separated by commas wherever they come from, except in a file, which has lists of its own.
+fn split(flag: &Flag, value: &str) -> Vec<String> {
+    match flag.takes {
+        Takes::Many => value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Takes::One | Takes::Switch => vec![value.to_owned()],
+    }
+}
+
+fn of_file(path: &PathBuf) -> Result<Vec<(&'static Flag, Vec<String>)>, Vec<Problem>> {
+    let problem = |what: String| vec![Problem(format!("the configuration file {} {what}", path.display()))];
+    let size = std::fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(problem(format!("has {size} bytes; it may have {FILE_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let table: toml::Table = text.parse().map_err(|error| problem(format!("is no TOML: {error}")))?;
+    let mut settings = Vec::new();
+    let mut problems = Vec::new();
+    for (key, value) in table {
+        let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
+            problems.extend(problem(format!("has the unknown key {key}; its keys are the flags' names")));
+            continue;
+        };
+        match values(flag, &value) {
+            Some(values) => settings.push((flag, values)),
+            None => problems.extend(problem(format!("has a value of the wrong kind for {key}"))),
+        }
+    }
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+fn values(flag: &Flag, value: &toml::Value) -> Option<Vec<String>> {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(on) => Some(on.to_string()),
+        toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+    };
+    match value {
+        toml::Value::Array(items) if flag.takes == Takes::Many => items.iter().map(text).collect(),
+        value => Some(vec![text(value)?]),
+    }
+}
