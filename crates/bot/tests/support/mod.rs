@@ -1,0 +1,276 @@
+//! Real bots as real processes on loopback, and a plain HTTP client to ask them.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub const TOKEN: &str = "a-token-for-tests";
+
+/// How often a state that a test waits for is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Stories load the whole machine: one at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A loopback address that nobody else uses, so that ports on it are ours alone.
+pub fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 0x00fe_0000;
+    Ipv4Addr::from(0x7f01_0000 + number)
+}
+
+/// Ports that are free on an address: taken all at once, so that they differ.
+pub fn free_ports(address: Ipv4Addr, count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((address, 0)).unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// What one bot is started with.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub name: String,
+    pub address: Ipv4Addr,
+    pub mesh_port: u16,
+    pub api_port: u16,
+    pub seeds: Vec<String>,
+    pub more: Vec<String>,
+}
+
+impl Plan {
+    pub fn target(&self) -> String {
+        format!("{}:{}", self.address, self.mesh_port)
+    }
+
+    pub fn start(&self) -> Bot {
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_canary-bot")))
+    }
+
+    /// Starts by way of another program, such as one that changes the network namespace first.
+    pub fn start_by(&self, mut command: Command) -> Bot {
+        command
+            .args(["--name", &self.name, "--listen-address", &self.address.to_string(), "--token", TOKEN])
+            .args(["--listen-port", &self.mesh_port.to_string(), "--api-port", &self.api_port.to_string()]);
+        for seed in &self.seeds {
+            command.args(["--target", seed]);
+        }
+        command.args(&self.more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
+            command.env_remove(variable);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        // Kept for the failing test's reader, and drained so that no bot ever waits for us.
+        let log = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Bot { plan: self.clone(), child, log: Some(log) }
+    }
+}
+
+/// A mesh's plans: all bots know the first three.
+pub fn plans(count: usize) -> Vec<Plan> {
+    let address = own_address();
+    let ports = free_ports(address, 2 * count);
+    let seeds: Vec<_> = ports.iter().take(count.min(3)).map(|port| format!("{address}:{port}")).collect();
+    (0..count)
+        .map(|index| Plan {
+            name: format!("bot-{index:02}"),
+            address,
+            mesh_port: ports[index],
+            api_port: ports[count + index],
+            seeds: seeds.clone(),
+            more: Vec::new(),
+        })
+        .collect()
+}
+
+/// A running bot; killed when dropped.
+pub struct Bot {
+    pub plan: Plan,
+    child: Child,
+    log: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Bot {
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the process to end, at most `limit`.
+    pub fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let mut status = None;
+        wait(limit, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status
+    }
+
+    /// What it wrote to stderr; ends it first.
+    pub fn log(&mut self) -> String {
+        self.kill();
+        self.log.take().map(|log| log.join().unwrap()).unwrap_or_default()
+    }
+
+    pub fn api(&self) -> SocketAddr {
+        SocketAddr::from((self.plan.address, self.plan.api_port))
+    }
+
+    /// Names of the other nodes that this bot serves; none while it does not answer.
+    pub fn nodes(&self) -> Option<BTreeSet<String>> {
+        let json = get_json(self.api(), "/api/v1/nodes")?;
+        let names = json.get("nodes")?.as_array()?.iter().filter_map(Value::as_str);
+        Some(names.filter(|name| *name != self.plan.name).map(str::to_owned).collect())
+    }
+
+    /// The samples that this bot serves.
+    pub fn samples(&self) -> Vec<Sample> {
+        let json = get_json(self.api(), "/api/v1/samples").unwrap_or_default();
+        let samples = json.get("samples").and_then(Value::as_array).cloned().unwrap_or_default();
+        samples.iter().map(Sample::of).collect()
+    }
+
+    /// Pairs whose total this bot serves as a number.
+    pub fn measured_pairs(&self) -> BTreeSet<(String, String)> {
+        let totals = self.samples().into_iter().filter(|sample| sample.kind == "rtt_total" && sample.nanos.is_some());
+        totals.map(|sample| (sample.from, sample.to)).collect()
+    }
+}
+
+impl Drop for Bot {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(30).collect();
+            eprintln!("--- the end of what {} logged", self.plan.name);
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub from: String,
+    pub to: String,
+    pub kind: String,
+    /// None for `NaN`.
+    pub nanos: Option<u64>,
+    pub ts: String,
+}
+
+impl Sample {
+    fn of(json: &Value) -> Self {
+        let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let value = text("value");
+        assert!(value == "NaN" || value.parse::<u64>().is_ok(), "{value}");
+        Self { from: text("from"), to: text("to"), kind: text("type"), nanos: value.parse().ok(), ts: text("ts") }
+    }
+}
+
+/// An answer's status, headers and body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: String,
+    pub body: String,
+}
+
+/// Asks with the token of the tests.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    get_with(address, path, &format!("Authorization: Bearer {TOKEN}\r\n"))
+}
+
+/// Asks with these headers.
+pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // HTTP/1.0: the answer ends with the connection.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: bot\r\n{headers}\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, headers: head.to_lowercase(), body: body.to_owned() })
+}
+
+pub fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
+    let answer = get(address, path).ok().filter(|answer| answer.status == 200)?;
+    serde_json::from_str(&answer.body).ok()
+}
+
+/// Waits until `done`, at most `limit`; tells how long it took.
+pub fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+    let begun = Instant::now();
+    loop {
+        if done() {
+            return Some(begun.elapsed());
+        }
+        if begun.elapsed() >= limit {
+            return None;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+pub fn names<'a>(bots: impl IntoIterator<Item = &'a Bot>) -> BTreeSet<String> {
+    bots.into_iter().map(|bot| bot.name().to_owned()).collect()
+}
+
+/// Whether every bot serves exactly the others.
+pub fn all_know_all(bots: &[Bot]) -> bool {
+    let all = names(bots);
+    bots.iter().all(|bot| bot.nodes().is_some_and(|known| known.len() + 1 == all.len() && known.is_subset(&all)))
+}
+
+/// Whether every bot serves a number for every pair of `bots`.
+pub fn full_matrix(bots: &[Bot]) -> bool {
+    bots.iter().all(|bot| bot.measured_pairs().len() == bots.len() * (bots.len() - 1))
+}
+
+/// Waits until the mesh is whole.
+pub fn settle(bots: &[Bot]) {
+    let settled = wait(Duration::from_secs(30), || all_know_all(bots) && full_matrix(bots));
+    assert!(settled.is_some(), "the mesh of {} did not become whole", bots.len());
+}
+
+/// Starts a mesh and waits until it is whole.
+pub fn mesh(count: usize) -> Vec<Bot> {
+    let bots: Vec<_> = plans(count).iter().map(Plan::start).collect();
+    settle(&bots);
+    bots
+}
