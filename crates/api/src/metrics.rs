@@ -190,8 +190,8 @@ fn probes(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
             .map(move |(result, count)| (vec![("target", target), ("result", result)], count))
     });
     counters(encoder, "canary_probes", "Attempts to measure a pair, by how they ended.", results)?;
-    let successes = pairs(snapshot)
-        .filter_map(|(target, pair)| Some((vec![("target", target)], pair.last_success?.unix_millis() as f64 / 1000.0)));
+    let successes =
+        pairs(snapshot).filter_map(|(target, pair)| Some((vec![("target", target)], pair.last_success?.unix_millis() as f64 / 1000.0)));
     gauges(
         encoder,
         "canary_probe_last_success_timestamp",
@@ -264,9 +264,10 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let refused = refused.chain(scrape.transport.refused.iter().copied()).chain(scrape.refused_connections);
     let refused = refused.map(|(reason, count)| (vec![("reason", reason)], count));
     counters(encoder, "canary_mesh_refused", "What a bound of this bot refused or left out, by bound.", refused)?;
-    let ages = snapshot.present().filter_map(|member| Some((member, member.row.as_ref()?))).map(|(member, row)| {
-        (vec![("source", member.record.name.as_str())], row.age(snapshot.now.time).as_secs_f64())
-    });
+    let ages = snapshot
+        .present()
+        .filter_map(|member| Some((member, member.row.as_ref()?)))
+        .map(|(member, row)| (vec![("source", member.record.name.as_str())], row.age(snapshot.now.time).as_secs_f64()));
     gauges(
         encoder,
         "canary_mesh_row_age",

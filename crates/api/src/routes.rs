@@ -29,10 +29,7 @@ pub(crate) struct Api {
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
     let Config { tokens, version } = config;
     let api = Arc::new(Api { source, tokens, version, requests: Requests::default(), port });
-    let open = Router::new()
-        .route("/", get(index))
-        .route("/livez", get(live))
-        .route("/readyz", get(ready));
+    let open = Router::new().route("/", get(index)).route("/livez", get(live)).route("/readyz", get(ready));
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))

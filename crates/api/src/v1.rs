@@ -95,14 +95,16 @@ impl Rows {
 fn own_samples(snapshot: &Snapshot) -> Vec<Sample<'_>> {
     let from = &snapshot.me.name;
     let of = |member: &MemberView| member.pair.latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
-    snapshot.present().filter_map(|member| Some((member, of(member)?))).flat_map(|(member, (measured, wall))| pair(from, &member.record.name, measured, wall)).collect()
+    snapshot
+        .present()
+        .filter_map(|member| Some((member, of(member)?)))
+        .flat_map(|(member, (measured, wall))| pair(from, &member.record.name, measured, wall))
+        .collect()
 }
 
 /// What another bot published.
 fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView) -> Vec<Sample<'a>> {
-    let is_there = |name: &NodeName| {
-        *name == snapshot.me.name || snapshot.member(name).is_some_and(|member| member.status.is_present())
-    };
+    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(|member| member.status.is_present());
     let cells = source.row.as_deref().map(Row::cells).unwrap_or_default();
     cells
         .into_iter()

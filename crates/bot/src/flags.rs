@@ -46,14 +46,32 @@ const TLS_HELP: &str = "TLS is not part of this version: setting it stops the st
 
 /// All settings, in the order of the help.
 pub(crate) const FLAGS: &[Flag] = &[
-    short('t', many("target", "HOST:PORT", "none", "Where to join: HOST:PORT, or dns:NAME:PORT for every address of a name. The own address may be among them")),
+    short(
+        't',
+        many(
+            "target",
+            "HOST:PORT",
+            "none",
+            "Where to join: HOST:PORT, or dns:NAME:PORT for every address of a name. The own address may be among them",
+        ),
+    ),
     short('n', one("name", "NAME", "host name", "Name of this node, unique in the mesh")),
-    one("listen-address", "ADDRESS", "address of the outbound interface", "Address that the mesh port listens on, such as 0.0.0.0, :: or localhost"),
+    one(
+        "listen-address",
+        "ADDRESS",
+        "address of the outbound interface",
+        "Address that the mesh port listens on, such as 0.0.0.0, :: or localhost",
+    ),
     one("listen-port", "PORT", "8081", "Port of the mesh; 0 takes a free one"),
     one("join-address", "HOST[:PORT]", "the listen address", "Where other nodes reach this one"),
     one("api-address", "ADDRESS", "the listen address", "Address that the API port listens on"),
     short('p', one("api-port", "PORT", "8080", "Port of the API; 0 takes a free one")),
-    many("token", "TOKEN", "generated, printed on stdout", "Any of these opens the API. Better kept in a file: command lines are seen by others"),
+    many(
+        "token",
+        "TOKEN",
+        "generated, printed on stdout",
+        "Any of these opens the API. Better kept in a file: command lines are seen by others",
+    ),
     one("token-file", "PATH", "none", "File with tokens that open the API, one a line"),
     many("label", "KEY=VALUE", "none", "A fact about this node, such as zone=a"),
     one("probe-interval", "TIME", "3s", "How often each pair is measured while the budget allows it"),

@@ -193,9 +193,8 @@ impl Parser<'_> {
     }
 
     fn duration(&mut self, name: &str, default: Duration) -> Duration {
-        let parse = |value: &str| {
-            humantime::parse_duration(value).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
-        };
+        let parse =
+            |value: &str| humantime::parse_duration(value).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"));
         self.one(name, parse).unwrap_or(default)
     }
 

@@ -29,17 +29,8 @@ pub enum Failure {
 
 impl Failure {
     /// All kinds, in the order of their codes.
-    pub const ALL: [Self; 9] = [
-        Self::Dns,
-        Self::Refused,
-        Self::Unreachable,
-        Self::Timeout,
-        Self::Tls,
-        Self::Reset,
-        Self::Protocol,
-        Self::Auth,
-        Self::Identity,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::Dns, Self::Refused, Self::Unreachable, Self::Timeout, Self::Tls, Self::Reset, Self::Protocol, Self::Auth, Self::Identity];
 
     /// The lower-case name, as in metrics and APIs.
     pub const fn as_str(self) -> &'static str {

@@ -108,8 +108,7 @@ impl Core {
     fn next_partner(&mut self) -> Option<Slot> {
         for refill in [false, true] {
             if refill {
-                let mut partners: Vec<_> =
-                    self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+                let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
                 self.rng.shuffle(&mut partners);
                 self.gossip.partners = partners.into();
             }
@@ -203,8 +202,7 @@ impl Core {
 
     /// Rosters that rows wait for.
     fn wanted_rosters(&self) -> Vec<RosterId> {
-        let mut wanted: Vec<_> =
-            self.members.others().filter_map(|(_, member)| Some(member.pending.as_ref()?.frame().roster())).collect();
+        let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending.as_ref()?.frame().roster())).collect();
         wanted.sort_unstable();
         wanted.dedup();
         wanted.truncate(WANTS_MAX);
@@ -396,7 +394,8 @@ impl Core {
         let mut held_back = false;
         for (slot, version) in rows {
             let Some(member) = self.members.get(slot) else { continue };
-            let Some(news) = member.fresh_row(now.time, age_max).and_then(|row| news_since(member.record.instance, row, version, now)) else {
+            let Some(news) = member.fresh_row(now.time, age_max).and_then(|row| news_since(member.record.instance, row, version, now))
+            else {
                 continue;
             };
             let len = news.packed_len();

@@ -279,13 +279,7 @@ impl Core {
         self.call(target, Calling::DialBack { request, joiner }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
-    pub(crate) fn dial_back_answered(
-        &mut self,
-        request: RequestId,
-        joiner: Arc<Record>,
-        result: Result<Response, CallError>,
-        now: Now,
-    ) {
+    pub(crate) fn dial_back_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
         let unreachable = match result {
             Ok(Response::Identify(record)) if record.life() == joiner.life() && record.name == joiner.name => {
                 self.join_budget.refund(1.0);
@@ -312,7 +306,8 @@ impl Core {
                 return JoinAnswer::Outdated(held.incarnation);
             }
         }
-        let record = if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
+        let record =
+            if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         match self.learn(heard, None, now) {
             Some(_) => {

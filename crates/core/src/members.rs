@@ -83,13 +83,7 @@ impl Member {
 
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
         let (heartbeat, at) = self.life.heartbeat();
-        Entry {
-            instance: self.record.instance,
-            version,
-            heartbeat,
-            age: now.since(at),
-            left: self.life.status() == Status::Left,
-        }
+        Entry { instance: self.record.instance, version, heartbeat, age: now.since(at), left: self.life.status() == Status::Left }
     }
 }
 
@@ -186,10 +180,7 @@ impl Members {
             _ if newcomer_proven && !member.proven => Some(2),
             _ => None,
         };
-        self.others()
-            .filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot)))
-            .min()
-            .map(|(_, _, slot)| slot)
+        self.others().filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot))).min().map(|(_, _, slot)| slot)
     }
 
     /// Gives a name a new life. Its row goes with the old one.

@@ -32,14 +32,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(now: Time) -> Self {
-        Self {
-            version: 0,
-            roster: Roster::new([]),
-            roster_stale: true,
-            changed: BTreeSet::new(),
-            framed_at: now,
-            published_at: now,
-        }
+        Self { version: 0, roster: Roster::new([]), roster_stale: true, changed: BTreeSet::new(), framed_at: now, published_at: now }
     }
 
     /// A new life publishes from the first version on.

@@ -129,7 +129,9 @@ mod tests {
             assert_eq!(judge(&tokens, valid), Verdict::Valid, "{valid}");
         }
         // defects-v1 44: any prefix was accepted, and tokens with "Bearer" in them broke.
-        for invalid in ["second", "Bearer", "Bearer ", "Bearer secon", "Bearer seconds", "Basic second", "xBearer second", "Bearer second second"] {
+        for invalid in
+            ["second", "Bearer", "Bearer ", "Bearer secon", "Bearer seconds", "Basic second", "xBearer second", "Bearer second second"]
+        {
             assert_eq!(judge(&tokens, invalid), Verdict::Invalid, "{invalid}");
         }
         assert_eq!(judge(&Tokens::default(), "Bearer "), Verdict::Invalid);

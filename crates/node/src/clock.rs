@@ -12,10 +12,7 @@ const ORIGIN: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
 /// Both clocks now: the one that counts suspend, and the wall's.
 pub(crate) fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        time: Time::from_micros((ORIGIN + since_boot()).as_micros() as u64),
-        wall: Wall::from_unix_millis(wall.as_millis() as u64),
-    }
+    Now { time: Time::from_micros((ORIGIN + since_boot()).as_micros() as u64), wall: Wall::from_unix_millis(wall.as_millis() as u64) }
 }
 
 #[cfg(target_os = "linux")]

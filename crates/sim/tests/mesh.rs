@@ -252,3 +252,26 @@ fn a_settled_mesh_of_forty_gossips_little() {
     // Forty rows of forty cells of eight bytes in ten seconds, and two digests a second with their answers.
     assert!(per_bot_and_second < 8_000, "{per_bot_and_second} bytes a second");
 }
+
+#[test]
+fn every_checker_fails_on_its_planted_fault() {
+    let mut world = start(1, 5, Link::default());
+    assert!(!all_know_all(&world) && !full_matrix(&world), "bots that have just started know nothing");
+    settle(&mut world);
+    assert!(all_know_all(&world) && full_matrix(&world));
+    assert!(!no_bogus_latency(&world, Duration::ZERO), "every latency is above a timeout of nothing");
+    let name = world.name(HostId(4)).clone();
+    assert!(!dropped_by_all(&world, &name), "a living one is dropped by nobody");
+    // A partition that the checker is not told of looks like false deaths, and takes pairs and nodes away.
+    world.put_on_island(HostId(4), 1);
+    world.run(secs(20));
+    assert!(!false_deaths(&world, |_, _| true).is_empty());
+    assert!(!all_know_all(&world));
+    // A newcomer that nobody can reach leaves the matrix with holes.
+    world.put_on_island(HostId(4), 0);
+    settle(&mut world);
+    let newcomer = world.add("newcomer", &[]);
+    world.silence(newcomer, true);
+    world.run(secs(10));
+    assert!(!full_matrix(&world));
+}

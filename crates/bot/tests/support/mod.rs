@@ -58,9 +58,12 @@ impl Plan {
 
     /// Starts by way of another program, such as one that changes the network namespace first.
     pub fn start_by(&self, mut command: Command) -> Bot {
-        command
-            .args(["--name", &self.name, "--listen-address", &self.address.to_string(), "--token", TOKEN])
-            .args(["--listen-port", &self.mesh_port.to_string(), "--api-port", &self.api_port.to_string()]);
+        command.args(["--name", &self.name, "--listen-address", &self.address.to_string(), "--token", TOKEN]).args([
+            "--listen-port",
+            &self.mesh_port.to_string(),
+            "--api-port",
+            &self.api_port.to_string(),
+        ]);
         for seed in &self.seeds {
             command.args(["--target", seed]);
         }
@@ -243,6 +246,7 @@ pub fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration>
         if begun.elapsed() >= limit {
             return None;
         }
+        #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a state that is waited for")]
         std::thread::sleep(LOOK);
     }
 }

@@ -117,10 +117,9 @@ impl Links {
             Some(link) => link,
             None => self.dial(target).await?,
         };
-        let uri: http::Uri = format!("http://{target}").parse().map_err(|_| CallError {
-            failure: Failure::Protocol,
-            detail: format!("{target} is not a target that can be called"),
-        })?;
+        let uri: http::Uri = format!("http://{target}")
+            .parse()
+            .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
         let config = ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX);
         let client = pb::MeshServiceClient::new(link, config);
         let result = self.ask(&client, request).await;
@@ -134,11 +133,7 @@ impl Links {
         })
     }
 
-    async fn ask(
-        &self,
-        client: &pb::MeshServiceClient<Link>,
-        request: Request,
-    ) -> Result<Result<Response, wire::Malformed>, ConnectError> {
+    async fn ask(&self, client: &pb::MeshServiceClient<Link>, request: Request) -> Result<Result<Response, wire::Malformed>, ConnectError> {
         let sent = |kind, len: u32| self.traffic.count(kind, Direction::Out, len as usize);
         let received = |kind, len: u32| self.traffic.count(kind, Direction::In, len as usize);
         Ok(match request {

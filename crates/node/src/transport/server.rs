@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use canary_core::{Instance, Record, Request, Response};
-use connectrpc::{ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
+use connectrpc::{
+    ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{MESSAGE_BYTES_MAX, pb, wire};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use buffa::Message as _;
 use canary_core::limits::{EXCHANGE_BYTES_MAX, LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX};
 use canary_core::{
-    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName, Patch, Record, Response, Roster, RosterId,
-    RowNews, Suspicion, Wall, pack_entries, unpack_entries,
+    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName, Patch, Record, Response, Roster,
+    RosterId, RowNews, Suspicion, Wall, pack_entries, unpack_entries,
 };
 
 use super::pb;

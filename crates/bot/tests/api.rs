@@ -1,0 +1,181 @@
+//! The API port, asked by a client that is not ours to trust.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::{Bot, Plan, TOKEN, alone, get, get_json, get_with, mesh, plans, settle, wait};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn the_originals_answers_are_spelled_as_the_original_spells_them() {
+    let _turn = alone();
+    let bots = mesh(3);
+    let nodes = get_json(bots[1].api(), "/api/v1/nodes").unwrap();
+    assert_eq!(nodes, serde_json::json!({ "nodes": ["bot-01", "bot-00", "bot-02"] }), "the bot itself comes first");
+    let samples = bots[1].samples();
+    assert_eq!(samples.len(), 3 * 2 * 2);
+    for sample in &samples {
+        let ts = sample.ts.as_bytes();
+        assert!(sample.ts.ends_with(" +0000 UTC") && ts[4] == b'-' && ts[10] == b' ' && ts[13] == b':' && ts.len() == 29, "{}", sample.ts);
+        assert!(sample.nanos.is_some_and(|nanos| nanos > 1_000), "{sample:?}");
+    }
+    let kinds: BTreeSet<_> = samples.iter().map(|sample| sample.kind.as_str()).collect();
+    assert_eq!(kinds, BTreeSet::from(["rtt_request", "rtt_total"]));
+    // An answer without samples leaves the list out, as proto3 JSON does.
+    let mut lonely = plans(1).remove(0);
+    lonely.seeds.clear();
+    let lonely = lonely.start();
+    assert!(wait(secs(5), || lonely.nodes().is_some()).is_some());
+    assert_eq!(get(lonely.api(), "/api/v1/samples").unwrap().body, "{}");
+}
+
+#[test]
+fn a_failed_pair_is_nan_and_counted() {
+    let _turn = alone();
+    // Probes that give up soon: their failures are there before the node is held for dead.
+    let mut plans = plans(3);
+    for plan in &mut plans {
+        plan.more = ["--probe-timeout", "200ms", "--probe-interval", "300ms"].map(str::to_owned).to_vec();
+    }
+    let mut bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let victim = bots.pop().unwrap();
+    victim.signal("STOP");
+    let mut counted = None;
+    let failed = wait(secs(3), || {
+        counted = metric(&bots[0], "canary_probes_total", &[("target", victim.name()), ("result", "timeout")]).or(counted);
+        let failed = |sample: &support::Sample| sample.from == bots[1].name() && sample.to == victim.name() && sample.nanos.is_none();
+        bots[0].samples().iter().any(failed) && counted.is_some_and(|count| count >= 1.0)
+    });
+    assert!(failed.is_some(), "every bot serves that the pair failed; counted {counted:?}");
+    // Once the node is dead its series and samples are gone, and it is counted among the dead.
+    let dead = wait(secs(6), || metric(&bots[0], "canary_mesh_members", &[("state", "dead")]) == Some(1.0));
+    assert!(dead.is_some());
+    assert_eq!(metric(&bots[0], "canary_probes_total", &[("target", victim.name())]), None);
+    assert!(bots[0].samples().iter().all(|sample| sample.to != victim.name() && sample.from != victim.name()));
+}
+
+#[test]
+fn everything_but_the_health_paths_wants_a_token() {
+    let _turn = alone();
+    let bot = lone_bot();
+    for path in ["/api/v1/samples", "/api/v1/nodes", "/version", "/no/such/path"] {
+        let answer = get_with(bot.api(), path, "").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (401, r#"{"code":16,"message":"no token provided"}"#), "{path}");
+        assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);
+        let answer = get_with(bot.api(), path, "Authorization: Bearer nonsense\r\n").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (401, r#"{"code":16,"message":"auth failed"}"#), "{path}");
+    }
+    let answer = get_with(bot.api(), "/metrics", "").unwrap();
+    assert_eq!((answer.status, answer.body.trim()), (401, "Unauthorized"));
+    for path in ["/", "/livez", "/readyz"] {
+        assert_eq!(get_with(bot.api(), path, "").unwrap().status, 200, "{path}");
+    }
+    assert_eq!(get(bot.api(), "/no/such/path").unwrap().status, 404);
+    assert_eq!(get_json(bot.api(), "/version").unwrap()["version"], env!("CARGO_PKG_VERSION"));
+}
+
+fn lone_bot() -> Bot {
+    let bot = plans(1).remove(0).start();
+    assert!(wait(secs(5), || get_with(bot.api(), "/readyz", "").is_ok_and(|answer| answer.status == 200)).is_some());
+    bot
+}
+
+/// The value of one series of `/metrics`.
+fn metric(bot: &Bot, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let text = get(bot.api(), "/metrics").ok()?.body;
+    let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let line = text.lines().find(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && wanted.iter().all(|label| rest.contains(label.as_str())))
+    })?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+#[test]
+fn metrics_hold_the_whole_table_and_the_originals_two_families() {
+    let _turn = alone();
+    let bots = mesh(3);
+    let answer = get(bots[0].api(), "/metrics").unwrap();
+    assert!(answer.headers.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", answer.headers);
+    assert!(answer.body.ends_with("# EOF\n"));
+    for (family, kind) in [
+        ("canary_probe_duration_seconds", "histogram"),
+        ("canary_probe_phase_duration_seconds", "summary"),
+        ("canary_probes", "counter"),
+        ("canary_probe_last_success_timestamp_seconds", "gauge"),
+        ("canary_probe_schedule_delay_seconds", "histogram"),
+        ("canary_mesh_members", "gauge"),
+        ("canary_mesh_messages", "counter"),
+        ("canary_mesh_bytes", "counter"),
+        ("canary_mesh_refused", "counter"),
+        ("canary_mesh_row_age_seconds", "gauge"),
+        ("canary_api_requests", "counter"),
+        ("canary_api_request_duration_seconds", "histogram"),
+        ("canary_build_info", "gauge"),
+        ("canary_node_info", "gauge"),
+        ("process_cpu_seconds", "counter"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("rtt", "histogram"),
+        ("node_count", "gauge"),
+    ] {
+        assert!(answer.body.contains(&format!("# TYPE {family} {kind}\n")), "{family} {kind}");
+        assert!(answer.body.contains(&format!("# HELP {family} ")), "{family}");
+    }
+    let families: Vec<_> = answer.body.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert_eq!(families.len(), families.iter().collect::<BTreeSet<_>>().len(), "each family once");
+    assert_eq!(metric(&bots[0], "node_count", &[]), Some(2.0));
+    for bound in ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf"] {
+        assert!(metric(&bots[0], "rtt_bucket", &[("type", "rtt_total"), ("to", "bot-01"), ("le", bound)]).is_some(), "{bound}");
+    }
+    // Counters exist before anything was counted.
+    assert_eq!(metric(&bots[0], "canary_probes_total", &[("target", "bot-02"), ("result", "identity")]), Some(0.0));
+    assert!(metric(&bots[0], "canary_probes_total", &[("target", "bot-02"), ("result", "success")]).is_some_and(|count| count >= 1.0));
+}
+
+/// Whether the other side closed the connection: silence is not that.
+fn closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 1]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn slow_and_greedy_clients_harm_nobody() {
+    let _turn = alone();
+    let bots = mesh(3);
+    // Connections that say nothing, that never end their headers, and that never read what they asked for.
+    let mut greedy = Vec::new();
+    for kind in 0..300 {
+        let Ok(mut stream) = TcpStream::connect(bots[0].api()) else { continue };
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let _ = match kind % 3 {
+            0 => Ok(()),
+            1 => stream.write_all(b"GET /api/v1/samples HTTP/1.1\r\nHost: bot\r\nX-Slow: "),
+            _ => stream
+                .write_all(format!("GET /metrics HTTP/1.1\r\nHost: bot\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").repeat(200).as_bytes()),
+        };
+        greedy.push(stream);
+    }
+    // One address may hold no more than its share: the rest was closed. Others are served, here by way of the other loopback.
+    let closed = greedy.iter_mut().filter_map(|stream| closed(stream).then_some(())).count();
+    assert!(closed >= 300 - 128, "{closed} were closed");
+    drop(greedy.split_off(100));
+    assert!(wait(secs(5), || bots[0].nodes().is_some_and(|known| known.len() == 2)).is_some());
+    let probes = || metric(&bots[0], "canary_probes_total", &[("target", "bot-01"), ("result", "success")]);
+    let before = probes().unwrap();
+    assert!(wait(secs(10), || probes().is_some_and(|count| count >= before + 2.0)).is_some(), "it goes on measuring");
+    let long = format!("X-Long: {}\r\n", "a".repeat(100_000));
+    assert!(get_with(bots[0].api(), "/livez", &long).map_or(true, |answer| answer.status == 431));
+    assert_eq!(bots[0].nodes().map(|known| known.len()), Some(2));
+}

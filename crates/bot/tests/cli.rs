@@ -1,0 +1,152 @@
+//! The command line: answers, mistakes, and where settings come from.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+fn canary_bot(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
+        command.env_remove(variable);
+    }
+    command.args(arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
+    let file = std::env::temp_dir().join(format!("canary-bot-{}.toml", std::process::id()));
+    std::fs::write(&file, "probe-timeout = \"never\"\nprobe-interval = \"5s\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    let arguments = ["--target", "no-port,unix:/x", "--listen-port", "70000", "--name", "a\u{7f}b", "--config", path, "--label", "zone"];
+    let output = canary_bot(&arguments, &[("MESH_API_PORT", "http"), ("MESH_GOSSIP_FANOUT", "99")]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = stderr(&output);
+    for expected in [
+        "--target: \"no-port\"",
+        "--target: \"unix:/x\"",
+        "--listen-port",
+        "--name",
+        "MESH_API_PORT",
+        "probe-timeout in",
+        "--gossip-fanout is 99",
+        "--label: \"zone\"",
+    ] {
+        assert!(errors.contains(expected), "{expected} is missing in:\n{errors}");
+    }
+}
+
+#[test]
+fn tls_settings_stop_the_start_and_nothing_falls_back_to_plaintext() {
+    // defects-v1 39, 40: every TLS mistake of the original failed open.
+    for setting in [
+        "--ca-cert-path=/ca",
+        "--ca-cert=QQ==",
+        "--server-cert-path=/c",
+        "--server-key-path=/k",
+        "--server-cert=QQ==",
+        "--server-key=QQ==",
+        "--tls=mutual",
+        "--tls=edge",
+        "--tls=yes",
+    ] {
+        let output = canary_bot(&["--name", "owl", setting], &[]);
+        assert_eq!(output.status.code(), Some(2), "{setting}: {}", stderr(&output));
+    }
+    let output = canary_bot(&["--name", "owl", "--tls", "none", "--dry-run"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_flag_overrides_the_environment_which_overrides_the_file() {
+    let file = std::env::temp_dir().join(format!("canary-bot-order-{}.toml", std::process::id()));
+    std::fs::write(&file, "name = \"\"\nlisten-port = \"file\"\napi-port = \"file\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    // What counts is shown by which mistake is reported.
+    let output = canary_bot(&["--name", "owl", "--config", path], &[("MESH_LISTEN_PORT", "environment"), ("MESH_NAME", "a\u{7f}")]);
+    std::fs::remove_file(&file).unwrap();
+    let errors = stderr(&output);
+    assert!(errors.contains("MESH_LISTEN_PORT: \"environment\"") && errors.contains("api-port in"), "{errors}");
+    assert!(!errors.contains("name"), "{errors}");
+}
+
+#[test]
+fn an_unknown_key_of_the_file_is_named() {
+    let file = std::env::temp_dir().join(format!("canary-bot-key-{}.toml", std::process::id()));
+    std::fs::write(&file, "nmae = \"owl\"\n").unwrap();
+    let output = canary_bot(&["--config", file.to_str().unwrap()], &[]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("unknown key nmae"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_environment_of_the_original_and_of_kubernetes_starts_the_bot() {
+    let environment = [
+        ("MESH_NAME", "owl"),
+        ("MESH_TARGET", "duck:8081, goose:8081"),
+        ("MESH_JOIN_ADDRESS", "owl.example"),
+        ("MESH_DEBUG-GRPC", "false"),
+        ("MESH_DEBUG", "f"),
+        ("MESH_CLEANUP_NODES", "TRUE"),
+        ("MESH_CA_CERT_PATH", ""),
+        ("MESH_TOKEN", ""),
+        ("MESH_PORT", "tcp://10.0.0.1:8081"),
+        ("MESH_API_PORT", "tcp://10.0.0.1:8080"),
+        ("MESH_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let output = canary_bot(&["--dry-run"], &environment);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn bare_flags_and_the_run_command_take_the_same_settings_with_the_originals_short_forms() {
+    for first in [&[][..], &["run"][..]] {
+        let arguments =
+            [first, &["-n", "owl", "-t", "duck:8081", "-t", "[::1]:8081", "-p", "0", "--cleanup-nodes", "--debug=1", "--dry-run"]].concat();
+        let output = canary_bot(&arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_token_is_not_repeated_when_it_is_wrong() {
+    let output = canary_bot(&["--name", "owl", "--token", "se cret"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!stderr(&output).contains("cret"), "{}", stderr(&output));
+}
+
+#[test]
+fn completion_man_help_and_version_are_answers() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = canary_bot(&["completion", shell], &[]);
+        assert!(output.status.success() && stdout(&output).contains("gossip-fanout"), "{shell}");
+    }
+    let page = canary_bot(&["man"], &[]);
+    assert!(page.status.success() && stdout(&page).contains(".TH canary-bot"));
+    let help = canary_bot(&["--help"], &[]);
+    assert!(help.status.success() && stdout(&help).contains("MESH_JOIN_ADDRESS"));
+    let version = canary_bot(&["--version"], &[]);
+    assert_eq!(stdout(&version).trim(), format!("canary-bot {}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(canary_bot(&["--no-such-flag"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
+    let output = canary_bot(&["demo", "--bots", "3", "--for", "5s"], &[]);
+    let shown = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", stderr(&output));
+    for expected in ["token: ", "curl -H", "6 of 6 pairs", "the matrix is whole at every bot"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+    // Where no terminal is, nothing moves a cursor.
+    assert!(!shown.contains('\x1b'), "{shown}");
+}

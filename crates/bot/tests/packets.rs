@@ -1,0 +1,124 @@
+//! Real packets between real hosts: network namespaces on a bridge, and links that are cut.
+//!
+//! It needs root and iproute2. Elsewhere it says so and passes.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::{Bot, Plan, alone, names, settle, wait};
+
+/// Hosts in namespaces on one bridge, taken down when dropped.
+struct Lab {
+    bridge: String,
+    hosts: Vec<String>,
+    network: [u8; 3],
+}
+
+fn ip(arguments: &str) -> bool {
+    let status = Command::new("ip").args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+impl Lab {
+    /// None where the system does not let us.
+    fn build(count: u8) -> Option<Self> {
+        // Names of links have fifteen characters at most, and those of a former lab may linger for a moment.
+        let id = std::process::id() % 10_000 * 10 + u32::from(count);
+        // 198.18.0.0/15 is for benchmarks of networks (RFC 2544): nobody else's.
+        let network = [198, 18, (id % 250) as u8];
+        let mut lab = Self { bridge: format!("cb{id}"), hosts: Vec::new(), network };
+        let [a, b, c] = network;
+        let bridge = lab.bridge.clone();
+        if !ip(&format!("link add {bridge} type bridge")) || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}")) {
+            return None;
+        }
+        ip(&format!("link set {bridge} up"));
+        for number in 1..=count {
+            let (host, outside, inside) = (format!("cb{id}h{number}"), lab.link(number), format!("cb{id}i{number}"));
+            lab.hosts.push(host.clone());
+            let built = [
+                format!("netns add {host}"),
+                format!("link add {outside} type veth peer name {inside}"),
+                format!("link set {inside} netns {host}"),
+                format!("link set {outside} master {bridge} up"),
+                format!("-n {host} addr add {a}.{b}.{c}.{number}/24 dev {inside}"),
+                format!("-n {host} link set {inside} up"),
+                format!("-n {host} link set lo up"),
+            ];
+            // Where a bridge may be made, all of it may: that one step fails is a fault of the test, and no reason to skip it.
+            for step in built {
+                assert!(ip(&step), "ip {step} failed");
+            }
+        }
+        Some(lab)
+    }
+
+    fn link(&self, number: u8) -> String {
+        format!("{}o{number}", self.bridge)
+    }
+
+    fn address(&self, number: u8) -> Ipv4Addr {
+        let [a, b, c] = self.network;
+        Ipv4Addr::new(a, b, c, number)
+    }
+
+    fn start(&self, number: u8) -> Bot {
+        let seeds = (1..=2).map(|seed| format!("{}:8081", self.address(seed))).collect();
+        let name = format!("host-{number}");
+        let plan = Plan { name, address: self.address(number), mesh_port: 8081, api_port: 8080, seeds, more: Vec::new() };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.hosts[usize::from(number) - 1], env!("CARGO_BIN_EXE_canary-bot")]);
+        plan.start_by(command)
+    }
+
+    /// Packets to and from a host vanish, or travel again.
+    fn cut(&self, number: u8, cut: bool) {
+        assert!(ip(&format!("link set {} {}", self.link(number), if cut { "down" } else { "up" })));
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            ip(&format!("netns del {host}"));
+        }
+        ip(&format!("link del {}", self.bridge));
+    }
+}
+
+fn only_missing(bots: &[Bot], missing: &str) -> bool {
+    let present = names(bots);
+    bots.iter().all(|bot| {
+        let known = bot.nodes().unwrap_or_default();
+        let lost: Vec<_> = present.iter().filter(|name| *name != bot.name() && !known.contains(*name)).collect();
+        assert!(lost.is_empty(), "{} dropped living ones: {lost:?}", bot.name());
+        !known.contains(missing)
+    })
+}
+
+#[test]
+fn a_host_whose_packets_are_dropped_is_known_to_all_and_comes_back() {
+    let _turn = alone();
+    for count in [2, 3, 5] {
+        let Some(lab) = Lab::build(count) else {
+            eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+            return;
+        };
+        let mut bots: Vec<_> = (1..=count).map(|number| lab.start(number)).collect();
+        settle(&bots);
+        let victim = bots.pop().unwrap();
+        lab.cut(count, true);
+        let dropped = wait(Duration::from_secs(6), || only_missing(&bots, victim.name()));
+        eprintln!("{count} hosts: the cut one is dropped by all after {dropped:?}");
+        assert!(dropped.is_some(), "{count} hosts: not dropped by all within 6 s");
+        lab.cut(count, false);
+        bots.push(victim);
+        settle(&bots);
+    }
+}

@@ -1,0 +1,126 @@
+//! A member's life as a truth table: every status, every input, what becomes of it.
+
+use std::time::Duration;
+
+use canary_core::Time;
+use canary_core::life::{Change, Doubt, Life, Status};
+
+fn at(seconds: u64) -> Time {
+    Time::from_micros(seconds * 1_000_000)
+}
+
+const NONE: Duration = Duration::ZERO;
+
+/// A doubt whose first failure was at 100 s.
+const SILENT: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: false };
+const REFUSED: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: true };
+
+fn alive() -> Life {
+    Life::new(7, NONE, at(90))
+}
+
+fn suspect() -> Life {
+    let mut life = alive();
+    assert_eq!(life.suspect(SILENT, at(101)), Change::Suspected);
+    life
+}
+
+fn dead() -> Life {
+    let mut life = suspect();
+    assert_eq!(life.expire(at(103)), Change::Died);
+    life
+}
+
+fn left() -> Life {
+    let mut life = alive();
+    assert_eq!(life.leave(at(101)), Change::Left);
+    life
+}
+
+type Input = fn(&mut Life) -> Change;
+
+/// An input, and what it makes of alive, suspect, dead and left.
+type Line = (&'static str, Input, [(Change, Status); 4]);
+
+/// Inputs after the first failure at 100 s of the doubt.
+const TABLE: &[Line] = {
+    use Change as C;
+    use Status::{Alive, Dead, Left, Suspect};
+    &[
+        (
+            "a heartbeat that was known",
+            |life| life.hear(7, Duration::ZERO, at(104)),
+            [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "a new heartbeat made before the first failure",
+            |life| life.hear(8, Duration::from_secs(5), at(104)),
+            [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "a new heartbeat made in the instant of the first failure",
+            |life| life.hear(8, Duration::from_secs(4), at(104)),
+            [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "a new heartbeat made after the first failure",
+            |life| life.hear(8, Duration::from_secs(1), at(104)),
+            [(C::None, Alive), (C::Revived, Alive), (C::Revived, Alive), (C::None, Left)],
+        ),
+        (
+            "an attempt that succeeded after the first failure",
+            |life| life.evidence(at(104), at(104)),
+            [(C::None, Alive), (C::Revived, Alive), (C::Revived, Alive), (C::None, Left)],
+        ),
+        (
+            "a suspicion with newer failures than evidence",
+            |life| life.suspect(SILENT, at(102)),
+            [(C::Suspected, Suspect), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "a suspicion with older failures than evidence",
+            |life| life.suspect(Doubt { first_failure: at(80), refused: true }, at(102)),
+            [(C::Refuted, Alive), (C::Refuted, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "the deadline, a moment early",
+            |life| life.expire(Time::from_micros(102_999_999)),
+            [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
+        ),
+        ("the deadline", |life| life.expire(at(103)), [(C::None, Alive), (C::Died, Dead), (C::None, Dead), (C::None, Left)]),
+        ("a goodbye", |life| life.leave(at(104)), [(C::Left, Left), (C::Left, Left), (C::Left, Left), (C::None, Left)]),
+    ]
+};
+
+#[test]
+fn every_input_makes_of_every_status_what_the_table_says() {
+    for (input, act, expected) in TABLE {
+        for (mut life, expected) in [alive(), suspect(), dead(), left()].into_iter().zip(expected) {
+            let before = life.status();
+            let change = act(&mut life);
+            assert_eq!((change, life.status()), *expected, "{input} on {before:?}");
+        }
+    }
+}
+
+#[test]
+fn refusals_by_everybody_need_half_the_time() {
+    let mut life = alive();
+    life.suspect(REFUSED, at(100));
+    assert_eq!(life.deadline(), Some(Time::from_micros(101_500_000)));
+    // One silent attempt among them, and it is no longer everybody.
+    life.suspect(SILENT, at(100));
+    assert_eq!(life.deadline(), Some(at(103)));
+}
+
+#[test]
+fn time_in_which_we_did_not_run_is_not_their_silence() {
+    let mut life = suspect();
+    life.forgive(Duration::from_secs(5), at(110));
+    assert_eq!(life.deadline(), Some(at(108)));
+    assert_eq!(life.evidence_at(), at(95));
+    let mut life = dead();
+    let before = life.clone();
+    life.forgive(Duration::from_secs(5), at(110));
+    assert_eq!(life, before, "the dead are not brought back by a stall of ours");
+}

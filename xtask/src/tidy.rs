@@ -1,0 +1,142 @@
+//! What keeps the house in shape and no lint knows: which crate may use which, and what must not stand in which sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Which of our crates each may use. What is not listed may use none.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("canary-core", &[]),
+    ("canary-net", &[]),
+    ("canary-node", &["canary-core", "canary-net"]),
+    ("canary-api", &["canary-core", "canary-net"]),
+    ("canary-sim", &["canary-core"]),
+    ("canary-bot", &["canary-core", "canary-net", "canary-node", "canary-api"]),
+    ("xtask", &[]),
+];
+
+/// What the part that decides may stand on.
+const CORE_MAY_USE: &[&str] = &["fastrand", "thiserror", "tracing"];
+
+/// Texts that must not stand in sources below a folder, except in files whose path contains the exception.
+const BANS: &[(&str, &str, &str, &str)] = &[
+    ("crates/core/src", "Instant::now", "", "time is an argument of the core"),
+    ("crates/core/src", "SystemTime", "", "time is an argument of the core"),
+    ("crates/core/src", "HashMap", "", "the order of a hash map is not deterministic"),
+    ("crates/core/src", "HashSet", "", "the order of a hash set is not deterministic"),
+    ("crates/core/src", "std::thread", "", "the core has one owner and no threads"),
+    ("crates/core/src", "std::fs", "", "the core opens no files"),
+    ("crates/core/src", "TcpStream", "", "the core opens no sockets"),
+    ("crates/core/src", "Mutex", "", "the core has one owner and no locks"),
+    ("crates/core/src", "async ", "", "the core is driven, it does not wait"),
+    ("crates/core/src", "Serialize", "", "JSON shapes live in the API"),
+    ("crates/sim/src", "Instant::now", "", "simulated time is an argument"),
+    ("crates/node/src", "pb::", "transport", "generated types stop at the transport"),
+    ("crates/node/src", "connectrpc", "transport", "the RPC library stays inside the transport"),
+    ("crates/api/src", "canary_node::", "", "node and api meet in bot"),
+    ("crates", "process::exit", "", "only main ends the process"),
+    ("crates", "#[ignore", "", "a test that does not run is no test"),
+];
+
+/// Longest source file in lines: beyond it there are two ideas in it.
+const LINES_MAX: usize = 700;
+
+/// Checks everything and tells what is wrong.
+pub(crate) fn run(root: &Path) -> bool {
+    let mut problems = arrows(root);
+    let sources = files_below(root, &["crates", "xtask"], "rs");
+    for path in &sources {
+        problems.extend(source(root, path));
+    }
+    problems.extend(decisions_are_linked(root));
+    for problem in &problems {
+        eprintln!("tidy: {problem}");
+    }
+    println!("tidy: {} sources, {} problems", sources.len(), problems.len());
+    problems.is_empty()
+}
+
+fn arrows(root: &Path) -> Vec<String> {
+    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root).output();
+    let metadata = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+    let Some(packages) = metadata.as_ref().and_then(|metadata| metadata["packages"].as_array()) else {
+        return vec!["cargo metadata gave no packages".to_owned()];
+    };
+    let mut problems = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some((_, may_use)) = ARROWS.iter().find(|(known, _)| *known == name) else {
+            problems.push(format!("{name} has no line in xtask/src/tidy.rs that says what it may use"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let used = dependency["name"].as_str().unwrap_or_default();
+            let ours = ARROWS.iter().any(|(known, _)| *known == used);
+            // Tests may use more: they are nobody's foundation.
+            let in_tests = dependency["kind"].as_str() == Some("dev");
+            if ours && !in_tests && !may_use.contains(&used) {
+                problems.push(format!("{name} must not use {used}"));
+            }
+            if name == "canary-core" && !in_tests && !CORE_MAY_USE.contains(&used) {
+                problems.push(format!("{name} must not use {used}: it stands on {CORE_MAY_USE:?} alone"));
+            }
+        }
+    }
+    problems
+}
+
+fn source(root: &Path, path: &Path) -> Vec<String> {
+    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let Ok(text) = fs::read_to_string(path) else {
+        return vec![format!("{shown} cannot be read")];
+    };
+    let mut problems = Vec::new();
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        problems.push(format!("{shown} has {lines} lines, more than {LINES_MAX}: split it by idea"));
+    }
+    let relative = shown.trim_start_matches("./").to_owned();
+    for (folder, banned, exception, reason) in BANS {
+        if !relative.starts_with(folder) || (!exception.is_empty() && relative.contains(exception)) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if code.contains(banned) {
+                problems.push(format!("{shown}:{}: {banned:?} must not stand here: {reason}", number + 1));
+            }
+        }
+    }
+    for (number, line) in text.lines().enumerate() {
+        if ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).any(|(head, tail)| line.contains(&format!("{head}{tail}"))) {
+            problems.push(format!("{shown}:{}: what is left open is a defect: do it, or open an issue", number + 1));
+        }
+    }
+    problems
+}
+
+fn decisions_are_linked(root: &Path) -> Vec<String> {
+    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
+    let decisions = files_below(root, &["docs/adr"], "md");
+    let names = decisions.iter().filter_map(|path| path.file_name()?.to_str());
+    names.filter(|name| !architecture.contains(*name)).map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}")).collect()
+}
+
+fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
