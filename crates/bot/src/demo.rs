@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use canary_bot::{Bot, Seed, Snapshot, Token, Tokens, serve_api};
 use canary_core::{NodeName, Target};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -84,9 +83,8 @@ async fn start(name: &str, earlier: &[Bot], token: &Token, stop: &CancellationTo
         builder = builder.seed(Seed::Fixed(target));
     }
     let bot = builder.start().await?;
-    let any = "127.0.0.1:0";
     let api_error = |source| RunError::Api { address: ([127, 0, 0, 1], 0).into(), source };
-    let api = TcpListener::bind(any).await.map_err(api_error)?;
+    let api = std::net::TcpListener::bind("127.0.0.1:0").map_err(api_error)?;
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
     tokio::spawn(serve_api(bot.reader(), api, Tokens::new([token.clone()]), stop.clone()));
     Ok((bot, url))

@@ -11,8 +11,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
-/// `tokens`.
-pub async fn serve_api(reader: Reader, listener: TcpListener, tokens: Tokens, stop: CancellationToken) {
+/// `tokens`. It may run on another runtime than the bot.
+pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: Tokens, stop: CancellationToken) {
+    // A listener belongs to the runtime that polls it: it is registered here, wherever it was bound.
+    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "cannot serve the API");
+            return;
+        }
+    };
     let config = canary_api::Config { tokens, version: crate::VERSION };
     canary_api::serve(listener, config, Arc::new(ReaderSource(reader)), stop).await;
 }

@@ -131,13 +131,9 @@ fn man() -> Result<ExitCode, RunError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Two workers: a bot is a good neighbour on its host, however many cores that has.
+/// One thread measures and gossips: no measurement waits for another thread to be woken. The API has a thread of its own.
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a process that may start can start two threads")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a process that may start can open an event queue")
 }
 
 /// The whole chain of causes, once, at the edge.

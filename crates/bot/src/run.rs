@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use canary_bot::{Bot, End, serve_api};
 use canary_net::{Token, Tokens};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -34,6 +34,8 @@ pub(crate) enum RunError {
     Start(#[from] canary_bot::StartError),
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
+    #[error("cannot start the thread of the API")]
+    Thread(#[source] io::Error),
     #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
     Token(String),
     #[error("cannot write to stdout")]
@@ -49,7 +51,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let tokens = tokens(settings.tokens)?;
     let address = settings.api_listen;
-    let api = TcpListener::bind(address).await.map_err(|source| RunError::Api { address, source })?;
+    let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
     let mut builder = Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config);
     builder = match settings.join {
@@ -62,14 +64,14 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut bot = builder.start().await?;
     info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve_api(bot.reader(), api, tokens, stop.clone()));
+    let serving = serve_apart(serve_api(bot.reader(), api, tokens, stop.clone())).map_err(RunError::Thread)?;
     let end = tokio::select! {
         _ = terminate.recv() => bot.leave().await,
         _ = interrupt.recv() => bot.leave().await,
         end = bot.ended() => end,
     };
     stop.cancel();
-    // The port has its own limit on how long it takes to close.
+    // The port has its own limit on how long it takes to close; it ends by itself if its thread failed.
     let _ = serving.await;
     match end {
         End::Left => {
@@ -86,6 +88,18 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
         }
         End::Failed => Err(RunError::Failed),
     }
+}
+
+/// Runs the API on a thread of its own, so that a large answer delays no measurement.
+pub(crate) fn serve_apart(serving: impl Future<Output = ()> + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name("api".to_owned()).spawn(move || {
+        runtime.block_on(serving);
+        // Nobody waits any more if the process is past that.
+        let _ = done.send(());
+    })?;
+    Ok(ended)
 }
 
 /// The tokens that were given, or a new one, which is printed: nobody could know it else.

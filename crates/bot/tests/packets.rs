@@ -85,7 +85,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for host in &self.hosts {
+        for (number, host) in (1..).zip(&self.hosts) {
+            // A namespace goes when its last connection does; its link goes now.
+            ip(&format!("link del {}", self.link(number)));
             ip(&format!("netns del {host}"));
         }
         ip(&format!("link del {}", self.bridge));

@@ -50,6 +50,17 @@ fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
     }
 }
 
+#[test]
+fn a_hundred_bots_started_at_one_instant_are_a_whole_mesh() {
+    let _turn = alone();
+    let (mut bots, known, full) = start_together(100);
+    // How soon is the machine's word: a hundred bots of two threads each share it. That all come through is ours.
+    eprintln!("100 bots: all know all after {known:?}, every pair at every bot after {full:?}");
+    assert!(known.is_some() && full.is_some(), "known after {known:?}, full after {full:?}");
+    assert!(bots.iter_mut().all(Bot::running));
+    assert!(bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 99)), "nobody is lost");
+}
+
 /// Hits the last bot, waits until every other has dropped it and nobody else, and takes it out of the list.
 fn fault_is_known_to_all(bots: &mut Vec<Bot>, signal: &str) {
     let victim = bots.pop().unwrap();

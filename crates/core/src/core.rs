@@ -20,6 +20,7 @@ use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::pair::Timing;
 use crate::publish::Publisher;
+use crate::schedule::Load;
 use crate::tally::{EventKind, Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
 use crate::timers::Timers;
@@ -209,6 +210,7 @@ pub struct Core {
     pub(crate) refusals: Refusals,
     pub(crate) events: Events,
     pub(crate) schedule_delay: Histogram,
+    pub(crate) load: Load,
     pub(crate) stalled: Duration,
 }
 
@@ -249,6 +251,7 @@ impl Core {
             refusals: Refusals::default(),
             events: Events::default(),
             schedule_delay: Histogram::default(),
+            load: Load::default(),
             stalled: Duration::ZERO,
         }
     }
@@ -513,6 +516,7 @@ impl Core {
     fn keep_house(&mut self, now: Now) {
         self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
         self.notice_isolation(now);
+        self.load.look();
         self.collect_rosters();
         self.expire_guards(now);
         for slot in self.members.other_slots() {

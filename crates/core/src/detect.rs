@@ -7,7 +7,8 @@ use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX,
+    QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Request, Response, Suspicion};
@@ -24,6 +25,8 @@ pub(crate) struct Question {
     probes_open: u8,
     /// Peers that have not answered yet.
     asks_open: u8,
+    /// Repetitions that this host spoiled.
+    voids: u8,
 }
 
 impl Core {
@@ -43,13 +46,14 @@ impl Core {
         if path_only && now.time.since(member.life.evidence_at()) < EVIDENCE_FRESH {
             return;
         }
-        if self.questions.len() >= QUESTIONS_MAX {
+        let present = self.members.others().filter(|(_, member)| member.is_present()).count();
+        if self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX) {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
         let about = member.record.instance;
         let peers = self.peers_to_ask(slot);
-        let question = Question { first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8 };
+        let question = Question { first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8, voids: 0 };
         self.questions.insert(slot, question);
         self.order_probe(slot, Purpose::Question, now);
         self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
@@ -86,8 +90,10 @@ impl Core {
             return;
         };
         question.probes_open = question.probes_open.saturating_sub(1);
-        // A repetition that our own host spoiled proves nothing, least of all a refusal.
-        question.refused &= failure.is_some_and(is_refusal);
+        match failure {
+            Some(kind) => question.refused &= is_refusal(*kind),
+            None => question.voids += 1,
+        }
         self.answered_enough(slot, now);
     }
 
@@ -123,6 +129,10 @@ impl Core {
         let Some(question) = self.drop_question(slot) else {
             return;
         };
+        if question.voids > 0 {
+            // We could not even try as we should: whoever can will ask, and we will again.
+            return;
+        }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
         let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open };
         if let Some(member) = self.members.get_mut(slot) {
@@ -164,12 +174,15 @@ impl Core {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
-        self.doubt(slot, false, now);
+        if !self.load.doubts_itself(now.time) {
+            self.doubt(slot, false, now);
+        }
     }
 
     pub(crate) fn call_slow(&mut self, id: CallId, now: Now) {
         if let Some(Calling::Exchange { instance, .. }) = self.calls.get(&id)
             && let Some(slot) = self.members.of_instance(*instance)
+            && !self.load.doubts_itself(now.time)
         {
             self.doubt(slot, false, now);
         }

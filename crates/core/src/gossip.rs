@@ -13,7 +13,8 @@ use crate::join::Standing;
 use crate::life::{Change, Status};
 use crate::limits::{
     DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
-    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX, WANT_PATIENCE, WANTS_MAX,
+    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX, WANT_PATIENCE,
+    WANTS_MAX,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
@@ -40,14 +41,22 @@ enum Rumour {
     Row(Instance),
 }
 
+/// A rumour on its way.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// Pushes that still carry it.
+    pushes: u8,
+    /// For a row: the version before the news, which others have as we had it.
+    since: Version,
+}
+
 /// The state of gossip.
 #[derive(Debug)]
 pub(crate) struct Gossip {
     rate: Bucket,
     /// Whose turn it is: everybody once, in random order, then again.
     partners: VecDeque<Slot>,
-    /// Rumours with the pushes that they have left.
-    rumours: BTreeMap<Rumour, u8>,
+    rumours: BTreeMap<Rumour, Waiting>,
     pushed_at: Time,
     pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
     /// Where the next digest of a large mesh begins.
@@ -441,6 +450,7 @@ impl Core {
             }
         }
         let Some(member) = self.members.get_mut(slot) else { return };
+        let before = member.version();
         let mut changed = false;
         if let Some(row) = member.pending.as_mut().or(member.row.as_mut()) {
             for patch in &news.patches {
@@ -458,7 +468,7 @@ impl Core {
             member.wanted = None;
         }
         if changed && news.age < FRAME_IS_NEWS {
-            self.spread(Rumour::Row(news.source), now);
+            self.spread(Rumour::Row(news.source), before, now);
         }
     }
 
@@ -515,23 +525,26 @@ impl Core {
         self.spread_about(slot, Rumour::Record, now);
     }
 
-    /// Own changes that others must hear of at once.
-    pub(crate) fn spread_own_row(&mut self, now: Now) {
-        self.spread_about(ME, Rumour::Row, now);
+    /// Own changes after version `since` that others must hear of at once.
+    pub(crate) fn spread_own_row(&mut self, since: Version, now: Now) {
+        self.spread(Rumour::Row(self.record().instance), since, now);
     }
 
     fn spread_about(&mut self, slot: Slot, rumour: impl FnOnce(Instance) -> Rumour, now: Now) {
         if let Some(member) = self.members.get(slot) {
             let rumour = rumour(member.record.instance);
-            self.spread(rumour, now);
+            self.spread(rumour, 0, now);
         }
     }
 
-    fn spread(&mut self, rumour: Rumour, now: Now) {
-        if self.gossip.rumours.len() >= RUMOURS_MAX && !self.gossip.rumours.contains_key(&rumour) {
+    fn spread(&mut self, rumour: Rumour, since: Version, now: Now) {
+        let held = self.gossip.rumours.get(&rumour);
+        if held.is_none() && self.gossip.rumours.len() >= RUMOURS_MAX {
             return self.refuse(Refusal::RumoursFull);
         }
-        self.gossip.rumours.insert(rumour, PUSHES_PER_RUMOUR);
+        let since = held.map_or(since, |held| held.since.min(since));
+        let pushes = if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
+        self.gossip.rumours.insert(rumour, Waiting { pushes, since });
         self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + PUSH_INTERVAL));
     }
 
@@ -568,8 +581,8 @@ impl Core {
     fn rumours_to_push(&mut self, now: Now) -> Exchange {
         let mut exchange = Exchange::default();
         let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.gossip.rate.level(now.time).max(0.0) as usize / PUSH_FANOUT);
-        let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, left)| (*rumour, *left)).collect();
-        for (rumour, left) in rumours {
+        let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
+        for (rumour, waiting) in rumours {
             let (Rumour::Suspicion(instance) | Rumour::Life(instance) | Rumour::Record(instance) | Rumour::Row(instance)) = rumour;
             let member = self.members.of_instance(instance).and_then(|slot| self.members.get(slot));
             match (rumour, member) {
@@ -594,8 +607,8 @@ impl Core {
                 }
                 (Rumour::Row(_), Some(member)) => {
                     let news = member.row.as_ref().and_then(|row| {
-                        let since = if row.patches().is_empty() { 0 } else { row.frame().version() };
-                        news_since(instance, row, since, now).filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
+                        news_since(instance, row, waiting.since, now)
+                            .filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
                     });
                     if let Some(news) = news {
                         let len = news.packed_len();
@@ -607,8 +620,8 @@ impl Core {
                     }
                 }
             }
-            if left > 1 && member.is_some() {
-                self.gossip.rumours.insert(rumour, left - 1);
+            if waiting.pushes > 1 && member.is_some() {
+                self.gossip.rumours.insert(rumour, Waiting { pushes: waiting.pushes - 1, ..waiting });
             } else {
                 self.gossip.rumours.remove(&rumour);
             }

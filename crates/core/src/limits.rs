@@ -29,8 +29,12 @@ pub const JOINS_PENDING_MAX: usize = 1024;
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
 /// Exchanges under way at once that we started. Beyond it the tick is skipped and counted.
 pub const EXCHANGES_IN_FLIGHT_MAX: usize = 32;
-/// Questions open at once: more doubt than this is a finding about this host, and others ask as well.
+/// Questions open at once, at most: a storm of doubt is a finding about this host, and others ask as well.
 pub const QUESTIONS_MAX: usize = 64;
+/// Questions that any mesh may have open at once, however small.
+pub const QUESTIONS_MIN: usize = 4;
+/// Beyond these two, one question for so many nodes that are there.
+pub const NODES_PER_QUESTION: usize = 4;
 /// Probes on behalf of others at once. Beyond it the asker is told that nothing is known.
 pub const ASKS_IN_FLIGHT_MAX: usize = 64;
 /// Peers asked to try a node that we doubt.
@@ -50,7 +54,7 @@ pub const ENTRIES_ACCEPTED_MAX: usize = 2 * MEMBERS_MAX;
 pub const WANTS_MAX: usize = 2048;
 /// Suspicions in one exchange.
 pub const SUSPICIONS_MAX: usize = 256;
-/// Rumours waiting to be pushed. Beyond it the oldest is dropped: the tick carries it.
+/// Rumours waiting to be pushed. Beyond it a new one is not pushed, and counted: the tick carries it.
 pub const RUMOURS_MAX: usize = 4096;
 /// Legs of one exchange: digest, answer with wants, delivery with wants of rosters, and their delivery.
 pub const EXCHANGE_LEGS_MAX: u8 = 4;
@@ -86,6 +90,16 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const ISOLATED_AFTER: Duration = Duration::from_secs(2);
 /// A loop that ran so late was stalled: the time is taken off every silence.
 pub const STALL_MIN: Duration = Duration::from_millis(250);
+
+/// Probes that begin later than this after their time show an overloaded host.
+pub const OVERLOAD_DELAY: Duration = Duration::from_millis(100);
+/// Share of void probes that shows one.
+pub const OVERLOAD_VOIDS: f64 = 0.1;
+/// An overloaded host stretches its pair interval by this factor every second, up to the second figure, and shrinks it by the third once it
+/// keeps up: a prober that is late measures itself, and many on one host would drown each other.
+pub const OVERLOAD_STRETCH: (f64, f64, f64) = (1.5, 16.0, 0.97);
+/// Doubts that rest on our own clock alone are not raised for so long after a probe that this host spoiled.
+pub const SELF_DOUBT: Duration = Duration::from_secs(1);
 
 /// A node heard of is forgotten after so long without evidence.
 pub const UNPROVEN_FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -123,10 +137,14 @@ pub const PUSH_INTERVAL: Duration = Duration::from_millis(100);
 pub const PUSH_FANOUT: usize = 3;
 /// Pushes that carry one rumour. With the fan-out it reaches all but a few in a thousand; the tick finds those.
 pub const PUSHES_PER_RUMOUR: u8 = 2;
+/// Pushes that carry a changed row: it reaches nineteen of twenty at once, and the tick brings the rest, as with all that is in rows.
+pub const PUSHES_PER_ROW: u8 = 1;
 /// A row asked for is not asked for elsewhere for so long.
 pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two patches of the own row: first samples come in bursts.
 pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they jump all the time.
+pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
 /// Shortest pause between two frames when the roster grows.
 pub const ROSTER_FRAME_INTERVAL: Duration = Duration::from_millis(400);
 /// Share of the gossip rate that rows may take, which stretches the publish interval in large meshes.

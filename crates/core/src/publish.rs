@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cell::TICK;
 use crate::core::{Core, Timer};
 use crate::join::Standing;
-use crate::limits::{PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
+use crate::limits::{JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
 use crate::members::{ME, Slot};
 use crate::pair::Urgency;
 use crate::roster::{Roster, RosterId};
@@ -64,10 +64,13 @@ impl Core {
 
     /// A pair was measured.
     pub(crate) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
-        if urgency != Urgency::None {
-            self.publisher.changed.insert(slot);
-            self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + PATCH_INTERVAL));
-        }
+        let pause = match urgency {
+            Urgency::State => PATCH_INTERVAL,
+            Urgency::Jump => JUMP_INTERVAL,
+            Urgency::None => return,
+        };
+        self.publisher.changed.insert(slot);
+        self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
     pub(crate) fn publish(&mut self, now: Now) {
@@ -128,7 +131,7 @@ impl Core {
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         if !std::mem::take(&mut self.publisher.changed).is_empty() {
-            self.spread_own_row(now);
+            self.spread_own_row(self.publisher.version - 1, now);
         }
     }
 
@@ -157,6 +160,6 @@ impl Core {
         }
         self.publisher.version += 1;
         self.publisher.published_at = now.time;
-        self.spread_own_row(now);
+        self.spread_own_row(self.publisher.version - 1, now);
     }
 }

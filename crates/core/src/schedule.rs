@@ -9,7 +9,9 @@ use crate::cell::Failure;
 use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer, is_refusal};
 use crate::identity::NodeName;
 use crate::life::Status;
-use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBES_IN_FLIGHT_MAX};
+use crate::limits::{
+    DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
+};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
 use crate::pair::{Attempt, Timing};
@@ -18,6 +20,41 @@ use crate::time::{Now, Time};
 
 /// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
 const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
+
+/// Whether this host keeps up with its probes.
+#[derive(Debug)]
+pub(crate) struct Load {
+    /// What the pair interval is stretched by; 1 while the host keeps up.
+    stretch: f64,
+    /// Since the last look: the latest that a probe began, probes that ended, and those of them that this host spoiled.
+    delay_max: Duration,
+    ended: u32,
+    voids: u32,
+    /// When a probe was last spoiled.
+    void_at: Option<Time>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { stretch: 1.0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None }
+    }
+}
+
+impl Load {
+    /// Looks once a second.
+    pub(crate) fn look(&mut self) {
+        let (up, longest, down) = OVERLOAD_STRETCH;
+        let spoiled = f64::from(self.voids) > OVERLOAD_VOIDS * f64::from(self.ended);
+        let factor = if spoiled || self.delay_max > OVERLOAD_DELAY { up } else { down };
+        self.stretch = (self.stretch * factor).clamp(1.0, longest);
+        *self = Self { stretch: self.stretch, void_at: self.void_at, ..Self::default() };
+    }
+
+    /// Whether this host spoiled a probe just now: what it holds for silence may be its own.
+    pub(crate) fn doubts_itself(&self, now: Time) -> bool {
+        self.void_at.is_some_and(|at| now.since(at) < SELF_DOUBT)
+    }
+}
 
 /// What a report says of the pair.
 enum Outcome {
@@ -30,10 +67,11 @@ enum Outcome {
 }
 
 impl Core {
-    /// How often each pair is measured: the configured interval, or what the budget allows.
+    /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
     pub fn pair_interval(&self) -> Duration {
         let pairs = self.members.others().filter(|(_, member)| member.is_present()).count();
-        self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max))
+        let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
+        within_budget.mul_f64(self.load.stretch)
     }
 
     pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
@@ -58,7 +96,9 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
             return;
         };
-        self.schedule_delay.observe(now.time.since(due));
+        let delay = now.time.since(due);
+        self.schedule_delay.observe(delay);
+        self.load.delay_max = self.load.delay_max.max(delay);
         let measured = member.pair.latest().is_some();
         self.ready.insert((measured, due, slot));
         self.fire_ready(now);
@@ -131,9 +171,14 @@ impl Core {
                 self.identify(probing.slot);
             }
             Outcome::Failed(kind) if is_answer(*kind) => self.contact_at = now.time,
-            Outcome::Void => self.refuse(Refusal::ProbeVoid),
+            Outcome::Void => {
+                self.refuse(Refusal::ProbeVoid);
+                self.load.voids += 1;
+                self.load.void_at = Some(now.time);
+            }
             Outcome::Failed(_) => {}
         }
+        self.load.ended += 1;
         match probing.purpose {
             Purpose::Schedule => self.book(&probing, &outcome, now),
             Purpose::Question => self.question_probed(probing.slot, &failure_of(&outcome), now),
