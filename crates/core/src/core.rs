@@ -184,6 +184,8 @@ pub struct Core {
     pub(crate) rng: Rng,
     pub(crate) members: Members,
     pub(crate) standing: Standing,
+    /// Nobody who is said to have our name is looked at before.
+    pub(crate) contest_after: Time,
     pub(crate) timers: Timers<Timer>,
     pub(crate) output: VecDeque<Output>,
     pub(crate) probes: BTreeMap<ProbeId, Probing>,
@@ -233,6 +235,7 @@ impl Core {
             publisher: Publisher::new(time),
             members: Members::new(me, time),
             standing: Standing::Starting,
+            contest_after: time,
             config,
             rng,
             timers,

@@ -282,7 +282,7 @@ impl Core {
         for entry in exchange.entries.into_iter().take(ENTRIES_ACCEPTED_MAX) {
             self.compare(&entry, exchange.range.is_some(), &mut reaction, now);
         }
-        if let Some((low, high)) = exchange.range {
+        if let Some((low, high)) = exchange.range.filter(|(low, high)| low <= high) {
             let lacking: Vec<_> = self
                 .members
                 .in_range(low, high)
@@ -328,8 +328,10 @@ impl Core {
             return;
         };
         if slot == ME {
-            if entry.left {
-                // Somebody took our silence, or a lie, for a goodbye. Only a new life comes back from that.
+            let (heartbeat, _) = self.members.me().life.heartbeat();
+            if entry.left || entry.heartbeat > heartbeat || entry.version > self.members.me().version() {
+                // Somebody took our silence, or a lie, for a goodbye, or tells of us what we never said: our own words would count as old
+                // for ever. Only a new life comes back from that.
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 return;

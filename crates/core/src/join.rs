@@ -22,6 +22,8 @@ use crate::time::{Now, Time};
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest pause between two looks at whoever is said to have our name: gossip may say it all the time.
+const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
 const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
@@ -324,7 +326,7 @@ impl Core {
     pub(crate) fn learn(&mut self, heard: Heard, introducer: Option<Instance>, now: Now) -> Option<Slot> {
         let record = heard.record;
         if record.name == self.record().name {
-            self.hear_own_name(record, heard.left);
+            self.hear_own_name(record, heard.left, now);
             return None;
         }
         if heard.age > self.config.retain_nodes / 2 {
@@ -431,11 +433,12 @@ impl Core {
     }
 
     /// Somebody speaks of our own name in another life.
-    fn hear_own_name(&mut self, record: Arc<Record>, left: bool) {
+    fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
         let me = self.record();
-        if left || record.instance == me.instance || record.life() < me.life() {
+        if now.time < self.contest_after || left || record.instance == me.instance || record.life() < me.life() {
             return;
         }
+        self.contest_after = now.time + CONTEST_PAUSE;
         self.contest(record);
     }
 

@@ -237,7 +237,7 @@ impl Row {
         if patch.version <= self.version() {
             return Merge::Known;
         }
-        if patch.version != self.version() + 1 || self.patches.len() >= PATCHES_MAX {
+        if self.version().checked_add(1) != Some(patch.version) || self.patches.len() >= PATCHES_MAX {
             return Merge::Gap;
         }
         self.patches.push(Arc::clone(patch));

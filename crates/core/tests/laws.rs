@@ -241,3 +241,34 @@ fn what_is_no_name_or_target_is_refused() {
         assert!(target.parse::<Target>().is_ok(), "{target:?}");
     }
 }
+
+/// What a hostile member may say with numbers at their ends; the core must neither panic nor lose itself.
+#[test]
+fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
+    let (mut core, peer) = core_with_peer();
+    let me = Arc::clone(core.record());
+    let (roster, frame) = frame(&["ant"], u64::MAX);
+    let age = Duration::from_millis(u64::MAX);
+    let lie = Exchange {
+        range: Some((u64::MAX, 0)),
+        entries: vec![
+            Entry { instance: me.instance, version: u64::MAX, heartbeat: u64::MAX, age: Duration::ZERO, left: false },
+            Entry { instance: peer.instance, version: u64::MAX, heartbeat: u64::MAX, age, left: false },
+        ],
+        records: vec![Heard { record: record("ant", u64::MAX / 2000), heartbeat: u64::MAX, age: Duration::ZERO, left: false }],
+        rows: vec![RowNews {
+            source: peer.instance,
+            frame: Some((frame, Duration::ZERO)),
+            patches: vec![Arc::new(Patch::new(0, Wall::default(), &[])), Arc::new(Patch::new(u64::MAX, Wall::default(), &[]))],
+            age: Duration::ZERO,
+        }],
+        rosters: vec![roster],
+        ..Exchange::default()
+    };
+    deliver(&mut core, &peer, &[lie.clone(), lie]);
+    core.handle_timeout(Now { time: now().time + Duration::from_secs(5), ..now() });
+    while core.poll_output().is_some() {}
+    // What was said of us that we never said is outlived in a new life.
+    assert_ne!(core.record().instance, me.instance);
+    assert!(core.record().incarnation > me.incarnation);
+}

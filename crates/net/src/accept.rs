@@ -198,7 +198,13 @@ async fn serve_one<S, F, B>(
 #[derive(Debug)]
 struct Places {
     limits: Limits,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 /// One connection's place; free again when it is dropped.
@@ -211,16 +217,17 @@ struct Place {
 impl Places {
     fn take(self: &Arc<Self>, address: IpAddr, stats: &Stats) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= self.limits.connections {
+        if taken.all >= self.limits.connections {
             stats.full.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let count = taken.entry(address).or_default();
+        let count = taken.by_address.entry(address).or_default();
         if *count >= self.limits.connections_per_address {
             stats.address_full.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         *count += 1;
+        taken.all += 1;
         Some(Place { places: Arc::clone(self), address })
     }
 }
@@ -228,10 +235,11 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.address) {
+        taken.all -= 1;
+        if let Some(count) = taken.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.address);
+                taken.by_address.remove(&self.address);
             }
         }
     }
