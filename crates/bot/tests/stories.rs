@@ -7,7 +7,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, settle, wait};
+use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait};
 
 const PROBE_TIMEOUT_NANOS: u64 = 3_000_000_000;
 /// Latencies of others travel as codes that are exact to 0.05 %.
@@ -238,7 +238,7 @@ fn a_starved_machine_kills_nobody() {
 fn the_own_address_among_the_targets_is_fine_and_names_are_looked_up() {
     // defects-v1 10: the original ended when its own address was in the list.
     let _turn = alone();
-    let address = std::net::Ipv4Addr::LOCALHOST;
+    let address = std::net::IpAddr::from([127, 0, 0, 1]);
     let ports = support::free_ports(address, 4);
     let plan = |index: usize, seeds: Vec<String>| Plan {
         name: format!("bot-{index}"),
@@ -251,4 +251,36 @@ fn the_own_address_among_the_targets_is_fine_and_names_are_looked_up() {
     let seeds = vec![format!("dns:localhost:{}", ports[0]), format!("localhost:{}", ports[1])];
     let bots: Vec<_> = (0..2).map(|index| plan(index, seeds.clone()).start()).collect();
     settle(&bots);
+}
+
+#[test]
+fn a_mesh_on_ipv6_is_a_mesh() {
+    let _turn = alone();
+    let address = std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    if std::net::TcpListener::bind((address, 0)).is_err() {
+        eprintln!("skipped: this host has no IPv6 loopback");
+        return;
+    }
+    let bots: Vec<_> = plans_at(address, 3).iter().map(Plan::start).collect();
+    settle(&bots);
+}
+
+#[test]
+fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
+    let _turn = alone();
+    let allowed = Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this host lets nobody make namespaces");
+        return;
+    }
+    let plan = plans(1).remove(0);
+    let mut command = Command::new("unshare");
+    // Whoever is first in a PID namespace gets no signal that it does not handle.
+    command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_canary-bot")]);
+    let mut outer = plan.start_by(command);
+    assert!(wait(secs(10), || outer.nodes().is_some()).is_some(), "it starts");
+    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.pid())).unwrap();
+    assert!(Command::new("kill").args(["-TERM", inner.trim()]).status().unwrap().success());
+    let status = outer.ended(secs(3)).expect("it ends within 3 s");
+    assert_eq!(status.code(), Some(0));
 }

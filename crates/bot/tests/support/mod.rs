@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,14 +24,14 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A loopback address that nobody else uses, so that ports on it are ours alone.
-pub fn own_address() -> Ipv4Addr {
+pub fn own_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 0x00fe_0000;
-    Ipv4Addr::from(0x7f01_0000 + number)
+    Ipv4Addr::from(0x7f01_0000 + number).into()
 }
 
 /// Ports that are free on an address: taken all at once, so that they differ.
-pub fn free_ports(address: Ipv4Addr, count: usize) -> Vec<u16> {
+pub fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((address, 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
@@ -40,7 +40,7 @@ pub fn free_ports(address: Ipv4Addr, count: usize) -> Vec<u16> {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub name: String,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub mesh_port: u16,
     pub api_port: u16,
     pub seeds: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn target(&self) -> String {
-        format!("{}:{}", self.address, self.mesh_port)
+        SocketAddr::new(self.address, self.mesh_port).to_string()
     }
 
     pub fn start(&self) -> Bot {
@@ -85,9 +85,13 @@ impl Plan {
 
 /// A mesh's plans: all bots know the first three.
 pub fn plans(count: usize) -> Vec<Plan> {
-    let address = own_address();
+    plans_at(own_address(), count)
+}
+
+/// The same on a given address.
+pub fn plans_at(address: IpAddr, count: usize) -> Vec<Plan> {
     let ports = free_ports(address, 2 * count);
-    let seeds: Vec<_> = ports.iter().take(count.min(3)).map(|port| format!("{address}:{port}")).collect();
+    let seeds: Vec<_> = ports.iter().take(count.min(3)).map(|port| SocketAddr::new(address, *port).to_string()).collect();
     (0..count)
         .map(|index| Plan {
             name: format!("bot-{index:02}"),
