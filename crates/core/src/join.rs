@@ -71,10 +71,14 @@ impl Core {
     /// Tells which targets to join at, in place of those before. The own address may be among them.
     pub fn handle_seeds(&mut self, targets: Vec<Target>, now: Now) {
         for seed in &mut self.seeds {
-            seed.listed = targets.contains(&seed.target);
+            seed.listed &= targets.contains(&seed.target);
         }
         for target in targets {
-            if self.seeds.iter().any(|seed| seed.target == target) {
+            if let Some(index) = self.seeds.iter().position(|seed| seed.target == target) {
+                // One that was listed before and is again has lost its turn meanwhile.
+                if !std::mem::replace(&mut self.seeds[index].listed, true) {
+                    self.timers.set(Timer::Seed(index as u32), now.time);
+                }
                 continue;
             }
             let seed = Seed { target, backoff: JOIN_BACKOFF_MIN, asking: false, answered: None, problem: None, listed: true };
@@ -478,8 +482,8 @@ impl Core {
                 if yielded {
                     info!("nobody else has this name any more");
                     self.events.push(now.wall, EventKind::NameRegained);
+                    self.standing = Standing::Member;
                 }
-                self.standing = Standing::Member;
                 self.timers.cancel(&Timer::Contest);
                 self.overtake(claimant.incarnation, now);
             }

@@ -272,3 +272,30 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     assert_ne!(core.record().instance, me.instance);
     assert!(core.record().incarnation > me.incarnation);
 }
+
+/// Targets that are asked to let us in, as a discovery that flaps sees it.
+#[test]
+fn a_target_that_is_listed_again_is_asked_again() {
+    let mut core = Core::new(Config::default(), "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, now());
+    let seed = Target::new("seed", 8081).unwrap();
+    let mut at = now();
+    for round in 0..3 {
+        core.handle_seeds(vec![seed.clone()], at);
+        core.handle_timeout(at);
+        let mut asked = None;
+        while let Some(output) = core.poll_output() {
+            if let Output::Call { id, request: Request::Join(_), .. } = output {
+                asked = Some(id);
+            }
+        }
+        let asked = asked.unwrap_or_else(|| panic!("not asked in round {round}"));
+        let refused = canary_core::CallError { failure: Failure::Refused, detail: "refused".to_owned() };
+        core.handle_response(asked, Err(refused), at);
+        core.handle_seeds(Vec::new(), at);
+        at.time = at.time + Duration::from_secs(60);
+        core.handle_timeout(at);
+        while let Some(output) = core.poll_output() {
+            assert!(!matches!(output, Output::Call { request: Request::Join(_), .. }), "what is not listed is not asked");
+        }
+    }
+}
