@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::time::Time;
 
+/// Debt is forgiven beyond what so many seconds earn: a burst that others asked for must not silence us for long.
+const DEBT_MAX_SECONDS: f64 = 2.0;
+
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate_per_second: f64,
@@ -38,7 +41,7 @@ impl Bucket {
     /// Takes `tokens` even on credit: what is already on its way cannot be refused.
     pub(crate) fn charge(&mut self, tokens: f64, now: Time) {
         self.level(now);
-        self.tokens -= tokens;
+        self.tokens = (self.tokens - tokens).max(-DEBT_MAX_SECONDS * self.rate_per_second);
     }
 
     /// Gives `tokens` back.

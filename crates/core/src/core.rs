@@ -15,7 +15,7 @@ use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::{Change, Status};
-use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, STALL_MIN};
+use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER};
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::pair::Timing;
@@ -111,6 +111,8 @@ pub(crate) enum Purpose {
     Dial,
     /// A peer asked.
     Ask(RequestId),
+    /// A peer asked and has its answer: what comes is for ourselves, and not booked.
+    Evidence,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +139,8 @@ pub(crate) enum Calling {
     Ask { about: Instance },
     /// Who answers at this member's target?
     Identify { slot: Slot },
+    /// Does a member live on in a larger life that somebody tells of?
+    Succession { slot: Slot, successor: Arc<Record> },
     /// Does the other holder of our own name live?
     Contest { claimant: Arc<Record> },
     /// Goodbye.
@@ -186,6 +190,8 @@ pub struct Core {
     pub(crate) standing: Standing,
     /// Nobody who is said to have our name is looked at before.
     pub(crate) contest_after: Time,
+    /// When it is said again that nobody is there.
+    pub(crate) lonely_again: Time,
     pub(crate) timers: Timers<Timer>,
     pub(crate) output: VecDeque<Output>,
     pub(crate) probes: BTreeMap<ProbeId, Probing>,
@@ -194,6 +200,8 @@ pub struct Core {
 
     pub(crate) ready: BTreeSet<(bool, Time, Slot)>,
     pub(crate) probe_budget: Bucket,
+    pub(crate) dial_budget: Bucket,
+    pub(crate) ask_budget: Bucket,
     pub(crate) unproven_budget: Bucket,
     pub(crate) join_budget: Bucket,
     pub(crate) guards: BTreeMap<Target, AddressGuard>,
@@ -229,6 +237,8 @@ impl Core {
         timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
             probe_budget: Bucket::new(config.probe_rate_max, (config.probe_rate_max / 4.0).max(1.0), time),
+            dial_budget: crate::schedule::dial_budget(&config, time),
+            ask_budget: crate::detect::ask_budget(time),
             unproven_budget: crate::join::unproven_budget(time),
             join_budget: crate::join::join_budget(time),
             gossip: Gossip::new(&config, time),
@@ -236,6 +246,7 @@ impl Core {
             members: Members::new(me, time),
             standing: Standing::Starting,
             contest_after: time,
+            lonely_again: crate::join::lonely_at_first(time),
             config,
             rng,
             timers,
@@ -318,6 +329,9 @@ impl Core {
         let Some(calling) = self.calls.remove(&id) else {
             return;
         };
+        if self.leaving.is_some() && !matches!(calling, Calling::Leave) {
+            return;
+        }
         if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
             self.contact_at = now.time;
         }
@@ -334,6 +348,7 @@ impl Core {
                 self.question_answered(about, answer, now);
             }
             Calling::Identify { slot } => self.identified(slot, result, now),
+            Calling::Succession { slot, successor } => self.succession_answered(slot, &successor, result, now),
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
             Calling::Leave => {
                 self.leaving = self.leaving.map(|open| open.saturating_sub(1));
@@ -522,6 +537,7 @@ impl Core {
         self.load.look();
         self.collect_rosters();
         self.expire_guards(now);
+        self.notice_loneliness(now);
         for slot in self.members.other_slots() {
             self.keep_member(slot, now);
         }
@@ -539,13 +555,13 @@ impl Core {
             member.pending = None;
         }
         let silence = now.time.since(member.life.evidence_at());
-        let unproven = !member.proven && silence > crate::limits::UNPROVEN_FORGET_AFTER;
+        let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
         let retained = member.is_present() || silence <= self.config.retain_nodes;
         if unproven || !retained {
             self.forget(slot, now);
             return;
         }
-        if member.life.status() == Status::Alive && silence > crate::limits::SILENCE_MAX && !self.isolated {
+        if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.isolated {
             self.silent(slot, now);
         }
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX,
     QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
@@ -27,6 +28,11 @@ pub(crate) struct Question {
     asks_open: u8,
     /// Repetitions that this host spoiled.
     voids: u8,
+}
+
+/// What others may have us try.
+pub(crate) fn ask_budget(now: Time) -> Bucket {
+    Bucket::new(ASKS.0, ASKS.1, now)
 }
 
 impl Core {
@@ -170,7 +176,7 @@ impl Core {
         let slot = probing.slot;
         if let Purpose::Ask(request) = probing.purpose {
             // The asker wants to know by now. A late answer is still evidence for ourselves.
-            probing.purpose = Purpose::Dial;
+            probing.purpose = Purpose::Evidence;
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
@@ -192,7 +198,7 @@ impl Core {
     pub(crate) fn asked(&mut self, id: RequestId, about: Instance, now: Now) {
         let answer = match self.members.of_instance(about) {
             Some(ME) => Answer::Reached,
-            Some(slot) if self.may_ask(slot) => {
+            Some(slot) if self.may_ask(slot, now) => {
                 let ordered = self.order_probe(slot, Purpose::Ask(id), now);
                 let wait = self.members.get(slot).map(|member| member.pair.doubt_after(self.config.probe_timeout));
                 if let (Some(probe), Some(wait)) = (ordered, wait) {
@@ -208,9 +214,9 @@ impl Core {
         self.reply(id, Response::Asked(answer));
     }
 
-    fn may_ask(&self, slot: Slot) -> bool {
+    fn may_ask(&mut self, slot: Slot, now: Now) -> bool {
         let asks = self.probes.values().filter(|probing| matches!(probing.purpose, Purpose::Ask(_))).count();
-        asks < ASKS_IN_FLIGHT_MAX && self.members.get(slot).is_some_and(|member| member.proven)
+        asks < ASKS_IN_FLIGHT_MAX && self.ask_budget.take(1.0, now.time) && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
     /// A peer says that nobody could reach this one.

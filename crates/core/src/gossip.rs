@@ -13,8 +13,8 @@ use crate::join::Standing;
 use crate::life::{Change, Status};
 use crate::limits::{
     DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
-    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX, WANT_PATIENCE,
-    WANTS_MAX,
+    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX,
+    UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
@@ -101,7 +101,7 @@ impl Core {
         if matches!(self.standing, Standing::Yielded(_)) {
             return;
         }
-        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange { .. })).count() >= EXCHANGES_IN_FLIGHT_MAX {
+        if self.members.others().filter(|(_, member)| member.exchanging).count() >= EXCHANGES_IN_FLIGHT_MAX {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
@@ -205,7 +205,7 @@ impl Core {
             return None;
         }
         let stale = [&member.row, &member.pending].into_iter().flatten().all(|row| row.age(now.time) > self.config.retain_samples / 2);
-        let version = if stale { 0 } else { member.version_expected(now.time, WANT_PATIENCE) };
+        let version = if stale { 0 } else { member.version() };
         Some(member.entry(version, now.time))
     }
 
@@ -320,7 +320,7 @@ impl Core {
                 Some(slot) => {
                     reaction.records.insert(slot);
                 }
-                None if entry.age <= self.config.retain_nodes / 2 && reaction.answer.wants_records.len() < WANTS_MAX => {
+                None if entry.age <= UNPROVEN_FORGET_AFTER && reaction.answer.wants_records.len() < WANTS_MAX => {
                     reaction.answer.wants_records.push(entry.instance);
                 }
                 None => {}
@@ -353,7 +353,8 @@ impl Core {
         if !digest && entry.version == 0 {
             return;
         }
-        if entry.version > mine.version && slot != ME && reaction.answer.wants_rows.len() < WANTS_MAX {
+        let expected = self.members.get(slot).map_or(0, |member| member.version_expected(now.time, WANT_PATIENCE));
+        if entry.version > expected && slot != ME && reaction.answer.wants_rows.len() < WANTS_MAX {
             let held = self.members.get(slot).map_or(0, crate::members::Member::version);
             reaction.answer.wants_rows.push((entry.instance, held));
             if let Some(member) = self.members.get_mut(slot) {
@@ -384,11 +385,18 @@ impl Core {
         let Reaction { mut answer, mut rows, records } = reaction;
         let credit = self.gossip.rate.level(now.time).max(0.0) as usize;
         let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(credit);
+        let mut record_room = RECORD_BYTES_MAX;
         answer.records = records
             .into_iter()
             .filter(|slot| self.entry(*slot, now).is_some())
             .filter_map(|slot| Some(self.members.get(slot)?.heard(now.time)))
             .take(RECORDS_PER_EXCHANGE_MAX)
+            .take_while(|heard| {
+                let len = heard.record.packed_len();
+                let fits = len <= record_room;
+                record_room = record_room.saturating_sub(len);
+                fits
+            })
             .collect();
         let roster_bytes: usize = answer.rosters.iter().map(|roster| roster.packed_len()).sum();
         if roster_bytes > EXCHANGE_CONTENT_BYTES_MAX {
@@ -410,7 +418,7 @@ impl Core {
                 continue;
             };
             let len = news.packed_len();
-            if len > room {
+            if len > room || answer.rows.len() >= WANTS_MAX {
                 held_back = true;
                 continue;
             }
@@ -560,7 +568,9 @@ impl Core {
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;
         }
-        if self.gossip.rate.level(now.time) < CREDIT_MIN {
+        // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours puts them first.
+        let urgent = matches!(self.gossip.rumours.first_key_value(), Some((Rumour::Suspicion(_) | Rumour::Life(_), _)));
+        if self.gossip.rate.level(now.time) < CREDIT_MIN && !urgent {
             self.refuse(Refusal::GossipRate);
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;

@@ -10,8 +10,8 @@ use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Incarnation, Instance, Record, Target};
 use crate::life::{Change, Doubt, Life, Status};
 use crate::limits::{
-    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX,
-    UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND,
+    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX, JOINS_PENDING_MAX,
+    SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
@@ -22,6 +22,10 @@ use crate::time::{Now, Time};
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
+/// A bot without anybody says so after this.
+const LONELY_AFTER: Duration = Duration::from_secs(10);
+/// And again after this.
+const LONELY_AGAIN: Duration = Duration::from_secs(60);
 /// Shortest pause between two looks at whoever is said to have our name: gossip may say it all the time.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
@@ -29,6 +33,11 @@ const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
 pub(crate) fn unproven_budget(now: Time) -> Bucket {
     Bucket::new(UNPROVEN_DIALS_PER_SECOND, UNPROVEN_DIALS_BURST, now)
+}
+
+/// When a bot that knows nobody first says so.
+pub(crate) fn lonely_at_first(started: Time) -> Time {
+    started + LONELY_AFTER
 }
 
 pub(crate) fn join_budget(now: Time) -> Bucket {
@@ -61,10 +70,12 @@ pub(crate) struct Seed {
 }
 
 /// An address of something unproven that failed when it was dialled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct AddressGuard {
     backoff: Duration,
     not_before: Time,
+    /// Why a joiner could not be reached there; it is told again without being dialled again.
+    why: Option<Arc<str>>,
 }
 
 impl Core {
@@ -98,6 +109,22 @@ impl Core {
                 }
             };
             self.timers.set(Timer::Seed(index as u32), now.time);
+        }
+    }
+
+    /// A bot that has targets and knows nobody says so, and why: the commonest mistake of a first start.
+    pub(crate) fn notice_loneliness(&mut self, now: Now) {
+        if self.members.others().any(|(_, member)| member.is_present()) {
+            self.lonely_again = now.time + LONELY_AFTER;
+            return;
+        }
+        if now.time < self.lonely_again {
+            return;
+        }
+        let problems = self.join_problems();
+        if let Some((target, why)) = problems.first() {
+            self.lonely_again = now.time + LONELY_AGAIN;
+            warn!(%target, why, targets_failing = problems.len(), "no target lets this bot in, and it knows nobody; check its targets");
         }
     }
 
@@ -172,8 +199,11 @@ impl Core {
                 }
             }
             JoinAnswer::Outdated(incarnation) => {
-                self.reincarnate(incarnation, now);
-                self.seed_again(index, Duration::ZERO, now);
+                // Many seeds may say so of one request: the first is heeded.
+                if incarnation >= self.record().incarnation {
+                    self.reincarnate(incarnation, now);
+                }
+                self.seed_again(index, JOIN_BACKOFF_MIN, now);
             }
             JoinAnswer::Unreachable(why) => self.not_let_in(index, format!("it cannot reach us at {}: {why}", self.record().target), now),
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
@@ -236,7 +266,7 @@ impl Core {
     /// A peer wants to be let in. Nothing that it claims is believed before it answered at its target.
     pub(crate) fn joiner(&mut self, id: RequestId, joiner: Arc<Record>, now: Now) {
         let me = self.record();
-        if joiner.instance == me.instance {
+        if joiner.instance == me.instance || self.members.formerly(joiner.instance) == Some(ME) {
             return self.reply(id, Response::Join(JoinAnswer::Yourself));
         }
         if joiner.name == me.name {
@@ -245,8 +275,12 @@ impl Core {
             return self.reply(id, Response::Join(JoinAnswer::NameTaken(me)));
         }
         let pending = |calling: &&Calling| matches!(calling, Calling::Incumbent { .. } | Calling::DialBack { .. });
-        let held_back = self.guards.get(&joiner.target).is_some_and(|guard| guard.not_before > now.time);
-        if self.calls.values().filter(pending).count() >= JOINS_PENDING_MAX || held_back || !self.join_budget.take(1.0, now.time) {
+        let held_back = self.guards.get(&joiner.target).filter(|guard| guard.not_before > now.time).cloned();
+        if let Some(why) = held_back.as_ref().and_then(|guard| guard.why.as_ref()) {
+            self.refuse(Refusal::JoinUnreachable);
+            return self.reply(id, Response::Join(JoinAnswer::Unreachable(why.to_string())));
+        }
+        if self.calls.values().filter(pending).count() >= JOINS_PENDING_MAX || !self.join_budget.take(1.0, now.time) {
             self.refuse(Refusal::JoinsFull);
             return self.reply(id, Response::Join(JoinAnswer::Busy));
         }
@@ -295,10 +329,13 @@ impl Core {
             }
             Ok(Response::Identify(record)) => format!("another node answers there: {}", record.name),
             Ok(_) => "it answers something else than was asked".to_owned(),
-            Err(error) => error.detail,
+            Err(error) => {
+                // Where somebody answers nobody is kept out: whoever may be there should not pay for another's claim.
+                self.guard(&joiner.target, Some(&error.detail), now);
+                error.detail
+            }
         };
         self.refuse(Refusal::JoinUnreachable);
-        self.guard(&joiner.target, now);
         info!(node = %joiner.name, target = %joiner.target, why = unreachable, "a node wants to join and cannot be reached");
         self.events.push(now.wall, EventKind::NotLetIn(format!("{} at {}: {unreachable}", joiner.name, joiner.target)));
         self.reply(request, Response::Join(JoinAnswer::Unreachable(unreachable)));
@@ -333,7 +370,7 @@ impl Core {
             self.hear_own_name(record, heard.left, now);
             return None;
         }
-        if heard.age > self.config.retain_nodes / 2 {
+        if heard.age > self.config.retain_nodes / 2 || record.incarnation.0 > INCARNATION_MAX {
             return None;
         }
         let first_hand = introducer.is_none();
@@ -343,7 +380,12 @@ impl Core {
                 if held.record.life() > record.life() {
                     return None;
                 }
-                if held.record.instance != record.instance {
+                let other_life = held.record.instance != record.instance;
+                if other_life && !first_hand && held.is_partner() {
+                    self.look_for_successor(slot, record, now);
+                    return None;
+                }
+                if other_life {
                     let life = Life::new(heard.heartbeat, heard.age, now.time);
                     let name = record.name.clone();
                     self.timers.cancel(&Timer::Death(slot));
@@ -357,6 +399,8 @@ impl Core {
                 }
                 slot
             }
+            // Who has been silent for so long would be forgotten at once.
+            None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
             None => {
                 let life = Life::new(heard.heartbeat, heard.age, now.time);
                 let name = record.name.clone();
@@ -436,6 +480,35 @@ impl Core {
         }
     }
 
+    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays until the other answers.
+    fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let same_place = member.record.target == successor.target;
+        if member.identifying || (!same_place && self.may_dial_unproven(&successor.target, now).is_err()) {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(slot) {
+            member.identifying = true;
+        }
+        let target = successor.target.clone();
+        self.call(target, Calling::Succession { slot, successor }, Request::Identify, IDENTIFY_TIMEOUT);
+    }
+
+    pub(crate) fn succession_answered(&mut self, slot: Slot, successor: &Record, result: Result<Response, CallError>, now: Now) {
+        if let Some(member) = self.members.get_mut(slot) {
+            member.identifying = false;
+        }
+        if let Ok(Response::Identify(record)) = result
+            && record.name == successor.name
+            && record.target == successor.target
+        {
+            self.unproven_budget.refund(1.0);
+            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, None, now);
+        }
+    }
+
     /// Somebody speaks of our own name in another life.
     fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
         let me = self.record();
@@ -508,18 +581,19 @@ impl Core {
         }
         if self.unproven_budget.take(1.0, now.time) {
             // Until it answers nobody else may claim the same address and have it dialled again.
-            let guard = self.guards.get(target).copied().unwrap_or(AddressGuard { backoff: UNPROVEN_BACKOFF.0, not_before: now.time });
-            self.insert_guard(target, AddressGuard { not_before: now.time + guard.backoff, ..guard });
+            let backoff = self.guards.get(target).map_or(UNPROVEN_BACKOFF.0, |guard| guard.backoff);
+            self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: None });
             return Ok(());
         }
         Err(now.time + self.unproven_budget.wait(1.0, now.time).max(Duration::from_millis(50)))
     }
 
     /// An unproven address failed: it is left alone for a while, longer each time.
-    pub(crate) fn guard(&mut self, target: &Target, now: Now) {
+    pub(crate) fn guard(&mut self, target: &Target, why: Option<&str>, now: Now) {
         let (first, longest) = UNPROVEN_BACKOFF;
+        let longest = if why.is_some() { JOINER_BACKOFF_MAX } else { longest };
         let backoff = self.guards.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
-        self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff });
+        self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: why.map(Arc::from) });
     }
 
     fn insert_guard(&mut self, target: &Target, guard: AddressGuard) {

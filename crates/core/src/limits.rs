@@ -44,6 +44,8 @@ pub const ASK_PEERS: usize = 3;
 pub const EXCHANGE_BYTES_MAX: usize = 512 * 1024;
 /// What one exchange may carry in rows and rosters, in bytes; the rest of [`EXCHANGE_BYTES_MAX`] is for records, digest and framing.
 pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
+/// What records of one exchange may take, in bytes.
+pub const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Records in one exchange.
 pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
 /// Entries of one digest; past it a digest is a rotating range and what changed lately.
@@ -113,6 +115,14 @@ pub const UNPROVEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Dura
 pub const DEAD_DIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Every other bot dials each dead node too, so rarely that a thousand of them cost nothing: views of who is alive may disagree.
 pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
+/// Dials of the dead a second, as a share of the probe budget and beside it.
+pub const DEAD_DIALS_SHARE: f64 = 0.25;
+/// Probes a second on behalf of others, and their burst. Beyond it the asker is told that nothing is known.
+pub const ASKS: (f64, f64) = (20.0, 64.0);
+/// Longest pause of a joiner's address after a failed dial-back: who can be reached again should not wait.
+pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Largest incarnation that is taken: far beyond any clock, with room above for the next one.
+pub const INCARNATION_MAX: u64 = 1 << 62;
 /// First pause of the join back-off; the longest is configured.
 pub const JOIN_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// A target that was found to be this very bot is looked at again after so long: addresses move.

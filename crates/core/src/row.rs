@@ -232,12 +232,14 @@ impl Row {
         Ok(())
     }
 
-    /// Extends the row by a patch that was published `age` ago.
+    /// Extends the row by a patch that was published `age` ago. Patches that together exceed a frame are a gap: a frame has to follow.
     pub fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
         if patch.version <= self.version() {
             return Merge::Known;
         }
-        if self.version().checked_add(1) != Some(patch.version) || self.patches.len() >= PATCHES_MAX {
+        let packed: usize = self.patches.iter().map(|held| held.packed.len()).sum();
+        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed.len() > FRAME_BYTES_MAX;
+        if self.version().checked_add(1) != Some(patch.version) || full {
             return Merge::Gap;
         }
         self.patches.push(Arc::clone(patch));

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use crate::bucket::Bucket;
 use crate::cell::Failure;
+use crate::config::Config;
 use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer, is_refusal};
 use crate::identity::NodeName;
 use crate::life::Status;
 use crate::limits::{
-    DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
+    DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS,
+    PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
@@ -54,6 +57,12 @@ impl Load {
     pub(crate) fn doubts_itself(&self, now: Time) -> bool {
         self.void_at.is_some_and(|at| now.since(at) < SELF_DOUBT)
     }
+}
+
+/// What dialling the dead may take: beside the budget of the living, and a quarter of it.
+pub(crate) fn dial_budget(config: &Config, now: Time) -> Bucket {
+    let rate = config.probe_rate_max * DEAD_DIALS_SHARE;
+    Bucket::new(rate, rate.max(1.0), now)
 }
 
 /// What a report says of the pair.
@@ -180,9 +189,10 @@ impl Core {
         }
         self.load.ended += 1;
         match probing.purpose {
-            Purpose::Schedule => self.book(&probing, &outcome, now),
+            // A dead node is an outage that goes on: it is booked as well.
+            Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
+            Purpose::Evidence => {}
             Purpose::Question => self.question_probed(probing.slot, &failure_of(&outcome), now),
-            Purpose::Dial => {}
             Purpose::Ask(request) => {
                 let answer = match outcome {
                     Outcome::Reached(_) => Answer::Reached,
@@ -228,7 +238,7 @@ impl Core {
         self.pair_changed(slot, urgency, now);
         if let Attempt::Failed(kind) = attempt {
             if !proven {
-                self.guard(&target, now);
+                self.guard(&target, None, now);
             }
             self.doubt(slot, is_refusal(kind), now);
         }
@@ -253,11 +263,19 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| member.life.status() == Status::Dead) else {
             return;
         };
-        let proven = member.proven;
+        let (proven, target) = (member.proven, member.record.target.clone());
         let interval = self.dial_interval(slot).mul_f64(0.9 + 0.2 * self.rng.f64());
         self.timers.set(Timer::Dial(slot), now.time + interval);
-        if proven && self.probes.len() < PROBES_IN_FLIGHT_MAX {
-            self.probe_budget.charge(1.0, now.time);
+        if self.probes.len() >= PROBES_IN_FLIGHT_MAX {
+            return;
+        }
+        if !self.dial_budget.take(1.0, now.time) {
+            // Many are dead: each waits its turn, and the living are measured meanwhile.
+            let wait = self.dial_budget.wait(1.0, now.time).max(Duration::from_millis(10)).mul_f64(1.0 + self.rng.f64());
+            self.timers.set(Timer::Dial(slot), now.time + wait);
+            return;
+        }
+        if proven || self.may_dial_unproven(&target, now).is_ok() {
             self.order_probe(slot, Purpose::Dial, now);
         }
     }

@@ -299,3 +299,31 @@ fn a_target_that_is_listed_again_is_asked_again() {
         }
     }
 }
+
+#[test]
+fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
+    let (mut core, peer) = core_with_peer();
+    let liar = record("peer", 1_000);
+    let elsewhere = Arc::new(Record { target: Target::new("nowhere", 1).unwrap(), ..(*liar).clone() });
+    let heard = |record: &Arc<Record>| Heard { record: Arc::clone(record), heartbeat: 9, age: Duration::ZERO, left: false };
+    let lie = Exchange { from: Some(peer.instance), records: vec![heard(&elsewhere)], ..Exchange::default() };
+    core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), now());
+    let mut asked = None;
+    while let Some(output) = core.poll_output() {
+        if let Output::Call { id, target, request: Request::Identify, .. } = output {
+            assert_eq!(target, elsewhere.target);
+            asked = Some(id);
+        }
+    }
+    let name: NodeName = "peer".parse().unwrap();
+    let held = |core: &Core| core.snapshot(now()).member(&name).unwrap().record.instance;
+    assert_eq!(held(&core), peer.instance);
+    // Once the other answers there by that name it is a restart.
+    core.handle_response(asked.unwrap(), Ok(Response::Identify(Arc::clone(&elsewhere))), now());
+    assert_eq!(held(&core), elsewhere.instance);
+    // What leaves no room for a next life is not believed at all.
+    let last = Record { incarnation: Incarnation(u64::MAX), instance: Instance(u64::MAX), name: "owl".parse().unwrap(), ..(*liar).clone() };
+    let lie = Exchange { from: Some(elsewhere.instance), records: vec![heard(&Arc::new(last))], ..Exchange::default() };
+    core.handle_request(RequestId(8), Request::Exchange(Box::new(lie)), now());
+    assert!(core.snapshot(now()).member(&"owl".parse().unwrap()).is_none());
+}

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
+use http_body_util::{Either, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,14 +25,17 @@ const ARRIVALS_WAITING_MAX: usize = 1024;
 /// Commands that wait for the driver: discovery's and the handle's, never more than a few.
 const COMMANDS_WAITING_MAX: usize = 16;
 
+/// From the headers of a request to its answer: longer than the driver may take, and than half a megabyte takes on a slow path.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
 /// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
 fn port_limits() -> canary_net::Limits {
     canary_net::Limits {
         connections: 8192,
-        connections_per_address: 8192,
+        connections_per_address: 4096,
         header_bytes: 16 * 1024,
         headers: 64,
-        streams: 64,
+        streams: 16,
         header_time: Duration::from_secs(10),
         write_patience: Duration::from_secs(10),
         drain_time: Duration::from_millis(500),
@@ -170,7 +175,14 @@ impl Builder {
         let rpc = service.into_service();
         let serving = canary_net::accept::serve(listener, port_limits(), port, stop.clone(), move |request| {
             use tower_service::Service as _;
-            rpc.clone().call(request)
+            let answer = rpc.clone().call(request);
+            async move {
+                // Reading the request is in it: whoever sends half a message does not keep it here.
+                match tokio::time::timeout(REQUEST_TIME, answer).await {
+                    Ok(Ok(response)) => Ok(response.map(Either::Left)),
+                    Err(_) => Ok(timed_out()),
+                }
+            }
         });
         tokio::spawn(serving);
         let watching = Arc::clone(&stalls);
@@ -194,6 +206,12 @@ impl Builder {
         });
         Ok(Bot { address, snapshot, commands: commands_in, stats, driving, _stop: stop.drop_guard() })
     }
+}
+
+fn timed_out<B>() -> http::Response<Either<B, Empty<Bytes>>> {
+    let mut response = http::Response::new(Either::Right(Empty::new()));
+    *response.status_mut() = http::StatusCode::REQUEST_TIMEOUT;
+    response
 }
 
 async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {

@@ -59,7 +59,7 @@ impl From<h2::Error> for Ended {
 }
 
 /// Who answered, and when.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Answer {
     name: NodeName,
     incarnation: Incarnation,
@@ -71,8 +71,8 @@ struct Answer {
 pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, stalls: &StallWatch) -> ProbeReport {
     let late_before = stalls.late();
     let begun = Instant::now();
-    let mut phase = Failure::Timeout;
-    let ended = tokio::time::timeout(timeout, measure(target, resolver, &mut phase)).await;
+    let mut progress = Progress::Waiting;
+    let ended = tokio::time::timeout(timeout, measure(target, resolver, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
@@ -80,7 +80,7 @@ pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolve
         return ProbeReport::Void;
     }
     match ended {
-        Ok(Ok(Answer { name, incarnation, instance, timing })) => ProbeReport::Answered { timing, name, incarnation, instance },
+        Ok(Ok(answer)) => answer.report(),
         Ok(Err(Ended::Failed(failure, detail))) => {
             tracing::debug!(%target, kind = failure.as_str(), detail, "a probe failed");
             ProbeReport::Failed(failure)
@@ -89,16 +89,42 @@ pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolve
             tracing::warn!(%target, detail, "a probe is void: this host lacks something");
             ProbeReport::Void
         }
-        // A name that is not resolved in time is a failure of names, not of the path.
-        Err(_) => ProbeReport::Failed(phase),
+        Err(_) => match progress {
+            // The bound on look-ups is ours.
+            Progress::Waiting => ProbeReport::Void,
+            // A name that is not resolved in time is a failure of names, not of the path.
+            Progress::Resolving => ProbeReport::Failed(Failure::Dns),
+            Progress::Dialling => ProbeReport::Failed(Failure::Timeout),
+            // The pair is proven; that the second request was not answered in time is told by its absence.
+            Progress::Answered(answer) => answer.report(),
+        },
     }
 }
 
-async fn measure(target: &Target, resolver: &Resolver, phase: &mut Failure) -> Result<Answer, Ended> {
+/// How far a probe came.
+#[derive(Debug)]
+enum Progress {
+    /// Others are looked up first.
+    Waiting,
+    Resolving,
+    Dialling,
+    /// The first request was answered.
+    Answered(Answer),
+}
+
+impl Answer {
+    fn report(self) -> ProbeReport {
+        let Self { name, incarnation, instance, timing } = self;
+        ProbeReport::Answered { timing, name, incarnation, instance }
+    }
+}
+
+async fn measure(target: &Target, resolver: &Resolver, progress: &mut Progress) -> Result<Answer, Ended> {
+    let turn = resolver.turn(target).await;
+    *progress = Progress::Resolving;
     let begun = Instant::now();
-    *phase = Failure::Dns;
-    let addresses = resolver.resolve(target).await.map_err(|error| Ended::Failed(Failure::Dns, error.to_string()))?;
-    *phase = Failure::Timeout;
+    let addresses = resolver.resolve_in(turn, target).await.map_err(|error| Ended::Failed(Failure::Dns, error.to_string()))?;
+    *progress = Progress::Dialling;
     let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() { Duration::ZERO } else { begun.elapsed() };
     let (stream, connect) = connect_any(&addresses).await?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
@@ -115,9 +141,11 @@ async fn measure(target: &Target, resolver: &Resolver, phase: &mut Failure) -> R
         let first_request = take_lap(&clock);
         let (name, incarnation, instance) = decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?;
         // The first answer is what proves the pair. That the second fails is told by its absence.
+        let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
+        let first = Answer { name, incarnation, instance, timing };
+        *progress = Progress::Answered(first.clone());
         let request = request(sender, &authority).await.ok().map(|_| take_lap(&clock));
-        let timing = Timing { resolve, connect, tls: None, first_request, request, kernel: None };
-        Ok::<_, Ended>(Answer { name, incarnation, instance, timing })
+        Ok::<_, Ended>(Answer { timing: Timing { request, ..timing }, ..first })
     };
     let mut requests = std::pin::pin!(requests);
     // One task drives both: a hop to another one would be measured.

@@ -1,16 +1,20 @@
 //! Names to addresses, as the host's applications see them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
 use canary_core::Target;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Look-ups at once: each holds a thread until the system's resolver answers, however long that takes. Further ones wait.
 const LOOKUPS_MAX: usize = 32;
 /// Addresses of one name that are used; a name with more is a list that only discovery wants whole.
 const ADDRESSES_MAX: usize = 4096;
+
+/// A place among the look-ups at once.
+#[derive(Debug)]
+pub(crate) struct Turn(#[expect(dead_code, reason = "held, and given back when it is dropped")] Option<OwnedSemaphorePermit>);
 
 /// The system's resolver, with a bound on what is asked at once.
 #[derive(Clone, Debug)]
@@ -23,14 +27,33 @@ impl Resolver {
         Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
-    /// All addresses of a target, in the order of preference. An address needs no look-up.
+    /// Waits until a look-up may begin, if the target needs one: the system's resolver may hold its thread for long after we gave up.
+    pub(crate) async fn turn(&self, target: &Target) -> Turn {
+        if target.host().parse::<IpAddr>().is_ok() {
+            return Turn(None);
+        }
+        // The semaphore is never closed; without a permit the look-up fails below.
+        Turn(Arc::clone(&self.permits).acquire_owned().await.ok())
+    }
+
+    /// All addresses of a target, in the order of preference.
     pub(crate) async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
+        let turn = self.turn(target).await;
+        self.resolve_in(turn, target).await
+    }
+
+    /// The same, in a turn that was waited for. An address needs no look-up.
+    pub(crate) async fn resolve_in(&self, turn: Turn, target: &Target) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = target.host().parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, target.port())]);
         }
-        let _permit = self.permits.acquire().await.map_err(io::Error::other)?;
-        let found = tokio::net::lookup_host((target.host(), target.port())).await?;
-        let mut addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
+        let (host, port) = (target.host().to_owned(), target.port());
+        let looking = tokio::task::spawn_blocking(move || {
+            // The turn ends with the look-up, not with whoever waits for it.
+            let _turn = turn;
+            Ok::<_, io::Error>((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect::<Vec<_>>())
+        });
+        let mut addresses = looking.await.map_err(io::Error::other)??;
         // Some resolvers list an address once for each protocol.
         let mut seen = std::collections::HashSet::new();
         addresses.retain(|address| seen.insert(*address));

@@ -275,3 +275,23 @@ fn every_checker_fails_on_its_planted_fault() {
     world.run(secs(10));
     assert!(!full_matrix(&world));
 }
+
+#[test]
+fn many_dead_do_not_keep_the_living_from_being_measured() {
+    let config = Config { probe_rate_max: 5.0, ..Config::default() };
+    let mut world = World::new(1, config, Link::default());
+    for index in 0..40 {
+        let known: Vec<_> = (0..index.min(3)).map(HostId).collect();
+        world.add(&format!("bot-{index}"), &known);
+    }
+    world.run_until(secs(60), full_matrix).expect("a healthy mesh settles");
+    (2..40).for_each(|index| world.crash(HostId(index)));
+    world.run(secs(120));
+    let measured = |world: &World| {
+        let snapshot = world.snapshot(HostId(0)).unwrap();
+        snapshot.member(world.name(HostId(1))).unwrap().pair.successes
+    };
+    let before = measured(&world);
+    world.run(secs(30));
+    assert!(measured(&world) >= before + 5, "the living pair is measured every few seconds");
+}
