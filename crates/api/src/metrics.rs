@@ -176,8 +176,14 @@ fn rebucket(histogram: &Histogram, bounds: &[f64]) -> Vec<(f64, u64)> {
     buckets
 }
 
-/// A target's series exist while the node is there.
+/// A target's series exist until the node says goodbye or is forgotten: a dead one's are what an alert is made of.
 fn pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Pair)> {
+    let known = snapshot.members.iter().filter(|member| member.status != Status::Left);
+    known.map(|member| (member.record.name.as_str(), &*member.pair))
+}
+
+/// The original's series vanish with the node.
+fn present_pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Pair)> {
     snapshot.present().map(|member| (member.record.name.as_str(), &*member.pair))
 }
 
@@ -240,7 +246,7 @@ fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
 
 /// The original's two families, so that its dashboards go on working.
 fn legacy(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let series = pairs(snapshot).flat_map(|(target, pair)| {
+    let series = present_pairs(snapshot).flat_map(|(target, pair)| {
         let labels = |kind| vec![("type", kind), ("to", target)];
         [(labels("rtt_total"), &pair.total), (labels("rtt_request"), &pair.request)]
     });
@@ -255,6 +261,11 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let states = [Status::Alive, Status::Suspect, Status::Dead, Status::Left];
     let members = states.map(|state| (vec![("state", state.as_str())], in_state(state)));
     gauges(encoder, "canary_mesh_members", "Other nodes that this bot knows, by what it holds of them.", None, members)?;
+    let known = snapshot.members.iter().filter(|member| member.status != Status::Left);
+    let up = known.map(|member| (vec![("node", member.record.name.as_str())], f64::from(u8::from(member.status.is_present()))));
+    gauges(encoder, "canary_mesh_node_up", "1 while a node is alive or suspected, 0 while it is dead.", None, up)?;
+    let failing = snapshot.join_problems.len() as f64;
+    gauges(encoder, "canary_mesh_targets_failing", "Targets that do not let this bot in.", None, [(vec![], failing)])?;
     let labels = |messages: &Messages| vec![("kind", messages.kind), ("direction", messages.direction)];
     let messages = scrape.transport.messages.iter().map(|messages| (labels(messages), messages.count));
     counters(encoder, "canary_mesh_messages", "Messages between bots.", messages)?;
@@ -331,7 +342,7 @@ fn bot(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let me = &scrape.snapshot.me;
     let target = me.target.to_string();
     let keys: Vec<(String, &str)> = me.labels.iter().map(|(key, value)| (label_name(key), value)).collect();
-    let mut labels = vec![("node", me.name.as_str()), ("target", target.as_str())];
+    let mut labels = vec![("node", me.name.as_str()), ("address", target.as_str())];
     for (key, value) in &keys {
         // Two keys may become one name; a series has each name once.
         if !labels.iter().any(|(taken, _)| taken == key) {

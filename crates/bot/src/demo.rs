@@ -132,7 +132,8 @@ impl<W: Write> Screen<W> {
                 write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
             }
             self.drawn = picture.matches('\n').count();
-            write!(self.out, "{picture}")?;
+            // Without wrapping: a line is a line, however narrow the terminal.
+            write!(self.out, "\x1b[?7l{picture}\x1b[?7h")?;
         } else if self.said != Some((least, pairs)) {
             writeln!(self.out, "{line}")?;
             self.said = Some((least, pairs));

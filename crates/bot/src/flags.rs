@@ -82,8 +82,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     one("gossip-rate-max", "BYTES", "256000", "Bytes a second that gossip may send"),
     one("publish-interval", "TIME", "10s", "How often all own samples are published; changes of state travel at once"),
     one("join-interval", "TIME", "3s", "Longest pause between attempts to join at a target"),
-    one("retain-nodes", "TIME", "24h", "How long a dead node is remembered"),
-    one("retain-samples", "TIME", "24h", "How long samples are kept without news"),
+    one("retain-nodes", "TIME", "24h", "How long a dead node is remembered and looked for; it is not listed meanwhile"),
+    one("retain-samples", "TIME", "24h", "How long samples are kept without news; those of dead nodes are not listed meanwhile"),
     switch("cleanup-nodes", "Accepted for the original's sake: cleaning is always on"),
     switch("cleanup-samples", "Accepted for the original's sake: cleaning is always on"),
     one("log-level", "LEVEL", "info", "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers"),
@@ -109,7 +109,8 @@ impl Flag {
 
     /// The flag as clap knows it. Values stay text here: they are judged together with those of the other sources.
     pub(crate) fn arg(&self) -> Arg {
-        let help = format!("{} [default: {}] [env: {}]", self.help, self.default, self.variable());
+        let list = if self.takes == Takes::Many { "; separated by commas, or repeated" } else { "" };
+        let help = format!("{}{list} [default: {}] [env: {}]", self.help, self.default, self.variable());
         let arg = Arg::new(self.name).long(self.name).value_name(self.value_name).help(help);
         let arg = match self.short {
             Some(short) => arg.short(short),

@@ -12,7 +12,8 @@ pub(crate) fn start(settings: LogSettings) {
     let filter = format!("{},h2={libraries},hyper={libraries},hyper_util={libraries},connectrpc={libraries}", settings.level);
     let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(io::stderr);
     if settings.json {
-        logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        // Without the module: its key is "target", which is a word of ours.
+        logs.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false).init();
     } else {
         logs.with_ansi(colours(&io::stderr())).with_target(false).init();
     }

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
         Some(("completion", matches)) => completion(matches),
-        Some(("man", _)) => man(),
+        Some(("man", matches)) => man(matches),
         Some(("run", matches)) => run_bot(matches),
         _ => run_bot(&matches),
     };
@@ -82,7 +82,12 @@ fn command() -> Command {
                 .about("Write a completion script for a shell")
                 .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
         )
-        .subcommand(Command::new("man").about("Write the manual page"))
+        .subcommand(Command::new("man").about("Write the manual page, or that of a command").arg(Arg::new("command").value_parser([
+            "run",
+            "demo",
+            "completion",
+            "man",
+        ])))
 }
 
 fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
@@ -99,6 +104,7 @@ fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         }
     };
     if settings.dry_run {
+        let _ = writeln!(io::stderr(), "canary-bot: the configuration works");
         return Ok(ExitCode::SUCCESS);
     }
     logs::start(settings.log);
@@ -124,9 +130,12 @@ fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn man() -> Result<ExitCode, RunError> {
+fn man(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut all = command();
+    all.build();
+    let chosen = matches.get_one::<String>("command").and_then(|name| all.find_subcommand(name).cloned()).unwrap_or(all);
     let mut page = Vec::new();
-    clap_mangen::Man::new(command()).render(&mut page).map_err(RunError::Stdout)?;
+    clap_mangen::Man::new(chosen).render(&mut page).map_err(RunError::Stdout)?;
     io::stdout().write_all(&page).map_err(RunError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -94,6 +94,6 @@ impl Display for Matrix {
             }
             writeln!(f)?;
         }
-        writeln!(f, "milliseconds for connect and first request; ? unknown; a word says how the pair failed")
+        writeln!(f, "ms to connect and get an answer; ? is unknown; a word is how the pair failed")
     }
 }

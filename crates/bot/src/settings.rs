@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
-use canary_core::{Config, Labels, NodeName, Target};
+use canary_core::{Config, ConfigError, Labels, NodeName, Target};
 use canary_net::Token;
 use canary_node::Seed;
 
@@ -77,20 +77,16 @@ impl Settings {
         }
         let dry_run = parser.switch("dry-run");
         parser.refuse_tls();
+        let listen = SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port);
+        let api_listen = SocketAddr::new(api_ip.unwrap_or(outbound), api_port);
+        if listen == api_listen && listen.port() != 0 {
+            parser
+                .problems
+                .push(Problem(format!("the mesh and the API cannot both listen on {listen}; change --listen-port or --api-port")));
+        }
         let Parser { problems, .. } = parser;
         match name {
-            Some(name) if problems.is_empty() => Ok(Self {
-                name,
-                listen: SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port),
-                join,
-                api_listen: SocketAddr::new(api_ip.unwrap_or(outbound), api_port),
-                seeds,
-                labels,
-                config,
-                tokens,
-                log,
-                dry_run,
-            }),
+            Some(name) if problems.is_empty() => Ok(Self { name, listen, join, api_listen, seeds, labels, config, tokens, log, dry_run }),
             _ => Err(problems),
         }
     }
@@ -164,14 +160,14 @@ impl Parser<'_> {
 
     fn join(&mut self, reachable: IpAddr) -> Join {
         let given = self.one("join-address", |value| {
-            if let Ok(target) = value.parse::<Target>() {
-                return Ok(Join::Target(target));
-            }
+            let with_port = value.parse::<Target>();
             // Without a port: the port does not matter for judging the host.
-            match Target::new(value, 1) {
-                Ok(target) => Ok(Join::Host(target.host().to_owned())),
-                Err(_) => Err("write HOST or HOST:PORT, IPv6 addresses in brackets"),
+            let target = with_port.clone().or_else(|_| Target::new(value, 1));
+            let target = target.map_err(|_| "write HOST or HOST:PORT, IPv6 addresses in brackets")?;
+            if target.host().parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+                return Err("nobody can dial it; write the address at which others reach this host");
             }
+            Ok(with_port.map_or_else(|_| Join::Host(target.host().to_owned()), Join::Target))
         });
         given.unwrap_or_else(|| Join::Host(reachable.to_string()))
     }
@@ -216,7 +212,14 @@ impl Parser<'_> {
             retain_nodes: self.duration("retain-nodes", default.retain_nodes),
             retain_samples: self.duration("retain-samples", default.retain_samples),
         };
-        self.problems.extend(config.problems().iter().map(|error| Problem(format!("--{error}"))));
+        for error in config.problems() {
+            let name = match &error {
+                ConfigError::Duration { name, .. } | ConfigError::Number { name, .. } => name,
+            };
+            if let Some((given, _)) = self.given(name) {
+                self.problem(&given, error);
+            }
+        }
         config
     }
 
@@ -224,6 +227,9 @@ impl Parser<'_> {
         // A token is a secret even when it is wrong: it is not repeated.
         let mut tokens = Vec::new();
         if let Some(given) = self.sources.get("token").cloned() {
+            if given.values.is_empty() {
+                self.problem(&given, "the token is empty");
+            }
             for value in &given.values {
                 match Token::new(value) {
                     Ok(token) => tokens.push(token),

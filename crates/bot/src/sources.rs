@@ -64,14 +64,9 @@ impl Sources {
             }
         }
         if let Some(path) = sources.given.get("config").and_then(|given| given.values.last()).map(PathBuf::from) {
-            match of_file(&path) {
-                Ok(settings) => {
-                    for (flag, values) in settings {
-                        let given = Given { values, origin: Origin::File(path.clone(), flag.name) };
-                        sources.given.entry(flag.name).or_insert(given);
-                    }
-                }
-                Err(found) => problems.extend(found),
+            for (flag, values) in of_file(&path, problems) {
+                let given = Given { values, origin: Origin::File(path.clone(), flag.name) };
+                sources.given.entry(flag.name).or_insert(given);
             }
         }
         sources
@@ -115,27 +110,38 @@ fn split(flag: &Flag, value: &str) -> Vec<String> {
     }
 }
 
-fn of_file(path: &PathBuf) -> Result<Vec<(&'static Flag, Vec<String>)>, Vec<Problem>> {
-    let problem = |what: String| vec![Problem(format!("the configuration file {} {what}", path.display()))];
-    let size = std::fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(problem(format!("has {size} bytes; it may have {FILE_BYTES_MAX}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    let table: toml::Table = text.parse().map_err(|error| problem(format!("is no TOML: {error}")))?;
+/// The settings of a file; what is wrong with it is added to `problems`, and the rest is judged as well.
+fn of_file(path: &PathBuf, problems: &mut Vec<Problem>) -> Vec<(&'static Flag, Vec<String>)> {
+    let mut problem = |what: String| problems.push(Problem(format!("the configuration file {} {what}", path.display())));
+    let table = match read_table(path) {
+        Ok(table) => table,
+        Err(what) => {
+            problem(what);
+            return Vec::new();
+        }
+    };
     let mut settings = Vec::new();
-    let mut problems = Vec::new();
     for (key, value) in table {
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
-            problems.extend(problem(format!("has the unknown key {key}; its keys are the flags' names")));
+            problem(format!("has the unknown key {key}; its keys are the flags' names"));
             continue;
         };
         match values(flag, &value) {
             Some(values) => settings.push((flag, values)),
-            None => problems.extend(problem(format!("has a value of the wrong kind for {key}"))),
+            None => problem(format!("has a value of the wrong kind for {key}")),
         }
     }
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    settings
+}
+
+fn read_table(path: &PathBuf) -> Result<toml::Table, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("has {size} bytes; it may have {FILE_BYTES_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    text.parse().map_err(|error| format!("is no TOML: {error}"))
 }
 
 fn values(flag: &Flag, value: &toml::Value) -> Option<Vec<String>> {

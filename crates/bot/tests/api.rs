@@ -57,10 +57,14 @@ fn a_failed_pair_is_nan_and_counted() {
         bots[0].samples().iter().any(failed) && counted.is_some_and(|count| count >= 1.0)
     });
     assert!(failed.is_some(), "every bot serves that the pair failed; counted {counted:?}");
-    // Once the node is dead its series and samples are gone, and it is counted among the dead.
+    // Once the node is dead its samples are gone; its series stay, and go on counting, for whoever alerts on them.
     let dead = wait(secs(6), || metric(&bots[0], "canary_mesh_members", &[("state", "dead")]) == Some(1.0));
     assert!(dead.is_some());
-    assert_eq!(metric(&bots[0], "canary_probes_total", &[("target", victim.name())]), None);
+    assert_eq!(metric(&bots[0], "canary_mesh_node_up", &[("node", victim.name())]), Some(0.0));
+    let timeouts = || metric(&bots[0], "canary_probes_total", &[("target", victim.name()), ("result", "timeout")]);
+    let at_death = timeouts().expect("its series are there");
+    assert!(wait(secs(12), || timeouts().is_some_and(|count| count > at_death)).is_some(), "the outage goes on");
+    assert_eq!(metric(&bots[0], "rtt_count", &[("to", victim.name())]), None, "the original's series vanish with the node");
     assert!(bots[0].samples().iter().all(|sample| sample.to != victim.name() && sample.from != victim.name()));
 }
 

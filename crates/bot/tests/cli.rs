@@ -23,7 +23,7 @@ fn stdout(output: &Output) -> String {
 #[test]
 fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
     let file = std::env::temp_dir().join(format!("canary-bot-{}.toml", std::process::id()));
-    std::fs::write(&file, "probe-timeout = \"never\"\nprobe-interval = \"5s\"\n").unwrap();
+    std::fs::write(&file, "probe-timeout = \"never\"\nprobe-interval = \"5s\"\nprobe_interval = 1\n").unwrap();
     let path = file.to_str().unwrap();
     let arguments = ["--target", "no-port,unix:/x", "--listen-port", "70000", "--name", "a\u{7f}b", "--config", path, "--label", "zone"];
     let output = canary_bot(&arguments, &[("MESH_API_PORT", "http"), ("MESH_GOSSIP_FANOUT", "99")]);
@@ -37,7 +37,8 @@ fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
         "--name",
         "MESH_API_PORT",
         "probe-timeout in",
-        "--gossip-fanout is 99",
+        "unknown key probe_interval",
+        "MESH_GOSSIP_FANOUT: gossip-fanout is 99",
         "--label: \"zone\"",
     ] {
         assert!(errors.contains(expected), "{expected} is missing in:\n{errors}");
@@ -118,6 +119,19 @@ fn bare_flags_and_the_run_command_take_the_same_settings_with_the_originals_shor
 }
 
 #[test]
+fn what_cannot_work_together_is_a_mistake() {
+    for arguments in [
+        &["--listen-address", "127.0.0.1", "--listen-port", "22222", "--api-port", "22222"][..],
+        &["--join-address", "0.0.0.0"],
+        &["--join-address", "[::]:8081"],
+        &["--token", ""],
+    ] {
+        let output = canary_bot(&[&["--name", "owl", "--dry-run"], arguments].concat(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_token_is_not_repeated_when_it_is_wrong() {
     let output = canary_bot(&["--name", "owl", "--token", "se cret"], &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -132,6 +146,8 @@ fn completion_man_help_and_version_are_answers() {
     }
     let page = canary_bot(&["man"], &[]);
     assert!(page.status.success() && stdout(&page).contains(".TH canary-bot"));
+    assert!(stdout(&canary_bot(&["man", "demo"], &[])).contains("\\-\\-bots"));
+    assert_eq!(canary_bot(&["man", "nothing"], &[]).status.code(), Some(2));
     let help = canary_bot(&["--help"], &[]);
     assert!(help.status.success() && stdout(&help).contains("MESH_JOIN_ADDRESS"));
     let version = canary_bot(&["--version"], &[]);
