@@ -108,7 +108,7 @@ fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         return Ok(ExitCode::SUCCESS);
     }
     logs::start(settings.log);
-    match runtime().block_on(run::run(settings))? {
+    match drive(run::run(settings))? {
         Ended::Well => Ok(ExitCode::SUCCESS),
         Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
     }
@@ -117,7 +117,7 @@ fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let bots = matches.get_one::<u64>("bots").copied().unwrap_or(5) as usize;
     let duration = matches.get_one("for").copied();
-    let whole = runtime().block_on(demo::run(Demo { bots, duration }))?;
+    let whole = drive(demo::run(Demo { bots, duration }))?;
     Ok(if whole || duration.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
@@ -141,8 +141,12 @@ fn man(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 }
 
 /// One thread measures and gossips: no measurement waits for another thread to be woken. The API has a thread of its own.
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a process that may start can open an event queue")
+fn drive<T>(task: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+    let ended = runtime.block_on(task);
+    // A look-up that hangs in the system's resolver does not keep the process.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The whole chain of causes, once, at the edge.

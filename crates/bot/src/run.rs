@@ -34,7 +34,7 @@ pub(crate) enum RunError {
     Start(#[from] canary_bot::StartError),
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
-    #[error("cannot start the thread of the API")]
+    #[error("cannot start the threads of the bot")]
     Thread(#[source] io::Error),
     #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
     Token(String),

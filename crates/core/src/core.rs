@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::detect::Question;
 use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
-use crate::join::{AddressGuard, Seed, Standing};
+use crate::join::{AddressGuard, CONTEST_PAUSE, Seed, Standing};
 use crate::life::{Change, Status};
 use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER};
 use crate::members::{ME, Member, Members, Slot};
@@ -130,7 +130,7 @@ pub(crate) enum Calling {
     /// To be let in at a seed, or at a member that does not know us.
     Join { seed: Option<Target> },
     /// Does the holder of a name still live that a joiner claims?
-    Incumbent { request: RequestId, joiner: Arc<Record>, incumbent: Instance },
+    Incumbent { request: RequestId, joiner: Arc<Record> },
     /// Is a joiner reached at its target?
     DialBack { request: RequestId, joiner: Arc<Record> },
     /// Gossip that we began; `leg` counts the messages.
@@ -190,6 +190,10 @@ pub struct Core {
     pub(crate) standing: Standing,
     /// Nobody who is said to have our name is looked at before.
     pub(crate) contest_after: Time,
+    /// The pause after the next look at such a claim: it grows with every life that was taken because of one.
+    pub(crate) contest_pause: Duration,
+    /// How often in a row the other holder of our name did not answer.
+    pub(crate) contest_failures: u8,
     /// When it is said again that nobody is there.
     pub(crate) lonely_again: Time,
     pub(crate) timers: Timers<Timer>,
@@ -246,6 +250,8 @@ impl Core {
             members: Members::new(me, time),
             standing: Standing::Starting,
             contest_after: time,
+            contest_pause: CONTEST_PAUSE.0,
+            contest_failures: 0,
             lonely_again: crate::join::lonely_at_first(time),
             config,
             rng,
@@ -337,7 +343,7 @@ impl Core {
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
-            Calling::Incumbent { request, joiner, incumbent } => self.incumbent_answered(request, joiner, incumbent, result, now),
+            Calling::Incumbent { request, joiner } => self.incumbent_answered(request, joiner, result, now),
             Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
             Calling::Exchange { instance, leg } => self.exchange_answered(instance, leg, result, now),
             Calling::Ask { about } => {
@@ -572,7 +578,9 @@ impl Core {
     }
 
     fn notice_isolation(&mut self, now: Now) {
-        let isolated = self.hears_nobody(now);
+        // Once cut off, everybody is dead after a while: that is no news of anybody.
+        let silent = now.time.since(self.contact_at) > ISOLATED_AFTER;
+        let isolated = self.hears_nobody(now) || (self.isolated && silent);
         if isolated == self.isolated {
             return;
         }

@@ -287,6 +287,7 @@ impl Core {
                 .members
                 .in_range(low, high)
                 .filter(|slot| self.entry(*slot, now).is_some_and(|entry| !listed.contains(&entry.instance)))
+                .filter(|slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now)))
                 .collect();
             for slot in lacking {
                 reaction.records.insert(slot);
@@ -327,6 +328,10 @@ impl Core {
             }
             return;
         };
+        if slot == ME && matches!(self.standing, Standing::Yielded(_)) {
+            // The name is another's for now; a larger life is taken when it is ours again.
+            return;
+        }
         if slot == ME {
             let (heartbeat, _) = self.members.me().life.heartbeat();
             if entry.left || entry.heartbeat > heartbeat || entry.version > self.members.me().version() {
@@ -640,6 +645,11 @@ impl Core {
         }
         exchange
     }
+}
+
+/// Whether somebody who does not know a member would take it: the long dead are not learned by hearsay.
+fn worth_telling(member: &crate::members::Member, now: Now) -> bool {
+    member.is_present() || now.time.since(member.life.evidence_at()) <= UNPROVEN_FORGET_AFTER
 }
 
 /// What somebody lacks who has `version` of the row.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::bucket::Bucket;
-use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
+use crate::core::{CallError, Calling, Core, Output, RequestId, Timer, is_refusal};
 use crate::identity::{Incarnation, Instance, Record, Target};
 use crate::life::{Change, Doubt, Life, Status};
 use crate::limits::{
@@ -26,8 +26,11 @@ const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
 const LONELY_AFTER: Duration = Duration::from_secs(10);
 /// And again after this.
 const LONELY_AGAIN: Duration = Duration::from_secs(60);
-/// Shortest pause between two looks at whoever is said to have our name: gossip may say it all the time.
-const CONTEST_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest and longest pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
+/// each other must not outdo each other for ever.
+pub(crate) const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
+const CONTEST_TRIES: u8 = 3;
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
 const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
@@ -141,10 +144,12 @@ impl Core {
         if !seed.listed {
             return;
         }
+        // Behind another address there may be many: who answered there once is not all that can be found there.
+        let at_its_own = |slot| self.members.get(slot).is_some_and(|member| member.record.target == seed.target && member.is_present());
         let again = match seed.answered.and_then(|instance| self.members.of_instance(instance)) {
-            Some(ME) => Some(SELF_SEED_INTERVAL),
-            Some(slot) => self.members.get(slot).filter(|member| member.is_present()).map(|_| KNOWN_SEED_INTERVAL),
-            None => None,
+            Some(ME) if at_its_own(ME) => Some(SELF_SEED_INTERVAL),
+            Some(slot) if at_its_own(slot) => Some(KNOWN_SEED_INTERVAL),
+            _ => None,
         };
         if let Some(again) = again {
             self.timers.set(Timer::Seed(index), now.time + again);
@@ -188,7 +193,7 @@ impl Core {
         };
         match answer {
             JoinAnswer::Admitted(record) => self.let_in(index, record, target.as_ref(), now),
-            JoinAnswer::Yourself => self.seed_answered(index, self.record().instance, SELF_SEED_INTERVAL, now),
+            JoinAnswer::Yourself => self.seed_answered(index, self.record().instance, KNOWN_SEED_INTERVAL, now),
             JoinAnswer::NameTaken(holder) => {
                 let reason = format!("the name {} is held by a living node at {}", holder.name, holder.target);
                 self.not_let_in(index, reason, now);
@@ -288,25 +293,18 @@ impl Core {
             let other = member.record.instance != joiner.instance && member.record.target != joiner.target;
             other && member.life.status() != Status::Left
         });
-        match incumbent.map(|member| (member.record.target.clone(), member.record.instance)) {
-            Some((target, incumbent)) => {
-                let calling = Calling::Incumbent { request: id, joiner, incumbent };
+        match incumbent.map(|member| member.record.target.clone()) {
+            Some(target) => {
+                let calling = Calling::Incumbent { request: id, joiner };
                 self.call(target, calling, Request::Identify, IDENTIFY_TIMEOUT);
             }
             None => self.dial_back(id, joiner),
         }
     }
 
-    pub(crate) fn incumbent_answered(
-        &mut self,
-        request: RequestId,
-        joiner: Arc<Record>,
-        incumbent: Instance,
-        result: Result<Response, CallError>,
-        _now: Now,
-    ) {
+    pub(crate) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, _now: Now) {
         match result {
-            Ok(Response::Identify(record)) if record.instance == incumbent => {
+            Ok(Response::Identify(record)) if record.name == joiner.name && record.instance != joiner.instance => {
                 self.refuse(Refusal::NameTaken);
                 self.reply(request, Response::Join(JoinAnswer::NameTaken(record)));
             }
@@ -515,7 +513,7 @@ impl Core {
         if now.time < self.contest_after || left || record.instance == me.instance || record.life() < me.life() {
             return;
         }
-        self.contest_after = now.time + CONTEST_PAUSE;
+        self.contest_after = now.time + self.contest_pause;
         self.contest(record);
     }
 
@@ -537,6 +535,14 @@ impl Core {
 
     pub(crate) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
         let yielded = matches!(self.standing, Standing::Yielded(_));
+        if let Err(error) = &result
+            && !is_refusal(error.failure)
+            && self.contest_failures + 1 < CONTEST_TRIES
+        {
+            self.contest_failures += 1;
+            return self.contest(claimant);
+        }
+        self.contest_failures = 0;
         match result {
             Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
                 if !yielded && record.life() < self.record().life() {
@@ -565,6 +571,7 @@ impl Core {
 
     fn overtake(&mut self, claimed: Incarnation, now: Now) {
         if claimed >= self.record().incarnation {
+            self.contest_pause = (self.contest_pause * 2).min(CONTEST_PAUSE.1);
             self.reincarnate(claimed, now);
         } else {
             self.spread_record(ME, now);

@@ -72,7 +72,7 @@ pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolve
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Waiting;
-    let ended = tokio::time::timeout(timeout, measure(target, resolver, &mut progress)).await;
+    let ended = tokio::time::timeout(timeout, measure(target, timeout, resolver, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
@@ -119,14 +119,14 @@ impl Answer {
     }
 }
 
-async fn measure(target: &Target, resolver: &Resolver, progress: &mut Progress) -> Result<Answer, Ended> {
+async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, progress: &mut Progress) -> Result<Answer, Ended> {
     let turn = resolver.turn(target).await;
     *progress = Progress::Resolving;
     let begun = Instant::now();
     let addresses = resolver.resolve_in(turn, target).await.map_err(|error| Ended::Failed(Failure::Dns, error.to_string()))?;
     *progress = Progress::Dialling;
     let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() { Duration::ZERO } else { begun.elapsed() };
-    let (stream, connect) = connect_any(&addresses).await?;
+    let (stream, connect) = connect_any(&addresses, timeout).await?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
     let (sender, mut connection) = h2::client::Builder::new()
@@ -169,10 +169,14 @@ async fn measure(target: &Target, resolver: &Resolver, progress: &mut Progress) 
     Ok(answer)
 }
 
-async fn connect_any(addresses: &[SocketAddr]) -> Result<(TcpStream, Duration), Ended> {
+/// The first address that answers; where there are several, each has its share of the time, or a dead first one would hide the others.
+async fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> Result<(TcpStream, Duration), Ended> {
+    let tried = addresses.len().clamp(1, ADDRESSES_MAX) as u32;
+    let share = if tried > 1 { timeout / (tried + 1) } else { timeout };
     let mut first_failure = None;
     for address in addresses.iter().take(ADDRESSES_MAX) {
-        match connect(*address).await {
+        let connected = tokio::time::timeout(share, connect(*address)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(connected) => return Ok(connected),
             Err(error) => {
                 first_failure.get_or_insert(error);

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +31,11 @@ const LINKS_MAX: usize = 512;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often a peer with a call under way is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+/// How long one of several addresses of a name may take to connect.
+const ADDRESS_TIME: Duration = Duration::from_millis(500);
+/// Addresses of one name that a call tries.
+const ADDRESSES_MAX: usize = 4;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -113,6 +120,10 @@ impl Links {
     }
 
     async fn call_patiently(&self, target: &Target, request: Request) -> Result<Response, CallError> {
+        if matches!(request, Request::Join(_)) {
+            // Whoever answers at this address now is asked: names move, and behind one address there may be many.
+            self.forget(target);
+        }
         let link = match self.warm(target) {
             Some(link) => link,
             None => self.dial(target).await?,
@@ -191,7 +202,7 @@ impl Links {
     async fn dial(&self, target: &Target) -> Result<Link, CallError> {
         let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
         let addresses = self.resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| match blame(&error) {
+        let stream = connect_any(&addresses).await.map_err(|error| match blame(&error) {
             Blame::Network(failure) => fail(failure, &error),
             // Nothing is known of the peer, and nothing worse may be concluded than that it was not heard in time.
             Blame::Ourselves => fail(Failure::Timeout, &error),
@@ -221,11 +232,27 @@ impl Links {
     }
 }
 
+/// The first address that answers; where there are several, none may take all the time there is.
+async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let patience = if addresses.len() > 1 { ADDRESS_TIME } else { Duration::MAX };
+    let mut first_failure = None;
+    for address in addresses.iter().take(ADDRESSES_MAX) {
+        let connected = tokio::time::timeout(patience, TcpStream::connect(address)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                first_failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
 /// What an error of the RPC library says about the peer.
 fn explain(target: &Target, error: &ConnectError) -> CallError {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
             let failure = match blame(io) {
                 Blame::Network(failure) => failure,
                 Blame::Ourselves => Failure::Timeout,
