@@ -26,7 +26,7 @@ use crate::patient::Patient;
 /// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in [`Stats`].
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once. Descriptors are the host's; half a megabyte of buffers each is the worst case.
+    /// Connections at once. Each takes a descriptor of the host, and memory for what its open requests may send.
     pub connections: usize,
     /// Connections at once of one address, so that one client cannot take them all.
     pub connections_per_address: usize,
