@@ -13,11 +13,12 @@ use crate::config::Config;
 use crate::detect::Question;
 use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
-use crate::join::{AddressGuard, CONTEST_PAUSE, Seed, Standing};
+use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::{Change, Status};
 use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER};
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
+use crate::names::CONTEST_PAUSE;
 use crate::pair::Timing;
 use crate::publish::Publisher;
 use crate::schedule::Load;
@@ -105,8 +106,8 @@ pub struct CallError {
 pub(crate) enum Purpose {
     /// It is the pair's turn: it is booked.
     Schedule,
-    /// It repeats a doubtful one.
-    Question,
+    /// It repeats a doubtful one, for the question with this number.
+    Question(u64),
     /// It looks whether a dead node is back.
     Dial,
     /// A peer asked.
@@ -136,7 +137,7 @@ pub(crate) enum Calling {
     /// Gossip that we began; `leg` counts the messages.
     Exchange { instance: Instance, leg: u8 },
     /// A peer is asked to try a node.
-    Ask { about: Instance },
+    Ask { about: Instance, question: u64 },
     /// Who answers at this member's target?
     Identify { slot: Slot },
     /// Does a member live on in a larger life that somebody tells of?
@@ -200,7 +201,7 @@ pub struct Core {
     pub(crate) output: VecDeque<Output>,
     pub(crate) probes: BTreeMap<ProbeId, Probing>,
     pub(crate) calls: BTreeMap<CallId, Calling>,
-    next_id: u64,
+    pub(crate) next_id: u64,
 
     pub(crate) ready: BTreeSet<(bool, Time, Slot)>,
     pub(crate) probe_budget: Bucket,
@@ -346,12 +347,12 @@ impl Core {
             Calling::Incumbent { request, joiner } => self.incumbent_answered(request, joiner, result, now),
             Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
             Calling::Exchange { instance, leg } => self.exchange_answered(instance, leg, result, now),
-            Calling::Ask { about } => {
+            Calling::Ask { about, question } => {
                 let answer = match result {
                     Ok(Response::Asked(answer)) => answer,
                     _ => Answer::Unknown,
                 };
-                self.question_answered(about, answer, now);
+                self.question_answered(about, question, answer, now);
             }
             Calling::Identify { slot } => self.identified(slot, result, now),
             Calling::Succession { slot, successor } => self.succession_answered(slot, &successor, result, now),
@@ -442,6 +443,7 @@ impl Core {
         let deadline = member.life.deadline();
         if change != Change::None && change != Change::Refuted {
             member.changed_at = now.time;
+            self.members.recount();
         }
         match change {
             Change::None | Change::Refuted => {
@@ -554,12 +556,7 @@ impl Core {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        if member.row.as_ref().is_some_and(|row| row.age(now.time) > retain_samples) {
-            member.row = None;
-        }
-        if member.pending.as_ref().is_some_and(|row| row.age(now.time) > retain_samples) {
-            member.pending = None;
-        }
+        member.drop_rows_older_than(retain_samples, now.time);
         let silence = now.time.since(member.life.evidence_at());
         let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
         let retained = member.is_present() || silence <= self.config.retain_nodes;
@@ -574,7 +571,7 @@ impl Core {
 
     /// Whether nobody was heard for so long that it says more about us than about them.
     pub(crate) fn hears_nobody(&self, now: Now) -> bool {
-        now.time.since(self.contact_at) > ISOLATED_AFTER && self.members.others().filter(|(_, member)| member.is_present()).count() >= 2
+        now.time.since(self.contact_at) > ISOLATED_AFTER && self.members.present() >= 2
     }
 
     fn notice_isolation(&mut self, now: Now) {

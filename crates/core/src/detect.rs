@@ -19,6 +19,8 @@ use crate::time::{Now, Time};
 /// A member that failed to answer is tried again, by us and by others.
 #[derive(Debug)]
 pub(crate) struct Question {
+    /// What belongs to a former question about the same member does not count for this one.
+    number: u64,
     first_failure: Time,
     /// Every attempt so far was refused.
     refused: bool,
@@ -52,21 +54,23 @@ impl Core {
         if path_only && now.time.since(member.life.evidence_at()) < EVIDENCE_FRESH {
             return;
         }
-        let present = self.members.others().filter(|(_, member)| member.is_present()).count();
+        let present = self.members.present();
         if self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX) {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
         let about = member.record.instance;
         let peers = self.peers_to_ask(slot);
-        let question = Question { first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8, voids: 0 };
+        self.next_id += 1;
+        let number = self.next_id;
+        let question = Question { number, first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8, voids: 0 };
         self.questions.insert(slot, question);
-        self.order_probe(slot, Purpose::Question, now);
+        self.order_probe(slot, Purpose::Question(number), now);
         self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
         self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
         for peer in peers {
             if let Some(target) = self.members.get(peer).map(|member| member.record.target.clone()) {
-                self.call(target, Calling::Ask { about }, Request::Ask(about), ASK_TIMEOUT);
+                self.call(target, Calling::Ask { about, question: number }, Request::Ask(about), ASK_TIMEOUT);
             }
         }
     }
@@ -86,13 +90,13 @@ impl Core {
     }
 
     pub(crate) fn repeat_question(&mut self, slot: Slot, now: Now) {
-        if self.questions.contains_key(&slot) {
-            self.order_probe(slot, Purpose::Question, now);
+        if let Some(number) = self.questions.get(&slot).map(|question| question.number) {
+            self.order_probe(slot, Purpose::Question(number), now);
         }
     }
 
-    pub(crate) fn question_probed(&mut self, slot: Slot, failure: &Option<Failure>, now: Now) {
-        let Some(question) = self.questions.get_mut(&slot) else {
+    pub(crate) fn question_probed(&mut self, slot: Slot, number: u64, failure: &Option<Failure>, now: Now) {
+        let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
             return;
         };
         question.probes_open = question.probes_open.saturating_sub(1);
@@ -103,7 +107,7 @@ impl Core {
         self.answered_enough(slot, now);
     }
 
-    pub(crate) fn question_answered(&mut self, about: Instance, answer: Answer, now: Now) {
+    pub(crate) fn question_answered(&mut self, about: Instance, number: u64, answer: Answer, now: Now) {
         let Some(slot) = self.members.of_instance(about) else {
             return;
         };
@@ -114,7 +118,7 @@ impl Core {
             self.reached(slot, now.time, now);
             return;
         }
-        let Some(question) = self.questions.get_mut(&slot) else {
+        let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
             return;
         };
         question.asks_open = question.asks_open.saturating_sub(1);

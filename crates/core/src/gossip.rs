@@ -1,4 +1,4 @@
-//! Push-pull of what the other lacks, on the tick; rumours of what is new, at once.
+//! Push-pull of what the other lacks, on the tick.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,51 +13,31 @@ use crate::join::Standing;
 use crate::life::{Change, Status};
 use crate::limits::{
     DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
-    PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX,
-    UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
+    PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Slot};
-use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
+use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Merge, Row, Version};
+use crate::rumour::{Rumour, Waiting};
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
 /// Entries that changed within this travel in every digest of a large mesh.
 const CHANGED_LATELY: Duration = Duration::from_secs(10);
-/// A push without anybody to push to is tried again after so long.
-const PUSH_RETRY: Duration = Duration::from_millis(500);
 /// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
-const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
+pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 /// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
-const CREDIT_MIN: f64 = 0.0;
-
-/// What is new, and about whom; the order is the order of urgency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rumour {
-    Suspicion(Instance),
-    Life(Instance),
-    Record(Instance),
-    Row(Instance),
-}
-
-/// A rumour on its way.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// Pushes that still carry it.
-    pushes: u8,
-    /// For a row: the version before the news, which others have as we had it.
-    since: Version,
-}
+pub(crate) const CREDIT_MIN: f64 = 0.0;
 
 /// The state of gossip.
 #[derive(Debug)]
 pub(crate) struct Gossip {
-    rate: Bucket,
+    pub(crate) rate: Bucket,
     /// Whose turn it is: everybody once, in random order, then again.
     partners: VecDeque<Slot>,
-    rumours: BTreeMap<Rumour, Waiting>,
-    pushed_at: Time,
+    pub(crate) rumours: BTreeMap<Rumour, Waiting>,
+    pub(crate) pushed_at: Time,
     pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
     /// Where the next digest of a large mesh begins.
     cursor: u64,
@@ -151,7 +131,7 @@ impl Core {
         self.send_exchange(slot, exchange, 1, now);
     }
 
-    fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: u8, now: Now) {
+    pub(crate) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: u8, now: Now) {
         let from = self.record().instance;
         let Some(member) = self.members.get(slot) else {
             return;
@@ -204,14 +184,12 @@ impl Core {
         if slot != ME && now.time.since(member.life.evidence_at()) > self.config.retain_nodes / 2 {
             return None;
         }
-        let stale = [&member.row, &member.pending].into_iter().flatten().all(|row| row.age(now.time) > self.config.retain_samples / 2);
-        let version = if stale { 0 } else { member.version() };
-        Some(member.entry(version, now.time))
+        Some(member.entry(member.version_younger_than(self.config.retain_samples / 2, now.time), now.time))
     }
 
     /// Rosters that rows wait for.
     fn wanted_rosters(&self) -> Vec<RosterId> {
-        let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending.as_ref()?.frame().roster())).collect();
+        let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending()?.frame().roster())).collect();
         wanted.sort_unstable();
         wanted.dedup();
         wanted.truncate(WANTS_MAX);
@@ -278,18 +256,17 @@ impl Core {
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
             self.learn(heard, introducer, now);
         }
-        let listed: BTreeSet<Instance> = exchange.entries.iter().map(|entry| entry.instance).collect();
-        for entry in exchange.entries.into_iter().take(ENTRIES_ACCEPTED_MAX) {
-            self.compare(&entry, exchange.range.is_some(), &mut reaction, now);
+        // A digest is in order already; a liar's costs no more than being sorted.
+        let mut entries = exchange.entries;
+        entries.truncate(ENTRIES_ACCEPTED_MAX);
+        entries.sort_unstable_by_key(|entry| entry.instance);
+        for (entry, slot) in self.members.resolve(&entries) {
+            self.compare(entry, slot, exchange.range.is_some(), &mut reaction, now);
         }
         if let Some((low, high)) = exchange.range.filter(|(low, high)| low <= high) {
-            let lacking: Vec<_> = self
-                .members
-                .in_range(low, high)
-                .filter(|slot| self.entry(*slot, now).is_some_and(|entry| !listed.contains(&entry.instance)))
-                .filter(|slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now)))
-                .collect();
-            for slot in lacking {
+            let told = |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
+            let lacking = self.members.missing_in(&entries, low, high).into_iter().filter(told);
+            for slot in lacking.filter(|slot| self.entry(*slot, now).is_some()) {
                 reaction.records.insert(slot);
                 reaction.rows.push((slot, 0));
             }
@@ -315,8 +292,8 @@ impl Core {
         reaction
     }
 
-    fn compare(&mut self, entry: &Entry, digest: bool, reaction: &mut Reaction, now: Now) {
-        let Some(slot) = self.members.of_instance(entry.instance) else {
+    fn compare(&mut self, entry: &Entry, slot: Option<Slot>, digest: bool, reaction: &mut Reaction, now: Now) {
+        let Some(slot) = slot else {
             match self.members.formerly(entry.instance) {
                 Some(slot) => {
                     reaction.records.insert(slot);
@@ -410,7 +387,7 @@ impl Core {
         room = room.saturating_sub(roster_bytes);
         rows.sort_by_key(|(slot, version)| {
             let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
-            let whole = self.members.get(*slot).and_then(|member| member.row.as_ref()).is_none_or(|row| *version < row.frame().version());
+            let whole = self.members.get(*slot).and_then(crate::members::Member::row).is_none_or(|row| *version < row.frame().version());
             (whole, std::cmp::Reverse(lag))
         });
         rows.dedup_by_key(|(slot, _)| *slot);
@@ -458,25 +435,20 @@ impl Core {
             }
             let Some(member) = self.members.get_mut(slot) else { return };
             if roster.is_some() {
-                member.row = Some(Arc::new(row));
-                member.pending = None;
+                member.hold(Some(Arc::new(row)), None);
             } else {
-                member.pending = Some(Arc::new(row));
+                let readable = member.row().cloned();
+                member.hold(readable, Some(Arc::new(row)));
             }
         }
         let Some(member) = self.members.get_mut(slot) else { return };
         let before = member.version();
         let mut changed = false;
-        if let Some(row) = member.pending.as_mut().or(member.row.as_mut()) {
-            for patch in &news.patches {
-                if patch.version() <= row.version() {
-                    continue;
-                }
-                match Arc::make_mut(row).extend(patch, news.age, now.time) {
-                    Merge::Taken => changed = true,
-                    Merge::Known => {}
-                    Merge::Gap => break,
-                }
+        for patch in &news.patches {
+            match member.extend(patch, news.age, now.time) {
+                Merge::Taken => changed = true,
+                Merge::Known => {}
+                Merge::Gap => break,
             }
         }
         if member.wanted.is_some_and(|(version, _)| member.version() >= version) {
@@ -491,7 +463,7 @@ impl Core {
         let waiting: Vec<_> = self
             .members
             .others()
-            .filter(|(_, member)| member.pending.as_ref().is_some_and(|row| row.frame().roster() == roster.id()))
+            .filter(|(_, member)| member.pending().is_some_and(|row| row.frame().roster() == roster.id()))
             .map(|(slot, _)| slot)
             .collect();
         if waiting.is_empty() {
@@ -502,10 +474,11 @@ impl Core {
         }
         for slot in waiting {
             let Some(member) = self.members.get_mut(slot) else { continue };
-            let Some(mut row) = member.pending.take() else { continue };
-            if Arc::make_mut(&mut row).supply(&roster).is_ok() {
-                member.row = Some(row);
-            } else {
+            let Some(mut row) = member.pending().cloned() else { continue };
+            let fits = Arc::make_mut(&mut row).supply(&roster).is_ok();
+            let readable = if fits { Some(row) } else { member.row().cloned() };
+            member.hold(readable, None);
+            if !fits {
                 self.refusals.count(Refusal::RowMismatch);
             }
         }
@@ -520,130 +493,12 @@ impl Core {
         let used: BTreeSet<_> = self
             .members
             .all()
-            .flat_map(|(_, member)| [&member.row, &member.pending])
+            .flat_map(|(_, member)| [member.row(), member.pending()])
             .flatten()
             .map(|row| row.frame().roster())
             .chain([self.publisher.roster()])
             .collect();
         self.gossip.rosters.retain(|id, _| used.contains(id));
-    }
-
-    pub(crate) fn spread_suspicion(&mut self, slot: Slot, now: Now) {
-        self.spread_about(slot, Rumour::Suspicion, now);
-    }
-
-    pub(crate) fn spread_life(&mut self, slot: Slot, now: Now) {
-        self.spread_about(slot, Rumour::Life, now);
-    }
-
-    pub(crate) fn spread_record(&mut self, slot: Slot, now: Now) {
-        self.spread_about(slot, Rumour::Record, now);
-    }
-
-    /// Own changes after version `since` that others must hear of at once.
-    pub(crate) fn spread_own_row(&mut self, since: Version, now: Now) {
-        self.spread(Rumour::Row(self.record().instance), since, now);
-    }
-
-    fn spread_about(&mut self, slot: Slot, rumour: impl FnOnce(Instance) -> Rumour, now: Now) {
-        if let Some(member) = self.members.get(slot) {
-            let rumour = rumour(member.record.instance);
-            self.spread(rumour, 0, now);
-        }
-    }
-
-    fn spread(&mut self, rumour: Rumour, since: Version, now: Now) {
-        let held = self.gossip.rumours.get(&rumour);
-        if held.is_none() && self.gossip.rumours.len() >= RUMOURS_MAX {
-            return self.refuse(Refusal::RumoursFull);
-        }
-        let since = held.map_or(since, |held| held.since.min(since));
-        let pushes = if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
-        self.gossip.rumours.insert(rumour, Waiting { pushes, since });
-        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + PUSH_INTERVAL));
-    }
-
-    /// Pushes the rumours to a few others.
-    pub(crate) fn push(&mut self, now: Now) {
-        if self.gossip.rumours.is_empty() || matches!(self.standing, Standing::Yielded(_)) {
-            return;
-        }
-        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
-        if partners.is_empty() {
-            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
-            return;
-        }
-        // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours puts them first.
-        let urgent = matches!(self.gossip.rumours.first_key_value(), Some((Rumour::Suspicion(_) | Rumour::Life(_), _)));
-        if self.gossip.rate.level(now.time) < CREDIT_MIN && !urgent {
-            self.refuse(Refusal::GossipRate);
-            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
-            return;
-        }
-        self.gossip.pushed_at = now.time;
-        let exchange = self.rumours_to_push(now);
-        if !self.gossip.rumours.is_empty() {
-            self.timers.set(Timer::Push, now.time + PUSH_INTERVAL);
-        }
-        if exchange.is_empty() {
-            return;
-        }
-        for index in 0..PUSH_FANOUT.min(partners.len()) {
-            let chosen = self.rng.usize(index..partners.len());
-            partners.swap(index, chosen);
-            self.send_exchange(partners[index], exchange.clone(), 2, now);
-        }
-    }
-
-    fn rumours_to_push(&mut self, now: Now) -> Exchange {
-        let mut exchange = Exchange::default();
-        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.gossip.rate.level(now.time).max(0.0) as usize / PUSH_FANOUT);
-        let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
-        for (rumour, waiting) in rumours {
-            let (Rumour::Suspicion(instance) | Rumour::Life(instance) | Rumour::Record(instance) | Rumour::Row(instance)) = rumour;
-            let member = self.members.of_instance(instance).and_then(|slot| self.members.get(slot));
-            match (rumour, member) {
-                (_, None) => {}
-                (Rumour::Suspicion(_), Some(member)) => {
-                    if let Some(doubt) = member.life.doubt().filter(|_| member.life.status() == Status::Suspect) {
-                        if exchange.suspicions.len() >= SUSPICIONS_MAX {
-                            continue;
-                        }
-                        let age = now.time.since(doubt.first_failure);
-                        exchange.suspicions.push(Suspicion { instance, age, refused: doubt.refused });
-                    }
-                }
-                (Rumour::Life(_), Some(member)) => exchange.entries.push(member.entry(0, now.time)),
-                (Rumour::Record(_), Some(member)) => {
-                    let len = member.record.packed_len();
-                    if len > room || exchange.records.len() >= RECORDS_PER_EXCHANGE_MAX {
-                        continue;
-                    }
-                    room -= len;
-                    exchange.records.push(member.heard(now.time));
-                }
-                (Rumour::Row(_), Some(member)) => {
-                    let news = member.row.as_ref().and_then(|row| {
-                        news_since(instance, row, waiting.since, now)
-                            .filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
-                    });
-                    if let Some(news) = news {
-                        let len = news.packed_len();
-                        if len > room {
-                            continue;
-                        }
-                        room -= len;
-                        exchange.rows.push(news);
-                    }
-                }
-            }
-            if waiting.pushes > 1 && member.is_some() {
-                self.gossip.rumours.insert(rumour, Waiting { pushes: waiting.pushes - 1, ..waiting });
-            } else {
-                self.gossip.rumours.remove(&rumour);
-            }
-        }
-        exchange
     }
 }
 
@@ -653,7 +508,7 @@ fn worth_telling(member: &crate::members::Member, now: Now) -> bool {
 }
 
 /// What somebody lacks who has `version` of the row.
-fn news_since(source: Instance, row: &Row, version: Version, now: Now) -> Option<RowNews> {
+pub(crate) fn news_since(source: Instance, row: &Row, version: Version, now: Now) -> Option<RowNews> {
     if version >= row.version() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Getting in and letting in: seeds, proof of addresses, and whose a name is.
+//! Getting in and letting in: seeds, and proof of addresses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::bucket::Bucket;
-use crate::core::{CallError, Calling, Core, Output, RequestId, Timer, is_refusal};
-use crate::identity::{Incarnation, Instance, Record, Target};
+use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
+use crate::identity::{Instance, Record, Target};
 use crate::life::{Change, Doubt, Life, Status};
 use crate::limits::{
     ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX, JOINS_PENDING_MAX,
@@ -20,17 +20,10 @@ use crate::time::{Now, Time};
 
 /// A seed that is a living member is looked at again after so long.
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a bot that yielded its name looks whether the other still holds it.
-const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
 /// A bot without anybody says so after this.
 const LONELY_AFTER: Duration = Duration::from_secs(10);
 /// And again after this.
 const LONELY_AGAIN: Duration = Duration::from_secs(60);
-/// Shortest and longest pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
-/// each other must not outdo each other for ever.
-pub(crate) const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
-const CONTEST_TRIES: u8 = 3;
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
 const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
@@ -449,133 +442,6 @@ impl Core {
         }
         if let Some(member) = self.members.get(slot) {
             self.guards.remove(&member.record.target);
-        }
-    }
-
-    /// Asks who answers at a member's target: an answer in another life was seen there.
-    pub(crate) fn identify(&mut self, slot: Slot) {
-        let Some(member) = self.members.get_mut(slot) else {
-            return;
-        };
-        if !std::mem::replace(&mut member.identifying, true) {
-            let target = member.record.target.clone();
-            self.call(target, Calling::Identify { slot }, Request::Identify, IDENTIFY_TIMEOUT);
-        }
-    }
-
-    pub(crate) fn identified(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
-        let Some(member) = self.members.get_mut(slot) else {
-            return;
-        };
-        member.identifying = false;
-        let (name, dialled) = (member.record.name.clone(), member.record.target.clone());
-        if let Ok(Response::Identify(record)) = result
-            && record.name == name
-        {
-            let proven = record.target == dialled;
-            let introducer = (!proven).then_some(record.instance);
-            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, introducer, now);
-        }
-    }
-
-    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays until the other answers.
-    fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
-        let Some(member) = self.members.get_mut(slot) else {
-            return;
-        };
-        let same_place = member.record.target == successor.target;
-        if member.identifying || (!same_place && self.may_dial_unproven(&successor.target, now).is_err()) {
-            return;
-        }
-        if let Some(member) = self.members.get_mut(slot) {
-            member.identifying = true;
-        }
-        let target = successor.target.clone();
-        self.call(target, Calling::Succession { slot, successor }, Request::Identify, IDENTIFY_TIMEOUT);
-    }
-
-    pub(crate) fn succession_answered(&mut self, slot: Slot, successor: &Record, result: Result<Response, CallError>, now: Now) {
-        if let Some(member) = self.members.get_mut(slot) {
-            member.identifying = false;
-        }
-        if let Ok(Response::Identify(record)) = result
-            && record.name == successor.name
-            && record.target == successor.target
-        {
-            self.unproven_budget.refund(1.0);
-            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, None, now);
-        }
-    }
-
-    /// Somebody speaks of our own name in another life.
-    fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
-        let me = self.record();
-        if now.time < self.contest_after || left || record.instance == me.instance || record.life() < me.life() {
-            return;
-        }
-        self.contest_after = now.time + self.contest_pause;
-        self.contest(record);
-    }
-
-    /// Looks whether the other holder of our name lives. A larger life that does not is a leftover, and is overtaken.
-    fn contest(&mut self, claimant: Arc<Record>) {
-        if self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
-            return;
-        }
-        let target = claimant.target.clone();
-        self.call(target, Calling::Contest { claimant }, Request::Identify, IDENTIFY_TIMEOUT);
-    }
-
-    pub(crate) fn contest_again(&mut self, _now: Now) {
-        if let Standing::Yielded(holder) = &self.standing {
-            let holder = Arc::clone(holder);
-            self.contest(holder);
-        }
-    }
-
-    pub(crate) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
-        let yielded = matches!(self.standing, Standing::Yielded(_));
-        if let Err(error) = &result
-            && !is_refusal(error.failure)
-            && self.contest_failures + 1 < CONTEST_TRIES
-        {
-            self.contest_failures += 1;
-            return self.contest(claimant);
-        }
-        self.contest_failures = 0;
-        match result {
-            Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
-                if !yielded && record.life() < self.record().life() {
-                    return;
-                }
-                if !yielded {
-                    warn!(name = %record.name, target = %record.target, "another living node has this name; give one of them another");
-                    self.events.push(now.wall, EventKind::NameConflict(record.target.to_string()));
-                    self.members.me_mut().row = None;
-                    self.publisher.restart();
-                }
-                self.standing = Standing::Yielded(record);
-                self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
-            }
-            _ => {
-                if yielded {
-                    info!("nobody else has this name any more");
-                    self.events.push(now.wall, EventKind::NameRegained);
-                    self.standing = Standing::Member;
-                }
-                self.timers.cancel(&Timer::Contest);
-                self.overtake(claimant.incarnation, now);
-            }
-        }
-    }
-
-    fn overtake(&mut self, claimed: Incarnation, now: Now) {
-        if claimed >= self.record().incarnation {
-            self.contest_pause = (self.contest_pause * 2).min(CONTEST_PAUSE.1);
-            self.reincarnate(claimed, now);
-        } else {
-            self.spread_record(ME, now);
-            self.roster_changed(now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Everybody we know, ourselves included, each in a slot that stays the same for as long as the name is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::life::{Life, Status};
 use crate::limits::{HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, RETIRED_MAX};
 use crate::message::{Entry, Heard};
 use crate::pair::Pair;
-use crate::row::{Row, Version};
+use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
 use crate::time::Time;
 
@@ -32,9 +32,11 @@ pub(crate) struct Member {
     /// What we measured of it; survives restarts of the node, so that counters only grow.
     pub(crate) pair: Arc<Pair>,
     /// What it published.
-    pub(crate) row: Option<Arc<Row>>,
+    row: Option<Arc<Row>>,
     /// A newer row whose roster is still to come.
-    pub(crate) pending: Option<Arc<Row>>,
+    pending: Option<Arc<Row>>,
+    /// The version of the newer of both, and when it was published: digests read it of everybody, all the time.
+    newest: (Version, Time),
     /// A version asked for, and when: not to be asked for elsewhere meanwhile.
     pub(crate) wanted: Option<(Version, Time)>,
     /// An exchange with it is under way.
@@ -58,8 +60,54 @@ impl Member {
 
     /// The version that is here, readable or not.
     pub(crate) fn version(&self) -> Version {
-        let version = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row.version());
-        version(&self.row).max(version(&self.pending))
+        self.newest.0
+    }
+
+    /// The same, but none if it was published longer ago than `age_max`.
+    pub(crate) fn version_younger_than(&self, age_max: Duration, now: Time) -> Version {
+        if now.since(self.newest.1) > age_max { 0 } else { self.newest.0 }
+    }
+
+    /// What it published and can be read.
+    pub(crate) fn row(&self) -> Option<&Arc<Row>> {
+        self.row.as_ref()
+    }
+
+    /// What it published and cannot be read yet.
+    pub(crate) fn pending(&self) -> Option<&Arc<Row>> {
+        self.pending.as_ref()
+    }
+
+    /// Holds these rows in place of those before.
+    pub(crate) fn hold(&mut self, row: Option<Arc<Row>>, pending: Option<Arc<Row>>) {
+        self.row = row;
+        self.pending = pending;
+        let newest = self.pending.iter().chain(&self.row).max_by_key(|row| row.version());
+        self.newest = newest.map_or((0, Time::ZERO), |row| (row.version(), row.changed_at()));
+    }
+
+    /// Extends the newest row by a patch that was published `age` ago.
+    pub(crate) fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
+        if patch.version() <= self.newest.0 {
+            return Merge::Known;
+        }
+        let Some(row) = self.pending.as_mut().or(self.row.as_mut()) else {
+            return Merge::Gap;
+        };
+        let merge = Arc::make_mut(row).extend(patch, age, now);
+        self.newest = (row.version(), row.changed_at());
+        merge
+    }
+
+    pub(crate) fn drop_rows_older_than(&mut self, age_max: Duration, now: Time) {
+        if self.newest.0 == 0 {
+            return;
+        }
+        let old = |row: &Option<Arc<Row>>| row.as_ref().is_some_and(|row| row.age(now) > age_max);
+        if old(&self.row) || old(&self.pending) {
+            let keep = |row: &Option<Arc<Row>>| row.clone().filter(|row| row.age(now) <= age_max);
+            self.hold(keep(&self.row), keep(&self.pending));
+        }
     }
 
     /// The newest row that is here and readable, unless it is older than `age_max`.
@@ -98,8 +146,8 @@ pub(crate) struct Members {
     retired_order: std::collections::VecDeque<Instance>,
     /// How many unproven members each introducer named.
     introduced: BTreeMap<Instance, usize>,
-    /// Changes whenever a name comes or goes.
-    pub(crate) names_changed: bool,
+    /// How many others are alive or suspected.
+    present: usize,
 }
 
 impl Members {
@@ -112,7 +160,7 @@ impl Members {
             retired: BTreeMap::new(),
             retired_order: std::collections::VecDeque::new(),
             introduced: BTreeMap::new(),
-            names_changed: true,
+            present: 0,
         };
         members.put(Slot(0), me, Life::new(1, Duration::ZERO, now), None, now);
         members
@@ -124,7 +172,7 @@ impl Members {
         }
         self.by_name.insert(record.name.clone(), slot);
         self.by_instance.insert(record.instance, slot);
-        self.names_changed = true;
+        self.present += usize::from(slot != ME && life.status().is_present());
         let member = Member {
             record,
             life,
@@ -133,6 +181,7 @@ impl Members {
             pair: Arc::default(),
             row: None,
             pending: None,
+            newest: (0, Time::ZERO),
             wanted: None,
             exchanging: false,
             probing: false,
@@ -189,6 +238,8 @@ impl Members {
         let Some(member) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
             return;
         };
+        self.present -= usize::from(slot != ME && member.is_present());
+        self.present += usize::from(slot != ME && life.status().is_present());
         let former = member.record.instance;
         self.by_instance.remove(&former);
         self.by_instance.insert(record.instance, slot);
@@ -196,8 +247,7 @@ impl Members {
         member.life = life;
         member.proven = introducer.is_none();
         member.introducer = introducer;
-        member.row = None;
-        member.pending = None;
+        member.hold(None, None);
         member.wanted = None;
         member.exchanging = false;
         member.identifying = false;
@@ -228,7 +278,7 @@ impl Members {
         self.retired.retain(|_, held| *held != slot);
         self.retired_order.retain(|instance| self.retired.contains_key(instance));
         self.free.push(slot);
-        self.names_changed = true;
+        self.present -= usize::from(slot != ME && member.is_present());
         Some(member)
     }
 
@@ -303,8 +353,46 @@ impl Members {
         self.by_name.len()
     }
 
-    /// Slots of everybody else, for loops that change members.
-    pub(crate) fn other_slots(&self) -> BTreeSet<Slot> {
-        self.others().map(|(slot, _)| slot).collect()
+    /// Slots that may hold somebody else, for loops that change members.
+    pub(crate) fn other_slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (1..self.slots.len() as u32).map(Slot)
+    }
+
+    /// How many others are alive or suspected.
+    pub(crate) fn present(&self) -> usize {
+        self.present
+    }
+
+    /// Somebody's status changed.
+    pub(crate) fn recount(&mut self) {
+        self.present = self.others().filter(|(_, member)| member.is_present()).count();
+    }
+
+    /// Each of `entries`, which are in order of instances, with who it is: one walk through both instead of a search for each.
+    pub(crate) fn resolve<'a>(&self, entries: &'a [Entry]) -> Vec<(&'a Entry, Option<Slot>)> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Vec::new();
+        };
+        if entries.len() * 8 < self.by_instance.len() {
+            return entries.iter().map(|entry| (entry, self.of_instance(entry.instance))).collect();
+        }
+        let mut held = self.by_instance.range(first.instance..=last.instance).peekable();
+        let slot_of = |entry: &'a Entry| {
+            while held.next_if(|(instance, _)| **instance < entry.instance).is_some() {}
+            let slot = held.peek().filter(|(instance, _)| **instance == entry.instance).map(|(_, slot)| **slot);
+            (entry, slot)
+        };
+        entries.iter().map(slot_of).collect()
+    }
+
+    /// Who is not among `entries`, which are in order of instances, though its instance is from `low` to `high`.
+    pub(crate) fn missing_in(&self, entries: &[Entry], low: u64, high: u64) -> Vec<Slot> {
+        let mut listed = entries.iter().map(|entry| entry.instance).peekable();
+        let held = self.by_instance.range(Instance(low)..=Instance(high));
+        let missing = held.filter(|(instance, _)| {
+            while listed.next_if(|listed| listed < *instance).is_some() {}
+            listed.peek() != Some(*instance)
+        });
+        missing.map(|(_, slot)| *slot).collect()
     }
 }

@@ -50,7 +50,7 @@ impl Core {
     /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
     pub fn publish_interval(&self) -> Duration {
         let rows = self.members.len();
-        let row_bytes = self.members.me().row.as_ref().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
+        let row_bytes = self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
         let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
     }
@@ -79,7 +79,7 @@ impl Core {
             self.timers.set(Timer::Publish, now.time + interval);
             return;
         }
-        let row = self.members.me().row.as_ref();
+        let row = self.members.me().row();
         let roster_pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         let since_frame = now.time.since(self.publisher.framed_at);
         let whole = row.is_none_or(|row| row.patches().len() >= PATCHES_MAX)
@@ -127,7 +127,7 @@ impl Core {
         self.publisher.version += 1;
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
-        self.members.me_mut().row = Some(Arc::new(row));
+        self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         if !std::mem::take(&mut self.publisher.changed).is_empty() {
@@ -155,9 +155,7 @@ impl Core {
         }
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
-        if let Some(row) = &mut self.members.me_mut().row {
-            Arc::make_mut(row).extend(&patch, Duration::ZERO, now.time);
-        }
+        self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
         self.publisher.version += 1;
         self.publisher.published_at = now.time;
         self.spread_own_row(self.publisher.version - 1, now);

@@ -208,6 +208,10 @@ impl Row {
         now.since(self.framed_at)
     }
 
+    pub(crate) fn changed_at(&self) -> Time {
+        self.changed_at
+    }
+
     /// The frame.
     pub fn frame(&self) -> &Arc<Frame> {
         &self.frame

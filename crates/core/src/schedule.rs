@@ -78,7 +78,7 @@ enum Outcome {
 impl Core {
     /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
     pub fn pair_interval(&self) -> Duration {
-        let pairs = self.members.others().filter(|(_, member)| member.is_present()).count();
+        let pairs = self.members.present();
         let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
         within_budget.mul_f64(self.load.stretch)
     }
@@ -192,7 +192,7 @@ impl Core {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
             Purpose::Evidence => {}
-            Purpose::Question => self.question_probed(probing.slot, &failure_of(&outcome), now),
+            Purpose::Question(number) => self.question_probed(probing.slot, number, &failure_of(&outcome), now),
             Purpose::Ask(request) => {
                 let answer = match outcome {
                     Outcome::Reached(_) => Answer::Reached,

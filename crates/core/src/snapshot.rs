@@ -95,13 +95,13 @@ impl Core {
                 evidence_at: member.life.evidence_at(),
                 proven: member.proven,
                 pair: Arc::clone(&member.pair),
-                row: member.row.clone(),
+                row: member.row().cloned(),
             })
         };
         Snapshot {
             now,
             me: Arc::clone(self.record()),
-            own_row: self.members.me().row.clone(),
+            own_row: self.members.me().row().cloned(),
             members: self.members.by_name().filter_map(view).collect(),
             standing: self.standing.clone(),
             isolated: self.isolated,

@@ -10,4 +10,4 @@ mod world;
 
 pub mod check;
 
-pub use world::{HostId, Link, World};
+pub use world::{HostId, Link, REORDERED_BY, Starvation, World, target_of};

@@ -1,11 +1,12 @@
 //! Hosts, links, and the queue of what happens next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Config, Core, Failure, Labels, NodeName, Now, Output, ProbeId, ProbeReport, Request, RequestId, Response, Snapshot,
-    Target, Time, Timing, Wall,
+    CallError, CallId, Config, Core, Failure, Labels, NodeName, Now, Output, ProbeId, ProbeReport, Record, Request, RequestId, Response,
+    Snapshot, Target, Time, Timing, Wall,
 };
 use fastrand::Rng;
 
@@ -15,6 +16,8 @@ const EPOCH: Duration = Duration::from_secs(400 * 24 * 3600);
 const SYN_RETRY: Duration = Duration::from_secs(1);
 /// What it waits before it sends lost data again on a fast link.
 const DATA_RETRY: Duration = Duration::from_millis(200);
+/// Lateness of a prober beyond which its measurement says more about itself.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// How long a host takes to answer.
 const SERVICE_TIME: Duration = Duration::from_micros(100);
 
@@ -31,11 +34,27 @@ pub struct Link {
     pub jitter: Duration,
     /// Share of packets lost, from 0 to 1. TCP sends them again, later.
     pub loss: f64,
+    /// Share of requests that arrive twice: somebody between retried.
+    pub duplicate: f64,
+    /// Share of messages that are overtaken by those of the next [`REORDERED_BY`].
+    pub reorder: f64,
+}
+
+/// How far a reordered message falls back, at most.
+pub const REORDERED_BY: Duration = Duration::from_millis(500);
+
+/// A process that gets to run only now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Starvation {
+    /// It runs for so long,
+    pub run: Duration,
+    /// once in so long.
+    pub every: Duration,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { delay: Duration::from_micros(500), jitter: Duration::from_micros(200), loss: 0.0 }
+        Self { delay: Duration::from_micros(500), jitter: Duration::from_micros(200), loss: 0.0, duplicate: 0.0, reorder: 0.0 }
     }
 }
 
@@ -53,11 +72,23 @@ struct Host {
     silent: bool,
     /// Which side of a partition it is on.
     island: u32,
-    /// What arrived while it was paused.
-    inbox: Vec<Input>,
+    /// It runs only now and then.
+    starved: Option<Starvation>,
+    /// By how many milliseconds its wall clock is ahead.
+    wall_ahead: i64,
+    /// What arrived while it did not run, and when.
+    inbox: Vec<(Time, Input)>,
+    /// It is woken when it may run again.
+    thawing: bool,
+    /// Bytes of gossip that it sent.
+    gossip_sent: u64,
     next_request: u64,
     /// Where replies to requests go.
     waiting: BTreeMap<RequestId, Waiting>,
+    /// Calls that have not ended: whichever of answer and timeout comes first wins.
+    open_calls: BTreeSet<CallId>,
+    /// Probes of hosts that do not run, likewise.
+    open_probes: BTreeSet<ProbeId>,
     /// It asked to end because its name was taken.
     refused_name: bool,
     left: bool,
@@ -72,12 +103,34 @@ struct Waiting {
     call: CallId,
 }
 
+/// A probe that arrived at a host which did not run.
+#[derive(Clone, Copy, Debug)]
+struct Knock {
+    prober: HostId,
+    prober_life: u64,
+    probe: ProbeId,
+    begun: Time,
+    connect: Duration,
+}
+
 #[derive(Debug)]
 enum Input {
     Wake,
-    Request { request: Request, from: Waiting },
-    Response { call: CallId, result: Result<Response, CallError> },
-    Probe { probe: ProbeId, report: ProbeReport },
+    /// A starved process may run again.
+    Thaw,
+    Knock(Knock),
+    Request {
+        request: Request,
+        from: Waiting,
+    },
+    Response {
+        call: CallId,
+        result: Result<Response, CallError>,
+    },
+    Probe {
+        probe: ProbeId,
+        report: ProbeReport,
+    },
 }
 
 #[derive(Debug)]
@@ -96,11 +149,16 @@ pub struct World {
     link: Link,
     hosts: Vec<Host>,
     listening: BTreeMap<Target, HostId>,
-    queue: BTreeMap<(Time, u64), Event>,
+    queue: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    /// The events of the queue, which itself holds only their places.
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
     next_event: u64,
-    /// Calls that have not ended: whichever of answer and timeout comes first wins.
-    open_calls: BTreeSet<(HostId, u64, CallId)>,
-    gossip_bytes: u64,
+    /// Packets from the first to the second vanish.
+    cuts: BTreeSet<(HostId, HostId)>,
+    /// Connections from the first to the second are refused.
+    refusals: BTreeSet<(HostId, HostId)>,
+    links: BTreeMap<(HostId, HostId), Link>,
     fingerprint: u64,
 }
 
@@ -114,10 +172,13 @@ impl World {
             link,
             hosts: Vec::new(),
             listening: BTreeMap::new(),
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             next_event: 0,
-            open_calls: BTreeSet::new(),
-            gossip_bytes: 0,
+            cuts: BTreeSet::new(),
+            refusals: BTreeSet::new(),
+            links: BTreeMap::new(),
             fingerprint: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -133,9 +194,15 @@ impl World {
             paused: false,
             silent: false,
             island: 0,
+            starved: None,
+            wall_ahead: 0,
             inbox: Vec::new(),
+            thawing: false,
+            gossip_sent: 0,
             next_request: 0,
             waiting: BTreeMap::new(),
+            open_calls: BTreeSet::new(),
+            open_probes: BTreeSet::new(),
             refused_name: false,
             left: false,
             wake_at: None,
@@ -147,7 +214,7 @@ impl World {
 
     /// Starts a process on a host that has none, at the host's present target.
     pub fn start(&mut self, id: HostId, seeds: &[HostId]) {
-        let now = self.now();
+        let now = self.now_of(id);
         let seed = self.rng.u64(..);
         let seeds = seeds.iter().map(|seed| self.hosts[seed.0].target.clone()).collect();
         let host = &mut self.hosts[id.0];
@@ -160,7 +227,10 @@ impl World {
         host.left = false;
         host.wake_at = None;
         host.inbox.clear();
+        host.thawing = false;
         host.waiting.clear();
+        host.open_calls.clear();
+        host.open_probes.clear();
         self.listening.insert(host.target.clone(), id);
         self.drain(id);
     }
@@ -182,7 +252,7 @@ impl World {
 
     /// The process says goodbye and ends.
     pub fn leave(&mut self, id: HostId) {
-        let now = self.now();
+        let now = self.now_of(id);
         if let Some(core) = &mut self.hosts[id.0].core {
             core.leave(now);
         }
@@ -197,11 +267,43 @@ impl World {
     /// The process runs again; what came meanwhile is there at once.
     pub fn resume(&mut self, id: HostId) {
         self.hosts[id.0].paused = false;
-        let inbox = std::mem::take(&mut self.hosts[id.0].inbox);
-        for input in inbox {
-            self.give(id, input);
+        self.catch_up(id);
+    }
+
+    /// The process runs only now and then, or freely again.
+    pub fn starve(&mut self, id: HostId, starvation: Option<Starvation>) {
+        self.hosts[id.0].starved = starvation;
+        if starvation.is_none() {
+            self.catch_up(id);
         }
-        self.give(id, Input::Wake);
+    }
+
+    /// The host's wall clock steps. The clock that decides does not: no host's does.
+    pub fn step_wall_clock(&mut self, id: HostId, millis: i64) {
+        self.hosts[id.0].wall_ahead += millis;
+    }
+
+    /// Packets from one host to another vanish, or travel again. No connection works without both directions.
+    pub fn cut(&mut self, from: HostId, to: HostId, cut: bool) {
+        if cut {
+            self.cuts.insert((from, to))
+        } else {
+            self.cuts.remove(&(from, to))
+        };
+    }
+
+    /// Connections from one host to another are refused, or accepted again. The other direction is another matter.
+    pub fn refuse(&mut self, from: HostId, to: HostId, refuse: bool) {
+        if refuse {
+            self.refusals.insert((from, to))
+        } else {
+            self.refusals.remove(&(from, to))
+        };
+    }
+
+    /// Changes how packets travel between two hosts, both ways.
+    pub fn set_link_between(&mut self, a: HostId, b: HostId, link: Link) {
+        self.links.insert((a.min(b), a.max(b)), link);
     }
 
     /// Packets to and from the host vanish, or travel again.
@@ -241,12 +343,38 @@ impl World {
 
     /// What the bot of a host knows; none if none runs.
     pub fn snapshot(&self, id: HostId) -> Option<Snapshot> {
-        self.hosts[id.0].core.as_ref().map(|core| core.snapshot(self.now()))
+        self.hosts[id.0].core.as_ref().map(|core| core.snapshot(self.now_of(id)))
     }
 
     /// Bytes of gossip sent by all hosts so far, in the packed form.
     pub fn gossip_bytes(&self) -> u64 {
-        self.gossip_bytes
+        self.hosts.iter().map(|host| host.gossip_sent).sum()
+    }
+
+    /// Bytes of gossip that one host sent so far.
+    pub fn gossip_bytes_of(&self, id: HostId) -> u64 {
+        self.hosts[id.0].gossip_sent
+    }
+
+    /// How many hosts there are, with a running bot or without.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether there is no host yet.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// The host's target.
+    pub fn target(&self, id: HostId) -> &Target {
+        &self.hosts[id.0].target
+    }
+
+    /// Whether the host's bot runs, and is neither paused nor starved.
+    pub fn runs_freely(&self, id: HostId) -> bool {
+        let host = &self.hosts[id.0];
+        host.core.is_some() && !host.paused && host.starved.is_none()
     }
 
     /// A digest of everything that happened: equal runs have equal ones.
@@ -254,19 +382,28 @@ impl World {
         self.fingerprint
     }
 
-    fn now(&self) -> Now {
+    /// The clocks of a host.
+    fn now_of(&self, id: HostId) -> Now {
         let wall = Duration::from_secs(1_700_000_000) + self.elapsed();
-        Now { time: self.now, wall: Wall::from_unix_millis(wall.as_millis() as u64) }
+        let wall = (wall.as_millis() as u64).saturating_add_signed(self.hosts[id.0].wall_ahead);
+        Now { time: self.now, wall: Wall::from_unix_millis(wall) }
+    }
+
+    /// Wall-clock time where nobody's clock stepped.
+    pub fn wall(&self) -> Wall {
+        Wall::from_unix_millis((Duration::from_secs(1_700_000_000) + self.elapsed()).as_millis() as u64)
     }
 
     /// Lets `duration` pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((&(at, _), _)) = self.queue.first_key_value() {
+        while let Some(&Reverse((at, sequence, place))) = self.queue.peek() {
             if at > end {
                 break;
             }
-            let Some(((at, sequence), event)) = self.queue.pop_first() else { break };
+            self.queue.pop();
+            self.free.push(place);
+            let Some(event) = self.events[place].take() else { continue };
             self.now = at;
             self.note(at.micros() ^ sequence ^ event.host.0 as u64);
             if self.hosts[event.host.0].life == event.life {
@@ -293,21 +430,70 @@ impl World {
         self.fingerprint = (self.fingerprint ^ value).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
-    fn give(&mut self, id: HostId, input: Input) {
-        let now = self.now();
-        let host = &mut self.hosts[id.0];
+    /// When a process may next run; none while it is paused.
+    fn runs_at(&self, id: HostId, at: Time) -> Option<Time> {
+        let host = &self.hosts[id.0];
         if host.paused {
-            match input {
-                Input::Wake => host.wake_at = None,
-                _ => host.inbox.push(input),
+            return None;
+        }
+        let Some(Starvation { run, every }) = host.starved else { return Some(at) };
+        let into = Duration::from_micros(at.micros() % (every.as_micros() as u64).max(1));
+        Some(if into < run { at } else { at + (every - into) })
+    }
+
+    fn give(&mut self, id: HostId, input: Input) {
+        match self.runs_at(id, self.now) {
+            Some(at) if at <= self.now => {
+                self.catch_up(id);
+                self.take(id, input);
             }
+            later => {
+                let host = &mut self.hosts[id.0];
+                match input {
+                    Input::Wake => host.wake_at = None,
+                    Input::Thaw => host.thawing = false,
+                    input => host.inbox.push((self.now, input)),
+                }
+                if let Some(at) = later
+                    && !std::mem::replace(&mut self.hosts[id.0].thawing, true)
+                {
+                    self.schedule(at, id, Input::Thaw);
+                }
+            }
+        }
+    }
+
+    /// Takes what arrived while the process did not run.
+    fn catch_up(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        if host.inbox.is_empty() && !host.thawing && host.wake_at.is_some() {
             return;
         }
         let life = host.life;
+        for (arrived, input) in std::mem::take(&mut host.inbox) {
+            // A prober that did not run when its probe ended knows that it measured itself.
+            let input = match input {
+                Input::Probe { probe, .. } if self.now.since(arrived) > LATE_MAX => Input::Probe { probe, report: ProbeReport::Void },
+                input => input,
+            };
+            if self.hosts[id.0].life == life {
+                self.take(id, input);
+            }
+        }
+        self.take(id, Input::Wake);
+    }
+
+    fn take(&mut self, id: HostId, input: Input) {
+        let now = self.now_of(id);
+        let host = &mut self.hosts[id.0];
         let Some(core) = &mut host.core else { return };
         match input {
-            Input::Wake => {
-                host.wake_at = None;
+            Input::Wake | Input::Thaw => {
+                if matches!(input, Input::Thaw) {
+                    host.thawing = false;
+                } else {
+                    host.wake_at = None;
+                }
                 if core.poll_timeout().is_some_and(|at| at <= now.time) {
                     core.handle_timeout(now);
                 }
@@ -319,11 +505,19 @@ impl World {
                 core.handle_request(request_id, request, now);
             }
             Input::Response { call, result } => {
-                if self.open_calls.remove(&(id, life, call)) {
+                if host.open_calls.remove(&call) {
                     core.handle_response(call, result, now);
                 }
             }
-            Input::Probe { probe, report } => core.handle_probe(probe, report, now),
+            Input::Probe { probe, report } => {
+                // A probe of a host that did not run has two ends: its answer and its timeout.
+                host.open_probes.remove(&probe);
+                core.handle_probe(probe, report, now);
+            }
+            Input::Knock(knock) => {
+                let record = std::sync::Arc::clone(core.record());
+                return self.answer_knock(id, knock, &record);
+            }
         }
         self.drain(id);
     }
@@ -357,25 +551,56 @@ impl World {
     }
 
     fn schedule(&mut self, at: Time, host: HostId, input: Input) {
-        self.next_event += 1;
         let life = self.hosts[host.0].life;
-        self.queue.insert((at, self.next_event), Event { host, life, input });
+        self.schedule_for(at, host, life, input);
     }
 
-    /// Whether packets travel between two hosts.
+    fn schedule_for(&mut self, at: Time, host: HostId, life: u64, input: Input) {
+        self.next_event += 1;
+        let event = Some(Event { host, life, input });
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place] = event;
+                place
+            }
+            None => {
+                self.events.push(event);
+                self.events.len() - 1
+            }
+        };
+        self.queue.push(Reverse((at, self.next_event, place)));
+    }
+
+    /// Whether packets travel between two hosts, both ways.
     fn linked(&self, a: HostId, b: HostId) -> bool {
-        let (a, b) = (&self.hosts[a.0], &self.hosts[b.0]);
-        !a.silent && !b.silent && a.island == b.island
+        let (here, there) = (&self.hosts[a.0], &self.hosts[b.0]);
+        let cut = !self.cuts.is_empty() && (self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a)));
+        !here.silent && !there.silent && here.island == there.island && !cut
+    }
+
+    /// Whether a connection is refused: nobody listens, or somebody between does not want it.
+    fn refused(&self, from: HostId, to: HostId) -> bool {
+        self.hosts[to.0].core.is_none() || self.refusals.contains(&(from, to))
+    }
+
+    fn link(&self, a: HostId, b: HostId) -> Link {
+        if self.links.is_empty() {
+            return self.link;
+        }
+        self.links.get(&(a.min(b), a.max(b))).copied().unwrap_or(self.link)
     }
 
     /// One way of one packet, sent again while it is lost.
-    fn travel(&mut self, retry: Duration) -> Duration {
-        let jitter = self.link.jitter.mul_f64(self.rng.f64());
-        let mut taken = self.link.delay + jitter;
+    fn travel(&mut self, link: Link, retry: Duration) -> Duration {
+        let jitter = link.jitter.mul_f64(self.rng.f64());
+        let mut taken = link.delay + jitter;
         let mut pause = retry;
-        while self.rng.f64() < self.link.loss {
+        while self.rng.f64() < link.loss {
             taken += pause;
             pause *= 2;
+        }
+        if link.reorder > 0.0 && self.rng.f64() < link.reorder {
+            taken += REORDERED_BY.mul_f64(self.rng.f64());
         }
         taken
     }
@@ -385,54 +610,89 @@ impl World {
         let give_up = (self.now + timeout, ProbeReport::Failed(Failure::Timeout));
         let (at, report) = match self.listening.get(target).copied() {
             Some(to) if self.linked(from, to) => {
-                let connect = self.travel(SYN_RETRY) + self.travel(SYN_RETRY);
-                let first_request = self.travel(DATA_RETRY) + SERVICE_TIME + self.travel(DATA_RETRY);
-                let request = self.travel(DATA_RETRY) + SERVICE_TIME + self.travel(DATA_RETRY);
-                let host = &self.hosts[to.0];
-                match &host.core {
-                    None if connect <= timeout => (self.now + connect, ProbeReport::Failed(Failure::Refused)),
-                    Some(core) if !host.paused && connect + first_request <= timeout => {
-                        let record = core.record();
-                        let timing = Timing {
-                            connect,
-                            first_request,
-                            request: (connect + first_request + request <= timeout).then_some(request),
-                            ..Timing::default()
-                        };
-                        let report = ProbeReport::Answered {
-                            timing,
-                            name: record.name.clone(),
-                            incarnation: record.incarnation,
-                            instance: record.instance,
-                        };
-                        (self.now + connect + first_request + request, report)
-                    }
-                    _ => give_up,
+                let link = self.link(from, to);
+                let connect = self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
+                let there = self.travel(link, DATA_RETRY) + SERVICE_TIME;
+                let back = self.travel(link, DATA_RETRY);
+                if connect > timeout {
+                    give_up
+                } else if self.refused(from, to) {
+                    (self.now + connect, ProbeReport::Failed(Failure::Refused))
+                } else if !self.runs_freely(to) {
+                    // Its kernel accepts; it answers when it runs, or the timeout comes first.
+                    self.hosts[from.0].open_probes.insert(probe);
+                    self.schedule(give_up.0, from, Input::Probe { probe, report: give_up.1 });
+                    let knock = Knock { prober: from, prober_life: self.hosts[from.0].life, probe, begun: self.now, connect };
+                    let arrives = self.now + connect + there;
+                    return self.schedule(arrives, to, Input::Knock(knock));
+                } else if connect + there + back <= timeout {
+                    let request = self.travel(link, DATA_RETRY) + SERVICE_TIME + self.travel(link, DATA_RETRY);
+                    let core = self.hosts[to.0].core.as_ref().map(Core::record).map(std::sync::Arc::clone);
+                    let Some(record) = core else { return };
+                    self.answered(&record, connect, there + back, request)
+                } else {
+                    give_up
                 }
             }
             Some(_) => give_up,
-            None => (self.now + self.travel(SYN_RETRY) + self.travel(SYN_RETRY), ProbeReport::Failed(Failure::Refused)),
+            None => {
+                let link = self.link;
+                (self.now + self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY), ProbeReport::Failed(Failure::Refused))
+            }
         };
         self.schedule(at, from, Input::Probe { probe, report });
     }
 
+    /// A probe that is answered, and when its report is there.
+    fn answered(&self, record: &Record, connect: Duration, first_request: Duration, request: Duration) -> (Time, ProbeReport) {
+        let in_time = connect + first_request + request <= self.config.probe_timeout;
+        let timing = Timing { connect, first_request, request: in_time.then_some(request), ..Timing::default() };
+        let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
+        let report = ProbeReport::Answered { timing, name, incarnation, instance };
+        (self.now + connect + first_request + if in_time { request } else { Duration::ZERO }, report)
+    }
+
+    /// A host that did not run when it was probed does now.
+    fn answer_knock(&mut self, id: HostId, knock: Knock, record: &Record) {
+        let Knock { prober, prober_life, probe, begun, connect } = knock;
+        if !self.linked(id, prober) || self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains(&probe) {
+            return;
+        }
+        let link = self.link(id, prober);
+        let back = self.travel(link, DATA_RETRY);
+        let first_request = self.now.since(begun + connect) + back;
+        if connect + first_request > self.config.probe_timeout {
+            return;
+        }
+        let timing = Timing { connect, first_request, request: None, ..Timing::default() };
+        let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
+        let report = ProbeReport::Answered { timing, name, incarnation, instance };
+        self.schedule(self.now + back, prober, Input::Probe { probe, report });
+    }
+
     fn call(&mut self, from: HostId, call: CallId, target: &Target, request: Request, timeout: Duration) {
         if let Request::Exchange(exchange) = &request {
-            self.gossip_bytes += exchange.packed_len() as u64;
+            self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
         }
-        let life = self.hosts[from.0].life;
-        self.open_calls.insert((from, life, call));
+        self.hosts[from.0].open_calls.insert(call);
+        let caller_life = self.hosts[from.0].life;
         let failed = |failure: Failure| Input::Response { call, result: Err(CallError { failure, detail: failure.as_str().to_owned() }) };
         self.schedule(self.now + timeout, from, failed(Failure::Timeout));
         match self.listening.get(target).copied() {
             Some(to) if !self.linked(from, to) => {}
-            Some(to) if self.hosts[to.0].core.is_some() => {
-                let at = self.now + self.travel(DATA_RETRY);
-                let from = Waiting { caller: from, caller_life: life, call };
-                self.schedule(at, to, Input::Request { request, from });
+            Some(to) if !self.refused(from, to) => {
+                let link = self.link(from, to);
+                let waiting = Waiting { caller: from, caller_life, call };
+                if link.duplicate > 0.0 && self.rng.f64() < link.duplicate {
+                    let again = self.now + self.travel(link, DATA_RETRY);
+                    self.schedule(again, to, Input::Request { request: request.clone(), from: waiting });
+                }
+                let at = self.now + self.travel(link, DATA_RETRY);
+                self.schedule(at, to, Input::Request { request, from: waiting });
             }
             _ => {
-                let at = self.now + self.travel(SYN_RETRY) + self.travel(SYN_RETRY);
+                let link = self.link;
+                let at = self.now + self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
                 self.schedule(at, from, failed(Failure::Refused));
             }
         }
@@ -440,18 +700,19 @@ impl World {
 
     fn reply(&mut self, from: HostId, to: RequestId, response: Response) {
         if let Response::Exchange(exchange) = &response {
-            self.gossip_bytes += exchange.packed_len() as u64;
+            self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
         }
         let Some(waiting) = self.hosts[from.0].waiting.remove(&to) else { return };
         let Waiting { caller, caller_life, call } = waiting;
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
-            let at = self.now + SERVICE_TIME + self.travel(DATA_RETRY);
+            let link = self.link(from, caller);
+            let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
             self.schedule(at, caller, Input::Response { call, result: Ok(response) });
         }
     }
 }
 
 /// The target of host number `id`.
-pub(crate) fn target_of(id: HostId) -> Target {
+pub fn target_of(id: HostId) -> Target {
     Target::new(&format!("host-{}", id.0), 8081).expect("a host's number makes a valid target")
 }
