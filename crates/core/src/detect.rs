@@ -8,11 +8,11 @@ use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME, QUESTIONS_MAX,
-    QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, EXCHANGE_LEGS_MAX, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME,
+    QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
-use crate::message::{Answer, Request, Response, Suspicion};
+use crate::message::{Answer, Exchange, Request, Response, Suspicion};
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
@@ -52,6 +52,10 @@ impl Core {
         }
         let path_only = member.reached_by_others.is_some_and(|at| now.time.since(at) < QUESTION_PAUSE);
         if path_only && now.time.since(member.life.evidence_at()) < EVIDENCE_FRESH {
+            return;
+        }
+        // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more.
+        if member.is_behind_a_broken_path(now.time) {
             return;
         }
         let present = self.members.present();
@@ -239,8 +243,20 @@ impl Core {
         };
         let change = member.life.suspect(doubt, now.time);
         self.changed(slot, change, now);
-        if change == Change::Refuted {
-            self.spread_life(slot, now);
+        match change {
+            Change::Refuted => self.spread_life(slot, now),
+            Change::Suspected => self.inquire(slot, suspicion, now),
+            _ => {}
+        }
+    }
+
+    /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
+    fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
+        let may =
+            |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
+        if self.members.get(slot).is_some_and(may) && self.ask_budget.take(1.0, now.time) {
+            let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
+            self.send_exchange(slot, exchange, EXCHANGE_LEGS_MAX, now);
         }
     }
 

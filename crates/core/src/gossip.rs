@@ -97,7 +97,7 @@ impl Core {
     fn next_partner(&mut self) -> Option<Slot> {
         for refill in [false, true] {
             if refill {
-                let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+                let mut partners = self.members.partners();
                 self.rng.shuffle(&mut partners);
                 self.gossip.partners = partners.into();
             }
@@ -210,7 +210,12 @@ impl Core {
             return self.reply(id, Response::NotAdmitted);
         };
         let reaction = self.absorb(from, exchange, now);
-        let answer = self.compose(reaction, now);
+        let mut answer = self.compose(reaction, now);
+        // Whoever asks may be asked about us: our own heartbeat is what refutes a doubt.
+        let own = self.members.me().entry(0, now.time);
+        if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
+            answer.entries.push(own);
+        }
         self.gossip.rate.charge(answer.packed_len() as f64, now.time);
         self.reply(id, Response::Exchange(Box::new(answer)));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{Instance, NodeName, Record};
 use crate::life::{Life, Status};
-use crate::limits::{HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, RETIRED_MAX};
+use crate::limits::{DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, QUESTION_PAUSE, RETIRED_MAX};
 use crate::message::{Entry, Heard};
 use crate::pair::Pair;
 use crate::row::{Merge, Patch, Row, Version};
@@ -122,6 +122,12 @@ impl Member {
     /// Whether gossip may go to it.
     pub(crate) fn is_partner(&self) -> bool {
         self.proven && self.is_present()
+    }
+
+    /// Whether it is our way to it that is broken: while our attempts have been failing, others had news of it.
+    pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
+        let evidence_at = self.life.evidence_at();
+        self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER) && now.since(evidence_at) < QUESTION_PAUSE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {
@@ -356,6 +362,13 @@ impl Members {
     /// Slots that may hold somebody else, for loops that change members.
     pub(crate) fn other_slots(&self) -> impl Iterator<Item = Slot> + use<> {
         (1..self.slots.len() as u32).map(Slot)
+    }
+
+    /// Whom gossip may go to: whom we reach, or whoever is there if we reach nobody.
+    pub(crate) fn partners(&self) -> Vec<Slot> {
+        let partners = || self.others().filter(|(_, member)| member.is_partner());
+        let reached: Vec<_> = partners().filter(|(_, member)| member.pair.failing_since().is_none()).map(|(slot, _)| slot).collect();
+        if reached.is_empty() { partners().map(|(slot, _)| slot).collect() } else { reached }
     }
 
     /// How many others are alive or suspected.

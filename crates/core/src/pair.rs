@@ -65,6 +65,8 @@ pub struct Pair {
     previous: Option<Duration>,
     /// The longest total lately: it decays by a sixteenth with every success.
     usual_max: Duration,
+    /// When the first of the latest failures in a row began; none while the latest attempt succeeded.
+    failing_since: Option<Time>,
     /// When an attempt last succeeded, by our clock.
     pub last_success: Option<Wall>,
     /// Successful attempts.
@@ -114,6 +116,7 @@ impl Pair {
                 }
                 self.previous = Some(total);
                 self.usual_max = total.max(self.usual_max - self.usual_max / 16);
+                self.failing_since = None;
                 self.last_success = Some(now.wall);
                 self.successes += 1;
                 self.total.observe(total);
@@ -128,7 +131,10 @@ impl Pair {
                 }
                 first_request.observe(timing.first_request);
             }
-            Attempt::Failed(kind) => self.failures[kind as usize] += 1,
+            Attempt::Failed(kind) => {
+                self.failing_since.get_or_insert(begun);
+                self.failures[kind as usize] += 1;
+            }
         }
         self.latest = Some((attempt, begun, wall));
         urgency
@@ -143,6 +149,11 @@ impl Pair {
             (Some(Attempt::Failed(before)), Attempt::Failed(after)) if before == *after => Urgency::None,
             _ => Urgency::State,
         }
+    }
+
+    /// When the first of the latest failures in a row began; none while the latest attempt succeeded.
+    pub(crate) fn failing_since(&self) -> Option<Time> {
+        self.failing_since
     }
 
     /// Attempts in the loss window, and how many of them failed.

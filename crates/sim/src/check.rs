@@ -1,46 +1,70 @@
-//! One checker for each promise. They read snapshots and what the scenario did, nothing else.
+//! What a mesh must show. Everything here reads snapshots and what the scenario did, nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use canary_core::{Attempt, NodeName, State, Status};
+use canary_core::{Attempt, NodeName, Row, Snapshot, State, Status, Version};
 
 use crate::world::{HostId, World};
 
 /// Every running bot knows exactly the others that run, as alive or suspected.
 pub fn all_know_all(world: &World) -> bool {
-    let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
+    let mut running: Vec<_> = world.running().map(|id| world.name(id)).collect();
+    running.sort_unstable();
     world.running().all(|id| {
-        let known: BTreeSet<_> = present(world, id).into_iter().chain([world.name(id).clone()]).collect();
-        known == running
+        let Some(snapshot) = world.snapshot(id) else { return false };
+        let known = snapshot.present().map(|member| &member.record.name);
+        known.eq(running.iter().copied().filter(|name| *name != world.name(id)))
     })
 }
 
 /// Every running bot holds a successful sample of every pair of running bots.
 pub fn full_matrix(world: &World) -> bool {
-    let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
-    world.running().all(|id| {
-        let Some(snapshot) = world.snapshot(id) else { return false };
-        let rows = snapshot.members.iter().map(|member| (&member.record.name, member.row.as_ref()));
-        let mut pairs = 0;
-        for (source, row) in rows {
-            let Some(row) = row.filter(|_| running.contains(source)) else { continue };
+    Matrix::default().full(world)
+}
+
+/// Looks at matrices, and at each version of a row only once however many bots hold it.
+#[derive(Debug, Default)]
+pub struct Matrix {
+    running: BTreeSet<NodeName>,
+    /// Whether a row shows a success for everybody who runs, by instance and version.
+    whole: BTreeMap<(u64, Version), bool>,
+}
+
+impl Matrix {
+    /// Whether every running bot holds a successful sample of every pair of running bots.
+    pub fn full(&mut self, world: &World) -> bool {
+        let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
+        if running != self.running {
+            self.running = running;
+            self.whole.clear();
+        }
+        world.running().all(|id| world.snapshot(id).is_some_and(|snapshot| self.holds_all(&snapshot)))
+    }
+
+    fn holds_all(&mut self, snapshot: &Snapshot) -> bool {
+        let others = snapshot.members.iter().filter(|member| self.running.contains(&member.record.name)).collect::<Vec<_>>();
+        others.len() + 1 == self.running.len()
+            && others.iter().all(|member| matches!(member.pair.latest(), Some((Attempt::Ok(_), _))))
+            && others.iter().all(|member| member.row.as_ref().is_some_and(|row| self.whole(member.record.instance.0, row)))
+    }
+
+    fn whole(&mut self, instance: u64, row: &Row) -> bool {
+        let running = &self.running;
+        *self.whole.entry((instance, row.version())).or_insert_with(|| {
             let cells = row.cells();
             let measured = cells.iter().filter(|view| matches!(view.cell.state, State::Ok { .. }) && running.contains(view.target));
-            pairs += measured.count();
-        }
-        let own = snapshot
-            .members
-            .iter()
-            .filter(|member| running.contains(&member.record.name))
-            .filter(|member| matches!(member.pair.latest(), Some((Attempt::Ok(_), _))))
-            .count();
-        pairs + own == running.len() * (running.len() - 1)
-    })
+            measured.count() + 1 == running.len()
+        })
+    }
 }
 
 /// No running bot other than itself lists `name` any more.
 pub fn dropped_by_all(world: &World, name: &NodeName) -> bool {
-    world.running().filter(|id| world.name(*id) != name).all(|id| !present(world, id).contains(name))
+    world.running().filter(|id| world.name(*id) != name).all(|id| {
+        let status = world.snapshot(id).and_then(|snapshot| snapshot.member(name).map(|member| member.status));
+        !status.is_some_and(Status::is_present)
+    })
 }
 
 /// Pairs of bots that run and can reach each other, of which the first holds the second for dead. `reachable` tells which can.
@@ -60,11 +84,15 @@ pub fn false_deaths(world: &World, reachable: impl Fn(HostId, HostId) -> bool) -
 }
 
 /// No latency anywhere is above the probe timeout.
-pub fn no_bogus_latency(world: &World, probe_timeout: std::time::Duration) -> bool {
+pub fn no_bogus_latency(world: &World, probe_timeout: Duration) -> bool {
     // A code is exact to 0.05 %, so a latency at the timeout may read as slightly above it.
     let longest = probe_timeout.mul_f64(1.0005);
     world.running().filter_map(|id| world.snapshot(id)).all(|snapshot| {
-        snapshot.members.iter().filter_map(|member| member.row.as_ref()).all(|row| {
+        let own = snapshot.members.iter().all(|member| match member.pair.latest() {
+            Some((Attempt::Ok(timing), _)) => timing.total() <= longest,
+            Some((Attempt::Failed(_), _)) | None => true,
+        });
+        own && snapshot.members.iter().filter_map(|member| member.row.as_ref()).all(|row| {
             row.cells().iter().all(|view| match view.cell.state {
                 State::Ok { total, .. } => total.decode() <= longest,
                 State::Unknown | State::Failed(_) => true,
@@ -73,7 +101,22 @@ pub fn no_bogus_latency(world: &World, probe_timeout: std::time::Duration) -> bo
     })
 }
 
-fn present(world: &World, id: HostId) -> BTreeSet<NodeName> {
-    let snapshot = world.snapshot(id);
-    snapshot.iter().flat_map(canary_core::Snapshot::present).map(|member| member.record.name.clone()).collect()
+/// The oldest row of a running node that any running bot holds; none while one is lacking.
+pub fn oldest_row(world: &World) -> Option<Duration> {
+    let running: BTreeSet<_> = world.running().map(|id| world.name(id)).collect();
+    let mut oldest = Duration::ZERO;
+    for id in world.running() {
+        let snapshot = world.snapshot(id)?;
+        for member in snapshot.members.iter().filter(|member| running.contains(&member.record.name)) {
+            oldest = oldest.max(member.row.as_ref()?.age(snapshot.now.time));
+        }
+    }
+    Some(oldest)
+}
+
+/// Probes that each running bot has ended, so that who stands still is seen.
+pub fn probes_ended(world: &World) -> BTreeMap<HostId, u64> {
+    let ended =
+        |snapshot: Snapshot| snapshot.members.iter().map(|member| member.pair.successes + member.pair.failures.iter().sum::<u64>()).sum();
+    world.running().filter_map(|id| Some((id, ended(world.snapshot(id)?)))).collect()
 }

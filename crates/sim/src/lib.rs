@@ -9,5 +9,9 @@
 mod world;
 
 pub mod check;
+pub mod hunt;
+pub mod scenario;
+pub mod stage;
+pub mod table;
 
 pub use world::{HostId, Link, REORDERED_BY, Starvation, World, target_of};

@@ -185,10 +185,30 @@ impl World {
 
     /// Adds a host with a running bot that joins at `seeds`. Host number `n` has the target `host-n:8081`.
     pub fn add(&mut self, name: &str, seeds: &[HostId]) -> HostId {
+        let target = target_of(HostId(self.hosts.len()));
+        self.add_at(name, target, seeds)
+    }
+
+    /// The same on an island.
+    pub fn add_on(&mut self, name: &str, seeds: &[HostId], island: u32) -> HostId {
+        let id = self.place(name, target_of(HostId(self.hosts.len())));
+        self.hosts[id.0].island = island;
+        self.start(id, seeds);
+        id
+    }
+
+    /// The same at another target, which may be one that a crashed host had.
+    pub fn add_at(&mut self, name: &str, target: Target, seeds: &[HostId]) -> HostId {
+        let id = self.place(name, target);
+        self.start(id, seeds);
+        id
+    }
+
+    fn place(&mut self, name: &str, target: Target) -> HostId {
         let id = HostId(self.hosts.len());
         let host = Host {
             name: name.parse().expect("a scenario's names are valid"),
-            target: target_of(id),
+            target,
             core: None,
             life: 0,
             paused: false,
@@ -208,7 +228,6 @@ impl World {
             wake_at: None,
         };
         self.hosts.push(host);
-        self.start(id, seeds);
         id
     }
 
@@ -268,6 +287,7 @@ impl World {
     pub fn resume(&mut self, id: HostId) {
         self.hosts[id.0].paused = false;
         self.catch_up(id);
+        self.take(id, Input::Thaw);
     }
 
     /// The process runs only now and then, or freely again.
@@ -275,6 +295,7 @@ impl World {
         self.hosts[id.0].starved = starvation;
         if starvation.is_none() {
             self.catch_up(id);
+            self.take(id, Input::Thaw);
         }
     }
 
@@ -414,16 +435,30 @@ impl World {
     }
 
     /// Lets time pass until `done`, at most `limit`; tells how long it took.
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
-        const STEP: Duration = Duration::from_millis(50);
+    pub fn run_until(&mut self, limit: Duration, done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+        self.run_until_by(Duration::from_millis(50), limit, done)
+    }
+
+    /// The same, looking once a `step`.
+    pub fn run_until_by(&mut self, step: Duration, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
         let begin = self.now;
         while !done(self) {
             if self.now.since(begin) >= limit {
                 return None;
             }
-            self.run(STEP);
+            self.run(step);
         }
         Some(self.now.since(begin))
+    }
+
+    /// Counts the processes that ran on a host.
+    pub fn life(&self, id: HostId) -> u64 {
+        self.hosts[id.0].life
+    }
+
+    /// Whether the host's wall clock never stepped, or back to where it was.
+    pub fn wall_clock_is_true(&self, id: HostId) -> bool {
+        self.hosts[id.0].wall_ahead == 0
     }
 
     fn note(&mut self, value: u64) {
@@ -466,9 +501,6 @@ impl World {
     /// Takes what arrived while the process did not run.
     fn catch_up(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        if host.inbox.is_empty() && !host.thawing && host.wake_at.is_some() {
-            return;
-        }
         let life = host.life;
         for (arrived, input) in std::mem::take(&mut host.inbox) {
             // A prober that did not run when its probe ended knows that it measured itself.
@@ -480,7 +512,6 @@ impl World {
                 self.take(id, input);
             }
         }
-        self.take(id, Input::Wake);
     }
 
     fn take(&mut self, id: HostId, input: Input) {
@@ -489,11 +520,14 @@ impl World {
         let Some(core) = &mut host.core else { return };
         match input {
             Input::Wake | Input::Thaw => {
+                // A wake-up that an earlier one overtook is nothing: that one set the next.
+                let due = host.wake_at.is_none_or(|at| at <= now.time);
                 if matches!(input, Input::Thaw) {
                     host.thawing = false;
-                } else {
-                    host.wake_at = None;
+                } else if !due {
+                    return;
                 }
+                host.wake_at = host.wake_at.filter(|at| *at > now.time);
                 if core.poll_timeout().is_some_and(|at| at <= now.time) {
                     core.handle_timeout(now);
                 }

@@ -1,0 +1,98 @@
+//! `canary-sim`: plays scenarios on simulated meshes and says which promises were kept.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use canary_sim::hunt::hunt;
+use canary_sim::scenario::{ALL, Scenario};
+use canary_sim::stage::{Observers, Setup, Stage};
+use canary_sim::table::{self, detector};
+use clap::Parser;
+
+/// Plays scenarios on simulated meshes of the real cores, and exits with 1 when a promise is broken.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// How many bots start
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(2..=4000))]
+    nodes: u64,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plays this many seeds, from --seed on
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Which scenario; all of them if not given
+    #[arg(long)]
+    scenario: Option<String>,
+    /// How long phases without end last, in simulated minutes
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Per cent of packets lost
+    #[arg(long, default_value_t = 0.0)]
+    loss: f64,
+    /// How a tenth of the observers fares: healthy, pausing or starved
+    #[arg(long, default_value_t = Observers::Healthy)]
+    observers: Observers,
+    /// Draws scenarios, sizes and seeds until this time is up, such as 10m
+    #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "scenario")]
+    hunt: Option<Duration>,
+    /// Prints a row of the detector's table for --nodes and --seeds
+    #[arg(long, conflicts_with_all = ["scenario", "hunt"])]
+    detector: bool,
+    /// Lists the scenarios
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "canary-sim: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout();
+    if args.list {
+        for scenario in ALL {
+            writeln!(out, "{:<16} {}", scenario.name, scenario.about)?;
+        }
+        return Ok(true);
+    }
+    if !(0.0..=50.0).contains(&args.loss) || !(0.1..=600.0).contains(&args.minutes) {
+        return Err("choose --loss between 0 and 50, and --minutes between 0.1 and 600".into());
+    }
+    let setup = Setup {
+        nodes: args.nodes as usize,
+        seed: args.seed,
+        loss: args.loss / 100.0,
+        observers: args.observers,
+        lasting: Duration::from_secs_f64(args.minutes * 60.0),
+    };
+    if let Some(time) = args.hunt {
+        return Ok(hunt(args.seed, time, &mut out)?);
+    }
+    let seeds = args.seed..args.seed + args.seeds;
+    if args.detector {
+        return Ok(detector(setup, seeds, &mut out)?);
+    }
+    let scenarios: Vec<Scenario> = match &args.scenario {
+        Some(name) => vec![Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}; --list names them"))?],
+        None => ALL.to_vec(),
+    };
+    let mut held = true;
+    for scenario in scenarios {
+        for seed in seeds.clone() {
+            let begun = Instant::now();
+            let stage: Stage = scenario.play(Setup { seed, ..setup });
+            held &= table::print(&scenario, &stage, begun.elapsed(), &mut out)?;
+        }
+    }
+    Ok(held)
+}

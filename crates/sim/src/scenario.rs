@@ -1,0 +1,530 @@
+//! The scenarios: what is done to a mesh, and which promises it must keep meanwhile.
+
+use std::time::Duration;
+
+use canary_core::{Attempt, Config, Status, Target};
+
+use crate::check;
+use crate::stage::{Setup, Stage};
+use crate::world::{HostId, Link, Starvation};
+
+/// From a fault until all others know: the p99 of DESIGN's budget.
+const DETECTED_P99: Duration = Duration::from_secs(6);
+/// After a fault of any length is over, until there is one whole mesh again.
+const HEALED: Duration = Duration::from_secs(30);
+
+/// One of the scenarios.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// How it is called on the command line.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// The fewest bots it makes sense with.
+    pub nodes_min: usize,
+    play: fn(&mut Stage),
+}
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "start", about: "all start at one instant, and rest", nodes_min: 2, play: start },
+    Scenario { name: "detect", about: "crash, silence and pause of one bot after another", nodes_min: 2, play: detect },
+    Scenario { name: "partition", about: "two sides for 300 s", nodes_min: 2, play: partition },
+    Scenario { name: "bridge", about: "two sides that a third still reaches, both", nodes_min: 3, play: bridge },
+    Scenario { name: "pause", about: "one stands still for 60 s", nodes_min: 2, play: pause },
+    Scenario { name: "cut-one-way", about: "packets of one direction vanish", nodes_min: 3, play: cut_one_way },
+    Scenario { name: "refuse-one-way", about: "connections of one direction are refused", nodes_min: 3, play: refuse_one_way },
+    Scenario { name: "restart", about: "restarts in place, elsewhere, and another at the old address", nodes_min: 4, play: restart },
+    Scenario { name: "clocks", about: "wall clocks step, hosts are suspended", nodes_min: 3, play: clocks },
+    Scenario { name: "starved", about: "one gets to run 20 ms out of 200", nodes_min: 3, play: starved },
+    Scenario { name: "twins", about: "islands with one living name on both sides", nodes_min: 4, play: twins },
+    Scenario { name: "churn", about: "bots come, crash, restart and leave", nodes_min: 4, play: churn },
+    Scenario { name: "noisy", about: "packets are lost, doubled and reordered", nodes_min: 2, play: noisy },
+    Scenario { name: "chaos", about: "faults of all kinds, drawn from the seed, then peace", nodes_min: 3, play: chaos },
+];
+
+impl Scenario {
+    /// The scenario called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().find(|scenario| scenario.name == name).copied()
+    }
+
+    /// Plays it and returns the stage with its findings.
+    pub fn play(&self, setup: Setup) -> Stage {
+        let mut stage = Stage::new(Setup { nodes: setup.nodes.max(self.nodes_min), ..setup });
+        (self.play)(&mut stage);
+        stage.conclude();
+        stage
+    }
+}
+
+/// What knowing everybody and every pair may take from a common start.
+fn start_bounds(stage: &Stage) -> (Duration, Duration) {
+    let nodes = stage.setup.nodes;
+    let known = Duration::from_secs(if nodes <= 40 { 3 } else { 10 });
+    // A lost packet of a first measurement costs a pair its turn.
+    let turns = if stage.setup.loss > 0.0 { 6 } else { 2 };
+    let whole = if nodes <= 40 && stage.setup.loss == 0.0 {
+        Duration::from_secs(6)
+    } else {
+        Duration::from_secs(10) + stage.pair_interval() * turns
+    };
+    (known, whole)
+}
+
+fn start(stage: &mut Stage) {
+    let (known_bound, whole_bound) = start_bounds(stage);
+    stage.disturb_observers(&[]);
+    let known = stage.wait_known(known_bound * 3);
+    stage.found("every bot knows every bot", known, known_bound);
+    let begun = stage.world.elapsed();
+    let whole = stage.wait_whole(whole_bound * 3).map(|taken| taken + begun);
+    stage.found("every bot holds every pair", whole, whole_bound);
+    stage.run(Duration::from_secs(10) + stage.pair_interval());
+    rest(stage);
+}
+
+/// What a mesh costs and shows while nothing happens.
+fn rest(stage: &mut Stage) {
+    let nodes = stage.world.len();
+    let ids: Vec<_> = stage.world.running().collect();
+    let before: Vec<_> = ids.iter().map(|id| stage.world.gossip_bytes_of(*id)).collect();
+    let lasting = stage.setup.lasting;
+    stage.run(lasting);
+    let rate = |(id, before): (&HostId, &u64)| (stage.world.gossip_bytes_of(*id) - before) as f64 / lasting.as_secs_f64() / 1000.0;
+    let rates: Vec<_> = ids.iter().zip(&before).map(rate).collect();
+    let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+    let highest = rates.iter().copied().fold(0.0, f64::max);
+    let snapshot = stage.world.snapshot(ids[0]);
+    let publish = snapshot.map_or(Duration::from_secs(10), |snapshot| snapshot.publish_interval);
+    let ideal = (nodes * nodes * 8) as f64 / publish.as_secs_f64() / 1000.0;
+    if nodes == 200 {
+        stage.found_number("gossip sent per bot at 200", mean, 50.0, "kB/s");
+    }
+    if nodes >= 200 {
+        stage.found_number("gossip against pairs x packed cell / publish interval", mean, 2.0 * ideal, "kB/s");
+    }
+    stage.found_number(
+        "gossip of the busiest bot against the rate limit",
+        highest,
+        Config::default().gossip_rate_max as f64 / 1000.0,
+        "kB/s",
+    );
+    let oldest = check::oldest_row(&stage.world);
+    stage.found("age of the oldest row anywhere", oldest, publish * 2 + Duration::from_secs(5));
+}
+
+fn detect(stage: &mut Stage) {
+    stage.settle();
+    let nodes = stage.world.len();
+    let victims: Vec<_> = (0..nodes).map(HostId).rev().take((nodes - 1).min(3)).collect();
+    stage.disturb_observers(&victims);
+    stage.run(Duration::from_secs(15));
+    for kind in Fault::ALL {
+        let victim = victims[stage.rng.usize(..victims.len())];
+        let figures = detections(stage, kind, victim);
+        let p99 = figures.quantile(0.99);
+        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, DETECTED_P99);
+    }
+    stage.relieve_observers();
+}
+
+/// Three ways not to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends: its port refuses.
+    Refused,
+    /// Packets vanish.
+    Silent,
+    /// The process stands still: its port accepts and says nothing.
+    Paused,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Refused, Self::Silent, Self::Paused];
+
+    /// As in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// How long each observer took.
+#[derive(Clone, Debug, Default)]
+pub struct Detections(Vec<Option<Duration>>);
+
+impl Detections {
+    /// The time within which so many of them knew; none if that many never did.
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by_key(|taken| taken.unwrap_or(Duration::MAX));
+        let index = (sorted.len() as f64 * quantile).ceil() as usize;
+        sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().flatten()
+    }
+
+    /// Adds those of another fault.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+    }
+}
+
+/// Does one fault to one bot, waits until everybody else knows, undoes it, and waits until it is back.
+pub fn detections(stage: &mut Stage, fault: Fault, victim: HostId) -> Detections {
+    let phase = Duration::from_millis(stage.rng.u64(..3000));
+    stage.run(phase);
+    let name = stage.world.name(victim).clone();
+    let observers: Vec<_> = stage.world.running().filter(|id| *id != victim).collect();
+    match fault {
+        Fault::Refused => stage.crash(victim),
+        Fault::Silent => stage.silence(victim),
+        Fault::Paused => stage.pause(victim),
+    }
+    let taken = stage.wait_detected(&name, &observers, Duration::from_secs(20));
+    match fault {
+        Fault::Refused => stage.start(victim),
+        Fault::Silent => stage.unsilence(victim),
+        Fault::Paused => stage.resume(victim),
+    }
+    stage.wait_known(HEALED);
+    stage.run(Duration::from_secs(2));
+    Detections(taken)
+}
+
+fn whole_again(stage: &mut Stage) {
+    let bound = HEALED.max(Duration::from_secs(10) + stage.pair_interval() * if stage.setup.loss > 0.0 { 6 } else { 2 });
+    let healed = stage.wait_whole(bound * 2);
+    stage.found("one mesh again, with every row", healed, bound);
+}
+
+fn partition(stage: &mut Stage) {
+    stage.settle();
+    let nodes = stage.world.len();
+    let mut all: Vec<_> = (0..nodes).map(HostId).collect();
+    stage.rng.shuffle(&mut all);
+    let size = 1 + stage.rng.usize(..nodes.div_ceil(2));
+    let island = all[..size.min(nodes - 1)].to_vec();
+    stage.part(&island);
+    stage.run(Duration::from_secs(300));
+    let across = |a: HostId, b: HostId| island.contains(&a) == island.contains(&b);
+    let within = check::false_deaths(&stage.world, across).len();
+    stage.found_that("nobody is dead to its own side", within == 0, format!("{within} deaths on a side of {}", island.len()));
+    stage.unite();
+    whole_again(stage);
+}
+
+fn bridge(stage: &mut Stage) {
+    stage.settle();
+    let nodes = stage.world.len();
+    let bridges = 1 + stage.rng.usize(..(nodes / 10).max(1));
+    let sides: Vec<_> = (bridges..nodes).map(HostId).collect();
+    let (left, right) = sides.split_at(sides.len() / 2);
+    let (left, right) = (left.to_vec(), right.to_vec());
+    left.iter().for_each(|a| right.iter().for_each(|b| stage.cut(*a, *b)));
+    stage.run(Duration::from_secs(60));
+    let still_from = stage.world.elapsed() - Duration::from_secs(30);
+    let settled = stage.last_status_change() <= still_from;
+    stage.found_that(
+        "a partial partition settles",
+        settled,
+        format!(
+            "last change of a status at {:.1} s of {:.1} s",
+            stage.last_status_change().as_secs_f64(),
+            stage.world.elapsed().as_secs_f64()
+        ),
+    );
+    let deaths = check::false_deaths(&stage.world, |_, _| true).len();
+    stage.found_that("who is reached by a bridge is alive to all", deaths == 0, format!("{deaths} deaths with {bridges} bridges"));
+    left.iter().for_each(|a| right.iter().for_each(|b| stage.mend(*a, *b)));
+    whole_again(stage);
+}
+
+fn pause(stage: &mut Stage) {
+    stage.settle();
+    let victim = HostId(stage.rng.usize(..stage.world.len()));
+    let name = stage.world.name(victim).clone();
+    stage.pause(victim);
+    stage.run(Duration::from_secs(60));
+    let failures = |snapshot: canary_core::Snapshot| snapshot.member(&name).map_or(0, |member| member.pair.failures.iter().sum::<u64>());
+    let observer = stage.world.running().find(|id| *id != victim);
+    let counted = observer.and_then(|id| stage.world.snapshot(id)).map_or(0, failures);
+    stage.found_that("failures of a stopped peer are counted", counted > 0, format!("{counted} failures"));
+    stage.resume(victim);
+    whole_again(stage);
+}
+
+/// How an observer's own pair to another stands.
+fn pair_ok(stage: &Stage, from: HostId, to: HostId) -> Option<bool> {
+    let snapshot = stage.world.snapshot(from)?;
+    let (latest, _) = snapshot.member(stage.world.name(to))?.pair.latest()?;
+    Some(matches!(latest, Attempt::Ok(_)))
+}
+
+fn two_of(stage: &mut Stage) -> (HostId, HostId) {
+    let nodes = stage.world.len();
+    let a = stage.rng.usize(..nodes);
+    let b = (a + 1 + stage.rng.usize(..nodes - 1)) % nodes;
+    (HostId(a), HostId(b))
+}
+
+fn cut_one_way(stage: &mut Stage) {
+    stage.settle();
+    let (a, b) = two_of(stage);
+    stage.cut(a, b);
+    stage.run(Duration::from_secs(10) + stage.pair_interval() * 2);
+    let both = pair_ok(stage, a, b) == Some(false) && pair_ok(stage, b, a) == Some(false);
+    stage.found_that("packets cut one way fail both pairs", both, format!("{:?} {:?}", pair_ok(stage, a, b), pair_ok(stage, b, a)));
+    let deaths = check::false_deaths(&stage.world, |_, _| true).len();
+    stage.found_that("who is reached by others is alive to all", deaths == 0, format!("{deaths} deaths"));
+    stage.mend(a, b);
+    whole_again(stage);
+}
+
+fn refuse_one_way(stage: &mut Stage) {
+    stage.settle();
+    let (a, b) = two_of(stage);
+    stage.refuse(a, b);
+    stage.run(Duration::from_secs(10) + stage.pair_interval() * 2);
+    let (there, back) = (pair_ok(stage, a, b), pair_ok(stage, b, a));
+    stage.found_that("connections refused one way fail one pair", there == Some(false), format!("{there:?}"));
+    stage.found_that("and leave the other", stage.setup.loss > 0.0 || back == Some(true), format!("{back:?}"));
+    let deaths = check::false_deaths(&stage.world, |_, _| true).len();
+    stage.found_that("who is reached by others is alive to all", deaths == 0, format!("{deaths} deaths"));
+    stage.mend(a, b);
+    whole_again(stage);
+}
+
+fn restart(stage: &mut Stage) {
+    stage.settle();
+    let last = HostId(stage.world.len() - 1);
+    let name = stage.world.name(last).clone();
+    let gone = Duration::from_secs(stage.rng.u64(..20));
+    stage.crash(last);
+    stage.run(gone);
+    stage.start(last);
+    let back = stage.wait_whole(HEALED);
+    stage.found("a restart in place is back", back, HEALED);
+    // Elsewhere: the name keeps its life, the old address is let go.
+    stage.crash(last);
+    let elsewhere = Target::new("elsewhere", 9000).expect("a valid target");
+    stage.move_to(last, elsewhere.clone());
+    stage.start(last);
+    let moved = stage.wait(HEALED, |world| {
+        world.running().filter(|id| *id != last).all(|id| {
+            let snapshot = world.snapshot(id);
+            snapshot.is_some_and(|snapshot| {
+                snapshot.member(&name).is_some_and(|member| member.record.target == elsewhere && member.status == Status::Alive)
+            })
+        })
+    });
+    stage.found("a restart elsewhere is followed", moved, HEALED);
+    // Another bot at the dead one's address must not keep it alive.
+    let dead = HostId(stage.world.len() - 2);
+    let name = stage.world.name(dead).clone();
+    let address = stage.world.target(dead).clone();
+    stage.run(Duration::from_secs(5));
+    stage.crash(dead);
+    stage.move_to(dead, Target::new("nowhere", 1).expect("a valid target"));
+    let seeds = stage.seeds(dead);
+    let heir = stage.world.add_at("heir", address, &seeds);
+    let dropped = stage.wait(Duration::from_secs(20), |world| check::dropped_by_all(world, &name));
+    stage.found("a dead one is dropped though another has its address", dropped, DETECTED_P99);
+    let heir_name = stage.world.name(heir).clone();
+    let known = stage.wait(HEALED, |world| {
+        world.running().filter(|id| *id != heir).all(|id| {
+            world.snapshot(id).is_some_and(|snapshot| snapshot.member(&heir_name).is_some_and(|member| member.status == Status::Alive))
+        })
+    });
+    stage.found("the heir of the address is known to all", known, HEALED);
+    stage.run(Duration::from_secs(60));
+    let still = check::dropped_by_all(&stage.world, &name);
+    stage.found_that("the dead do not come back", still, "60 s later");
+}
+
+fn clocks(stage: &mut Stage) {
+    stage.settle();
+    for hours in [1, -2, 24] {
+        let id = HostId(stage.rng.usize(..stage.world.len()));
+        stage.world.step_wall_clock(id, hours * 3_600_000);
+        stage.run(Duration::from_secs(15));
+    }
+    let deaths = check::false_deaths(&stage.world, |_, _| true).len();
+    stage.found_that("a stepped wall clock kills nobody", deaths == 0, format!("{deaths} deaths"));
+    let suspended = HostId(stage.rng.usize(..stage.world.len()));
+    stage.pause(suspended);
+    stage.run(Duration::from_secs(600));
+    stage.resume(suspended);
+    stage.run(Duration::from_millis(100));
+    let deaths = check::false_deaths(&stage.world, |observer, _| observer == suspended).len();
+    stage.found_that("who was suspended holds nobody for dead", deaths == 0, format!("{deaths} deaths"));
+    whole_again(stage);
+}
+
+fn starved(stage: &mut Stage) {
+    stage.settle();
+    let id = HostId(stage.rng.usize(..stage.world.len()));
+    let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(100 + stage.rng.u64(..400)) };
+    stage.world.starve(id, Some(starvation));
+    stage.run(Duration::from_secs(60));
+    stage.world.starve(id, None);
+    whole_again(stage);
+}
+
+fn twins(stage: &mut Stage) {
+    stage.settle();
+    let nodes = stage.world.len();
+    let twin = HostId(1);
+    let name = stage.world.name(twin).as_str().to_owned();
+    stage.ambiguous.insert(stage.world.name(twin).clone());
+    // A newcomer with a living name is refused.
+    let refused = stage.world.add(&name, &[HostId(0)]);
+    stage.run(Duration::from_secs(6));
+    let ended = stage.world.refused_name(refused);
+    stage.found_that("a newcomer with a living name is refused", ended, "within 6 s");
+    // On an island it is the only one of its name there.
+    let island: Vec<_> = (2..nodes).map(HostId).take(nodes / 2).collect();
+    stage.part(&island);
+    stage.run(Duration::from_secs(30));
+    let other = stage.world.add_on(&name, &[island[0]], 1);
+    stage.run(Duration::from_secs(30));
+    stage.unite();
+    let yielded = |world: &crate::world::World, id| world.snapshot(id).is_some_and(|snapshot| snapshot.name_conflict().is_some());
+    let settled = stage.wait(Duration::from_secs(60), |world| yielded(world, twin) != yielded(world, other));
+    stage.found("of two that live one yields", settled, Duration::from_secs(60));
+    stage.run(Duration::from_secs(30));
+    let one = yielded(&stage.world, twin) != yielded(&stage.world, other);
+    stage.found_that("and it stays so", one, "30 s later");
+    // Which of the two is meant by the name is what this is about: deaths of it say nothing.
+    stage.crash(other);
+    stage.crash(twin);
+    stage.run(Duration::from_secs(5));
+}
+
+fn churn(stage: &mut Stage) {
+    stage.settle();
+    let end = stage.world.elapsed() + stage.setup.lasting * 2;
+    while stage.world.elapsed() < end {
+        let id = HostId(1 + stage.rng.usize(..stage.world.len() - 1));
+        let runs = stage.world.running().any(|running| running == id);
+        match (runs, stage.rng.u32(..4)) {
+            (true, 0) => stage.crash(id),
+            (true, 1) => stage.leave(id),
+            (true, _) => {
+                stage.crash(id);
+                let gone = Duration::from_millis(stage.rng.u64(..3000));
+                stage.run(gone);
+                stage.start(id);
+            }
+            (false, _) => stage.start(id),
+        }
+        let pause = Duration::from_millis(stage.rng.u64(..5000));
+        stage.run(pause);
+    }
+    peace(stage);
+}
+
+fn noisy(stage: &mut Stage) {
+    stage.settle();
+    let loss = stage.setup.loss.max(0.05);
+    stage.world.set_link(Link { loss, duplicate: 0.1, reorder: 0.1, jitter: Duration::from_millis(20), ..Link::default() });
+    let lasting = stage.setup.lasting;
+    stage.run(lasting);
+    let deaths = check::false_deaths(&stage.world, |_, _| true).len();
+    stage.found_that("a noisy network kills nobody", deaths == 0, format!("{deaths} deaths"));
+    stage.world.set_link(Link { loss: stage.setup.loss, ..Link::default() });
+    whole_again(stage);
+}
+
+fn chaos(stage: &mut Stage) {
+    stage.settle();
+    let mut cuts: Vec<(HostId, HostId)> = Vec::new();
+    let end = stage.world.elapsed() + stage.setup.lasting * 2;
+    while stage.world.elapsed() < end {
+        let (a, b) = two_of(stage);
+        let running: Vec<_> = stage.world.running().collect();
+        let runs = running.contains(&a);
+        match stage.rng.u32(..12) {
+            _ if !runs => stage.start(a),
+            0 => stage.crash(a),
+            1 => stage.leave(a),
+            2 => {
+                stage.pause(a);
+                let pause = Duration::from_millis(stage.rng.u64(..40_000));
+                stage.run(pause);
+                stage.resume(a);
+            }
+            3 => stage.silence(a),
+            4 => stage.unsilence(a),
+            5 => {
+                let size = 1 + stage.rng.usize(..running.len().div_ceil(2));
+                let island: Vec<_> = running.iter().copied().take(size).collect();
+                stage.part(&island);
+                let parted = Duration::from_secs(stage.rng.u64(..60));
+                stage.run(parted);
+                stage.unite();
+            }
+            6 => {
+                stage.cut(a, b);
+                cuts.push((a, b));
+            }
+            7 => {
+                stage.refuse(a, b);
+                cuts.push((a, b));
+            }
+            8 => {
+                let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(200) };
+                stage.world.starve(a, Some(starvation));
+            }
+            9 => {
+                let step = 1000 * (stage.rng.i64(..20_000) - 10_000);
+                stage.world.step_wall_clock(a, step);
+            }
+            10 => {
+                let loss = stage.rng.f64() * 0.1;
+                let delay = Duration::from_micros(stage.rng.u64(100..80_000));
+                stage.world.set_link(Link { loss, delay, jitter: delay / 2, duplicate: 0.05, reorder: 0.05 });
+            }
+            _ => {
+                if let Some((a, b)) = cuts.pop() {
+                    stage.mend(a, b);
+                }
+            }
+        }
+        // A cut pair may be all that joins two sides in a small mesh, and cuts add up: then death is no lie.
+        if cuts.len() >= 2 || running.len() < 4 {
+            stage.excuse_all();
+        }
+        let pause = Duration::from_millis(stage.rng.u64(..8000));
+        stage.run(pause);
+    }
+    cuts.into_iter().for_each(|(a, b)| stage.mend(a, b));
+    peace(stage);
+}
+
+/// All faults end, everybody runs: one whole mesh, and quiet.
+fn peace(stage: &mut Stage) {
+    let link = Link { loss: stage.setup.loss, ..Link::default() };
+    stage.world.set_link(link);
+    for id in (0..stage.world.len()).map(HostId) {
+        stage.unsilence(id);
+        stage.world.starve(id, None);
+        if !stage.world.running().any(|running| running == id) {
+            stage.start(id);
+        }
+    }
+    whole_again(stage);
+    stage.run(Duration::from_secs(40));
+    let still_from = stage.world.elapsed() - Duration::from_secs(15);
+    let last = stage.last_status_change();
+    stage.found_that(
+        "peace is quiet",
+        last <= still_from,
+        format!("last change of a status {:.1} s ago", (stage.world.elapsed() - last).as_secs_f64()),
+    );
+    let whole = stage.wait_whole(Duration::from_secs(5) + stage.pair_interval() * if stage.setup.loss > 0.0 { 3 } else { 1 });
+    stage.found_that("and stays whole", whole.is_some(), "at the end");
+}

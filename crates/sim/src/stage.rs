@@ -1,0 +1,532 @@
+//! A scenario's stage: a world, the script of its faults, and what was found out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use canary_core::{Attempt, Config, EventKind, NodeName, Status};
+use fastrand::Rng;
+
+use crate::check::{self, Matrix};
+use crate::world::{HostId, Link, Starvation, World, target_of};
+
+/// A disturbance explains what is seen for so long after it: questions, suspicion, death and their spread.
+const AFTERMATH: Duration = Duration::from_secs(20);
+/// Labels of attempts are exact to a tick, and an attempt at the very edge of an outage may go either way.
+const EDGE: Duration = Duration::from_millis(300);
+
+/// How the bots fare that do the observing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Observers {
+    /// They run freely.
+    #[default]
+    Healthy,
+    /// A tenth of them stops for two seconds every ten.
+    Pausing,
+    /// A tenth of them runs only 20 ms out of every 200.
+    Starved,
+}
+
+impl Observers {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Pausing, Self::Starved];
+}
+
+impl fmt::Display for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Pausing => "pausing",
+            Self::Starved => "starved",
+        })
+    }
+}
+
+impl FromStr for Observers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|observers| observers.to_string() == text).ok_or_else(|| "choose healthy, pausing or starved".to_owned())
+    }
+}
+
+/// What a run is made from; the same setup gives the same run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setup {
+    /// How many bots there are at first.
+    pub nodes: usize,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Share of packets lost, from 0 to 1.
+    pub loss: f64,
+    /// How the observers fare.
+    pub observers: Observers,
+    /// How long a phase without end lasts.
+    pub lasting: Duration,
+}
+
+/// What was checked, and what came out.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was promised.
+    pub promise: String,
+    /// What was seen.
+    pub figure: String,
+    /// What it is held against.
+    pub bound: String,
+    /// Whether the promise was kept.
+    pub held: bool,
+}
+
+/// A time in which something was done to a host, in time since the world began.
+#[derive(Clone, Copy, Debug)]
+struct Disturbance {
+    from: Duration,
+    /// None while it lasts.
+    to: Option<Duration>,
+    /// Others may hold it for dead because of this.
+    may_be_dead: bool,
+    /// It may hold others for dead because of this.
+    may_be_wrong: bool,
+}
+
+/// A pair that could not be measured for a while; none stands for everybody.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    from: HostId,
+    to: Option<HostId>,
+    begin: Duration,
+    end: Option<Duration>,
+}
+
+/// Somebody held somebody for dead.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Who.
+    pub observer: HostId,
+    /// Whom.
+    pub name: NodeName,
+    /// When, since the world began.
+    pub at: Duration,
+}
+
+/// A world with its script and findings.
+#[derive(Debug)]
+pub struct Stage {
+    /// The world.
+    pub world: World,
+    /// What it is made from.
+    pub setup: Setup,
+    /// What the scenario draws from.
+    pub rng: Rng,
+    /// What was found out.
+    pub findings: Vec<Finding>,
+    matrix: Matrix,
+    disturbances: BTreeMap<HostId, Vec<Disturbance>>,
+    outages: Vec<Outage>,
+    /// The next event to read of each process.
+    read: BTreeMap<(HostId, u64), u64>,
+    deaths: Vec<Death>,
+    status_changes: Vec<Duration>,
+    lies: BTreeSet<String>,
+    /// Names that more than one bot has.
+    pub ambiguous: BTreeSet<NodeName>,
+    pausing: Vec<HostId>,
+}
+
+impl Stage {
+    /// A world of `setup.nodes` bots that start at one instant and join at the first three.
+    pub fn new(setup: Setup) -> Self {
+        Self::with_config(setup, Config::default())
+    }
+
+    /// The same with settings other than the defaults.
+    pub fn with_config(setup: Setup, config: Config) -> Self {
+        let link = Link { loss: setup.loss, ..Link::default() };
+        let mut stage = Self {
+            world: World::new(setup.seed, config, link),
+            setup,
+            rng: Rng::with_seed(setup.seed ^ 0x9e37_79b9_7f4a_7c15),
+            findings: Vec::new(),
+            matrix: Matrix::default(),
+            disturbances: BTreeMap::new(),
+            outages: Vec::new(),
+            read: BTreeMap::new(),
+            deaths: Vec::new(),
+            status_changes: Vec::new(),
+            lies: BTreeSet::new(),
+            ambiguous: BTreeSet::new(),
+            pausing: Vec::new(),
+        };
+        for index in 0..setup.nodes {
+            let seeds = stage.seeds(HostId(index));
+            stage.world.add(&format!("bot-{index:04}"), &seeds);
+        }
+        stage
+    }
+
+    /// The first three hosts that are there already.
+    pub fn seeds(&self, of: HostId) -> Vec<HostId> {
+        (0..3).map(HostId).filter(|seed| *seed != of && seed.0 < self.world.len()).collect()
+    }
+
+    /// How finely time is cut when a state is waited for: looking at a thousand bots costs more than running them.
+    fn step(&self) -> Duration {
+        Duration::from_millis(if self.world.len() <= 60 { 50 } else { 250 })
+    }
+
+    /// Lets time pass, and reads what the bots say meanwhile.
+    pub fn run(&mut self, duration: Duration) {
+        // The world's clock counts microseconds.
+        let end = self.world.elapsed() + Duration::from_micros(duration.as_micros() as u64);
+        let mut round = 0u32;
+        while self.world.elapsed() < end {
+            if !self.pausing.is_empty() && round.is_multiple_of(10) {
+                let paused = self.pausing.clone();
+                paused.iter().for_each(|id| self.world.pause(*id));
+                for _ in 0..2 {
+                    self.second(end);
+                }
+                paused.iter().for_each(|id| self.world.resume(*id));
+                round += 2;
+            } else {
+                self.second(end);
+                round += 1;
+            }
+        }
+    }
+
+    fn second(&mut self, end: Duration) {
+        self.world.run(end.saturating_sub(self.world.elapsed()).min(Duration::from_secs(1)));
+        self.read();
+    }
+
+    /// Reads the events of everybody, and looks for latencies that cannot be.
+    pub fn read(&mut self) {
+        let elapsed = self.world.elapsed();
+        for id in self.world.running().collect::<Vec<_>>() {
+            let Some(snapshot) = self.world.snapshot(id) else { continue };
+            let next = self.read.entry((id, self.world.life(id))).or_default();
+            for event in snapshot.events.since(*next) {
+                *next = event.sequence + 1;
+                // Where the wall clock stepped, the time of reading has to do.
+                let behind = Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(event.wall.unix_millis()));
+                let at = elapsed.saturating_sub(if self.world.wall_clock_is_true(id) { behind } else { Duration::ZERO });
+                match &event.kind {
+                    EventKind::Died(name) => {
+                        self.deaths.push(Death { observer: id, name: name.clone(), at });
+                        self.status_changes.push(at);
+                    }
+                    EventKind::Revived(_) | EventKind::Left(_) => self.status_changes.push(at),
+                    _ => {}
+                }
+            }
+            if self.outages.is_empty() || !self.world.wall_clock_is_true(id) {
+                continue;
+            }
+            for outage in self.outages.iter().filter(|outage| outage.from == id || outage.to.is_none()) {
+                let others = snapshot.members.iter().filter(|member| match outage.to {
+                    Some(to) => member.record.name == *self.world.name(to),
+                    None => outage.from == id || member.record.name == *self.world.name(outage.from),
+                });
+                for member in others.filter(|member| !self.ambiguous.contains(&member.record.name)) {
+                    let Some((Attempt::Ok(timing), wall)) = member.pair.latest() else { continue };
+                    let begun =
+                        elapsed.saturating_sub(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(wall.unix_millis())));
+                    let answered = begun + timing.total();
+                    let end = outage.end.unwrap_or(elapsed);
+                    if begun > outage.begin + EDGE && answered + EDGE < end {
+                        self.lies.insert(format!("{} measured {} at {begun:?}", self.world.name(id), member.record.name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a state, at most `limit`; tells how long it took.
+    pub fn wait(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> Option<Duration> {
+        let taken = self.world.run_until_by(self.step(), limit, |world| done(world));
+        self.read();
+        taken
+    }
+
+    /// Waits until every bot knows every bot.
+    pub fn wait_known(&mut self, limit: Duration) -> Option<Duration> {
+        self.wait(limit, check::all_know_all)
+    }
+
+    /// Waits until every bot knows every bot and holds a measurement of every pair.
+    pub fn wait_whole(&mut self, limit: Duration) -> Option<Duration> {
+        let mut matrix = std::mem::take(&mut self.matrix);
+        let taken = self.wait(limit, |world| check::all_know_all(world) && matrix.full(world));
+        self.matrix = matrix;
+        taken
+    }
+
+    /// A mesh that is whole before anything is done to it.
+    pub fn settle(&mut self) {
+        let limit = Duration::from_secs(120) + self.pair_interval() * 6;
+        let whole = self.wait_whole(limit);
+        self.found("the mesh settles before the faults begin", whole, limit);
+    }
+
+    /// How often each pair is measured in a mesh of this size.
+    pub fn pair_interval(&self) -> Duration {
+        let config = Config::default();
+        config.probe_interval.max(Duration::from_secs_f64(self.world.len() as f64 / config.probe_rate_max))
+    }
+
+    /// Makes a tenth of the bots, three at most in a mesh of forty, fare as the setup wants; never one of `spared`.
+    pub fn disturb_observers(&mut self, spared: &[HostId]) {
+        let all: Vec<_> = self.world.running().filter(|id| !spared.contains(id)).collect();
+        let chosen: Vec<_> = all.iter().copied().step_by(10).collect();
+        match self.setup.observers {
+            Observers::Healthy => {}
+            Observers::Pausing => self.pausing = chosen,
+            Observers::Starved => {
+                let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(200) };
+                chosen.into_iter().for_each(|id| self.world.starve(id, Some(starvation)));
+            }
+        }
+    }
+
+    /// Ends what [`Stage::disturb_observers`] began.
+    pub fn relieve_observers(&mut self) {
+        self.pausing.clear();
+        self.world.running().collect::<Vec<_>>().into_iter().for_each(|id| self.world.starve(id, None));
+    }
+
+    fn disturb(&mut self, id: HostId, may_be_dead: bool, may_be_wrong: bool) {
+        let from = self.world.elapsed();
+        self.disturbances.entry(id).or_default().push(Disturbance { from, to: None, may_be_dead, may_be_wrong });
+    }
+
+    /// What was done to the host is over.
+    pub fn undisturb(&mut self, id: HostId) {
+        let now = self.world.elapsed();
+        self.disturbances.entry(id).or_default().iter_mut().for_each(|disturbance| disturbance.to = disturbance.to.or(Some(now)));
+        self.outages
+            .iter_mut()
+            .filter(|outage| outage.from == id || outage.to == Some(id))
+            .for_each(|outage| outage.end = outage.end.or(Some(now)));
+    }
+
+    /// Whatever anybody holds of anybody just now is no lie.
+    pub fn excuse_all(&mut self) {
+        let now = self.world.elapsed();
+        for id in (0..self.world.len()).map(HostId) {
+            self.disturbances.entry(id).or_default().push(Disturbance { from: now, to: Some(now), may_be_dead: true, may_be_wrong: true });
+        }
+    }
+
+    fn outage(&mut self, from: HostId, to: Option<HostId>) {
+        self.outages.push(Outage { from, to, begin: self.world.elapsed(), end: None });
+    }
+
+    /// The process ends without a word.
+    pub fn crash(&mut self, id: HostId) {
+        self.disturb(id, true, false);
+        self.outage(id, None);
+        self.world.crash(id);
+    }
+
+    /// The process says goodbye and ends.
+    pub fn leave(&mut self, id: HostId) {
+        self.disturb(id, true, false);
+        self.world.leave(id);
+    }
+
+    /// A process starts where one had ended.
+    pub fn start(&mut self, id: HostId) {
+        let seeds = self.seeds(id);
+        self.world.start(id, &seeds);
+        self.undisturb(id);
+    }
+
+    /// The process stops running, for longer than others wait.
+    pub fn pause(&mut self, id: HostId) {
+        self.disturb(id, true, false);
+        self.outage(id, None);
+        self.world.pause(id);
+    }
+
+    /// It runs again.
+    pub fn resume(&mut self, id: HostId) {
+        self.undisturb(id);
+        self.world.resume(id);
+    }
+
+    /// Packets to and from the host vanish.
+    pub fn silence(&mut self, id: HostId) {
+        self.disturb(id, true, true);
+        self.outage(id, None);
+        self.world.silence(id, true);
+    }
+
+    /// They travel again.
+    pub fn unsilence(&mut self, id: HostId) {
+        self.undisturb(id);
+        self.world.silence(id, false);
+    }
+
+    /// Puts some hosts on an island of their own.
+    pub fn part(&mut self, island: &[HostId]) {
+        for id in self.world.running().collect::<Vec<_>>() {
+            self.disturb(id, true, true);
+        }
+        let others: Vec<_> = self.world.running().filter(|id| !island.contains(id)).collect();
+        for id in island {
+            self.world.put_on_island(*id, 1);
+            for other in &others {
+                self.outage(*id, Some(*other));
+                self.outage(*other, Some(*id));
+            }
+        }
+    }
+
+    /// One mesh again.
+    pub fn unite(&mut self) {
+        for id in (0..self.world.len()).map(HostId) {
+            self.world.put_on_island(id, 0);
+            if self.world.running().any(|running| running == id) {
+                self.undisturb(id);
+            }
+        }
+    }
+
+    /// Packets from one host to another vanish; no connection works in either direction.
+    pub fn cut(&mut self, from: HostId, to: HostId) {
+        self.outage(from, Some(to));
+        self.outage(to, Some(from));
+        self.world.cut(from, to, true);
+    }
+
+    /// Connections from one host to another are refused.
+    pub fn refuse(&mut self, from: HostId, to: HostId) {
+        self.outage(from, Some(to));
+        self.world.refuse(from, to, true);
+    }
+
+    /// Ends [`Stage::cut`] and [`Stage::refuse`] of a pair.
+    pub fn mend(&mut self, from: HostId, to: HostId) {
+        let now = self.world.elapsed();
+        self.world.cut(from, to, false);
+        self.world.refuse(from, to, false);
+        let ended = |outage: &&mut Outage| (outage.from, outage.to) == (from, Some(to)) || (outage.from, outage.to) == (to, Some(from));
+        self.outages.iter_mut().filter(ended).for_each(|outage| outage.end = outage.end.or(Some(now)));
+    }
+
+    /// Moves a host that runs nothing to another address.
+    pub fn move_to(&mut self, id: HostId, target: canary_core::Target) {
+        self.world.move_to(id, target);
+    }
+
+    /// Moves a host that runs nothing back to where it began.
+    pub fn move_home(&mut self, id: HostId) {
+        self.world.move_to(id, target_of(id));
+    }
+
+    /// Writes down a time that has a limit.
+    pub fn found(&mut self, promise: &str, taken: Option<Duration>, limit: Duration) {
+        let figure = taken.map_or_else(|| "never".to_owned(), |taken| format!("{:.2} s", taken.as_secs_f64()));
+        let bound = format!("{:.1} s", limit.as_secs_f64());
+        self.findings.push(Finding { promise: promise.to_owned(), figure, bound, held: taken.is_some_and(|taken| taken <= limit) });
+    }
+
+    /// Writes down a number that has a limit.
+    pub fn found_number(&mut self, promise: &str, figure: f64, limit: f64, unit: &str) {
+        let held = figure <= limit;
+        self.findings.push(Finding {
+            promise: promise.to_owned(),
+            figure: format!("{figure:.1} {unit}"),
+            bound: format!("{limit:.1} {unit}"),
+            held,
+        });
+    }
+
+    /// Writes down whether something is so.
+    pub fn found_that(&mut self, promise: &str, held: bool, detail: impl Into<String>) {
+        self.findings.push(Finding { promise: promise.to_owned(), figure: detail.into(), bound: "always".to_owned(), held });
+    }
+
+    /// When each of `observers` first held `name` for dead after `since`, as a time after it.
+    pub fn detections(&self, name: &NodeName, since: Duration, observers: &[HostId]) -> Vec<Option<Duration>> {
+        let first = |observer: &HostId| {
+            let deaths = self.deaths.iter().filter(|death| death.observer == *observer && death.name == *name && death.at >= since);
+            deaths.map(|death| death.at.saturating_sub(since)).min()
+        };
+        observers.iter().map(first).collect()
+    }
+
+    /// Waits until all of `observers` held `name` for dead, or were found not to; in steps of a second.
+    pub fn wait_detected(&mut self, name: &NodeName, observers: &[HostId], limit: Duration) -> Vec<Option<Duration>> {
+        let since = self.world.elapsed();
+        loop {
+            let detections = self.detections(name, since, observers);
+            if detections.iter().all(Option::is_some) || self.world.elapsed() >= since + limit {
+                return detections;
+            }
+            self.run(Duration::from_secs(1));
+        }
+    }
+
+    /// Deaths that nothing in the script explains.
+    pub fn false_deaths(&self) -> Vec<Death> {
+        let hosts: BTreeMap<_, _> = (0..self.world.len()).map(|index| (self.world.name(HostId(index)).clone(), HostId(index))).collect();
+        let explained = |id: HostId, at: Duration, which: fn(&Disturbance) -> bool| {
+            self.disturbances
+                .get(&id)
+                .into_iter()
+                .flatten()
+                .any(|disturbance| which(disturbance) && disturbance.from <= at && disturbance.to.is_none_or(|to| at <= to + AFTERMATH))
+        };
+        let unexplained = |death: &&Death| {
+            let subject = hosts.get(&death.name).is_some_and(|id| explained(*id, death.at, |disturbance| disturbance.may_be_dead));
+            !subject && !explained(death.observer, death.at, |disturbance| disturbance.may_be_wrong)
+        };
+        self.deaths.iter().filter(unexplained).cloned().collect()
+    }
+
+    /// The time of the latest change of anybody's status at anybody.
+    pub fn last_status_change(&self) -> Duration {
+        self.status_changes.iter().max().copied().unwrap_or_default()
+    }
+
+    /// What holds at the end of every scenario.
+    pub fn conclude(&mut self) {
+        self.read();
+        let false_deaths = self.false_deaths();
+        let example = false_deaths.first().map_or_else(String::new, |death| {
+            format!(", first {} at {:.2} s by {}", death.name, death.at.as_secs_f64(), self.world.name(death.observer))
+        });
+        self.found_that(
+            "nobody is held for dead who lives",
+            false_deaths.is_empty(),
+            format!("{} false deaths{example}", false_deaths.len()),
+        );
+        let lies = self.lies.len();
+        let example = self.lies.first().cloned().unwrap_or_default();
+        self.found_that("an outage is no latency", lies == 0, format!("{lies} lies {example}"));
+        if self.world.len() <= 200 {
+            let sane = check::no_bogus_latency(&self.world, Config::default().probe_timeout);
+            self.found_that("no latency is above the probe timeout", sane, "all rows read");
+        }
+        let before = check::probes_ended(&self.world);
+        // A bot that was short of time measures less often for a while, and says so.
+        let slowest = self.world.running().filter_map(|id| self.world.snapshot(id)).map(|snapshot| snapshot.pair_interval).max();
+        self.run(Duration::from_secs(10).max(slowest.unwrap_or_default() * 2));
+        let after = check::probes_ended(&self.world);
+        let free = before.iter().filter(|(id, _)| self.world.runs_freely(**id));
+        let wedged = free.filter(|(id, ended)| self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)).count();
+        self.found_that("nobody is wedged", wedged == 0, format!("{wedged} bots stand still"));
+    }
+
+    /// Whether every running bot holds `name` in this state.
+    pub fn all_hold(&self, name: &NodeName, status: Status) -> bool {
+        self.world
+            .running()
+            .filter(|id| self.world.name(*id) != name)
+            .all(|id| self.world.snapshot(id).and_then(|snapshot| snapshot.member(name).map(|member| member.status)) == Some(status))
+    }
+}
