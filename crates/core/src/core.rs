@@ -15,7 +15,9 @@ use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::{Change, Status};
-use crate::limits::{HOUSEKEEPING_INTERVAL, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER};
+use crate::limits::{
+    HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER,
+};
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::names::CONTEST_PAUSE;
@@ -207,6 +209,7 @@ pub struct Core {
     pub(crate) probe_budget: Bucket,
     pub(crate) dial_budget: Bucket,
     pub(crate) ask_budget: Bucket,
+    pub(crate) inquiry_budget: Bucket,
     pub(crate) unproven_budget: Bucket,
     pub(crate) join_budget: Bucket,
     pub(crate) guards: BTreeMap<Target, AddressGuard>,
@@ -234,7 +237,8 @@ impl Core {
     pub fn new(config: Config, name: NodeName, target: Target, labels: Labels, seed: u64, now: Now) -> Self {
         let mut rng = Rng::with_seed(seed);
         let instance = Instance(rng.u64(..));
-        let incarnation = Incarnation(now.wall.unix_millis());
+        // A clock beyond all reason must not make a life that nobody takes.
+        let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX >> 1));
         let me = Arc::new(Record { name, target, labels, incarnation, instance });
         let time = now.time;
         let mut timers = Timers::default();
@@ -244,6 +248,7 @@ impl Core {
             probe_budget: Bucket::new(config.probe_rate_max, (config.probe_rate_max / 4.0).max(1.0), time),
             dial_budget: crate::schedule::dial_budget(&config, time),
             ask_budget: crate::detect::ask_budget(time),
+            inquiry_budget: crate::detect::inquiry_budget(time),
             unproven_budget: crate::join::unproven_budget(time),
             join_budget: crate::join::join_budget(time),
             gossip: Gossip::new(&config, time),
@@ -542,7 +547,9 @@ impl Core {
     fn keep_house(&mut self, now: Now) {
         self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
         self.notice_isolation(now);
-        self.load.look();
+        if self.load.look() {
+            self.reschedule(now);
+        }
         self.collect_rosters();
         self.expire_guards(now);
         self.notice_loneliness(now);

@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_refusal};
+use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, EXCHANGE_LEGS_MAX, NODES_PER_QUESTION, QUESTION_PAUSE, QUESTION_TIME,
-    QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_PAUSE,
+    QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -30,6 +31,11 @@ pub(crate) struct Question {
     asks_open: u8,
     /// Repetitions that this host spoiled.
     voids: u8,
+}
+
+/// What others' doubts may have us ask.
+pub(crate) fn inquiry_budget(now: Time) -> Bucket {
+    Bucket::new(INQUIRIES.0, INQUIRIES.1, now)
 }
 
 /// What others may have us try.
@@ -243,9 +249,11 @@ impl Core {
         };
         let change = member.life.suspect(doubt, now.time);
         self.changed(slot, change, now);
+        // What we know from a probe of ours is no evidence to others: only a heartbeat that is younger than the doubt is.
+        let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
         match change {
-            Change::Refuted => self.spread_life(slot, now),
-            Change::Suspected => self.inquire(slot, suspicion, now),
+            Change::Refuted if beat_at > Some(doubt.first_failure) => self.spread_life(slot, now),
+            Change::Refuted | Change::Suspected => self.inquire(slot, suspicion, now),
             _ => {}
         }
     }
@@ -254,9 +262,14 @@ impl Core {
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
         let may =
             |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
-        if self.members.get(slot).is_some_and(may) && self.ask_budget.take(1.0, now.time) {
+        let Some(member) = self.members.get_mut(slot).filter(|member| may(member) && now.time.since(member.inquired_at) > INQUIRY_PAUSE)
+        else {
+            return;
+        };
+        if self.inquiry_budget.take(1.0, now.time) {
+            member.inquired_at = now.time;
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
-            self.send_exchange(slot, exchange, EXCHANGE_LEGS_MAX, now);
+            self.send_exchange(slot, exchange, INQUIRY, now);
         }
     }
 

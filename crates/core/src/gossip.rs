@@ -30,6 +30,9 @@ pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 /// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
 pub(crate) const CREDIT_MIN: f64 = 0.0;
 
+/// The leg of a message that asks a doubted member for its own heartbeat: nothing follows, and what comes is told on.
+pub(crate) const INQUIRY: u8 = u8::MAX;
+
 /// The state of gossip.
 #[derive(Debug)]
 pub(crate) struct Gossip {
@@ -233,6 +236,9 @@ impl Core {
                 self.reached(slot, now.time, now);
                 let reaction = self.absorb(slot, *answer, now);
                 let next = self.compose(reaction, now);
+                if leg == INQUIRY {
+                    self.spread_life(slot, now);
+                }
                 if leg < EXCHANGE_LEGS_MAX && !next.is_empty() {
                     self.send_exchange(slot, next, leg + 1, now);
                 }

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use crate::bucket::Bucket;
 use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
-use crate::life::{Change, Doubt, Life, Status};
+use crate::life::{Doubt, Life, Status};
 use crate::limits::{
     ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX, JOINS_PENDING_MAX,
     SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
@@ -424,12 +424,9 @@ impl Core {
             let change = member.life.leave(now.time);
             self.changed(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
-            // Heard of as long silent: it is not there until something proves it.
-            let doubt = Doubt { first_failure: now.time.back(heard.age) + Duration::from_micros(1), refused: false };
-            if member.life.suspect(doubt, now.time) == Change::Suspected {
-                let change = member.life.expire(now.time);
-                self.changed(slot, change, now);
-            }
+            // Heard of as long silent. Whoever says so may have been silent longer: there is time to hear otherwise.
+            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false }, now.time);
+            self.changed(slot, change, now);
         }
         Some(slot)
     }

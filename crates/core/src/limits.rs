@@ -97,9 +97,12 @@ pub const STALL_MIN: Duration = Duration::from_millis(250);
 pub const OVERLOAD_DELAY: Duration = Duration::from_millis(100);
 /// Share of void probes that shows one.
 pub const OVERLOAD_VOIDS: f64 = 0.1;
-/// An overloaded host stretches its pair interval by this factor every second, up to the second figure, and shrinks it by the third once it
-/// keeps up: a prober that is late measures itself, and many on one host would drown each other.
-pub const OVERLOAD_STRETCH: (f64, f64, f64) = (1.5, 16.0, 0.97);
+/// An overloaded host stretches its pair interval by the first factor every second, up to the second figure. It shrinks it by the third once it
+/// keeps up, and by the fourth once it has for [`OVERLOAD_CALM`] seconds: a prober that is late measures itself, and many on one host would
+/// drown each other.
+pub const OVERLOAD_STRETCH: (f64, f64, f64, f64) = (1.5, 16.0, 0.95, 0.75);
+/// Seconds without a sign of overload after which a host is believed to keep up for good.
+pub const OVERLOAD_CALM: u32 = 5;
 /// Doubts that rest on our own clock alone are not raised for so long after a probe that this host spoiled.
 pub const SELF_DOUBT: Duration = Duration::from_secs(1);
 
@@ -109,8 +112,9 @@ pub const UNPROVEN_FORGET_AFTER: Duration = Duration::from_secs(600);
 pub const UNPROVEN_DIALS_PER_SECOND: f64 = 5.0;
 /// Burst of the same: a small mesh is proven at once.
 pub const UNPROVEN_DIALS_BURST: f64 = 50.0;
-/// First and longest pause of one unproven address after a failed dial.
-pub const UNPROVEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// First and longest pause of one unproven address after a failed dial: a mesh of a thousand dials it no more than any of its members, and who
+/// restarted behind a cut is found again soon after it.
+pub const UNPROVEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
 /// Each dead node is dialled so often by each of two bots that rendezvous hashing names.
 pub const DEAD_DIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Every other bot dials each dead node too, so rarely that a thousand of them cost nothing: views of who is alive may disagree.
@@ -119,6 +123,11 @@ pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
 pub const DEAD_DIALS_SHARE: f64 = 0.25;
 /// Probes a second on behalf of others, and their burst. Beyond it the asker is told that nothing is known.
 pub const ASKS: (f64, f64) = (20.0, 64.0);
+/// Doubted members a second that are asked for their own heartbeat, and their burst: one side of a partial partition may doubt all of the other
+/// at once, and whoever stands between must speak for them. Beyond it the schedule finds out.
+pub const INQUIRIES: (f64, f64) = (50.0, 512.0);
+/// A doubted member that was asked for its heartbeat is not asked again for so long, however many doubt it.
+pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause of a joiner's address after a failed dial-back: who can be reached again should not wait.
 pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Largest incarnation that is taken: far beyond any clock, with room above for the next one.

@@ -47,6 +47,8 @@ pub(crate) struct Member {
     pub(crate) identifying: bool,
     /// When a peer last reached it while we could not.
     pub(crate) reached_by_others: Option<Time>,
+    /// When it was last asked for its heartbeat because somebody else doubted it.
+    pub(crate) inquired_at: Time,
     /// When its entry last changed in a way that others want to hear of soon.
     pub(crate) changed_at: Time,
 }
@@ -193,6 +195,7 @@ impl Members {
             probing: false,
             identifying: false,
             reached_by_others: None,
+            inquired_at: Time::ZERO,
             changed_at: now,
         };
         let index = slot.0 as usize;

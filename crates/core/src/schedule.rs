@@ -12,7 +12,7 @@ use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer
 use crate::identity::NodeName;
 use crate::life::Status;
 use crate::limits::{
-    DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS,
+    DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS,
     PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
 };
 use crate::members::{ME, Slot};
@@ -29,6 +29,8 @@ const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
 pub(crate) struct Load {
     /// What the pair interval is stretched by; 1 while the host keeps up.
     stretch: f64,
+    /// Looks in a row that found no overload.
+    calm: u32,
     /// Since the last look: the latest that a probe began, probes that ended, and those of them that this host spoiled.
     delay_max: Duration,
     ended: u32,
@@ -39,18 +41,26 @@ pub(crate) struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { stretch: 1.0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None }
+        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None }
     }
 }
 
 impl Load {
-    /// Looks once a second.
-    pub(crate) fn look(&mut self) {
-        let (up, longest, down) = OVERLOAD_STRETCH;
+    /// Looks once a second; tells whether the host keeps up better than before.
+    pub(crate) fn look(&mut self) -> bool {
+        let before = self.stretch;
+        let (up, longest, down, fast) = OVERLOAD_STRETCH;
         let spoiled = f64::from(self.voids) > OVERLOAD_VOIDS * f64::from(self.ended);
-        let factor = if spoiled || self.delay_max > OVERLOAD_DELAY { up } else { down };
+        let overloaded = spoiled || self.delay_max > OVERLOAD_DELAY;
+        self.calm = if overloaded { 0 } else { self.calm.saturating_add(1) };
+        let factor = match self.calm {
+            0 => up,
+            1..=OVERLOAD_CALM => down,
+            _ => fast,
+        };
         self.stretch = (self.stretch * factor).clamp(1.0, longest);
-        *self = Self { stretch: self.stretch, void_at: self.void_at, ..Self::default() };
+        *self = Self { stretch: self.stretch, calm: self.calm, void_at: self.void_at, ..Self::default() };
+        self.stretch < before
     }
 
     /// Whether this host spoiled a probe just now: what it holds for silence may be its own.
@@ -86,6 +96,17 @@ impl Core {
     pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
         let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
         self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
+    }
+
+    /// The pair interval has shrunk: who was put off for longer than it now is gets a turn within it.
+    pub(crate) fn reschedule(&mut self, now: Now) {
+        let interval = self.pair_interval();
+        for slot in self.members.other_slots() {
+            if self.timers.at(&Timer::Probe(slot)).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
+                let turn = interval.mul_f64(self.rng.f64());
+                self.timers.set(Timer::Probe(slot), now.time + turn);
+            }
+        }
     }
 
     pub(crate) fn unschedule(&mut self, slot: Slot) {

@@ -34,6 +34,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// The deadline of `key`.
+    pub(crate) fn at(&self, key: &K) -> Option<Time> {
+        self.at.get(key).copied()
+    }
+
     pub(crate) fn cancel(&mut self, key: &K) {
         if let Some(before) = self.at.remove(key) {
             self.queue.remove(&(before, key.clone()));

@@ -26,12 +26,19 @@ pub fn full_matrix(world: &World) -> bool {
 /// Looks at matrices, and at each version of a row only once however many bots hold it.
 #[derive(Debug, Default)]
 pub struct Matrix {
+    /// Packets are lost: a pair may just have failed, and is held all the same.
+    lossy: bool,
     running: BTreeSet<NodeName>,
     /// Whether a row shows a success for everybody who runs, by instance and version.
     whole: BTreeMap<(u64, Version), bool>,
 }
 
 impl Matrix {
+    /// Nothing was looked at yet.
+    pub fn new(lossy: bool) -> Self {
+        Self { lossy, ..Self::default() }
+    }
+
     /// Whether every running bot holds a successful sample of every pair of running bots.
     pub fn full(&mut self, world: &World) -> bool {
         let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
@@ -45,18 +52,85 @@ impl Matrix {
     fn holds_all(&mut self, snapshot: &Snapshot) -> bool {
         let others = snapshot.members.iter().filter(|member| self.running.contains(&member.record.name)).collect::<Vec<_>>();
         others.len() + 1 == self.running.len()
-            && others.iter().all(|member| matches!(member.pair.latest(), Some((Attempt::Ok(_), _))))
+            && others.iter().all(|member| match member.pair.latest() {
+                Some((Attempt::Ok(_), _)) => true,
+                Some((Attempt::Failed(_), _)) => self.lossy,
+                None => false,
+            })
             && others.iter().all(|member| member.row.as_ref().is_some_and(|row| self.whole(member.record.instance.0, row)))
     }
 
     fn whole(&mut self, instance: u64, row: &Row) -> bool {
-        let running = &self.running;
+        let (running, lossy) = (&self.running, self.lossy);
         *self.whole.entry((instance, row.version())).or_insert_with(|| {
             let cells = row.cells();
-            let measured = cells.iter().filter(|view| matches!(view.cell.state, State::Ok { .. }) && running.contains(view.target));
+            let held = |state| match state {
+                State::Ok { .. } => true,
+                State::Failed(_) => lossy,
+                State::Unknown => false,
+            };
+            let measured = cells.iter().filter(|view| held(view.cell.state) && running.contains(view.target));
             measured.count() + 1 == running.len()
         })
     }
+}
+
+/// What keeps the mesh from being whole, for a person: the first few lacks.
+pub fn lacks(world: &World) -> String {
+    let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
+    let mut lacks = Vec::new();
+    // Whoever lacks most comes first.
+    let mut ids: Vec<_> = world.running().collect();
+    ids.sort_by_key(|id| std::cmp::Reverse(world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.present().count())));
+    for id in ids {
+        let Some(snapshot) = world.snapshot(id) else { continue };
+        let me = world.name(id);
+        if snapshot.members.is_empty() || !snapshot.join_problems.is_empty() {
+            lacks.push(format!(
+                "{me} is {:?}, {} members, problems {:?}",
+                snapshot.standing,
+                snapshot.members.len(),
+                snapshot.join_problems
+            ));
+        }
+        if snapshot.name_conflict().is_some() {
+            lacks.push(format!("{me} yielded its name"));
+        }
+        for name in running.iter().filter(|name| *name != me) {
+            let Some(member) = snapshot.member(name) else {
+                lacks.push(format!("{me} does not know {name}"));
+                continue;
+            };
+            if !member.status.is_present() {
+                lacks.push(format!("{me} holds {name} for {}", member.status.as_str()));
+            }
+            let Some(row) = &member.row else {
+                lacks.push(format!("{me} has no row of {name}"));
+                continue;
+            };
+            let measured: BTreeSet<_> =
+                row.cells().iter().filter(|view| matches!(view.cell.state, State::Ok { .. })).map(|view| view.target.clone()).collect();
+            if let Some(target) = running.iter().find(|target| *target != name && !measured.contains(*target)) {
+                let source = world.running().find(|id| world.name(*id) == name).and_then(|id| world.snapshot(id));
+                let own = source.as_ref().and_then(|source| source.member(target));
+                let why = own.map(|own| (own.status.as_str(), own.proven, own.pair.latest().map(|(_, wall)| wall)));
+                let interval = source.as_ref().map(|source| source.pair_interval);
+                lacks.push(format!(
+                    "{me} has no {name} -> {target}, where it is {why:?}, measured every {interval:.1?}, now {}",
+                    world.wall()
+                ));
+            }
+        }
+        lacks.extend(
+            snapshot
+                .present()
+                .filter(|member| !running.contains(&member.record.name))
+                .map(|member| format!("{me} still lists {}", member.record.name)),
+        );
+    }
+    let count = lacks.len();
+    lacks.truncate(4);
+    format!("{count} lacks: {}", lacks.join("; "))
 }
 
 /// No running bot other than itself lists `name` any more.

@@ -29,7 +29,8 @@ pub fn hunt(seed: u64, time: Duration, out: &mut impl Write) -> io::Result<bool>
         played += 1;
         if stage.findings.iter().any(|finding| !finding.held) {
             broken += 1;
-            table::print(&scenario, &stage, started.elapsed(), out)?;
+            table::print(&scenario, &stage, started.elapsed(), false, out)?;
+            out.flush()?;
         }
     }
     writeln!(

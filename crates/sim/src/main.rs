@@ -41,6 +41,9 @@ struct Args {
     /// Prints a row of the detector's table for --nodes and --seeds
     #[arg(long, conflicts_with_all = ["scenario", "hunt"])]
     detector: bool,
+    /// Prints the script of what broke
+    #[arg(long)]
+    script: bool,
     /// Lists the scenarios
     #[arg(long)]
     list: bool,
@@ -91,7 +94,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         for seed in seeds.clone() {
             let begun = Instant::now();
             let stage: Stage = scenario.play(Setup { seed, ..setup });
-            held &= table::print(&scenario, &stage, begun.elapsed(), &mut out)?;
+            held &= table::print(&scenario, &stage, begun.elapsed(), args.script, &mut out)?;
         }
     }
     Ok(held)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use canary_core::{Attempt, Config, Status, Target};
 
 use crate::check;
-use crate::stage::{Setup, Stage};
+use crate::stage::{OBSERVER_PAUSE, Observers, Setup, Stage};
 use crate::world::{HostId, Link, Starvation};
 
 /// From a fault until all others know: the p99 of DESIGN's budget.
@@ -124,7 +124,9 @@ fn detect(stage: &mut Stage) {
         let victim = victims[stage.rng.usize(..victims.len())];
         let figures = detections(stage, kind, victim);
         let p99 = figures.quantile(0.99);
-        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, DETECTED_P99);
+        // Of a few observers the 99th in a hundred is the slowest, and that one may itself have stood still meanwhile.
+        let own_pause = if stage.setup.observers == Observers::Pausing { OBSERVER_PAUSE } else { Duration::ZERO };
+        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, DETECTED_P99 + own_pause);
     }
     stage.relieve_observers();
 }
@@ -197,7 +199,12 @@ pub fn detections(stage: &mut Stage, fault: Fault, victim: HostId) -> Detections
 
 fn whole_again(stage: &mut Stage) {
     let bound = HEALED.max(Duration::from_secs(10) + stage.pair_interval() * if stage.setup.loss > 0.0 { 6 } else { 2 });
-    let healed = stage.wait_whole(bound * 2);
+    let mut healed = stage.wait_whole(bound);
+    if healed.is_none() {
+        let lacks = check::lacks(&stage.world);
+        stage.found_that("nothing is lacking in time", false, lacks);
+        healed = stage.wait_whole(bound * 3).map(|more| more + bound);
+    }
     stage.found("one mesh again, with every row", healed, bound);
 }
 
@@ -331,8 +338,9 @@ fn restart(stage: &mut Stage) {
     stage.move_to(dead, Target::new("nowhere", 1).expect("a valid target"));
     let seeds = stage.seeds(dead);
     let heir = stage.world.add_at("heir", address, &seeds);
-    let dropped = stage.wait(Duration::from_secs(20), |world| check::dropped_by_all(world, &name));
-    stage.found("a dead one is dropped though another has its address", dropped, DETECTED_P99);
+    let observers: Vec<_> = stage.world.running().filter(|id| *id != heir).collect();
+    let dropped = Detections(stage.wait_detected(&name, &observers, Duration::from_secs(20)));
+    stage.found("a dead one is dropped though another has its address, p99", dropped.quantile(0.99), DETECTED_P99);
     let heir_name = stage.world.name(heir).clone();
     let known = stage.wait(HEALED, |world| {
         world.running().filter(|id| *id != heir).all(|id| {
@@ -477,15 +485,17 @@ fn chaos(stage: &mut Stage) {
             }
             8 => {
                 let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(200) };
+                stage.write(format!("starve {}", a.0));
                 stage.world.starve(a, Some(starvation));
             }
             9 => {
-                let step = 1000 * (stage.rng.i64(..20_000) - 10_000);
+                let step = 1000 * (stage.rng.i64(0..20_000) - 10_000);
                 stage.world.step_wall_clock(a, step);
             }
             10 => {
                 let loss = stage.rng.f64() * 0.1;
                 let delay = Duration::from_micros(stage.rng.u64(100..80_000));
+                stage.write(format!("link {loss:.3} {delay:?}"));
                 stage.world.set_link(Link { loss, delay, jitter: delay / 2, duplicate: 0.05, reorder: 0.05 });
             }
             _ => {
@@ -495,7 +505,7 @@ fn chaos(stage: &mut Stage) {
             }
         }
         // A cut pair may be all that joins two sides in a small mesh, and cuts add up: then death is no lie.
-        if cuts.len() >= 2 || running.len() < 4 {
+        if cuts.len() >= 2 || stage.undisturbed() < 4 {
             stage.excuse_all();
         }
         let pause = Duration::from_millis(stage.rng.u64(..8000));

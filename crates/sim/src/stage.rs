@@ -13,6 +13,10 @@ use crate::world::{HostId, Link, Starvation, World, target_of};
 
 /// A disturbance explains what is seen for so long after it: questions, suspicion, death and their spread.
 const AFTERMATH: Duration = Duration::from_secs(20);
+/// How long an excuse for everybody lasts: longer than a fault between two looks at what is excused.
+const EXCUSED: Duration = Duration::from_secs(50);
+/// How long a pausing observer stands still.
+pub const OBSERVER_PAUSE: Duration = Duration::from_secs(2);
 /// Labels of attempts are exact to a tick, and an attempt at the very edge of an outage may go either way.
 const EDGE: Duration = Duration::from_millis(300);
 
@@ -79,9 +83,19 @@ pub struct Finding {
     pub held: bool,
 }
 
+/// What is done to a host, and undone by its own undoing only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Process,
+    Silence,
+    Island,
+    Pair,
+}
+
 /// A time in which something was done to a host, in time since the world began.
 #[derive(Clone, Copy, Debug)]
 struct Disturbance {
+    kind: Kind,
     from: Duration,
     /// None while it lasts.
     to: Option<Duration>,
@@ -94,6 +108,7 @@ struct Disturbance {
 /// A pair that could not be measured for a while; none stands for everybody.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
+    kind: Kind,
     from: HostId,
     to: Option<HostId>,
     begin: Duration,
@@ -133,6 +148,10 @@ pub struct Stage {
     /// Names that more than one bot has.
     pub ambiguous: BTreeSet<NodeName>,
     pausing: Vec<HostId>,
+    /// The pausing stand still.
+    standing: bool,
+    /// What was done, and when, for whoever looks for the cause.
+    script: Vec<(Duration, String)>,
 }
 
 impl Stage {
@@ -149,7 +168,7 @@ impl Stage {
             setup,
             rng: Rng::with_seed(setup.seed ^ 0x9e37_79b9_7f4a_7c15),
             findings: Vec::new(),
-            matrix: Matrix::default(),
+            matrix: Matrix::new(setup.loss > 0.0),
             disturbances: BTreeMap::new(),
             outages: Vec::new(),
             read: BTreeMap::new(),
@@ -158,6 +177,8 @@ impl Stage {
             lies: BTreeSet::new(),
             ambiguous: BTreeSet::new(),
             pausing: Vec::new(),
+            standing: false,
+            script: Vec::new(),
         };
         for index in 0..setup.nodes {
             let seeds = stage.seeds(HostId(index));
@@ -180,26 +201,22 @@ impl Stage {
     pub fn run(&mut self, duration: Duration) {
         // The world's clock counts microseconds.
         let end = self.world.elapsed() + Duration::from_micros(duration.as_micros() as u64);
-        let mut round = 0u32;
         while self.world.elapsed() < end {
-            if !self.pausing.is_empty() && round.is_multiple_of(10) {
-                let paused = self.pausing.clone();
-                paused.iter().for_each(|id| self.world.pause(*id));
-                for _ in 0..2 {
-                    self.second(end);
-                }
-                paused.iter().for_each(|id| self.world.resume(*id));
-                round += 2;
-            } else {
-                self.second(end);
-                round += 1;
-            }
+            self.slice(end.saturating_sub(self.world.elapsed()).min(Duration::from_secs(1)));
+            self.read();
         }
     }
 
-    fn second(&mut self, end: Duration) {
-        self.world.run(end.saturating_sub(self.world.elapsed()).min(Duration::from_secs(1)));
-        self.read();
+    /// Lets a little time pass; the pausing stand still for two seconds out of ten.
+    fn slice(&mut self, duration: Duration) {
+        let standing = self.world.elapsed().as_secs() % 10 < OBSERVER_PAUSE.as_secs();
+        if standing != self.standing {
+            self.standing = standing;
+            for id in self.pausing.clone() {
+                if standing { self.world.pause(id) } else { self.world.resume(id) }
+            }
+        }
+        self.world.run(duration);
     }
 
     /// Reads the events of everybody, and looks for latencies that cannot be.
@@ -246,9 +263,16 @@ impl Stage {
 
     /// Waits for a state, at most `limit`; tells how long it took.
     pub fn wait(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> Option<Duration> {
-        let taken = self.world.run_until_by(self.step(), limit, |world| done(world));
+        let begun = self.world.elapsed();
+        while !done(&self.world) {
+            if self.world.elapsed() >= begun + limit {
+                self.read();
+                return None;
+            }
+            self.slice(self.step());
+        }
         self.read();
-        taken
+        Some(self.world.elapsed() - begun)
     }
 
     /// Waits until every bot knows every bot.
@@ -293,127 +317,165 @@ impl Stage {
 
     /// Ends what [`Stage::disturb_observers`] began.
     pub fn relieve_observers(&mut self) {
-        self.pausing.clear();
+        for id in std::mem::take(&mut self.pausing) {
+            self.world.resume(id);
+        }
+        self.standing = false;
         self.world.running().collect::<Vec<_>>().into_iter().for_each(|id| self.world.starve(id, None));
     }
 
-    fn disturb(&mut self, id: HostId, may_be_dead: bool, may_be_wrong: bool) {
+    /// What was done, and when.
+    pub fn script(&self) -> &[(Duration, String)] {
+        &self.script
+    }
+
+    /// Writes down what is done.
+    pub fn write(&mut self, what: String) {
+        self.script.push((self.world.elapsed(), what));
+    }
+
+    fn disturb(&mut self, kind: Kind, id: HostId, may_be_dead: bool, may_be_wrong: bool) {
         let from = self.world.elapsed();
-        self.disturbances.entry(id).or_default().push(Disturbance { from, to: None, may_be_dead, may_be_wrong });
+        self.disturbances.entry(id).or_default().push(Disturbance { kind, from, to: None, may_be_dead, may_be_wrong });
     }
 
     /// What was done to the host is over.
-    pub fn undisturb(&mut self, id: HostId) {
+    fn undisturb(&mut self, kind: Kind, id: HostId) {
         let now = self.world.elapsed();
-        self.disturbances.entry(id).or_default().iter_mut().for_each(|disturbance| disturbance.to = disturbance.to.or(Some(now)));
-        self.outages
-            .iter_mut()
-            .filter(|outage| outage.from == id || outage.to == Some(id))
-            .for_each(|outage| outage.end = outage.end.or(Some(now)));
-    }
-
-    /// Whatever anybody holds of anybody just now is no lie.
-    pub fn excuse_all(&mut self) {
-        let now = self.world.elapsed();
-        for id in (0..self.world.len()).map(HostId) {
-            self.disturbances.entry(id).or_default().push(Disturbance { from: now, to: Some(now), may_be_dead: true, may_be_wrong: true });
+        for disturbance in self.disturbances.entry(id).or_default().iter_mut().filter(|disturbance| disturbance.kind == kind) {
+            disturbance.to = disturbance.to.or(Some(now));
+        }
+        for outage in self.outages.iter_mut().filter(|outage| outage.kind == kind && (outage.from == id || outage.to == Some(id))) {
+            outage.end = outage.end.or(Some(now));
         }
     }
 
-    fn outage(&mut self, from: HostId, to: Option<HostId>) {
-        self.outages.push(Outage { from, to, begin: self.world.elapsed(), end: None });
+    /// How many bots run that nothing is done to.
+    pub fn undisturbed(&self) -> usize {
+        let disturbed = |id: &HostId| self.disturbances.get(id).is_some_and(|all| all.iter().any(|disturbance| disturbance.to.is_none()));
+        self.world.running().filter(|id| !disturbed(id)).count()
+    }
+
+    /// Whatever anybody holds of anybody just now, and for a while, is no lie.
+    pub fn excuse_all(&mut self) {
+        let now = self.world.elapsed();
+        for id in (0..self.world.len()).map(HostId) {
+            self.disturbances.entry(id).or_default().push(Disturbance {
+                kind: Kind::Pair,
+                from: now,
+                to: Some(now + EXCUSED),
+                may_be_dead: true,
+                may_be_wrong: true,
+            });
+        }
+    }
+
+    fn outage(&mut self, kind: Kind, from: HostId, to: Option<HostId>) {
+        self.outages.push(Outage { kind, from, to, begin: self.world.elapsed(), end: None });
     }
 
     /// The process ends without a word.
     pub fn crash(&mut self, id: HostId) {
-        self.disturb(id, true, false);
-        self.outage(id, None);
+        self.write(format!("crash {}", id.0));
+        self.disturb(Kind::Process, id, true, false);
+        self.outage(Kind::Process, id, None);
         self.world.crash(id);
     }
 
     /// The process says goodbye and ends.
     pub fn leave(&mut self, id: HostId) {
-        self.disturb(id, true, false);
+        self.write(format!("leave {}", id.0));
+        self.disturb(Kind::Process, id, true, false);
         self.world.leave(id);
     }
 
     /// A process starts where one had ended.
     pub fn start(&mut self, id: HostId) {
+        self.write(format!("start {}", id.0));
         let seeds = self.seeds(id);
         self.world.start(id, &seeds);
-        self.undisturb(id);
+        self.undisturb(Kind::Process, id);
     }
 
     /// The process stops running, for longer than others wait.
     pub fn pause(&mut self, id: HostId) {
-        self.disturb(id, true, false);
-        self.outage(id, None);
+        self.write(format!("pause {}", id.0));
+        self.disturb(Kind::Process, id, true, false);
+        self.outage(Kind::Process, id, None);
         self.world.pause(id);
     }
 
     /// It runs again.
     pub fn resume(&mut self, id: HostId) {
-        self.undisturb(id);
+        self.write(format!("resume {}", id.0));
+        self.undisturb(Kind::Process, id);
         self.world.resume(id);
     }
 
     /// Packets to and from the host vanish.
     pub fn silence(&mut self, id: HostId) {
-        self.disturb(id, true, true);
-        self.outage(id, None);
+        self.write(format!("silence {}", id.0));
+        self.disturb(Kind::Silence, id, true, true);
+        self.outage(Kind::Silence, id, None);
         self.world.silence(id, true);
     }
 
     /// They travel again.
     pub fn unsilence(&mut self, id: HostId) {
-        self.undisturb(id);
+        self.write(format!("unsilence {}", id.0));
+        self.undisturb(Kind::Silence, id);
         self.world.silence(id, false);
     }
 
     /// Puts some hosts on an island of their own.
     pub fn part(&mut self, island: &[HostId]) {
+        self.write(format!("part {:?}", island.iter().map(|id| id.0).collect::<Vec<_>>()));
         for id in self.world.running().collect::<Vec<_>>() {
-            self.disturb(id, true, true);
+            self.disturb(Kind::Island, id, true, true);
         }
         let others: Vec<_> = self.world.running().filter(|id| !island.contains(id)).collect();
         for id in island {
             self.world.put_on_island(*id, 1);
             for other in &others {
-                self.outage(*id, Some(*other));
-                self.outage(*other, Some(*id));
+                self.outage(Kind::Island, *id, Some(*other));
+                self.outage(Kind::Island, *other, Some(*id));
             }
         }
     }
 
     /// One mesh again.
     pub fn unite(&mut self) {
+        self.write("unite".to_owned());
         for id in (0..self.world.len()).map(HostId) {
             self.world.put_on_island(id, 0);
-            if self.world.running().any(|running| running == id) {
-                self.undisturb(id);
-            }
+            self.undisturb(Kind::Island, id);
         }
     }
 
     /// Packets from one host to another vanish; no connection works in either direction.
     pub fn cut(&mut self, from: HostId, to: HostId) {
-        self.outage(from, Some(to));
-        self.outage(to, Some(from));
+        self.write(format!("cut {} -> {}", from.0, to.0));
+        self.outage(Kind::Pair, from, Some(to));
+        self.outage(Kind::Pair, to, Some(from));
         self.world.cut(from, to, true);
     }
 
     /// Connections from one host to another are refused.
     pub fn refuse(&mut self, from: HostId, to: HostId) {
-        self.outage(from, Some(to));
+        self.write(format!("refuse {} -> {}", from.0, to.0));
+        self.outage(Kind::Pair, from, Some(to));
         self.world.refuse(from, to, true);
     }
 
     /// Ends [`Stage::cut`] and [`Stage::refuse`] of a pair.
     pub fn mend(&mut self, from: HostId, to: HostId) {
+        self.write(format!("mend {} -> {}", from.0, to.0));
         let now = self.world.elapsed();
         self.world.cut(from, to, false);
         self.world.refuse(from, to, false);
-        let ended = |outage: &&mut Outage| (outage.from, outage.to) == (from, Some(to)) || (outage.from, outage.to) == (to, Some(from));
+        let ended = |outage: &&mut Outage| {
+            outage.kind == Kind::Pair && ((outage.from, outage.to) == (from, Some(to)) || (outage.from, outage.to) == (to, Some(from)))
+        };
         self.outages.iter_mut().filter(ended).for_each(|outage| outage.end = outage.end.or(Some(now)));
     }
 
@@ -498,7 +560,10 @@ impl Stage {
         self.read();
         let false_deaths = self.false_deaths();
         let example = false_deaths.first().map_or_else(String::new, |death| {
-            format!(", first {} at {:.2} s by {}", death.name, death.at.as_secs_f64(), self.world.name(death.observer))
+            let before = self.script.iter().filter(|(at, _)| *at <= death.at).rev().take(8);
+            let script: Vec<_> = before.map(|(at, what)| format!("{what} at {:.1}", at.as_secs_f64())).collect();
+            let (name, at, by) = (&death.name, death.at.as_secs_f64(), self.world.name(death.observer));
+            format!(", first {name} at {at:.2} s by {by} after {}", script.join(", "))
         });
         self.found_that(
             "nobody is held for dead who lives",

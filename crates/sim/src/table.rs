@@ -20,8 +20,8 @@ pub fn replay(scenario: &Scenario, setup: &Setup) -> String {
     command + &format!(" --minutes {}", setup.lasting.as_secs_f64() / 60.0)
 }
 
-/// Prints the findings of a scenario; tells whether all promises were kept.
-pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, out: &mut impl Write) -> io::Result<bool> {
+/// Prints the findings of a scenario, and if `verbose` the script of a broken one; tells whether all promises were kept.
+pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, out: &mut impl Write) -> io::Result<bool> {
     let simulated = stage.world.elapsed().as_secs_f64();
     writeln!(
         out,
@@ -39,6 +39,11 @@ pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, out: &mut impl 
     let held = stage.findings.iter().all(|finding| finding.held);
     if !held {
         writeln!(out, "  replay: {}", replay(scenario, &stage.setup))?;
+        if verbose {
+            for (at, what) in stage.script() {
+                writeln!(out, "    {:8.2} s  {what}", at.as_secs_f64())?;
+            }
+        }
     }
     Ok(held)
 }

@@ -435,18 +435,14 @@ impl World {
     }
 
     /// Lets time pass until `done`, at most `limit`; tells how long it took.
-    pub fn run_until(&mut self, limit: Duration, done: impl FnMut(&Self) -> bool) -> Option<Duration> {
-        self.run_until_by(Duration::from_millis(50), limit, done)
-    }
-
-    /// The same, looking once a `step`.
-    pub fn run_until_by(&mut self, step: Duration, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+        const STEP: Duration = Duration::from_millis(50);
         let begin = self.now;
         while !done(self) {
             if self.now.since(begin) >= limit {
                 return None;
             }
-            self.run(step);
+            self.run(STEP);
         }
         Some(self.now.since(begin))
     }
