@@ -261,6 +261,10 @@ impl Core {
             if !proven {
                 self.guard(&target, None, now);
             }
+            // It came back while this attempt was under way: the failure is the past's, and must not be taken for a broken path.
+            if self.members.get(slot).is_some_and(|member| member.is_present() && member.life.since() > probing.begun) {
+                self.schedule_soon(slot, now);
+            }
             self.doubt(slot, is_refusal(kind), now);
         }
     }

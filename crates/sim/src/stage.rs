@@ -533,6 +533,11 @@ impl Stage {
         }
     }
 
+    /// How often anybody held anybody for dead so far.
+    pub fn deaths(&self) -> usize {
+        self.deaths.len()
+    }
+
     /// Deaths that nothing in the script explains.
     pub fn false_deaths(&self) -> Vec<Death> {
         let hosts: BTreeMap<_, _> = (0..self.world.len()).map(|index| (self.world.name(HostId(index)).clone(), HostId(index))).collect();
