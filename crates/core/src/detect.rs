@@ -9,8 +9,8 @@ use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, EVIDENCE_FRESH, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_PAUSE,
-    QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX,
+    QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -54,10 +54,6 @@ impl Core {
             return;
         };
         if member.life.status() == Status::Suspect {
-            return;
-        }
-        let path_only = member.reached_by_others.is_some_and(|at| now.time.since(at) < QUESTION_PAUSE);
-        if path_only && now.time.since(member.life.evidence_at()) < EVIDENCE_FRESH {
             return;
         }
         // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more.
@@ -122,9 +118,6 @@ impl Core {
             return;
         };
         if answer == Answer::Reached {
-            if let Some(member) = self.members.get_mut(slot) {
-                member.reached_by_others = Some(now.time);
-            }
             self.reached(slot, now.time, now);
             return;
         }

@@ -82,10 +82,9 @@ pub const DEATH_AFTER_REFUSAL: Duration = Duration::from_millis(1500);
 pub const REPEAT_DELAY: Duration = Duration::from_millis(200);
 /// A question without an answer for so long is answered with no.
 pub const QUESTION_TIME: Duration = Duration::from_millis(1300);
-/// After others reached a node that we cannot, it is not asked about again for so long while evidence is fresh.
-pub const QUESTION_PAUSE: Duration = Duration::from_secs(10);
-/// Evidence younger than this is fresh.
-pub const EVIDENCE_FRESH: Duration = Duration::from_secs(3);
+/// A node that others had news of while our own attempts failed is not doubted for our failures, unless there was no news for so long: word of
+/// it may come by one bridge and several hops.
+pub const BROKEN_PATH_EVIDENCE: Duration = Duration::from_secs(10);
 /// A node without evidence for so long is doubted even if no probe of it failed; unmeasured links may carry its heartbeat slowly.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Hearing from nobody for so long is a finding about this host.

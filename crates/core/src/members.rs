@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{Instance, NodeName, Record};
 use crate::life::{Life, Status};
-use crate::limits::{DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, QUESTION_PAUSE, RETIRED_MAX};
+use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, RETIRED_MAX};
 use crate::message::{Entry, Heard};
 use crate::pair::Pair;
 use crate::row::{Merge, Patch, Row, Version};
@@ -45,8 +45,6 @@ pub(crate) struct Member {
     pub(crate) probing: bool,
     /// Somebody is being asked who answers at its target.
     pub(crate) identifying: bool,
-    /// When a peer last reached it while we could not.
-    pub(crate) reached_by_others: Option<Time>,
     /// When it was last asked for its heartbeat because somebody else doubted it.
     pub(crate) inquired_at: Time,
     /// When its entry last changed in a way that others want to hear of soon.
@@ -129,7 +127,7 @@ impl Member {
     /// Whether it is our way to it that is broken: while our attempts have been failing, others had news of it.
     pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
         let evidence_at = self.life.evidence_at();
-        self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER) && now.since(evidence_at) < QUESTION_PAUSE
+        self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER) && now.since(evidence_at) < BROKEN_PATH_EVIDENCE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {
@@ -194,7 +192,6 @@ impl Members {
             exchanging: false,
             probing: false,
             identifying: false,
-            reached_by_others: None,
             inquired_at: Time::ZERO,
             changed_at: now,
         };
@@ -260,7 +257,6 @@ impl Members {
         member.wanted = None;
         member.exchanging = false;
         member.identifying = false;
-        member.reached_by_others = None;
         member.changed_at = now;
         if let Some(introducer) = introducer {
             *self.introduced.entry(introducer).or_default() += 1;

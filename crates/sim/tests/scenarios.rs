@@ -1,0 +1,170 @@
+//! Every scenario from fixed seeds, and every checker on its planted fault.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use canary_core::Config;
+use canary_sim::check;
+use canary_sim::scenario::{ALL, Fault, Scenario, detections};
+use canary_sim::stage::{Observers, Setup, Stage};
+use canary_sim::{HostId, Link, table};
+
+fn setup(nodes: usize, seed: u64) -> Setup {
+    Setup { nodes, seed, loss: 0.0, observers: Observers::Healthy, lasting: Duration::from_secs(60) }
+}
+
+fn keeps_its_promises(scenario: &Scenario, setup: Setup) {
+    let stage = scenario.play(setup);
+    let broken: Vec<_> = stage.findings.iter().filter(|finding| !finding.held).collect();
+    assert!(broken.is_empty(), "{broken:#?}\nreplay: {}", table::replay(scenario, &stage.setup));
+}
+
+#[test]
+fn every_scenario_keeps_its_promises() {
+    for scenario in ALL {
+        for (nodes, seed) in [(2, 1), (5, 2), (10, 3), (25, 4)] {
+            keeps_its_promises(scenario, setup(nodes, seed));
+        }
+    }
+}
+
+#[test]
+fn and_with_loss_and_with_observers_that_pause_or_starve() {
+    for scenario in ALL {
+        keeps_its_promises(scenario, Setup { loss: 0.05, ..setup(12, 5) });
+        keeps_its_promises(scenario, Setup { observers: Observers::Pausing, ..setup(12, 6) });
+        keeps_its_promises(scenario, Setup { observers: Observers::Starved, ..setup(12, 7) });
+    }
+}
+
+/// What the hunt once found.
+#[test]
+fn what_was_found_stays_mended() {
+    let found = [
+        // The other side of a bridge was held for dead again and again.
+        ("bridge", setup(10, 1)),
+        ("bridge", setup(18, 2_726_036_433)),
+        // A newcomer held a living one for dead on the word of one that had long been cut off.
+        ("chaos", setup(10, 5)),
+        // Who restarted behind a cut was not dialled for two minutes.
+        ("chaos", setup(10, 9)),
+        // A host that had been starved measured some pairs long after.
+        ("chaos", setup(10, 2_788_950_929)),
+        // A clock beyond all reason made a life that nobody takes.
+        ("chaos", setup(10, 17)),
+        // A failure that had begun before a silence ended was taken for a broken path, by all.
+        ("detect", Setup { loss: 0.05, ..setup(8, 698_482_832) }),
+        ("detect", setup(31, 3_510_284_261)),
+    ];
+    for (name, setup) in found {
+        keeps_its_promises(&Scenario::named(name).unwrap(), setup);
+    }
+}
+
+#[test]
+fn a_thousand_know_each_other_from_three_seeds() {
+    let mut stage = Stage::new(setup(1000, 1));
+    let known = stage.wait_known(Duration::from_secs(10));
+    assert!(known.is_some(), "not known to all within 10 s");
+}
+
+/// Whether a promise whose name begins with `promise` is among the broken ones.
+fn broken(stage: &Stage, promise: &str) -> bool {
+    stage.findings.iter().any(|finding| finding.promise.starts_with(promise) && !finding.held)
+}
+
+fn settled(nodes: usize) -> Stage {
+    let mut stage = Stage::new(setup(nodes, 1));
+    stage.settle();
+    assert!(stage.findings.iter().all(|finding| finding.held), "{:?}", stage.findings);
+    stage
+}
+
+#[test]
+fn the_checker_of_false_deaths_fails_on_a_death_that_the_script_does_not_know() {
+    let mut stage = settled(6);
+    stage.world.silence(HostId(3), true);
+    stage.run(Duration::from_secs(10));
+    stage.world.silence(HostId(3), false);
+    stage.conclude();
+    assert!(broken(&stage, "nobody is held for dead"));
+}
+
+#[test]
+fn the_checker_of_lies_fails_on_a_latency_in_an_outage() {
+    let mut stage = settled(6);
+    // The script says that nothing goes from one to the other, and the world does not do it.
+    stage.cut(HostId(1), HostId(2));
+    stage.world.cut(HostId(1), HostId(2), false);
+    stage.run(Duration::from_secs(10));
+    stage.conclude();
+    assert!(broken(&stage, "an outage is no latency"));
+}
+
+#[test]
+fn the_checker_of_the_timeout_fails_on_a_latency_above_it() {
+    let config = Config { probe_timeout: Duration::from_secs(20), ..Config::default() };
+    let mut stage = Stage::with_config(setup(3, 1), config);
+    stage.settle();
+    stage.world.set_link(Link { delay: Duration::from_secs(2), ..Link::default() });
+    stage.run(Duration::from_secs(60));
+    stage.conclude();
+    assert!(broken(&stage, "no latency is above"));
+}
+
+#[test]
+fn the_checker_of_standstill_fails_on_bots_that_do_not_measure() {
+    let config = Config { probe_interval: Duration::from_secs(20_000), ..Config::default() };
+    let mut stage = Stage::with_config(setup(3, 1), config);
+    stage.settle();
+    // Their clocks say that a probe is due now and then; ours says that none was.
+    let before = check::probes_ended(&stage.world);
+    stage.run(Duration::from_secs(10));
+    assert_eq!(before, check::probes_ended(&stage.world));
+}
+
+#[test]
+fn the_checkers_of_the_whole_mesh_fail_while_one_is_lacking() {
+    let mut stage = settled(6);
+    stage.world.silence(HostId(3), true);
+    stage.run(Duration::from_secs(10));
+    assert!(stage.wait_known(Duration::from_secs(5)).is_none());
+    assert!(stage.wait_whole(Duration::from_secs(5)).is_none());
+    assert!(check::lacks(&stage.world).contains("bot-0003"));
+    stage.found("whole", None, Duration::from_secs(5));
+    assert!(broken(&stage, "whole"));
+}
+
+#[test]
+fn the_checker_of_detection_fails_when_nothing_is_detected() {
+    let mut stage = settled(6);
+    let name = stage.world.name(HostId(3)).clone();
+    let observers: Vec<_> = (0..3).map(HostId).collect();
+    let detected = stage.wait_detected(&name, &observers, Duration::from_secs(5));
+    assert!(detected.iter().all(Option::is_none));
+    let crashed = detections(&mut stage, Fault::Refused, HostId(3));
+    assert!(crashed.quantile(1.0).is_some_and(|taken| taken < Duration::from_secs(6)));
+}
+
+#[test]
+fn the_checker_of_rows_fails_on_one_that_grows_old() {
+    let mut stage = settled(6);
+    let before = check::oldest_row(&stage.world).unwrap();
+    stage.world.silence(HostId(3), true);
+    stage.run(Duration::from_secs(60));
+    assert!(check::oldest_row(&stage.world).unwrap() > before + Duration::from_secs(40));
+}
+
+#[test]
+fn the_checker_of_gossip_fails_on_bots_that_talk_all_the_time() {
+    let config =
+        Config { gossip_interval: Duration::from_millis(100), gossip_fanout: 16, gossip_rate_max: 100_000_000, ..Config::default() };
+    let mut stage = Stage::with_config(setup(40, 1), config);
+    stage.settle();
+    let before = stage.world.gossip_bytes_of(HostId(0));
+    stage.run(Duration::from_secs(10));
+    let rate = (stage.world.gossip_bytes_of(HostId(0)) - before) as f64 / 10_000.0;
+    stage.found_number("gossip", rate, 50.0, "kB/s");
+    assert!(broken(&stage, "gossip"), "{rate}");
+}
