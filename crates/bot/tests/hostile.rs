@@ -1,0 +1,212 @@
+//! Strangers and liars at a bot in a living mesh: it refuses, counts, goes on measuring, and stays small.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use support::puppet::{Message, Puppet, call, entry, heard, node};
+use support::{Bot, all_know_all, alone, full_matrix, get, mesh, own_address, wait};
+
+/// What a bot in a small mesh may grow to while it is lied to, in kB.
+const RESIDENT_MAX: u64 = 120_000;
+
+fn mesh_port(bot: &Bot) -> SocketAddr {
+    bot.plan.target().parse().unwrap()
+}
+
+fn resident_kb(bot: &Bot) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// The sum of a counter over all its labels.
+fn counted(bot: &Bot, name: &str) -> f64 {
+    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// All run, know each other, hold every pair, measure on, and are small.
+fn unharmed(bots: &mut [Bot]) {
+    for bot in bots.iter_mut() {
+        assert!(bot.running(), "{} died", bot.name());
+    }
+    // The strangers may be known too: what counts is that nobody of ours is lost.
+    let whole = wait(Duration::from_secs(30), || {
+        bots.iter().all(|bot| {
+            let pairs = bot.measured_pairs();
+            let own = |name: &str| bots.iter().any(|other| other.name() == name);
+            pairs.iter().filter(|(from, to)| own(from) && own(to)).count() == bots.len() * (bots.len() - 1)
+        })
+    });
+    assert!(whole.is_some(), "not every pair is held any more");
+    let before: Vec<_> = bots.iter().map(|bot| counted(bot, "canary_probes_total")).collect();
+    let measuring =
+        wait(Duration::from_secs(15), || bots.iter().zip(&before).all(|(bot, before)| counted(bot, "canary_probes_total") > before + 2.0));
+    assert!(measuring.is_some(), "somebody stopped measuring");
+    for bot in bots.iter() {
+        let resident = resident_kb(bot);
+        eprintln!("{}: {resident} kB resident, {} refusals", bot.name(), counted(bot, "canary_mesh_refused_total"));
+        assert!(resident < RESIDENT_MAX, "{} takes {resident} kB", bot.name());
+    }
+}
+
+#[test]
+fn what_is_no_message_is_refused_and_counted() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let bot = mesh_port(&bots[0]);
+    let before = counted(&bots[0], "canary_mesh_refused_total");
+    let mut rng = fastrand::Rng::with_seed(1);
+    let valid = Message::default().message(1, &node("stranger", "127.0.0.1:1", 1, 7)).0;
+    for method in ["Join", "Exchange", "Ask", "Identify", "Probe", "Nonsense"] {
+        for _ in 0..50 {
+            let bytes: Vec<u8> = (0..rng.usize(..300)).map(|_| rng.u8(..)).collect();
+            let _ = call(bot, method, &bytes);
+        }
+        // Cut off anywhere, and far too long.
+        for cut in 0..valid.len() {
+            let _ = call(bot, method, &valid[..cut]);
+        }
+        if let Ok((status, _)) = call(bot, method, &vec![0xff; 2 << 20]) {
+            assert!(status >= 400, "{method} took two megabytes: {status}");
+        }
+    }
+    let names = [String::new(), "n".repeat(1 << 20), "a\u{7f}b".to_owned(), "line\nbreak".to_owned(), " ".to_owned(), "n".repeat(254)];
+    for name in &names {
+        let refused = call(bot, "Join", &Message::default().message(1, &node(name, "127.0.0.1:1", 1, 7)).0);
+        assert!(refused.map_or(true, |(status, _)| status >= 400), "the name {:?} was taken", &name[..name.len().min(20)]);
+    }
+    for target in ["", "unix:/x", "http://a", "http://a:1", "a\u{7f}:1", "a:0", "a:65536", "a", ":1", "[::1:1", "a b:1", "a:1/x", "a:1?x"] {
+        let (status, answer) = call(bot, "Join", &Message::default().message(1, &node("stranger", target, 1, 7)).0).unwrap();
+        assert!(status >= 400, "the target {target:?} was taken");
+        assert!(String::from_utf8_lossy(&answer).contains("malformed"), "no reason is given for {target:?}");
+    }
+    assert!(counted(&bots[0], "canary_mesh_refused_total") > before, "nothing was counted");
+    // Raw bytes on both ports, on many connections at once, some of them left open.
+    let mut open = Vec::new();
+    for address in [bot, bots[0].api()] {
+        for _ in 0..200 {
+            let Ok(mut stream) = TcpStream::connect(address) else { continue };
+            let bytes: Vec<u8> = (0..rng.usize(..2000)).map(|_| rng.u8(..)).collect();
+            let _ = stream.write_all(&bytes);
+            open.push(stream);
+        }
+    }
+    for path in ["/api/v1/samples?from=%ff%00", "/%2e%2e/%2e%2e/etc/passwd", "/api/v1/samples?limit=-1", "//", "/metrics?x=\u{1f600}"] {
+        let _ = get(bots[0].api(), path);
+    }
+    let _ = get(bots[0].api(), &format!("/{}", "x".repeat(1 << 20)));
+    unharmed(&mut bots);
+    assert!(all_know_all(&bots) && full_matrix(&bots));
+}
+
+#[test]
+fn who_was_not_let_in_is_not_believed() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let bot = mesh_port(&bots[0]);
+    // It never joined: nothing of what it says is taken.
+    let stranger = Puppet::start("stranger", own_address(), 1);
+    let told = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, 99), 5, 0));
+    let (status, answer) = stranger.gossip(bot, &told).unwrap();
+    assert_eq!((status, answer.first()), (200, Some(&0x12)), "it is told to join first");
+    // One that claims an address at which another answers is not let in either, nor one with a living name.
+    let liar = Puppet { name: "liar".to_owned(), ..Puppet::start("honest", own_address(), 1) };
+    assert_eq!(liar.join(bot), Some(5), "another name answers there");
+    let thief = Puppet::start(bots[1].name(), own_address(), 1 << 61);
+    assert_eq!(thief.join(bot), Some(3), "the name is held by a living node");
+    assert!(!bots.iter().any(|bot| bot.nodes().unwrap().contains("ghost")));
+    unharmed(&mut bots);
+    assert!(all_know_all(&bots));
+}
+
+#[test]
+fn a_lying_member_harms_nobody_but_itself() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let bot = mesh_port(&bots[0]);
+    let liar = Puppet::start("liar", own_address(), 1);
+    let victim = Puppet::start("victim", own_address(), 1);
+    assert_eq!(liar.join(bot), Some(1), "it answers at its address, so it is let in");
+
+    // Thousands of nodes at one address that has nothing to do with them.
+    let mut instance = 1_000_000;
+    for _ in 0..40 {
+        let mut gossip = Message::default();
+        for _ in 0..500 {
+            instance += 1;
+            let ghost = node(&format!("ghost-{instance}"), &victim.target.to_string(), 1, instance);
+            gossip = gossip.message(5, &heard(&ghost, 1, 0));
+        }
+        let _ = liar.gossip(bot, &gossip);
+    }
+    // A million more in digests only, a whole range that is claimed to be complete.
+    for _ in 0..125 {
+        let entries: Vec<u8> = (0..8000)
+            .flat_map(|_| {
+                instance += 1;
+                entry(instance, 1, 1, 0)
+            })
+            .collect();
+        let range = Message::default().fixed(1, 0).fixed(2, u64::MAX);
+        let _ = liar.gossip(bot, &Message::default().message(3, &range).bytes(4, &entries));
+    }
+
+    // Everything at its largest, in the far future, for rosters nobody has, and again, and in the wrong order.
+    let frame = |version, roster: &[u8]| {
+        Message::default().varint(1, version).bytes(2, roster).varint(3, u64::MAX).bytes(5, &[1, 1, 0, 0, 0, 0, 0])
+    };
+    let row = |source, version, roster: &[u8]| Message::default().fixed(1, source).message(2, &frame(version, roster));
+    let first = Message::default().message(6, &row(liar.instance, u64::MAX, &[7; 16]));
+    let last = Message::default().message(6, &row(liar.instance, 1, &[8; 16]));
+    let grown = Message::default().bytes(4, &entry(liar.instance, u64::MAX, u64::MAX, u64::MAX >> 4));
+    let future = Message::default().message(5, &heard(&node("future", "127.0.0.1:9", u64::MAX, 77), u64::MAX, u64::MAX));
+    for gossip in [&first, &last, &grown, &future, &last, &first, &future, &grown] {
+        for _ in 0..5 {
+            let _ = liar.gossip(bot, gossip);
+        }
+    }
+    // Lies about the living: that they left, died, or said more than they did.
+    let (_, identity) = call(mesh_port(&bots[1]), "Identify", &[]).unwrap();
+    let at = identity.windows(9).rposition(|window| window[0] == 0x29).unwrap();
+    let living = u64::from_le_bytes(identity[at + 1..at + 9].try_into().unwrap());
+    for _ in 0..20 {
+        let suspicion = Message::default().fixed(1, living).varint(2, 2900).varint(3, 1);
+        let _ = liar.gossip(bot, &Message::default().message(8, &suspicion));
+        let _ = liar.gossip(bot, &Message::default().message(6, &row(living, 5, &[9; 16])));
+    }
+    let dials = victim.dials.load(Ordering::Relaxed);
+    unharmed(&mut bots);
+    let after = victim.dials.load(Ordering::Relaxed);
+    eprintln!("the victim was dialled {dials} times during the lies, {after} by the end");
+    assert!(after < 100, "the mesh is a cannon: {after} dials");
+}
+
+#[test]
+fn a_flood_of_names_is_held_back() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let bot = mesh_port(&bots[0]);
+    let nobody = own_address();
+    let floods: Vec<_> = (0..16)
+        .map(|flood: u64| {
+            std::thread::spawn(move || {
+                for number in 0..60 {
+                    let joiner =
+                        node(&format!("flood-{flood}-{number}"), &format!("{nobody}:{}", 1000 + number), 1, 1 + flood * 1000 + number);
+                    let _ = call(bot, "Join", &Message::default().message(1, &joiner).0);
+                }
+            })
+        })
+        .collect();
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    unharmed(&mut bots);
+    assert!(all_know_all(&bots), "somebody of the flood was let in");
+}
