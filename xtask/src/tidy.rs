@@ -32,7 +32,7 @@ const BANS: &[(&str, &str, &str, &str)] = &[
     ("crates/core/src", "Mutex", "", "the core has one owner and no locks"),
     ("crates/core/src", "async ", "", "the core is driven, it does not wait"),
     ("crates/core/src", "Serialize", "", "JSON shapes live in the API"),
-    ("crates/sim/src", "Instant::now", "", "simulated time is an argument"),
+    ("crates/sim/src", "Instant::now", "main.rs", "simulated time is an argument"),
     ("crates/node/src", "pb::", "transport", "generated types stop at the transport"),
     ("crates/node/src", "connectrpc", "transport", "the RPC library stays inside the transport"),
     ("crates/api/src", "canary_node::", "", "node and api meet in bot"),

@@ -62,6 +62,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let mut out = std::io::stdout();
+    let begun = Instant::now();
+    let clock = move || begun.elapsed();
     if args.list {
         for scenario in ALL {
             writeln!(out, "{:<16} {}", scenario.name, scenario.about)?;
@@ -79,7 +81,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         lasting: Duration::from_secs_f64(args.minutes * 60.0),
     };
     if let Some(time) = args.hunt {
-        return Ok(hunt(args.seed, time, &mut out)?);
+        return Ok(hunt(args.seed, time, clock, &mut out)?);
     }
     let seeds = args.seed..args.seed + args.seeds;
     if args.detector {
@@ -92,9 +94,9 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let mut held = true;
     for scenario in scenarios {
         for seed in seeds.clone() {
-            let begun = Instant::now();
+            let started = clock();
             let stage: Stage = scenario.play(Setup { seed, ..setup });
-            held &= table::print(&scenario, &stage, begun.elapsed(), args.script, &mut out)?;
+            held &= table::print(&scenario, &stage, clock() - started, args.script, &mut out)?;
         }
     }
     Ok(held)
