@@ -50,11 +50,40 @@ pub struct Messages {
     pub bytes: u64,
 }
 
+/// How much `/metrics` tells of each pair. Over a mesh that is series for every pair of nodes, which somebody has to store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricsLevel {
+    /// Nothing of pairs: only of the bot and its mesh.
+    Off,
+    /// Counters, the last success, and sums of the phases.
+    Pairs,
+    /// Histograms, too.
+    #[default]
+    Histograms,
+}
+
+/// What `/metrics` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How much of each pair.
+    pub level: MetricsLevel,
+    /// The original's families: `node_count`, and with histograms `rtt`.
+    pub legacy: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { level: MetricsLevel::default(), legacy: true }
+    }
+}
+
 /// What the API port needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Any of these opens the API.
     pub tokens: Tokens,
+    /// How much `/metrics` tells.
+    pub metrics: Metrics,
     /// The program's version, as `/version` and the metrics tell it.
     pub version: &'static str,
 }

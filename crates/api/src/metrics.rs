@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::process::Process;
 use crate::requests::Key;
 use crate::routes::Api;
-use crate::{Messages, Transport};
+use crate::{Messages, Metrics, MetricsLevel, Transport};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -39,6 +39,7 @@ struct Scrape {
     requests: Vec<(Key, Histogram)>,
     refused_connections: [(&'static str, u64); 4],
     process: Process,
+    metrics: Metrics,
     version: &'static str,
 }
 
@@ -55,6 +56,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
             ("api_accept_failed", count(&api.port.failed)),
         ],
         process: Process::read(),
+        metrics: api.metrics,
         version: api.version,
     });
     let parts = PARTS.iter().map(move |part| part(&scrape).map(Bytes::from));
@@ -66,10 +68,10 @@ type Write = fn(&Arc<Scrape>) -> Result<String, fmt::Error>;
 
 /// What is written one after the other.
 const PARTS: &[Write] = &[
-    |scrape| collected(scrape, Part::Probes),
-    |scrape| phases(&scrape.snapshot),
-    |scrape| collected(scrape, Part::Durations),
-    |scrape| collected(scrape, Part::Legacy),
+    |scrape| if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, Part::Probes) } else { Ok(String::new()) },
+    |scrape| if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot) } else { Ok(String::new()) },
+    |scrape| if scrape.metrics.level >= MetricsLevel::Histograms { collected(scrape, Part::Durations) } else { Ok(String::new()) },
+    |scrape| if scrape.metrics.legacy { collected(scrape, Part::Legacy) } else { Ok(String::new()) },
     |scrape| collected(scrape, Part::Mesh),
     |scrape| collected(scrape, Part::Bot),
     |_| {
@@ -97,7 +99,7 @@ impl Collector for PartOf {
         match self.1 {
             Part::Probes => probes(scrape, encoder),
             Part::Durations => durations(&scrape.snapshot, encoder),
-            Part::Legacy => legacy(&scrape.snapshot, encoder),
+            Part::Legacy => legacy(&scrape.snapshot, scrape.metrics.level, encoder),
             Part::Mesh => mesh(scrape, encoder),
             Part::Bot => bot(scrape, encoder),
         }
@@ -245,12 +247,14 @@ fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
 }
 
 /// The original's two families, so that its dashboards go on working.
-fn legacy(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn legacy(snapshot: &Snapshot, level: MetricsLevel, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let series = present_pairs(snapshot).flat_map(|(target, pair)| {
         let labels = |kind| vec![("type", kind), ("to", target)];
         [(labels("rtt_total"), &pair.total), (labels("rtt_request"), &pair.request)]
     });
-    histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)?;
+    if level >= MetricsLevel::Histograms {
+        histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)?;
+    }
     let nodes = snapshot.present().count() as f64;
     gauges(encoder, "node_count", "Nodes that this bot knows to be there, without itself.", None, [(vec![], nodes)])
 }

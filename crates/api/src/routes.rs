@@ -12,7 +12,7 @@ use canary_net::{Stats, Tokens};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::requests::Requests;
-use crate::{Config, Source, auth, metrics, requests, v1};
+use crate::{Config, Source, auth, requests, v1};
 
 /// A bot that has not shown what it knows for so long is wedged: it shows it every second.
 const WEDGED_AFTER: Duration = Duration::from_secs(10);
@@ -21,19 +21,20 @@ const WEDGED_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Api {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) tokens: Tokens,
+    pub(crate) metrics: crate::Metrics,
     pub(crate) version: &'static str,
     pub(crate) requests: Requests,
     pub(crate) port: Arc<Stats>,
 }
 
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
-    let Config { tokens, version } = config;
-    let api = Arc::new(Api { source, tokens, version, requests: Requests::default(), port });
+    let Config { tokens, metrics, version } = config;
+    let api = Arc::new(Api { source, tokens, metrics, version, requests: Requests::default(), port });
     let open = Router::new().route("/", get(index)).route("/livez", get(live)).route("/readyz", get(ready));
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
-        .route("/metrics", get(metrics::metrics))
+        .route("/metrics", get(crate::metrics::metrics))
         .route("/version", get(program_version))
         .fallback(not_found)
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
-use canary_bot::{Bot, Seed, Snapshot, Token, Tokens, serve_api};
+use canary_bot::{Bot, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
 use canary_core::{NodeName, Target};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ async fn start(name: &str, earlier: &[Bot], token: &Token, stop: &CancellationTo
     let api_error = |source| RunError::Api { address: ([127, 0, 0, 1], 0).into(), source };
     let api = std::net::TcpListener::bind("127.0.0.1:0").map_err(api_error)?;
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
-    tokio::spawn(serve_api(bot.reader(), api, Tokens::new([token.clone()]), stop.clone()));
+    tokio::spawn(serve_api(bot.reader(), api, Tokens::new([token.clone()]), Metrics::default(), stop.clone()));
     Ok((bot, url))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_api::{Messages, Source, Transport};
+use canary_api::{Messages, Metrics, Source, Transport};
 use canary_core::Snapshot;
 use canary_net::Tokens;
 use canary_node::{Direction, Kind, Reader};
@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
-/// `tokens`. It may run on another runtime than the bot.
-pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: Tokens, stop: CancellationToken) {
+/// `tokens`; `metrics` tells how much of each pair `/metrics` shows. It may run on another runtime than the bot.
+pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: Tokens, metrics: Metrics, stop: CancellationToken) {
     // A listener belongs to the runtime that polls it: it is registered here, wherever it was bound.
     let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
         Ok(listener) => listener,
@@ -21,7 +21,7 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: 
             return;
         }
     };
-    let config = canary_api::Config { tokens, version: crate::VERSION };
+    let config = canary_api::Config { tokens, metrics, version: crate::VERSION };
     canary_api::serve(listener, config, Arc::new(ReaderSource(reader)), stop).await;
 }
 

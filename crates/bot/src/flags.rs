@@ -84,6 +84,13 @@ pub(crate) const FLAGS: &[Flag] = &[
     one("join-interval", "TIME", "3s", "Longest pause between attempts to join at a target"),
     one("retain-nodes", "TIME", "24h", "How long a dead node is remembered and looked for; it is not listed meanwhile"),
     one("retain-samples", "TIME", "24h", "How long samples are kept without news; those of dead nodes are not listed meanwhile"),
+    one(
+        "metrics-level",
+        "LEVEL",
+        "histograms",
+        "What /metrics tells of each pair: off, pairs (counters and sums) or histograms; a mesh has pairs by the square of its nodes",
+    ),
+    one("metrics-legacy", "on|off", "on", "The original's metrics: node_count, and rtt where the level has histograms"),
     switch("cleanup-nodes", "Accepted for the original's sake: cleaning is always on"),
     switch("cleanup-samples", "Accepted for the original's sake: cleaning is always on"),
     one("log-level", "LEVEL", "info", "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers"),

@@ -2,6 +2,7 @@
 
 mod facade;
 
+pub use canary_api::{Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
 pub use canary_net::{Token, Tokens};
 pub use canary_node::{Bot, Builder, End, Reader, Seed, StartError};

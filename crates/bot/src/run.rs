@@ -64,7 +64,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut bot = builder.start().await?;
     info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
     let stop = CancellationToken::new();
-    let serving = serve_apart(serve_api(bot.reader(), api, tokens, stop.clone())).map_err(RunError::Thread)?;
+    let serving = serve_apart(serve_api(bot.reader(), api, tokens, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
     let end = tokio::select! {
         _ = terminate.recv() => bot.leave().await,
         _ = interrupt.recv() => bot.leave().await,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
+use canary_bot::{Metrics, MetricsLevel};
 use canary_core::{Config, ConfigError, Labels, NodeName, Target};
 use canary_net::Token;
 use canary_node::Seed;
@@ -46,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// Empty: one is to be generated and printed.
     pub(crate) tokens: Vec<Token>,
+    pub(crate) metrics: Metrics,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
 }
@@ -71,6 +73,7 @@ impl Settings {
         let labels = parser.labels();
         let config = parser.config();
         let tokens = parser.tokens();
+        let metrics = parser.metrics();
         let log = parser.log();
         for accepted in ["cleanup-nodes", "cleanup-samples"] {
             parser.switch(accepted);
@@ -86,7 +89,9 @@ impl Settings {
         }
         let Parser { problems, .. } = parser;
         match name {
-            Some(name) if problems.is_empty() => Ok(Self { name, listen, join, api_listen, seeds, labels, config, tokens, log, dry_run }),
+            Some(name) if problems.is_empty() => {
+                Ok(Self { name, listen, join, api_listen, seeds, labels, config, tokens, metrics, log, dry_run })
+            }
             _ => Err(problems),
         }
     }
@@ -247,6 +252,21 @@ impl Parser<'_> {
             self.problems.push(Problem(format!("there are {} tokens; at most {TOKENS_MAX} are allowed", tokens.len())));
         }
         tokens
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let level = self.one("metrics-level", |value| match value {
+            "off" => Ok(MetricsLevel::Off),
+            "pairs" => Ok(MetricsLevel::Pairs),
+            "histograms" => Ok(MetricsLevel::Histograms),
+            _ => Err("choose off, pairs or histograms"),
+        });
+        let legacy = self.one("metrics-legacy", |value| match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err("choose on or off"),
+        });
+        Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true) }
     }
 
     fn log(&mut self) -> LogSettings {

@@ -16,6 +16,27 @@ fn secs(seconds: u64) -> Duration {
 }
 
 #[test]
+fn metrics_tell_as_much_of_each_pair_as_they_are_asked_to() {
+    let _turn = alone();
+    let mut plans = plans(3);
+    plans[0].more = vec!["--metrics-level".to_owned(), "off".to_owned(), "--metrics-legacy".to_owned(), "off".to_owned()];
+    plans[1].more = vec!["--metrics-level".to_owned(), "pairs".to_owned()];
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let has = |bot: &Bot, name: &str| get(bot.api(), "/metrics").unwrap().body.lines().any(|line| line.starts_with(name));
+    for (name, off, pairs, histograms) in [
+        ("canary_mesh_members", true, true, true),
+        ("canary_probes_total", false, true, true),
+        ("canary_probe_phase_duration_seconds_sum", false, true, true),
+        ("canary_probe_duration_seconds_bucket", false, false, true),
+        ("rtt_bucket", false, false, true),
+        ("node_count", false, true, true),
+    ] {
+        assert_eq!([has(&bots[0], name), has(&bots[1], name), has(&bots[2], name)], [off, pairs, histograms], "{name}");
+    }
+}
+
+#[test]
 fn the_originals_answers_are_spelled_as_the_original_spells_them() {
     let _turn = alone();
     let bots = mesh(3);
