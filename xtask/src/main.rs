@@ -12,9 +12,10 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("tidy") => tidy::run(&root()),
         Some("ci") => ci(&root()),
+        Some("bench") => cargo(&root(), &["bench", "-p", "canary-bot", "--bench", "budgets"]),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | ci\n\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs"
+                "usage: cargo xtask tidy | ci | bench\n\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed"
             );
             false
         }
@@ -35,9 +36,11 @@ fn ci(root: &Path) -> bool {
         &["test", "--workspace"],
         &["run", "--release", "--", "demo", "--for", "10s"],
     ];
-    STEPS.iter().all(|step| {
-        println!("==> cargo {}", step.join(" "));
-        let status = Command::new(env!("CARGO")).args(*step).current_dir(root).status();
-        status.is_ok_and(|status| status.success())
-    })
+    STEPS.iter().all(|step| cargo(root, step))
+}
+
+fn cargo(root: &Path, step: &[&str]) -> bool {
+    println!("==> cargo {}", step.join(" "));
+    let status = Command::new(env!("CARGO")).args(step).current_dir(root).status();
+    status.is_ok_and(|status| status.success())
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 pub struct Message(pub Vec<u8>);
 
 impl Message {
-    fn raw_varint(mut self, mut value: u64) -> Self {
+    pub fn raw_varint(mut self, mut value: u64) -> Self {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
             value >>= 7;

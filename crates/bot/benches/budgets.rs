@@ -1,0 +1,134 @@
+//! What real bots cost, held against the budgets. Exits with 1 when one is missed.
+//!
+//! One real bot holds a full matrix of hosts that are played by puppets: they answer its probes, and one of them gossips everybody's rows.
+//! And forty real bots are left at rest.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use support::puppet::{Message, Puppet, heard};
+use support::{Bot, Plan, full_matrix, get, own_address, plans, wait};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let mut kept = true;
+    for (hosts, resident_max_mb) in [(200, 40.0), (1000, 100.0)] {
+        kept &= full_matrix_of(hosts, resident_max_mb);
+    }
+    forty_at_rest();
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn check(what: &str, figure: f64, limit: f64, unit: &str) -> bool {
+    let kept = figure <= limit;
+    println!("  {} {what}: {figure:.1} {unit} (at most {limit:.0})", if kept { "held  " } else { "MISSED" });
+    kept
+}
+
+/// A line of `/proc/PID/status` in megabytes.
+fn status_mb(bot: &Bot, key: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// CPU time that the process has used, in seconds.
+fn cpu(bot: &Bot) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", bot.pid())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // Fields 14 and 15 of proc(5), in ticks of a hundredth of a second.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn rest(duration: Duration) {
+    wait(duration, || false);
+}
+
+/// The fingerprint of a roster: FNV-1a in 128 bits over the names, each followed by 0xff.
+fn fingerprint(names: &[String]) -> u128 {
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0xff]));
+    bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
+}
+
+fn packed_roster(names: &[String]) -> Vec<u8> {
+    let mut message = Message::default().raw_varint(names.len() as u64);
+    for name in names {
+        message = message.raw_varint(name.len() as u64);
+        message.0.extend(name.bytes());
+    }
+    message.0
+}
+
+/// Plays `hosts - 1` hosts to one real bot until it holds every pair, and looks at what that costs.
+fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
+    let plan = Plan { seeds: Vec::new(), ..plans(1).remove(0) };
+    let bot = plan.start();
+    let mesh: SocketAddr = plan.target().parse().unwrap();
+    let address = own_address();
+    let puppets: Vec<_> = (1..hosts).map(|number| Puppet::start(&format!("host-{number:04}"), address, 1)).collect();
+    let hub = &puppets[0];
+    assert!(wait(30 * SECOND, || hub.join(mesh) == Some(1)).is_some(), "the first puppet was not let in");
+    for some in puppets[1..].chunks(400) {
+        let records = some.iter().fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)));
+        hub.gossip(mesh, &records).unwrap();
+    }
+    let mut names: Vec<_> = puppets.iter().map(|puppet| puppet.name.clone()).chain([plan.name.clone()]).collect();
+    names.sort();
+    let roster = fingerprint(&names).to_le_bytes();
+    for some in puppets.chunks(30) {
+        let row = |puppet: &Puppet| {
+            // A success of half a millisecond or so, a second old, for everybody but itself.
+            let cell = |name: &String| if *name == puppet.name { vec![0] } else { vec![1, 0, 0x7a, 0, 0x78, 90, 8] };
+            let cells: Vec<u8> = names.iter().flat_map(cell).collect();
+            let frame = Message::default().varint(1, 1).bytes(2, &roster).varint(3, 1_700_000_000_000).bytes(5, &cells);
+            Message::default().fixed(1, puppet.instance).message(2, &frame)
+        };
+        let rows = some.iter().fold(Message::default(), |gossip, puppet| gossip.message(6, &row(puppet)));
+        hub.gossip(mesh, &rows).unwrap();
+    }
+    hub.gossip(mesh, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
+    let whole = wait(120 * SECOND, || bot.measured() == hosts * (hosts - 1));
+    println!("one bot with a full matrix of {hosts} hosts, {} samples of pairs", bot.measured());
+    assert!(whole.is_some(), "the matrix did not become full: {} pairs", bot.measured());
+    let served = |path: &str| {
+        let begun = Instant::now();
+        let bytes = get(bot.api(), path).unwrap().body.len();
+        println!("         {path}: {:.2} s for {:.1} MB", begun.elapsed().as_secs_f64(), bytes as f64 / 1e6);
+    };
+    let before = (cpu(&bot), Instant::now());
+    rest(20 * SECOND);
+    println!("         CPU: {:.1} % of a core", (cpu(&bot) - before.0) / before.1.elapsed().as_secs_f64() * 100.0);
+    served("/api/v1/samples");
+    served("/metrics");
+    check("resident memory", status_mb(&bot, "VmRSS:"), resident_max_mb, "MB")
+        & check("its peak, serving included", status_mb(&bot, "VmHWM:"), 1.5 * resident_max_mb, "MB")
+}
+
+fn forty_at_rest() {
+    let bots: Vec<_> = plans(40).iter().map(Plan::start).collect();
+    assert!(wait(60 * SECOND, || full_matrix(&bots)).is_some(), "forty bots did not settle");
+    rest(10 * SECOND);
+    let sent = |bot: &Bot| {
+        let text = get(bot.api(), "/metrics").unwrap().body;
+        let lines = text.lines().filter(|line| line.starts_with("canary_mesh_bytes_total") && line.contains("direction=\"out\""));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let total = |figure: &dyn Fn(&Bot) -> f64| bots.iter().map(figure).sum::<f64>();
+    let (cpu_before, sent_before, begun) = (total(&cpu), total(&sent), Instant::now());
+    rest(20 * SECOND);
+    let seconds = begun.elapsed().as_secs_f64();
+    let cores = (total(&cpu) - cpu_before) / seconds;
+    println!("forty bots at rest");
+    println!("         CPU: {:.2} % of a core each", cores / 40.0 * 100.0);
+    println!("         resident memory: {:.1} MB each", total(&|bot| status_mb(bot, "VmRSS:")) / 40.0);
+    println!("         messages sent: {:.1} kB/s each", (total(&sent) - sent_before) / seconds / 40.0 / 1000.0);
+}
