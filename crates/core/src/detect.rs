@@ -56,8 +56,8 @@ impl Core {
         if member.life.status() == Status::Suspect {
             return;
         }
-        // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more.
-        if member.is_behind_a_broken_path(now.time) {
+        // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more. With nobody else there is only us.
+        if self.members.present() >= 2 && member.is_behind_a_broken_path(now.time) {
             return;
         }
         let present = self.members.present();
