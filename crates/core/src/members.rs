@@ -127,7 +127,8 @@ impl Member {
     /// Whether it is our way to it that is broken: while our attempts have been failing, others had news of it.
     pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
         let evidence_at = self.life.evidence_at();
-        self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER) && now.since(evidence_at) < BROKEN_PATH_EVIDENCE
+        let failing = self.pair.failed_again() && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
+        failing && now.since(evidence_at) < BROKEN_PATH_EVIDENCE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {

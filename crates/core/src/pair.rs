@@ -156,6 +156,11 @@ impl Pair {
         self.failing_since
     }
 
+    /// Whether more than one attempt failed in a row: a lost packet alone does not do that often.
+    pub(crate) fn failed_again(&self) -> bool {
+        self.losses & 0b11 == 0b11
+    }
+
     /// Attempts in the loss window, and how many of them failed.
     pub fn loss(&self) -> (u32, u32) {
         let mask = u64::MAX >> (64 - self.attempts.max(1));
