@@ -62,6 +62,12 @@ impl Core {
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
+    /// The publish interval has shrunk.
+    pub(crate) fn publish_sooner(&mut self, now: Now) {
+        let due = self.publisher.framed_at + self.publish_interval();
+        self.timers.set_earlier(Timer::Publish, due.max(now.time));
+    }
+
     /// A pair was measured.
     pub(crate) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
         let pause = match urgency {

@@ -98,8 +98,9 @@ impl Core {
         self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
     }
 
-    /// The pair interval has shrunk: who was put off for longer than it now is gets a turn within it.
+    /// The pair interval has shrunk: who was put off for longer than it now is gets a turn within it, and so does the own row.
     pub(crate) fn reschedule(&mut self, now: Now) {
+        self.publish_sooner(now);
         let interval = self.pair_interval();
         for slot in self.members.other_slots() {
             if self.timers.at(&Timer::Probe(slot)).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
