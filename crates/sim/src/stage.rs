@@ -5,11 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use canary_core::{Attempt, Config, EventKind, NodeName, Status};
+use canary_core::{Attempt, Config, EventKind, NodeName};
 use fastrand::Rng;
 
 use crate::check::{self, Matrix};
-use crate::world::{HostId, Link, Starvation, World, target_of};
+use crate::world::{HostId, Link, Starvation, World};
 
 /// A disturbance explains what is seen for so long after it: questions, suspicion, death and their spread.
 const AFTERMATH: Duration = Duration::from_secs(20);
@@ -484,11 +484,6 @@ impl Stage {
         self.world.move_to(id, target);
     }
 
-    /// Moves a host that runs nothing back to where it began.
-    pub fn move_home(&mut self, id: HostId) {
-        self.world.move_to(id, target_of(id));
-    }
-
     /// Writes down a time that has a limit.
     pub fn found(&mut self, promise: &str, taken: Option<Duration>, limit: Duration) {
         let figure = taken.map_or_else(|| "never".to_owned(), |taken| format!("{:.2} s", taken.as_secs_f64()));
@@ -590,13 +585,5 @@ impl Stage {
         let free = before.iter().filter(|(id, _)| self.world.runs_freely(**id));
         let wedged = free.filter(|(id, ended)| self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)).count();
         self.found_that("nobody is wedged", wedged == 0, format!("{wedged} bots stand still"));
-    }
-
-    /// Whether every running bot holds `name` in this state.
-    pub fn all_hold(&self, name: &NodeName, status: Status) -> bool {
-        self.world
-            .running()
-            .filter(|id| self.world.name(*id) != name)
-            .all(|id| self.world.snapshot(id).and_then(|snapshot| snapshot.member(name).map(|member| member.status)) == Some(status))
     }
 }

@@ -154,7 +154,6 @@ pub struct World {
     cuts: BTreeSet<(HostId, HostId)>,
     /// Connections from the first to the second are refused.
     refusals: BTreeSet<(HostId, HostId)>,
-    links: BTreeMap<(HostId, HostId), Link>,
     fingerprint: u64,
 }
 
@@ -174,7 +173,6 @@ impl World {
             next_event: 0,
             cuts: BTreeSet::new(),
             refusals: BTreeSet::new(),
-            links: BTreeMap::new(),
             fingerprint: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -316,11 +314,6 @@ impl World {
         } else {
             self.refusals.remove(&(from, to))
         };
-    }
-
-    /// Changes how packets travel between two hosts, both ways.
-    pub fn set_link_between(&mut self, a: HostId, b: HostId, link: Link) {
-        self.links.insert((a.min(b), a.max(b)), link);
     }
 
     /// Packets to and from the host vanish, or travel again.

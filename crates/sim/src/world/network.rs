@@ -27,13 +27,6 @@ impl World {
         self.hosts[to.0].core.is_none() || self.refusals.contains(&(from, to))
     }
 
-    fn link(&self, a: HostId, b: HostId) -> Link {
-        if self.links.is_empty() {
-            return self.link;
-        }
-        self.links.get(&(a.min(b), a.max(b))).copied().unwrap_or(self.link)
-    }
-
     /// One way of one packet, sent again while it is lost.
     fn travel(&mut self, link: Link, retry: Duration) -> Duration {
         let jitter = link.jitter.mul_f64(self.rng.f64());
@@ -54,7 +47,7 @@ impl World {
         let give_up = (self.now + timeout, ProbeReport::Failed(Failure::Timeout));
         let (at, report) = match self.listening.get(target).copied() {
             Some(to) if self.linked(from, to) => {
-                let link = self.link(from, to);
+                let link = self.link;
                 let connect = self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
                 let there = self.travel(link, DATA_RETRY) + SERVICE_TIME;
                 let back = self.travel(link, DATA_RETRY);
@@ -102,7 +95,7 @@ impl World {
         if !self.linked(id, prober) || self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains(&probe) {
             return;
         }
-        let link = self.link(id, prober);
+        let link = self.link;
         let back = self.travel(link, DATA_RETRY);
         let first_request = self.now.since(begun + connect) + back;
         if connect + first_request > self.config.probe_timeout {
@@ -125,7 +118,7 @@ impl World {
         match self.listening.get(target).copied() {
             Some(to) if !self.linked(from, to) => {}
             Some(to) if !self.refused(from, to) => {
-                let link = self.link(from, to);
+                let link = self.link;
                 let waiting = Waiting { caller: from, caller_life, call };
                 if link.duplicate > 0.0 && self.rng.f64() < link.duplicate {
                     let again = self.now + self.travel(link, DATA_RETRY);
@@ -149,7 +142,7 @@ impl World {
         let Some(waiting) = self.hosts[from.0].waiting.remove(&to) else { return };
         let Waiting { caller, caller_life, call } = waiting;
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
-            let link = self.link(from, caller);
+            let link = self.link;
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
             self.schedule(at, caller, Input::Response { call, result: Ok(response) });
         }
