@@ -16,7 +16,8 @@ use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::{Change, Status};
 use crate::limits::{
-    HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN, UNPROVEN_FORGET_AFTER,
+    CATCHING_UP, DOUBT_AFTER, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN,
+    UNPROVEN_FORGET_AFTER,
 };
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
@@ -223,6 +224,8 @@ pub struct Core {
     pub(crate) isolated: bool,
     /// Lateness up to here is forgiven already.
     forgiven_until: Time,
+    /// How long the loop had not run then.
+    latest_stall: Duration,
     leaving: Option<usize>,
 
     pub(crate) refusals: Refusals,
@@ -273,6 +276,7 @@ impl Core {
             contact_at: time,
             isolated: false,
             forgiven_until: time,
+            latest_stall: Duration::ZERO,
             leaving: None,
             refusals: Refusals::default(),
             events: Events::default(),
@@ -430,8 +434,15 @@ impl Core {
         self.refusals.count(refusal);
     }
 
-    /// An attempt with this member succeeded: it lived at `at`.
-    pub(crate) fn reached(&mut self, slot: Slot, at: Time, now: Now) {
+    /// How long what arrives now may have waited for our own loop.
+    pub(crate) fn waited(&self, now: Now) -> Duration {
+        let catching_up = self.latest_stall >= DOUBT_AFTER && now.time.since(self.forgiven_until) < CATCHING_UP;
+        if catching_up { self.latest_stall } else { Duration::ZERO }
+    }
+
+    /// An attempt with this member succeeded: it lived, not later than now.
+    pub(crate) fn reached(&mut self, slot: Slot, now: Now) {
+        let at = now.time.back(self.waited(now));
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.evidence(at, now.time);
             self.changed(slot, change, now);
@@ -522,6 +533,7 @@ impl Core {
             return;
         }
         self.forgiven_until = now.time;
+        self.latest_stall = stall;
         self.stalled += stall;
         warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
         self.events.push(now.wall, EventKind::Stalled(stall));
@@ -564,7 +576,7 @@ impl Core {
             return;
         };
         member.drop_rows_older_than(retain_samples, now.time);
-        let silence = now.time.since(member.life.evidence_at());
+        let silence = member.life.silence(now.time);
         let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
         let retained = member.is_present() || silence <= self.config.retain_nodes;
         if unproven || !retained {

@@ -9,8 +9,8 @@ use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX,
-    QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, INQUIRIES, INQUIRY_PAUSE, LATE_SUSPICION_TIME, NODES_PER_QUESTION, QUESTION_TIME,
+    QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -118,7 +118,7 @@ impl Core {
             return;
         };
         if answer == Answer::Reached {
-            self.reached(slot, now.time, now);
+            self.reached(slot, now);
             return;
         }
         let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
@@ -226,8 +226,8 @@ impl Core {
         asks < ASKS_IN_FLIGHT_MAX && self.ask_budget.take(1.0, now.time) && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
-    /// A peer says that nobody could reach this one.
-    pub(crate) fn hear_suspicion(&mut self, suspicion: Suspicion, now: Now) {
+    /// A peer says that nobody could reach this one: as news that it pushes, or in its digest.
+    pub(crate) fn hear_suspicion(&mut self, suspicion: Suspicion, pushed: bool, now: Now) {
         let Some(slot) = self.members.of_instance(suspicion.instance) else {
             return;
         };
@@ -236,7 +236,11 @@ impl Core {
             self.spread_life(ME, now);
             return;
         }
-        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
+        let mut doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
+        if !pushed {
+            // Whoever hears of it so late has missed the refutation too, if there was one: there is time left to ask.
+            doubt.first_failure = doubt.first_failure.max((now.time + LATE_SUSPICION_TIME).back(doubt.patience()));
+        }
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -245,6 +249,7 @@ impl Core {
         // What we know from a probe of ours is no evidence to others: only a heartbeat that is younger than the doubt is.
         let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
         match change {
+            Change::Refuted if !pushed => {}
             Change::Refuted if beat_at > Some(doubt.first_failure) => self.spread_life(slot, now),
             Change::Refuted | Change::Suspected => self.inquire(slot, suspicion, now),
             _ => {}

@@ -16,7 +16,7 @@ use crate::limits::{
     PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Slot};
-use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews};
+use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Merge, Row, Version};
 use crate::rumour::{Rumour, Waiting};
@@ -130,7 +130,8 @@ impl Core {
             return;
         }
         let (range, entries) = self.digest(now);
-        let exchange = Exchange { range: Some(range), entries, wants_rosters: self.wanted_rosters(), ..Exchange::default() };
+        let suspicions = self.doubts(now);
+        let exchange = Exchange { range: Some(range), entries, suspicions, wants_rosters: self.wanted_rosters(), ..Exchange::default() };
         self.send_exchange(slot, exchange, 1, now);
     }
 
@@ -179,6 +180,13 @@ impl Core {
             .chain((!inside(self.record().instance)).then_some(ME));
         let entries = slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
         ((low, high), entries)
+    }
+
+    /// Who was doubted or lost lately: whoever missed the push of a suspicion hears of it here.
+    fn doubts(&self, now: Now) -> Vec<Suspicion> {
+        let lately = self.members.others().filter(|(_, member)| now.time.since(member.changed_at) < CHANGED_LATELY);
+        let doubted = lately.filter(|(_, member)| matches!(member.life.status(), Status::Suspect | Status::Dead));
+        doubted.filter_map(|(_, member)| member.suspicion(now.time)).take(SUSPICIONS_MAX).collect()
     }
 
     /// The digest's line for a member; none for who is past half its retention.
@@ -233,7 +241,7 @@ impl Core {
         match result {
             Ok(Response::Exchange(answer)) => {
                 self.prove(slot, now);
-                self.reached(slot, now.time, now);
+                self.reached(slot, now);
                 let reaction = self.absorb(slot, *answer, now);
                 let next = self.compose(reaction, now);
                 if leg == INQUIRY {
@@ -244,7 +252,7 @@ impl Core {
                 }
             }
             Ok(Response::NotAdmitted) => {
-                self.reached(slot, now.time, now);
+                self.reached(slot, now);
                 self.join_at_member(slot);
             }
             Ok(Response::NotMe(record)) => {
@@ -288,8 +296,10 @@ impl Core {
         for news in exchange.rows.into_iter().take(WANTS_MAX) {
             self.take_row(news, now);
         }
+        // To a digest that is behind, the answer brings the newer heartbeat: only a pushed suspicion has to be refuted to everybody.
+        let pushed = exchange.range.is_none();
         for suspicion in exchange.suspicions.into_iter().take(SUSPICIONS_MAX) {
-            self.hear_suspicion(suspicion, now);
+            self.hear_suspicion(suspicion, pushed, now);
         }
         for instance in exchange.wants_records.into_iter().take(WANTS_MAX) {
             reaction.records.extend(self.members.of_instance(instance).or_else(|| self.members.formerly(instance)));
@@ -360,6 +370,10 @@ impl Core {
 
     /// A heartbeat was heard of by way of others.
     pub(crate) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
+        if !self.waited(now).is_zero() {
+            // Nobody knows how old it is by now; it is told again, with an age that is true.
+            return;
+        }
         let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {
             return;
         };

@@ -47,6 +47,8 @@ pub struct Life {
     beat_at: Time,
     /// When the latest evidence of any kind happened.
     evidence_at: Time,
+    /// How much of the time since then our own loop did not run.
+    forgiven: Duration,
     /// The doubt that made it suspect or dead. Kept in death: only newer evidence revives.
     doubt: Option<Doubt>,
 }
@@ -88,7 +90,7 @@ impl Life {
     /// A life with a first heartbeat made `age` ago.
     pub fn new(heartbeat: u64, age: Duration, now: Time) -> Self {
         let at = now.back(age);
-        Self { status: Status::Alive, since: now, heartbeat, beat_at: at, evidence_at: at, doubt: None }
+        Self { status: Status::Alive, since: now, heartbeat, beat_at: at, evidence_at: at, forgiven: Duration::ZERO, doubt: None }
     }
 
     /// What we hold of it.
@@ -109,6 +111,11 @@ impl Life {
     /// When the latest evidence happened.
     pub fn evidence_at(&self) -> Time {
         self.evidence_at
+    }
+
+    /// How long there has been no evidence, without the time in which nobody of ours could have taken any.
+    pub fn silence(&self, now: Time) -> Duration {
+        now.since(self.evidence_at).saturating_sub(self.forgiven)
     }
 
     /// What made it suspect or dead.
@@ -133,7 +140,10 @@ impl Life {
 
     /// An attempt with it succeeded at `at`.
     pub fn evidence(&mut self, at: Time, now: Time) -> Change {
-        self.evidence_at = self.evidence_at.max(at);
+        if at > self.evidence_at {
+            self.evidence_at = at;
+            self.forgiven = Duration::ZERO;
+        }
         if self.status == Status::Left || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure) {
             return Change::None;
         }
@@ -183,12 +193,12 @@ impl Life {
         Change::Left
     }
 
-    /// Our own loop did not run for `stall`: that time was not its silence.
+    /// Our own loop did not run for `stall`: that time was not its silence. What others, who ran, hold against it stands as it is.
     pub fn forgive(&mut self, stall: Duration, now: Time) {
         if !self.status.is_present() {
             return;
         }
-        self.evidence_at = (self.evidence_at + stall).min(now);
+        self.forgiven += stall;
         if let Some(doubt) = &mut self.doubt {
             doubt.first_failure = (doubt.first_failure + stall).min(now);
         }

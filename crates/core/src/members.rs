@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::identity::{Instance, NodeName, Record};
 use crate::life::{Life, Status};
 use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, RETIRED_MAX};
-use crate::message::{Entry, Heard};
+use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
 use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
@@ -128,7 +128,7 @@ impl Member {
     pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
         let evidence_at = self.life.evidence_at();
         let failing = self.pair.failed_again() && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
-        failing && now.since(evidence_at) < BROKEN_PATH_EVIDENCE
+        failing && self.life.silence(now) < BROKEN_PATH_EVIDENCE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {
@@ -139,6 +139,12 @@ impl Member {
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
         let (heartbeat, at) = self.life.heartbeat();
         Entry { instance: self.record.instance, version, heartbeat, age: now.since(at), left: self.life.status() == Status::Left }
+    }
+
+    /// What made it suspect or dead, if it is.
+    pub(crate) fn suspicion(&self, now: Time) -> Option<Suspicion> {
+        let doubt = self.life.doubt()?;
+        Some(Suspicion { instance: self.record.instance, age: now.since(doubt.first_failure), refused: doubt.refused })
     }
 }
 

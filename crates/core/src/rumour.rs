@@ -12,7 +12,7 @@ use crate::limits::{
     SUSPICIONS_MAX,
 };
 use crate::members::Slot;
-use crate::message::{Exchange, Suspicion};
+use crate::message::Exchange;
 use crate::row::Version;
 use crate::tally::Refusal;
 use crate::time::Now;
@@ -116,12 +116,11 @@ impl Core {
             match (rumour, member) {
                 (_, None) => {}
                 (Rumour::Suspicion(_), Some(member)) => {
-                    if let Some(doubt) = member.life.doubt().filter(|_| member.life.status() == Status::Suspect) {
+                    if let Some(suspicion) = member.suspicion(now.time).filter(|_| member.life.status() == Status::Suspect) {
                         if exchange.suspicions.len() >= SUSPICIONS_MAX {
                             continue;
                         }
-                        let age = now.time.since(doubt.first_failure);
-                        exchange.suspicions.push(Suspicion { instance, age, refused: doubt.refused });
+                        exchange.suspicions.push(suspicion);
                     }
                 }
                 (Rumour::Life(_), Some(member)) => exchange.entries.push(member.entry(0, now.time)),

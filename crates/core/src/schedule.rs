@@ -195,7 +195,7 @@ impl Core {
             Outcome::Reached(_) => {
                 self.contact_at = now.time;
                 self.prove(probing.slot, now);
-                self.reached(probing.slot, now.time, now);
+                self.reached(probing.slot, now);
             }
             Outcome::Renewed(_) => {
                 self.contact_at = now.time;

@@ -118,7 +118,10 @@ fn time_in_which_we_did_not_run_is_not_their_silence() {
     let mut life = suspect();
     life.forgive(Duration::from_secs(5), at(110));
     assert_eq!(life.deadline(), Some(at(108)));
-    assert_eq!(life.evidence_at(), at(95));
+    assert_eq!(life.silence(at(110)), Duration::from_secs(15));
+    assert_eq!(life.evidence_at(), at(90), "what others hold against it stands as it is");
+    assert_eq!(life.evidence(at(106), at(110)), Change::Revived);
+    assert_eq!(life.silence(at(110)), Duration::from_secs(4), "what was forgiven does not outlive newer evidence");
     let mut life = dead();
     let before = life.clone();
     life.forgive(Duration::from_secs(5), at(110));
