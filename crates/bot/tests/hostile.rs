@@ -63,6 +63,14 @@ fn what_is_no_message_is_refused_and_counted() {
     let mut bots = mesh(3);
     let bot = mesh_port(&bots[0]);
     let before = counted(&bots[0], "canary_mesh_refused_total");
+    let malformed = || counted(&bots[0], "canary_mesh_refused_total{reason=\"malformed\"}");
+    // The last one decodes, and is no node; the others do not even decode.
+    for message in [vec![0xff; 20], vec![0x0a, 0x7f], vec![0; 2 << 20], vec![0x0a, 0x00]] {
+        let counted = malformed();
+        let refused = call(bot, "Join", &message);
+        assert!(refused.map_or(true, |(status, _)| status >= 400));
+        assert!(malformed() > counted, "a message of {} bytes was refused and not counted", message.len());
+    }
     let mut rng = fastrand::Rng::with_seed(1);
     let valid = Message::default().message(1, &node("stranger", "127.0.0.1:1", 1, 7)).0;
     for method in ["Join", "Exchange", "Ask", "Identify", "Probe", "Nonsense"] {

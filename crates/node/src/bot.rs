@@ -172,14 +172,18 @@ impl Builder {
         let stats = NodeStats { traffic, port: Arc::clone(&port), service: Arc::clone(&service), links: Arc::clone(&links) };
 
         let stop = CancellationToken::new();
-        let rpc = service.into_service();
+        let rpc = Arc::clone(&service).into_service();
         let serving = canary_net::accept::serve(listener, port_limits(), port, stop.clone(), move |request| {
             use tower_service::Service as _;
             let answer = rpc.clone().call(request);
+            let service = Arc::clone(&service);
             async move {
                 // Reading the request is in it: whoever sends half a message does not keep it here.
                 match tokio::time::timeout(REQUEST_TIME, answer).await {
-                    Ok(Ok(response)) => Ok(response.map(Either::Left)),
+                    Ok(Ok(response)) => {
+                        service.note(&response);
+                        Ok(response.map(Either::Left))
+                    }
                     Err(_) => Ok(timed_out()),
                 }
             }

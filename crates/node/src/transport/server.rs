@@ -18,6 +18,11 @@ const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 /// How long the driver may take for an answer: two identifications of a joiner, and what it takes to be scheduled.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
+/// Codes of answers to what cannot be read, is too long, or asks for what there is not, as HTTP says it.
+const REFUSING_HTTP: [u16; 6] = [400, 404, 405, 413, 415, 429];
+/// The same as gRPC says it: INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED.
+const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
+
 /// A peer's request on its way to the driver.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -31,13 +36,13 @@ pub(crate) struct MeshService {
     me: watch::Receiver<Arc<Record>>,
     driver: mpsc::Sender<Arrived>,
     traffic: Arc<Traffic>,
-    malformed: AtomicU64,
+    refused: AtomicU64,
     busy: AtomicU64,
 }
 
 impl MeshService {
     pub(crate) fn new(me: watch::Receiver<Arc<Record>>, driver: mpsc::Sender<Arrived>, traffic: Arc<Traffic>) -> Arc<Self> {
-        Arc::new(Self { me, driver, traffic, malformed: AtomicU64::new(0), busy: AtomicU64::new(0) })
+        Arc::new(Self { me, driver, traffic, refused: AtomicU64::new(0), busy: AtomicU64::new(0) })
     }
 
     /// The service as the accept loop takes it.
@@ -51,7 +56,16 @@ impl MeshService {
 
     /// Messages that were refused because they could not be read, and because the driver had too much to do.
     pub(crate) fn refused(&self) -> (u64, u64) {
-        (self.malformed.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed))
+        let busy = self.busy.load(Ordering::Relaxed);
+        (self.refused.load(Ordering::Relaxed).saturating_sub(busy), busy)
+    }
+
+    /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
+    pub(crate) fn note<B>(&self, answer: &http::Response<B>) {
+        let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
+        if REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn ask_driver(&self, request: Request) -> Result<Response, ConnectError> {
@@ -67,15 +81,14 @@ impl MeshService {
         }
     }
 
-    fn malformed(&self, why: &str) -> ConnectError {
-        self.malformed.fetch_add(1, Ordering::Relaxed);
-        ConnectError::new(ErrorCode::InvalidArgument, format!("the message is malformed: {why}"))
-    }
-
     fn count(&self, kind: Kind, received: usize, sent: usize) {
         self.traffic.count(kind, Direction::In, received);
         self.traffic.count(kind, Direction::Out, sent);
     }
+}
+
+fn malformed(why: &str) -> ConnectError {
+    ConnectError::new(ErrorCode::InvalidArgument, format!("the message is malformed: {why}"))
 }
 
 fn unexpected() -> ConnectError {
@@ -99,8 +112,8 @@ impl pb::MeshService for MeshService {
     async fn join(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::JoinRequest>) -> ServiceResult<pb::JoinResponse> {
         let request: pb::JoinRequest = request.to_owned_message();
         let received = encoded_len(&request);
-        let node = request.node.into_option().ok_or_else(|| self.malformed("the node is missing"))?;
-        let record = wire::record(node).map_err(|why| self.malformed(&why))?;
+        let node = request.node.into_option().ok_or_else(|| malformed("the node is missing"))?;
+        let record = wire::record(node).map_err(|why| malformed(&why))?;
         let Response::Join(answer) = self.ask_driver(Request::Join(record)).await? else {
             return Err(unexpected());
         };
@@ -116,8 +129,8 @@ impl pb::MeshService for MeshService {
     ) -> ServiceResult<pb::ExchangeResponse> {
         let request: pb::ExchangeRequest = request.to_owned_message();
         let received = encoded_len(&request);
-        let gossip = request.gossip.into_option().ok_or_else(|| self.malformed("the gossip is missing"))?;
-        let exchange = wire::exchange(gossip).map_err(|why| self.malformed(&why))?;
+        let gossip = request.gossip.into_option().ok_or_else(|| malformed("the gossip is missing"))?;
+        let exchange = wire::exchange(gossip).map_err(|why| malformed(&why))?;
         let response = self.ask_driver(Request::Exchange(Box::new(exchange))).await?;
         let answer = wire::exchange_response(&response).ok_or_else(unexpected)?;
         self.count(Kind::Exchange, received, encoded_len(&answer));
