@@ -27,6 +27,7 @@ pub struct Scenario {
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
+    Scenario { name: "join", about: "all start at one instant and find each other", nodes_min: 2, play: join },
     Scenario { name: "start", about: "all start at one instant, and rest", nodes_min: 2, play: start },
     Scenario { name: "detect", about: "crash, silence and pause of one bot after another", nodes_min: 2, play: detect },
     Scenario { name: "partition", about: "two sides for 300 s", nodes_min: 2, play: partition },
@@ -52,9 +53,14 @@ impl Scenario {
     /// Plays it and returns the stage with its findings.
     pub fn play(&self, setup: Setup) -> Stage {
         let mut stage = Stage::new(Setup { nodes: setup.nodes.max(self.nodes_min), ..setup });
-        (self.play)(&mut stage);
-        stage.conclude();
+        self.play_on(&mut stage);
         stage
+    }
+
+    /// Plays it on a stage that was prepared.
+    pub fn play_on(&self, stage: &mut Stage) {
+        (self.play)(stage);
+        stage.conclude();
     }
 }
 
@@ -70,6 +76,12 @@ fn start_bounds(stage: &Stage) -> (Duration, Duration) {
         Duration::from_secs(10) + stage.pair_interval() * turns
     };
     (known, whole)
+}
+
+fn join(stage: &mut Stage) {
+    let (known_bound, _) = start_bounds(stage);
+    let known = stage.wait_known(known_bound * 3);
+    stage.found("every bot knows every bot", known, known_bound);
 }
 
 fn start(stage: &mut Stage) {
