@@ -226,6 +226,10 @@ pub struct Core {
     forgiven_until: Time,
     /// How long the loop had not run then.
     latest_stall: Duration,
+    /// What was ordered up to this number was ordered before that.
+    pub(crate) ordered_before_stall: u64,
+    /// What is handled just now answers an order that is younger than the stall.
+    pub(crate) fresh: bool,
     leaving: Option<usize>,
 
     pub(crate) refusals: Refusals,
@@ -277,6 +281,8 @@ impl Core {
             isolated: false,
             forgiven_until: time,
             latest_stall: Duration::ZERO,
+            ordered_before_stall: 0,
+            fresh: false,
             leaving: None,
             refusals: Refusals::default(),
             events: Events::default(),
@@ -289,6 +295,11 @@ impl Core {
     /// Who this bot is now. It changes when a former life of the name is overtaken.
     pub fn record(&self) -> &Arc<Record> {
         &self.members.me().record
+    }
+
+    /// Who a member describes itself as.
+    pub fn record_of(&self, instance: Instance) -> Option<&Arc<Record>> {
+        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
     }
 
     /// Takes the next thing to do. Drain it after every input.
@@ -304,6 +315,7 @@ impl Core {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.notice_stall(now);
+        self.fresh = false;
         while let Some((due, timer)) = self.timers.pop_due(now.time) {
             match timer {
                 Timer::Leave => self.finish_leaving(),
@@ -329,6 +341,7 @@ impl Core {
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         self.notice_stall(now);
+        self.fresh = false;
         self.contact_at = now.time;
         match request {
             Request::Join(record) => self.joiner(id, record, now),
@@ -341,6 +354,7 @@ impl Core {
     /// A call that was ordered has ended.
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
         self.notice_stall(now);
+        self.fresh = id.0 > self.ordered_before_stall;
         self.timers.cancel(&Timer::SlowCall(id));
         let Some(calling) = self.calls.remove(&id) else {
             return;
@@ -436,7 +450,7 @@ impl Core {
 
     /// How long what arrives now may have waited for our own loop.
     pub(crate) fn waited(&self, now: Now) -> Duration {
-        let catching_up = self.latest_stall >= DOUBT_AFTER && now.time.since(self.forgiven_until) < CATCHING_UP;
+        let catching_up = !self.fresh && self.latest_stall >= DOUBT_AFTER && now.time.since(self.forgiven_until) < CATCHING_UP;
         if catching_up { self.latest_stall } else { Duration::ZERO }
     }
 
@@ -534,12 +548,13 @@ impl Core {
         }
         self.forgiven_until = now.time;
         self.latest_stall = stall;
+        self.ordered_before_stall = self.next_id;
         self.stalled += stall;
         warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
         self.events.push(now.wall, EventKind::Stalled(stall));
         for slot in self.members.other_slots() {
             if let Some(member) = self.members.get_mut(slot) {
-                member.life.forgive(stall, now.time);
+                member.life.forgive(stall);
                 if let Some(deadline) = member.life.deadline() {
                     self.timers.set(Timer::Death(slot), deadline);
                 }

@@ -9,7 +9,7 @@ use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, INQUIRIES, INQUIRY_PAUSE, LATE_SUSPICION_TIME, NODES_PER_QUESTION, QUESTION_TIME,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME,
     QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
@@ -236,11 +236,11 @@ impl Core {
             self.spread_life(ME, now);
             return;
         }
-        let mut doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
-        if !pushed {
-            // Whoever hears of it so late has missed the refutation too, if there was one: there is time left to ask.
-            doubt.first_failure = doubt.first_failure.max((now.time + LATE_SUSPICION_TIME).back(doubt.patience()));
+        if !self.waited(now).is_zero() {
+            // Nobody knows how old it is by now, nor what refuted it meanwhile; if it still stands, it is told again.
+            return;
         }
+        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -250,22 +250,34 @@ impl Core {
         let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
         match change {
             Change::Refuted if !pushed => {}
-            Change::Refuted if beat_at > Some(doubt.first_failure) => self.spread_life(slot, now),
+            Change::Refuted if beat_at > Some(doubt.first_failure) => self.speak_for(slot, suspicion, now),
             Change::Refuted | Change::Suspected => self.inquire(slot, suspicion, now),
             _ => {}
         }
+    }
+
+    /// Tells the others of a heartbeat that refutes a doubt which could still kill; whoever says the same again and again has not the whole
+    /// mesh told each time.
+    fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
+        if suspicion.age < DEATH_AFTER_SILENCE * 2 && self.may_speak_for(slot, now) {
+            self.spread_life(slot, now);
+        }
+    }
+
+    /// Whether nothing was done for the sake of this doubted member just now.
+    fn may_speak_for(&mut self, slot: Slot, now: Now) -> bool {
+        let Some(member) = self.members.get_mut(slot).filter(|member| now.time.since(member.inquired_at) > INQUIRY_PAUSE) else {
+            return false;
+        };
+        member.inquired_at = now.time;
+        true
     }
 
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
         let may =
             |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
-        let Some(member) = self.members.get_mut(slot).filter(|member| may(member) && now.time.since(member.inquired_at) > INQUIRY_PAUSE)
-        else {
-            return;
-        };
-        if self.inquiry_budget.take(1.0, now.time) {
-            member.inquired_at = now.time;
+        if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.inquiry_budget.take(1.0, now.time) {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
             self.send_exchange(slot, exchange, INQUIRY, now);
         }
@@ -282,7 +294,7 @@ impl Core {
             && !doubt.refused
         {
             // Hearing from nobody is first of all a finding about ourselves; it buys the others as much time again, once.
-            let extended = doubt.first_failure + doubt.patience() * 2;
+            let extended = member.life.deadline().unwrap_or(now.time) + doubt.patience();
             if extended > now.time {
                 self.timers.set(Timer::Death(slot), extended);
                 return;

@@ -192,7 +192,7 @@ impl Core {
     /// The digest's line for a member; none for who is past half its retention.
     fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
         let member = self.members.get(slot)?;
-        if slot != ME && now.time.since(member.life.evidence_at()) > self.config.retain_nodes / 2 {
+        if slot != ME && member.life.silence(now.time) > self.config.retain_nodes / 2 {
             return None;
         }
         Some(member.entry(member.version_younger_than(self.config.retain_samples / 2, now.time), now.time))
@@ -529,7 +529,7 @@ impl Core {
 
 /// Whether somebody who does not know a member would take it: the long dead are not learned by hearsay.
 fn worth_telling(member: &crate::members::Member, now: Now) -> bool {
-    member.is_present() || now.time.since(member.life.evidence_at()) <= UNPROVEN_FORGET_AFTER
+    member.is_present() || member.life.silence(now.time) <= UNPROVEN_FORGET_AFTER
 }
 
 /// What somebody lacks who has `version` of the row.

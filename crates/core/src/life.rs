@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE};
+use crate::limits::{DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE, LATE_SUSPICION_TIME};
 use crate::time::Time;
 
 /// What we hold of a member.
@@ -49,6 +49,8 @@ pub struct Life {
     evidence_at: Time,
     /// How much of the time since then our own loop did not run.
     forgiven: Duration,
+    /// How much of the time since it became suspect our own loop did not run: nobody could refute anything to us.
+    grace: Duration,
     /// The doubt that made it suspect or dead. Kept in death: only newer evidence revives.
     doubt: Option<Doubt>,
 }
@@ -90,7 +92,16 @@ impl Life {
     /// A life with a first heartbeat made `age` ago.
     pub fn new(heartbeat: u64, age: Duration, now: Time) -> Self {
         let at = now.back(age);
-        Self { status: Status::Alive, since: now, heartbeat, beat_at: at, evidence_at: at, forgiven: Duration::ZERO, doubt: None }
+        Self {
+            status: Status::Alive,
+            since: now,
+            heartbeat,
+            beat_at: at,
+            evidence_at: at,
+            forgiven: Duration::ZERO,
+            grace: Duration::ZERO,
+            doubt: None,
+        }
     }
 
     /// What we hold of it.
@@ -123,9 +134,11 @@ impl Life {
         self.doubt
     }
 
-    /// When a suspect dies without newer evidence.
+    /// When a suspect dies without newer evidence. Whoever hears of a doubt late has missed the refutation too, if there was one: there is
+    /// always time left to ask.
     pub fn deadline(&self) -> Option<Time> {
-        self.doubt.filter(|_| self.status == Status::Suspect).map(|doubt| doubt.first_failure + doubt.patience())
+        let doubt = self.doubt.filter(|_| self.status == Status::Suspect)?;
+        Some((doubt.first_failure + doubt.patience() + self.grace).max(self.since + LATE_SUSPICION_TIME))
     }
 
     /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep a dead one alive by echo.
@@ -194,18 +207,17 @@ impl Life {
     }
 
     /// Our own loop did not run for `stall`: that time was not its silence. What others, who ran, hold against it stands as it is.
-    pub fn forgive(&mut self, stall: Duration, now: Time) {
+    pub fn forgive(&mut self, stall: Duration) {
         if !self.status.is_present() {
             return;
         }
         self.forgiven += stall;
-        if let Some(doubt) = &mut self.doubt {
-            doubt.first_failure = (doubt.first_failure + stall).min(now);
-        }
+        self.grace += stall;
     }
 
     fn enter(&mut self, status: Status, now: Time) {
         self.status = status;
         self.since = now;
+        self.grace = Duration::ZERO;
     }
 }

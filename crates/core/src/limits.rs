@@ -78,8 +78,7 @@ pub const DOUBT_AFTER: Duration = Duration::from_secs(1);
 pub const DEATH_AFTER_SILENCE: Duration = Duration::from_secs(3);
 /// From the first failure to death when everybody was refused: a refusal is an answer of the host.
 pub const DEATH_AFTER_REFUSAL: Duration = Duration::from_millis(1500);
-/// What is left, at the least, to refute a suspicion that was heard of in a digest: to ask the node itself, if our way to it is good, and to hear
-/// from whoever did.
+/// From suspicion to death, at the least, however late it is heard of: to ask the node itself, if our way to it is good, and to hear from whoever did.
 pub const LATE_SUSPICION_TIME: Duration = Duration::from_millis(500);
 /// Between the first and the second repetition of a doubtful probe.
 pub const REPEAT_DELAY: Duration = Duration::from_millis(200);
@@ -94,8 +93,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const ISOLATED_AFTER: Duration = Duration::from_secs(2);
 /// A loop that ran so late was stalled: the time is taken off every silence.
 pub const STALL_MIN: Duration = Duration::from_millis(250);
-/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have come before it ended: an answer counts as old as the stall and a told heartbeat not at
-/// all, or a word from before a death would pass for one from after it.
+/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have come before it ended: an answer to what was asked before it counts as old as the stall,
+/// and what is told of others does not count, or a word from before a death would pass for one from after it.
 pub const CATCHING_UP: Duration = Duration::from_millis(100);
 
 /// Probes that begin later than this after their time show an overloaded host.

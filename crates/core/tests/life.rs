@@ -114,16 +114,24 @@ fn refusals_by_everybody_need_half_the_time() {
 }
 
 #[test]
+fn who_hears_of_a_doubt_late_has_time_left_to_ask() {
+    let mut life = alive();
+    life.suspect(SILENT, at(110));
+    assert_eq!(life.deadline(), Some(Time::from_micros(110_500_000)));
+    assert_eq!(life.doubt(), Some(SILENT), "it is told on as old as it is");
+}
+
+#[test]
 fn time_in_which_we_did_not_run_is_not_their_silence() {
     let mut life = suspect();
-    life.forgive(Duration::from_secs(5), at(110));
+    life.forgive(Duration::from_secs(5));
     assert_eq!(life.deadline(), Some(at(108)));
     assert_eq!(life.silence(at(110)), Duration::from_secs(15));
     assert_eq!(life.evidence_at(), at(90), "what others hold against it stands as it is");
-    assert_eq!(life.evidence(at(106), at(110)), Change::Revived);
-    assert_eq!(life.silence(at(110)), Duration::from_secs(4), "what was forgiven does not outlive newer evidence");
+    assert_eq!(life.evidence(at(105), at(110)), Change::Revived);
+    assert_eq!(life.silence(at(110)), Duration::from_secs(5), "what was forgiven does not outlive newer evidence");
     let mut life = dead();
     let before = life.clone();
-    life.forgive(Duration::from_secs(5), at(110));
+    life.forgive(Duration::from_secs(5));
     assert_eq!(life, before, "the dead are not brought back by a stall of ours");
 }
