@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use canary_core::Snapshot;
-use canary_net::{Accepted, Limits, Peer, Stats, Tokens};
+use canary_net::{Accepted, Door, Guard, IpNet, Limits, Peer, Stats};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -80,8 +80,8 @@ impl Default for Metrics {
 /// What the API port needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Any of these opens the API.
-    pub tokens: Tokens,
+    /// Whose tokens open the API, and what it speaks.
+    pub guard: Guard,
     /// How much `/metrics` tells.
     pub metrics: Metrics,
     /// The program's version, as `/version` and the metrics tell it.
@@ -89,8 +89,12 @@ pub struct Config {
 }
 
 /// What the API port lets strangers hold.
-fn port_limits() -> Limits {
+fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
     Limits {
+        proxies,
+        handshakes: 256,
+        handshakes_per_address: 32,
+        handshake_time: Duration::from_secs(5),
         connections: 512,
         connections_per_address: 128,
         header_bytes: 16 * 1024,
@@ -105,11 +109,13 @@ fn port_limits() -> Limits {
 /// Serves the API on `listener` until `stop`.
 pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source>, stop: CancellationToken) {
     let port = Arc::new(Stats::default());
+    let door = Door::Api(config.guard.tls.clone());
+    let limits = port_limits(Arc::clone(&config.guard.proxies));
     let router = routes::router(config, source, Arc::clone(&port));
     let service = move |mut request: Accepted| {
         let peer = request.extensions().get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request.map(axum::body::Body::new))
     };
-    canary_net::accept::serve(listener, port_limits(), port, stop, service).await;
+    canary_net::accept::serve(listener, door, limits, port, stop, service).await;
 }

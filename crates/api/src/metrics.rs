@@ -37,7 +37,7 @@ struct Scrape {
     snapshot: Arc<Snapshot>,
     transport: Transport,
     requests: Vec<(Key, Histogram)>,
-    refused_connections: [(&'static str, u64); 4],
+    refused_connections: [(&'static str, u64); 7],
     process: Process,
     metrics: Metrics,
     version: &'static str,
@@ -52,6 +52,9 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         refused_connections: [
             ("api_connections_full", count(&api.port.full)),
             ("api_address_full", count(&api.port.address_full)),
+            ("api_handshakes_full", count(&api.port.handshakes_full)),
+            ("api_handshakes_failed", count(&api.port.handshakes_failed)),
+            ("api_handshakes_late", count(&api.port.handshakes_late)),
             ("api_idle", count(&api.port.idle)),
             ("api_accept_failed", count(&api.port.failed)),
         ],

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use canary_api::{Messages, Metrics, Source, Transport};
 use canary_core::Snapshot;
-use canary_net::Tokens;
+use canary_net::Guard;
 use canary_node::{Direction, Kind, Reader};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
-/// `tokens`; `metrics` tells how much of each pair `/metrics` shows. It may run on another runtime than the bot.
-pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: Tokens, metrics: Metrics, stop: CancellationToken) {
+/// the tokens of `guard`; `metrics` tells how much of each pair `/metrics` shows. It may run on another runtime than the bot.
+pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: Guard, metrics: Metrics, stop: CancellationToken) {
     // A listener belongs to the runtime that polls it: it is registered here, wherever it was bound.
     let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
         Ok(listener) => listener,
@@ -21,7 +21,7 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, tokens: 
             return;
         }
     };
-    let config = canary_api::Config { tokens, metrics, version: crate::VERSION };
+    let config = canary_api::Config { guard, metrics, version: crate::VERSION };
     canary_api::serve(listener, config, Arc::new(ReaderSource(reader)), stop).await;
 }
 
@@ -52,6 +52,11 @@ impl Source for ReaderSource {
             refused: vec![
                 ("malformed", stats.malformed()),
                 ("driver_busy", stats.busy()),
+                ("mesh_token", stats.unauthenticated().0),
+                ("mesh_impostor", stats.unauthenticated().1),
+                ("mesh_handshakes_full", stats.port.handshakes_full.load(Relaxed)),
+                ("mesh_handshakes_failed", stats.port.handshakes_failed.load(Relaxed)),
+                ("mesh_handshakes_late", stats.port.handshakes_late.load(Relaxed)),
                 ("mesh_connections_full", stats.port.full.load(Relaxed)),
                 ("mesh_address_full", stats.port.address_full.load(Relaxed)),
                 ("mesh_idle", stats.port.idle.load(Relaxed)),

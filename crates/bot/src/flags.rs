@@ -42,8 +42,6 @@ const fn short(short: char, flag: Flag) -> Flag {
     Flag { short: Some(short), ..flag }
 }
 
-const TLS_HELP: &str = "TLS is not part of this version: setting it stops the start";
-
 /// All settings, in the order of the help.
 pub(crate) const FLAGS: &[Flag] = &[
     short(
@@ -97,13 +95,43 @@ pub(crate) const FLAGS: &[Flag] = &[
     one("log-format", "FORMAT", "text", "text or json"),
     switch("debug", "The same as --log-level debug"),
     switch("debug-grpc", "Log what the RPC and HTTP libraries do, too"),
-    one("tls", "MODE", "none", "none; other modes are not part of this version and stop the start"),
-    one("server-cert-path", "PATH", "none", TLS_HELP),
-    one("server-key-path", "PATH", "none", TLS_HELP),
-    one("server-cert", "BASE64", "none", TLS_HELP),
-    one("server-key", "BASE64", "none", TLS_HELP),
-    many("ca-cert-path", "PATH", "none", TLS_HELP),
-    one("ca-cert", "BASE64", "none", TLS_HELP),
+    one(
+        "tls",
+        "MODE",
+        "as the certificates given say",
+        "none: plain text. edge: plain ports behind an edge that ends TLS, which is verified when others are dialled. mutual: TLS with certificates \
+         of both sides. A CA alone means edge; a CA, a certificate and a key mean mutual",
+    ),
+    one(
+        "client-auth",
+        "WHO",
+        "required",
+        "In mutual mode, whether the mesh port wants certificates: required, optional (while bots of the original remain) or off",
+    ),
+    many("ca-cert-path", "PATH", "none; with --tls edge the system's authorities", "PEM file with the certificates of those to trust"),
+    one("ca-cert", "BASE64", "none", "The same, given as base64"),
+    one(
+        "server-cert-path",
+        "PATH",
+        "none",
+        "PEM file with this bot's certificate and what leads from it to the CA; it is presented to bots and to clients",
+    ),
+    one("server-key-path", "PATH", "none", "PEM file with its private key"),
+    one("server-cert", "BASE64", "none", "The certificate, given as base64"),
+    one("server-key", "BASE64", "none", "The key, given as base64. Better kept in a file: command lines are seen by others"),
+    many(
+        "mesh-token",
+        "TOKEN",
+        "none",
+        "Whoever talks on the mesh port has to present one of these; the first is presented to others. Better kept in a file",
+    ),
+    one("mesh-token-file", "PATH", "none", "File with such tokens, one a line"),
+    many(
+        "proxy-address",
+        "ADDRESS[/BITS]",
+        "none",
+        "Edges behind which many clients share one address: limits per address do not hold for them",
+    ),
     one("config", "PATH", "none", "Configuration file in TOML: the flags' names as keys"),
     switch("dry-run", "Check the whole configuration, say what is wrong, and end"),
 ];

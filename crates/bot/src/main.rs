@@ -2,9 +2,11 @@
 
 mod demo;
 mod flags;
+mod issue;
 mod logs;
 mod matrix;
 mod run;
+mod secrets;
 mod settings;
 mod sources;
 
@@ -37,6 +39,14 @@ fn main() -> ExitCode {
     };
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
+        Some(("tls", matches)) => match matches.subcommand() {
+            Some((_, matches)) => tls_dev(matches),
+            None => Ok(ExitCode::from(USAGE)),
+        },
+        Some(("token", matches)) => match matches.subcommand() {
+            Some((_, matches)) => token_new(matches),
+            None => Ok(ExitCode::from(USAGE)),
+        },
         Some(("completion", matches)) => completion(matches),
         Some(("man", matches)) => man(matches),
         Some(("run", matches)) => run_bot(matches),
@@ -78,6 +88,27 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
+                Command::new("dev")
+                    .about("Make a certificate authority for development, and a certificate for each host")
+                    .arg(
+                        Arg::new("host")
+                            .required(true)
+                            .num_args(1..)
+                            .value_name("NAME[,NAME]")
+                            .help("Names and addresses at which a host is dialled; the first names the files"),
+                    )
+                    .arg(Arg::new("directory").long("directory").value_name("PATH").default_value("tls").help("Where to write")),
+            ),
+        )
+        .subcommand(
+            Command::new("token").about("Tokens").subcommand_required(true).arg_required_else_help(true).subcommand(
+                Command::new("new")
+                    .about("Write a random token to a new file that only its owner can read")
+                    .arg(Arg::new("path").required(true).value_name("PATH")),
+            ),
+        )
+        .subcommand(
             Command::new("completion")
                 .about("Write a completion script for a shell")
                 .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
@@ -85,6 +116,8 @@ fn command() -> Command {
         .subcommand(Command::new("man").about("Write the manual page, or that of a command").arg(Arg::new("command").value_parser([
             "run",
             "demo",
+            "tls",
+            "token",
             "completion",
             "man",
         ])))
@@ -119,6 +152,21 @@ fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let duration = matches.get_one("for").copied();
     let whole = drive(demo::run(Demo { bots, duration }))?;
     Ok(if whole || duration.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn tls_dev(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let hosts: Vec<String> = matches.get_many("host").into_iter().flatten().cloned().collect();
+    let directory = matches.get_one::<String>("directory").map_or("tls", String::as_str);
+    for path in issue::tls_dev(directory.as_ref(), &hosts)? {
+        writeln!(io::stdout(), "{}", path.display()).map_err(RunError::Stdout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token_new(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let path = matches.get_one::<String>("path").map_or("", String::as_str);
+    issue::token_new(path.as_ref())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {

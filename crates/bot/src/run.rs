@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::secrets::guards;
 use crate::settings::{Join, Settings};
 
 /// How a run ended, as the exit code tells it.
@@ -32,6 +33,10 @@ pub(crate) enum RunError {
     },
     #[error("cannot start")]
     Start(#[from] canary_bot::StartError),
+    #[error("{0}")]
+    Secrets(String),
+    #[error(transparent)]
+    Issue(#[from] crate::issue::IssueError),
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
     #[error("cannot start the threads of the bot")]
@@ -49,11 +54,14 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     raise_file_limit();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let tokens = tokens(settings.tokens)?;
+    let api_tokens = tokens(settings.api_tokens.load().map_err(RunError::Secrets)?)?;
+    let (mesh_guard, api_guard, watched) =
+        guards(settings.tls, settings.mesh_tokens, settings.api_tokens, api_tokens, settings.proxies).map_err(RunError::Secrets)?;
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
-    let mut builder = Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config);
+    let mut builder =
+        Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config).guard(mesh_guard);
     builder = match settings.join {
         Join::Target(target) => builder.target(target),
         Join::Host(host) => builder.host(&host),
@@ -64,8 +72,9 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut bot = builder.start().await?;
     info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
     let stop = CancellationToken::new();
-    let serving = serve_apart(serve_api(bot.reader(), api, tokens, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
+    let serving = serve_apart(serve_api(bot.reader(), api, api_guard, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
     let end = tokio::select! {
+        failed = watched.watch() => return Err(RunError::Signal(failed.err().unwrap_or_else(|| io::ErrorKind::Other.into()))),
         _ = terminate.recv() => bot.leave().await,
         _ = interrupt.recv() => bot.leave().await,
         end = bot.ended() => end,

@@ -5,17 +5,15 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::Engine as _;
 use canary_bot::{Metrics, MetricsLevel};
 use canary_core::{Config, ConfigError, Labels, NodeName, Target};
-use canary_net::Token;
+use canary_net::tls::{ClientAuth, Material, Materials, Mode};
+use canary_net::{IpNet, Token};
 use canary_node::Seed;
 
+use crate::secrets::TokenSource;
 use crate::sources::{Given, Problem, Sources};
-
-/// Tokens in one file or list. More is a mistake, and every one is compared with every request.
-const TOKENS_MAX: usize = 64;
-/// Largest token file in bytes.
-const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
 
 /// How much is logged, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +43,12 @@ pub(crate) struct Settings {
     pub(crate) seeds: Vec<Seed>,
     pub(crate) labels: Labels,
     pub(crate) config: Config,
-    /// Empty: one is to be generated and printed.
-    pub(crate) tokens: Vec<Token>,
+    /// Without any, one is to be generated and printed.
+    pub(crate) api_tokens: TokenSource,
+    /// Without any, the mesh port is open to whom TLS lets in.
+    pub(crate) mesh_tokens: TokenSource,
+    pub(crate) tls: Materials,
+    pub(crate) proxies: Vec<IpNet>,
     pub(crate) metrics: Metrics,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
@@ -69,17 +71,19 @@ impl Settings {
         let api_ip = parser.address("api-address").or(listen_ip);
         let outbound = outbound_address();
         let join = parser.join(listen_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(outbound));
-        let seeds = parser.each("target", "write HOST:PORT or dns:NAME:PORT", Seed::from_str);
+        let tls = parser.tls(&join);
+        let seeds = parser.seeds(tls.mode);
         let labels = parser.labels();
         let config = parser.config();
-        let tokens = parser.tokens();
+        let api_tokens = parser.tokens("token", "token-file");
+        let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
+        let proxies = parser.each("proxy-address", "write an address, or a network such as 10.0.0.0/8", network);
         let metrics = parser.metrics();
         let log = parser.log();
         for accepted in ["cleanup-nodes", "cleanup-samples"] {
             parser.switch(accepted);
         }
         let dry_run = parser.switch("dry-run");
-        parser.refuse_tls();
         let listen = SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port);
         let api_listen = SocketAddr::new(api_ip.unwrap_or(outbound), api_port);
         if listen == api_listen && listen.port() != 0 {
@@ -89,9 +93,22 @@ impl Settings {
         }
         let Parser { problems, .. } = parser;
         match name {
-            Some(name) if problems.is_empty() => {
-                Ok(Self { name, listen, join, api_listen, seeds, labels, config, tokens, metrics, log, dry_run })
-            }
+            Some(name) if problems.is_empty() => Ok(Self {
+                name,
+                listen,
+                join,
+                api_listen,
+                seeds,
+                labels,
+                config,
+                api_tokens,
+                mesh_tokens,
+                tls,
+                proxies,
+                metrics,
+                log,
+                dry_run,
+            }),
             _ => Err(problems),
         }
     }
@@ -228,30 +245,136 @@ impl Parser<'_> {
         config
     }
 
-    fn tokens(&mut self) -> Vec<Token> {
+    fn tokens(&mut self, name: &str, file: &str) -> TokenSource {
         // A token is a secret even when it is wrong: it is not repeated.
-        let mut tokens = Vec::new();
-        if let Some(given) = self.sources.get("token").cloned() {
+        let mut source = TokenSource::default();
+        if let Some(given) = self.sources.get(name).cloned() {
             if given.values.is_empty() {
                 self.problem(&given, "the token is empty");
             }
             for value in &given.values {
                 match Token::new(value) {
-                    Ok(token) => tokens.push(token),
+                    Ok(token) => source.given.push(token),
                     Err(error) => self.problem(&given, error),
                 }
             }
         }
-        if let Some((given, path)) = self.given("token-file") {
-            match read_tokens(&path) {
-                Ok(read) => tokens.extend(read),
-                Err(error) => self.problem(&given, format!("{path}: {error}")),
+        if let Some((given, path)) = self.given(file) {
+            source.file = Some(path.into());
+            if let Err(error) = source.load() {
+                self.problem(&given, error);
             }
         }
-        if tokens.len() > TOKENS_MAX {
-            self.problems.push(Problem(format!("there are {} tokens; at most {TOKENS_MAX} are allowed", tokens.len())));
+        source
+    }
+
+    /// Where to join. A scheme has to be that of the mode: what was meant to be encrypted is never sent in plain text.
+    fn seeds(&mut self, mode: Mode) -> Vec<Seed> {
+        self.each("target", "write HOST:PORT or dns:NAME:PORT", |value| {
+            let (scheme, rest) = value.split_once("://").map_or((None, value), |(scheme, rest)| (Some(scheme), rest));
+            match (scheme, mode) {
+                (None, _) | (Some("http"), Mode::None) | (Some("https"), Mode::Edge | Mode::Mutual) => {}
+                (Some("https"), Mode::None) => {
+                    return Err("nothing says how to verify it; name a CA by --ca-cert-path, or use --tls edge".to_owned());
+                }
+                (Some("http"), _) => return Err("this bot dials TLS only; remove http://, or the TLS settings".to_owned()),
+                (Some(other), _) => return Err(format!("{other} is no scheme that bots speak")),
+            }
+            rest.trim_end_matches('/').parse::<Seed>().map_err(|error| error.to_string())
+        })
+    }
+
+    /// What is given as base64: it is not repeated, it may be a key.
+    fn inline(&mut self, name: &str) -> Option<Material> {
+        let (given, value) = self.given(name)?;
+        let bare: String = value.split_whitespace().collect();
+        match base64::engine::general_purpose::STANDARD.decode(bare) {
+            Ok(pem) => Some(Material::Inline { name: given.origin.to_string(), pem }),
+            Err(_) => {
+                self.problem(&given, "it is not base64; write the PEM file through base64 -w0");
+                None
+            }
         }
-        tokens
+    }
+
+    fn material(&mut self, path: &str, inline: &str) -> Option<Material> {
+        let file = self.given(path).map(|(_, path)| Material::File(path.into()));
+        let text = self.inline(inline);
+        if file.is_some() && text.is_some() {
+            self.problems.push(Problem(format!("--{path} and --{inline} are both given; give one of them")));
+        }
+        file.or(text)
+    }
+
+    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the start.
+    fn tls(&mut self, join: &Join) -> Materials {
+        let before = self.problems.len();
+        let pinned = self.one("tls", |value| match value {
+            "none" => Ok(Mode::None),
+            "edge" => Ok(Mode::Edge),
+            "mutual" => Ok(Mode::Mutual),
+            _ => Err("choose none, edge or mutual"),
+        });
+        let client_auth = self.one("client-auth", |value| match value {
+            "off" => Ok(ClientAuth::Off),
+            "optional" => Ok(ClientAuth::Optional),
+            "required" => Ok(ClientAuth::Required),
+            _ => Err("choose required, optional or off"),
+        });
+        let paths = self.sources.get("ca-cert-path").map(|given| given.values.clone()).unwrap_or_default();
+        let ca: Vec<_> = paths.into_iter().map(|path| Material::File(path.into())).chain(self.inline("ca-cert")).collect();
+        let certificate = self.material("server-cert-path", "server-cert");
+        let key = self.material("server-key-path", "server-key");
+        let mut say = |what: &str| self.problems.push(Problem(what.to_owned()));
+        if certificate.is_some() != key.is_some() {
+            say(if key.is_some() {
+                "a key is given without its certificate; add --server-cert-path or --server-cert"
+            } else {
+                "a certificate is given without its key; add --server-key-path or --server-key"
+            });
+        }
+        let (authority, pair) = (!ca.is_empty(), certificate.is_some() || key.is_some());
+        let mode = match (pinned, authority, pair) {
+            (None, false, false) => Mode::None,
+            (None, true, false) => Mode::Edge,
+            (None | Some(Mode::Mutual), true, true) => Mode::Mutual,
+            (Some(Mode::None), false, false) => Mode::None,
+            (Some(Mode::Edge), _, false) => Mode::Edge,
+            (None, false, true) => {
+                say(
+                    "a certificate is given and no CA: nobody could be verified; add --ca-cert-path, a self-signed certificate may be its own",
+                );
+                Mode::Mutual
+            }
+            (Some(Mode::None), ..) => {
+                say("--tls none contradicts the certificates that are given; remove one or the other");
+                Mode::None
+            }
+            (Some(Mode::Edge), _, true) => {
+                say("with --tls edge the ports are plain and no certificate is presented; remove it, or use --tls mutual");
+                Mode::Edge
+            }
+            (Some(Mode::Mutual), ..) => {
+                say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path");
+                Mode::Mutual
+            }
+        };
+        if client_auth.is_some() && mode != Mode::Mutual {
+            say(
+                "--client-auth says whom the mesh port's TLS asks for certificates, and only --tls mutual has TLS there; remove it, or add a CA, a certificate and a key",
+            );
+        }
+        let host = match join {
+            Join::Target(target) => target.host().to_owned(),
+            Join::Host(host) => host.clone(),
+        };
+        let materials = Materials { mode, client_auth: client_auth.unwrap_or_default(), ca, certificate, key, host: Some(host) };
+        if self.problems.len() == before
+            && let Err(error) = materials.load()
+        {
+            self.problems.push(Problem(format!("{error}")));
+        }
+        materials
     }
 
     fn metrics(&mut self) -> Metrics {
@@ -291,34 +414,11 @@ impl Parser<'_> {
         })
         .unwrap_or(false)
     }
-
-    /// Fails closed: who asks for TLS must not get plaintext.
-    fn refuse_tls(&mut self) {
-        const REFUSED: &str = "this version does not speak TLS; remove the setting to run in plain text, or wait for a version that does";
-        for name in ["server-cert-path", "server-key-path", "server-cert", "server-key", "ca-cert-path", "ca-cert"] {
-            if let Some(given) = self.sources.get(name).cloned() {
-                self.problem(&given, REFUSED);
-            }
-        }
-        if let Some((given, mode)) = self.given("tls") {
-            match mode.as_str() {
-                "none" => {}
-                "edge" | "mutual" => self.problem(&given, REFUSED),
-                _ => self.problem(&given, format!("{mode:?} does not work: choose none")),
-            }
-        }
-    }
 }
 
-fn read_tokens(path: &str) -> Result<Vec<Token>, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > TOKEN_FILE_BYTES_MAX {
-        return Err(format!("the file has {size} bytes; it may have {TOKEN_FILE_BYTES_MAX}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let tokens: Vec<_> = lines.map(|line| Token::new(line).map_err(|error| error.to_string())).collect::<Result<_, _>>()?;
-    if tokens.is_empty() { Err("the file has no token; write one a line".to_owned()) } else { Ok(tokens) }
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address).ok_or_else(|| "it is no address and no network".to_owned())
 }
 
 /// The address from which this host reaches others, found by asking the kernel for the route; nothing is sent. Loopback if there is none.

@@ -16,12 +16,17 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::patient::Patient;
+use crate::tls::{Facts, Live, PeerNames};
 
 /// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in [`Stats`].
 #[derive(Clone, Debug)]
@@ -42,6 +47,14 @@ pub struct Limits {
     pub write_patience: Duration,
     /// How long open requests may run on once the port is closed.
     pub drain_time: Duration,
+    /// TLS handshakes at once.
+    pub handshakes: usize,
+    /// TLS handshakes at once of one address.
+    pub handshakes_per_address: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_time: Duration,
+    /// Edges behind which many clients share one address: the limits per address do not hold for them.
+    pub proxies: Arc<[IpNet]>,
 }
 
 /// What happened at a port.
@@ -57,6 +70,33 @@ pub struct Stats {
     pub idle: AtomicU64,
     /// Times that the system gave no connection, for want of descriptors.
     pub failed: AtomicU64,
+    /// Connections closed at once because too many handshakes were under way, in all or of their address.
+    pub handshakes_full: AtomicU64,
+    /// TLS handshakes that failed: plain text, no certificate or a wrong one, or given up.
+    pub handshakes_failed: AtomicU64,
+    /// TLS handshakes that were not done in time.
+    pub handshakes_late: AtomicU64,
+}
+
+/// What a port speaks: looked up for every connection, so that a swapped set is in force at once.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Plain text, whatever the set says.
+    Plain,
+    /// As the mesh port of the set.
+    Mesh(Live),
+    /// As the API port of the set.
+    Api(Live),
+}
+
+impl Door {
+    fn config(&self) -> Option<Arc<ServerConfig>> {
+        match self {
+            Self::Plain => None,
+            Self::Mesh(live) => live.set().mesh.clone(),
+            Self::Api(live) => live.set().api.clone(),
+        }
+    }
 }
 
 /// Who is at the other end; in the extensions of every request.
@@ -72,7 +112,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// Serves `service` on `listener` until `stop`; then lets open requests run for a while and closes what is left.
-pub async fn serve<S, F, B>(listener: TcpListener, limits: Limits, stats: Arc<Stats>, stop: CancellationToken, service: S)
+pub async fn serve<S, F, B>(listener: TcpListener, door: Door, limits: Limits, stats: Arc<Stats>, stop: CancellationToken, service: S)
 where
     S: Fn(Accepted) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
@@ -80,7 +120,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let places = Arc::new(Places { limits: limits.clone(), taken: Mutex::default() });
+    let places = Places::new(limits.connections, limits.connections_per_address, &limits);
+    let handshakes = Places::new(limits.handshakes, limits.handshakes_per_address, &limits);
     let builder = Arc::new(builder(&limits));
     let mut connections = JoinSet::new();
     loop {
@@ -100,15 +141,54 @@ where
                 }
             },
         };
-        let Some(place) = places.take(peer.ip(), &stats) else {
-            continue;
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(Full::All) => {
+                stats.full.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            Err(Full::Address) => {
+                stats.address_full.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
         };
         stats.accepted.fetch_add(1, Ordering::Relaxed);
+        // Answers are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let stream = Patient::new(stream, limits.write_patience);
         let (builder, service, stop) = (Arc::clone(&builder), service.clone(), stop.clone());
         let (limits, stats) = (limits.clone(), Arc::clone(&stats));
+        let Some(config) = door.config() else {
+            connections.spawn(async move {
+                let _place = place;
+                serve_one(stream, peer, None, &builder, &limits, &stats, stop, service).await;
+            });
+            continue;
+        };
+        let Ok(handshaking) = handshakes.take(peer.ip()) else {
+            stats.handshakes_full.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
         connections.spawn(async move {
             let _place = place;
-            serve_one(stream, peer, &builder, &limits, &stats, stop, service).await;
+            let shaken = tokio::time::timeout(limits.handshake_time, TlsAcceptor::from(config).accept(stream)).await;
+            drop(handshaking);
+            let stream = match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                    debug!(%peer, %error, "a TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    stats.handshakes_late.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+            };
+            // What a certificate names is known to be readable: it was verified.
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let names = certificate.map(|certificate| Facts::of(certificate).map(|facts| facts.names).unwrap_or_default());
+            serve_one(stream, peer, names, &builder, &limits, &stats, stop, service).await;
         });
     }
     drop(listener);
@@ -139,32 +219,35 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve_one<S, F, B>(
-    stream: TcpStream,
+#[expect(clippy::too_many_arguments, reason = "one caller, and each is another thing")]
+async fn serve_one<I, S, F, B>(
+    stream: I,
     peer: SocketAddr,
+    names: Option<PeerNames>,
     builder: &auto::Builder<TokioExecutor>,
     limits: &Limits,
     stats: &Stats,
     stop: CancellationToken,
     service: S,
 ) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Accepted) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    // Answers are small and waited for.
-    let _ = stream.set_nodelay(true);
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
     let stamped = hyper::service::service_fn(move |mut request: Accepted| {
         seen.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(peer));
+        if let Some(names) = &names {
+            request.extensions_mut().insert(names.clone());
+        }
         service(request)
     });
-    let io = TokioIo::new(Patient::new(stream, limits.write_patience));
-    let connection = builder.serve_connection(io, stamped);
+    let connection = builder.serve_connection(TokioIo::new(stream), stamped);
     let mut connection = std::pin::pin!(connection);
     // The time to the first bytes is not under the header timeout: telling HTTP/1 from HTTP/2 has none of its own.
     let first = tokio::time::sleep(limits.header_time);
@@ -194,10 +277,12 @@ async fn serve_one<S, F, B>(
     }
 }
 
-/// Who holds how many connections.
+/// Who holds how many of something.
 #[derive(Debug)]
 struct Places {
-    limits: Limits,
+    all: usize,
+    per_address: usize,
+    proxies: Arc<[IpNet]>,
     taken: Mutex<Taken>,
 }
 
@@ -207,7 +292,14 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One connection's place; free again when it is dropped.
+/// Which bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    All,
+    Address,
+}
+
+/// One place; free again when it is dropped.
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
@@ -215,20 +307,25 @@ struct Place {
 }
 
 impl Places {
-    fn take(self: &Arc<Self>, address: IpAddr, stats: &Stats) -> Option<Place> {
+    fn new(all: usize, per_address: usize, limits: &Limits) -> Arc<Self> {
+        Arc::new(Self { all, per_address, proxies: Arc::clone(&limits.proxies), taken: Mutex::default() })
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+        // An IPv4 client of an IPv6 socket is the same client.
+        let address = address.to_canonical();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= self.limits.connections {
-            stats.full.fetch_add(1, Ordering::Relaxed);
-            return None;
+        if taken.all >= self.all {
+            return Err(Full::All);
         }
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address));
         let count = taken.by_address.entry(address).or_default();
-        if *count >= self.limits.connections_per_address {
-            stats.address_full.fetch_add(1, Ordering::Relaxed);
-            return None;
+        if *count >= self.per_address && !is_proxy {
+            return Err(Full::Address);
         }
         *count += 1;
         taken.all += 1;
-        Some(Place { places: Arc::clone(self), address })
+        Ok(Place { places: Arc::clone(self), address })
     }
 }
 

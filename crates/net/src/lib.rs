@@ -1,11 +1,42 @@
 //! Guards: what the mesh port and the API port share.
 //!
 //! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody else.
+//! * [`tls`]: what a bot presents and whom it trusts, swapped as one.
 //! * [`token`]: bearer tokens, compared in constant time.
 
 pub mod accept;
 mod patient;
+pub mod tls;
 pub mod token;
 
-pub use accept::{Accepted, Limits, Peer, Stats};
-pub use token::{Token, TokenError, Tokens};
+pub use accept::{Accepted, Door, Limits, Peer, Stats};
+pub use token::{LiveTokens, Token, TokenError, Tokens};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+pub use ipnet::IpNet;
+
+/// What guards one port, and what its owner presents to others. Clones share what can be swapped.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Certificates, keys and authorities.
+    pub tls: tls::Live,
+    /// Tokens that let in.
+    pub tokens: LiveTokens,
+    /// Edges behind which many clients share one address.
+    pub proxies: Arc<[IpNet]>,
+    /// What became of reading changed files again.
+    pub reloads: Arc<Reloads>,
+}
+
+/// What became of reading changed files again.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Times that new contents were put in force.
+    pub done: AtomicU64,
+    /// Times that new contents did not work, and the old ones stayed.
+    pub failed: AtomicU64,
+    /// The files are not what is in force: their contents do not work.
+    pub broken: AtomicBool,
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use subtle::{Choice, ConstantTimeEq};
 
 /// Longest accepted token in bytes; a longer header is refused without being compared.
@@ -90,6 +91,18 @@ impl Tokens {
         Self(tokens.into_iter().collect())
     }
 
+    /// Whether there are none: nothing is guarded by them, or nobody is let in; that is for their holder to say.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The header that carries the first of them, for who asks others.
+    pub fn header(&self) -> Option<http::HeaderValue> {
+        let mut header = http::HeaderValue::try_from(format!("Bearer {}", self.0.first()?.0)).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+
     /// Judges an `Authorization` header (RFC 6750 section 2.1). Every valid token is compared, so that time tells nothing.
     pub fn judge(&self, header: Option<&http::HeaderValue>) -> Verdict {
         let Some(header) = header else {
@@ -103,6 +116,27 @@ impl Tokens {
         }
         let matches = self.0.iter().fold(Choice::from(0), |found, token| found | token.0.as_bytes().ct_eq(given));
         if bool::from(matches) { Verdict::Valid } else { Verdict::Invalid }
+    }
+}
+
+/// The tokens in force; they may be changed while they are used. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct LiveTokens(Arc<ArcSwap<Tokens>>);
+
+impl LiveTokens {
+    /// Puts these in force.
+    pub fn new(tokens: Tokens) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(tokens)))
+    }
+
+    /// Those in force.
+    pub fn tokens(&self) -> Arc<Tokens> {
+        self.0.load_full()
+    }
+
+    /// Puts others in force.
+    pub fn swap(&self, tokens: Tokens) {
+        self.0.store(Arc::new(tokens));
     }
 }
 

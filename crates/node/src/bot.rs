@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
+use canary_net::{Door, Guard, IpNet};
 use http_body_util::{Either, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -29,8 +30,12 @@ const COMMANDS_WAITING_MAX: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
-fn port_limits() -> canary_net::Limits {
+fn port_limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
     canary_net::Limits {
+        proxies,
+        handshakes: 1024,
+        handshakes_per_address: 64,
+        handshake_time: Duration::from_secs(5),
         connections: 8192,
         connections_per_address: 4096,
         header_bytes: 16 * 1024,
@@ -92,6 +97,7 @@ pub struct Builder {
     labels: Labels,
     seeds: Vec<Seed>,
     config: Config,
+    guard: Guard,
 }
 
 impl Builder {
@@ -137,6 +143,14 @@ impl Builder {
         self
     }
 
+    /// TLS in both directions, the tokens of the mesh, of which the first is presented to others, and edges that share one address. Default:
+    /// plain text, no token.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+
     /// Listens and starts. The bot runs on the present tokio runtime until it leaves or its handle is dropped.
     pub async fn start(self) -> Result<Bot, StartError> {
         let problems = self.config.problems();
@@ -161,7 +175,7 @@ impl Builder {
 
         let resolver = Resolver::new();
         let traffic = Arc::new(Traffic::default());
-        let links = Arc::new(Links::new(resolver.clone(), Arc::clone(&traffic)));
+        let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic)));
         let stalls = Arc::new(StallWatch::new());
         let (me, me_seen) = watch::channel(Arc::clone(core.record()));
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
@@ -173,11 +187,18 @@ impl Builder {
 
         let stop = CancellationToken::new();
         let rpc = Arc::clone(&service).into_service();
-        let serving = canary_net::accept::serve(listener, port_limits(), port, stop.clone(), move |request| {
+        let door = Door::Mesh(self.guard.tls.clone());
+        let limits = port_limits(Arc::clone(&self.guard.proxies));
+        let tokens = self.guard.tokens.clone();
+        let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |request| {
             use tower_service::Service as _;
-            let answer = rpc.clone().call(request);
             let service = Arc::clone(&service);
+            let turned_away = service.turn_away(&tokens.tokens(), &request);
+            let answer = turned_away.is_none().then(|| rpc.clone().call(request));
             async move {
+                let Some(answer) = answer else {
+                    return Ok(turned_away.unwrap_or_default().map(Either::Right));
+                };
                 // Reading the request is in it: whoever sends half a message does not keep it here.
                 match tokio::time::timeout(REQUEST_TIME, answer).await {
                     Ok(Ok(response)) => {
@@ -198,7 +219,8 @@ impl Builder {
         });
         tokio::spawn(until(stop.clone(), discovery));
         let probe_timeout = self.config.probe_timeout;
-        let driver = Driver { core, probe_timeout, resolver, links, stalls, commands, arrivals, snapshots, me };
+        let guard = self.guard;
+        let driver = Driver { core, probe_timeout, resolver, links, guard, stalls, commands, arrivals, snapshots, me };
         let halted = stop.clone();
         let driving = tokio::spawn(async move {
             let end = tokio::select! {
@@ -271,6 +293,7 @@ impl Bot {
             labels: Labels::default(),
             seeds: Vec::new(),
             config: Config::default(),
+            guard: Guard::default(),
         }
     }
 

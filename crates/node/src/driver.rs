@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, Record, RequestId, Response, Snapshot, Target};
+use canary_core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, Record, Request, RequestId, Response, Snapshot, Target};
+use canary_net::Guard;
+use canary_net::tls::PeerNames;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,7 +16,7 @@ use crate::clock::{self, StallWatch};
 use crate::prober;
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Arrived, Links, MeshService};
+use crate::transport::{Arrived, Impostor, Links, MeshService};
 
 /// Snapshots are shown at most so often: what changes in between is in the next one.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
@@ -46,6 +48,11 @@ impl NodeStats {
     pub fn busy(&self) -> u64 {
         self.service.refused().1
     }
+
+    /// Requests without a valid token, and of peers that spoke as another than their certificate names.
+    pub fn unauthenticated(&self) -> (u64, u64) {
+        self.service.unauthenticated()
+    }
 }
 
 /// What reaches the driver from elsewhere.
@@ -70,6 +77,7 @@ pub(crate) struct Driver {
     pub(crate) probe_timeout: Duration,
     pub(crate) resolver: Resolver,
     pub(crate) links: Arc<Links>,
+    pub(crate) guard: Guard,
     pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) arrivals: mpsc::Receiver<Arrived>,
@@ -81,7 +89,7 @@ impl Driver {
     /// Drives the core until it has left, or must not run.
     pub(crate) async fn drive(mut self) -> End {
         let mut tasks: JoinSet<Done> = JoinSet::new();
-        let mut replies: HashMap<RequestId, oneshot::Sender<Response>> = HashMap::new();
+        let mut replies: HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>> = HashMap::new();
         let mut next_request = 0;
         let mut shown_at = Instant::now();
         let mut dirty = true;
@@ -149,7 +157,13 @@ impl Driver {
         }
     }
 
-    fn arrived(&mut self, arrived: Arrived, next: &mut u64, replies: &mut HashMap<RequestId, oneshot::Sender<Response>>) {
+    fn arrived(&mut self, arrived: Arrived, next: &mut u64, replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>) {
+        if let Some(names) = &arrived.names
+            && let Err(impostor) = speaks_for_itself(&self.core, &arrived.request, names)
+        {
+            let _ = arrived.reply.send(Err(impostor));
+            return;
+        }
         *next += 1;
         let id = RequestId(*next);
         // A caller that went away leaves its sender closed; it is dropped when its reply is due.
@@ -170,12 +184,13 @@ impl Driver {
         &mut self,
         output: Output,
         tasks: &mut JoinSet<Done>,
-        replies: &mut HashMap<RequestId, oneshot::Sender<Response>>,
+        replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
     ) -> Option<End> {
         match output {
             Output::Probe { id, target } => {
                 let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
-                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, timeout, &resolver, &stalls).await) });
+                let guard = self.guard.clone();
+                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, timeout, &resolver, &guard, &stalls).await) });
             }
             Output::Call { id, target, request, timeout } => {
                 let links = Arc::clone(&self.links);
@@ -183,7 +198,7 @@ impl Driver {
             }
             Output::Reply { to, response } => {
                 if let Some(reply) = replies.remove(&to) {
-                    let _ = reply.send(response);
+                    let _ = reply.send(Ok(response));
                 }
             }
             Output::NameTaken(holder) => return Some(End::NameTaken(holder)),
@@ -191,4 +206,21 @@ impl Driver {
         }
         None
     }
+}
+
+/// Whether the certificate of a peer names the node that it speaks as: by the node's name, or by the host of its target.
+fn speaks_for_itself(core: &Core, request: &Request, names: &PeerNames) -> Result<(), Impostor> {
+    let speaker = match request {
+        Request::Join(record) => record,
+        // Who is not known is not let in anyway.
+        Request::Exchange(exchange) => match exchange.from.and_then(|instance| core.record_of(instance)) {
+            Some(record) => record,
+            None => return Ok(()),
+        },
+        Request::Identify | Request::Ask(_) => return Ok(()),
+    };
+    if names.cover(speaker.name.as_str()) || names.cover(speaker.target.host()) {
+        return Ok(());
+    }
+    Err(Impostor { node: speaker.name.as_str().to_owned(), names: names.iter().take(8).collect::<Vec<_>>().join(", ") })
 }

@@ -20,6 +20,9 @@ pub(crate) fn blame(error: &io::Error) -> Blame {
     {
         return Blame::Ourselves;
     }
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+        return Blame::Network(Failure::Tls);
+    }
     Blame::Network(match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => Failure::Unreachable,

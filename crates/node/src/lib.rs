@@ -14,6 +14,7 @@ mod failure;
 mod kernel;
 mod prober;
 mod resolve;
+mod secure;
 mod traffic;
 mod transport;
 

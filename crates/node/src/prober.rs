@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Target, Timing};
+use canary_net::Guard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -21,6 +22,7 @@ use crate::clock::StallWatch;
 use crate::failure::{Blame, blame};
 use crate::kernel;
 use crate::resolve::Resolver;
+use crate::secure::{self, SecureError};
 use crate::transport::{PROBE_PATH, decode_probe_response};
 
 /// Lateness of our own loop within a probe beyond which the probe says more about us than about the network.
@@ -50,11 +52,17 @@ impl From<io::Error> for Ended {
 
 impl From<h2::Error> for Ended {
     fn from(error: h2::Error) -> Self {
-        if let Some(io) = error.get_io() {
-            return io::Error::new(io.kind(), io.to_string()).into();
+        let (reset, detail) = (error.is_reset(), error.to_string());
+        if let Some(io) = error.into_io() {
+            return io.into();
         }
-        let failure = if error.is_reset() { Failure::Reset } else { Failure::Protocol };
-        Self::Failed(failure, error.to_string())
+        Self::Failed(if reset { Failure::Reset } else { Failure::Protocol }, detail)
+    }
+}
+
+impl From<SecureError> for Ended {
+    fn from(error: SecureError) -> Self {
+        Self::Failed(Failure::Tls, error.to_string())
     }
 }
 
@@ -68,11 +76,11 @@ struct Answer {
 }
 
 /// Measures `target` once, for at most `timeout`.
-pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, stalls: &StallWatch) -> ProbeReport {
+pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, stalls: &StallWatch) -> ProbeReport {
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Waiting;
-    let ended = tokio::time::timeout(timeout, measure(target, timeout, resolver, &mut progress)).await;
+    let ended = tokio::time::timeout(timeout, measure(target, timeout, resolver, guard, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
@@ -119,7 +127,7 @@ impl Answer {
     }
 }
 
-async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, progress: &mut Progress) -> Result<Answer, Ended> {
+async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, progress: &mut Progress) -> Result<Answer, Ended> {
     let turn = resolver.turn(target).await;
     *progress = Progress::Resolving;
     let begun = Instant::now();
@@ -129,22 +137,29 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, progre
     let (stream, connect) = connect_any(&addresses, timeout).await?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
+    // The set may be swapped meanwhile: one probe keeps to one.
+    let set = guard.tls.set();
+    let begun = Instant::now();
+    let stream = secure::secure(&set, target, stamped).await?;
+    let tls = set.client.is_some().then(|| begun.elapsed());
+    // The handshake's messages are not the request's.
+    take_lap(&clock);
     let (sender, mut connection) = h2::client::Builder::new()
         .max_header_list_size(16 * 1024)
         .max_concurrent_streams(1)
         .enable_push(false)
-        .handshake::<_, Bytes>(stamped)
+        .handshake::<_, Bytes>(stream)
         .await?;
-    let authority = target.to_string();
+    let asking = Asking { uri: format!("{}://{target}{PROBE_PATH}", secure::scheme(&set)), token: guard.tokens.tokens().header() };
     let requests = async {
-        let (answer, sender) = request(sender, &authority).await?;
+        let (answer, sender) = request(sender, &asking).await?;
         let first_request = take_lap(&clock);
         let (name, incarnation, instance) = decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?;
         // The first answer is what proves the pair. That the second fails is told by its absence.
-        let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
+        let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
         let first = Answer { name, incarnation, instance, timing };
         *progress = Progress::Answered(first.clone());
-        let request = request(sender, &authority).await.ok().map(|_| take_lap(&clock));
+        let request = request(sender, &asking).await.ok().map(|_| take_lap(&clock));
         Ok::<_, Ended>(Answer { timing: Timing { request, ..timing }, ..first })
     };
     let mut requests = std::pin::pin!(requests);
@@ -194,14 +209,24 @@ async fn connect(address: SocketAddr) -> io::Result<(TcpStream, Duration)> {
     Ok((stream, begun.elapsed()))
 }
 
+/// What both requests of a probe say.
+struct Asking {
+    uri: String,
+    /// What lets us in, where the mesh has a token.
+    token: Option<http::HeaderValue>,
+}
+
 /// Sends one request and reads its whole answer.
-async fn request(sender: h2::client::SendRequest<Bytes>, authority: &str) -> Result<(Bytes, h2::client::SendRequest<Bytes>), Ended> {
+async fn request(sender: h2::client::SendRequest<Bytes>, asking: &Asking) -> Result<(Bytes, h2::client::SendRequest<Bytes>), Ended> {
     let mut sender = sender.ready().await?;
-    let request = http::Request::post(format!("http://{authority}{PROBE_PATH}"))
+    let mut request = http::Request::post(&asking.uri)
         .header(http::header::CONTENT_TYPE, "application/grpc")
         .header(http::header::TE, "trailers")
         .body(())
         .map_err(|error| Ended::Failed(Failure::Protocol, error.to_string()))?;
+    if let Some(token) = &asking.token {
+        request.headers_mut().insert(http::header::AUTHORIZATION, token.clone());
+    }
     let (response, mut body) = sender.send_request(request, false)?;
     body.send_data(Bytes::from_static(&EMPTY_MESSAGE), true)?;
     let response = response.await?;

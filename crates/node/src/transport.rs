@@ -5,7 +5,7 @@ mod server;
 mod wire;
 
 pub(crate) use client::Links;
-pub(crate) use server::{Arrived, MeshService};
+pub(crate) use server::{Arrived, Impostor, MeshService};
 pub(crate) use wire::decode_probe_response;
 
 /// The method that a probe calls.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use buffa::Message as _;
 use bytes::Bytes;
 use canary_core::{CallError, Failure, Request, Response, Target};
+use canary_net::{Guard, LiveTokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
 use http_body_util::{BodyExt as _, Collected, Limited};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::{MESSAGE_BYTES_MAX, pb, wire};
 use crate::failure::{Blame, blame};
 use crate::resolve::Resolver;
+use crate::secure;
 use crate::traffic::{Direction, Kind, Traffic};
 
 /// Warm connections held at once. The one idle for longest goes first.
@@ -52,6 +54,8 @@ enum LinkError {
 #[derive(Clone, Debug)]
 struct Link {
     sender: hyper::client::conn::http2::SendRequest<ClientBody>,
+    tokens: LiveTokens,
+    scheme: &'static str,
     driver: Arc<Driver>,
 }
 
@@ -76,9 +80,12 @@ impl ClientTransport for Link {
 
     fn send(
         &self,
-        request: http::Request<ClientBody>,
+        mut request: http::Request<ClientBody>,
     ) -> Pin<Box<dyn Future<Output = Result<http::Response<Self::ResponseBody>, LinkError>> + Send>> {
         let mut sender = self.sender.clone();
+        if let Some(token) = self.tokens.tokens().header() {
+            request.headers_mut().insert(http::header::AUTHORIZATION, token);
+        }
         Box::pin(async move {
             let (parts, body) = sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
             // Collected here, so that a reset in mid-body keeps its cause.
@@ -92,14 +99,15 @@ impl ClientTransport for Link {
 #[derive(Debug)]
 pub(crate) struct Links {
     resolver: Resolver,
+    guard: Guard,
     traffic: Arc<Traffic>,
     links: Mutex<HashMap<Target, (Link, Instant)>>,
     malformed: AtomicU64,
 }
 
 impl Links {
-    pub(crate) fn new(resolver: Resolver, traffic: Arc<Traffic>) -> Self {
-        Self { resolver, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
+    pub(crate) fn new(resolver: Resolver, guard: Guard, traffic: Arc<Traffic>) -> Self {
+        Self { resolver, guard, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
     }
 
     /// Answers that could not be read.
@@ -128,7 +136,7 @@ impl Links {
             Some(link) => link,
             None => self.dial(target).await?,
         };
-        let uri: http::Uri = format!("http://{target}")
+        let uri: http::Uri = format!("{}://{target}", link.scheme)
             .parse()
             .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
         let config = ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX);
@@ -208,6 +216,8 @@ impl Links {
             Blame::Ourselves => fail(Failure::Timeout, &error),
         })?;
         let _ = stream.set_nodelay(true);
+        let set = self.guard.tls.set();
+        let stream = secure::secure(&set, target, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING.0)
@@ -221,7 +231,8 @@ impl Links {
                 tracing::debug!(%error, "a connection to a peer ended");
             }
         });
-        let link = Link { sender, driver: Arc::new(Driver(driver)) };
+        let (tokens, scheme) = (self.guard.tokens.clone(), secure::scheme(&set));
+        let link = Link { sender, tokens, scheme, driver: Arc::new(Driver(driver)) };
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if links.len() >= LINKS_MAX {
             let oldest = links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());

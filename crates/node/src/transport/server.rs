@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use canary_core::{Instance, Record, Request, Response};
+use canary_net::Tokens;
+use canary_net::tls::PeerNames;
+use canary_net::token::Verdict;
 use connectrpc::{
     ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult,
 };
@@ -18,16 +21,29 @@ const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 /// How long the driver may take for an answer: two identifications of a joiner, and what it takes to be scheduled.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Codes of answers to what cannot be read, is too long, or asks for what there is not, as HTTP says it.
-const REFUSING_HTTP: [u16; 6] = [400, 404, 405, 413, 415, 429];
-/// The same as gRPC says it: INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED.
-const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
+/// Codes of answers to what cannot be read, or asks for what there is not, as HTTP says it.
+const REFUSING_HTTP: [u16; 5] = [400, 404, 405, 413, 415];
+/// The same as gRPC says it: INVALID_ARGUMENT, UNIMPLEMENTED.
+const REFUSING_GRPC: [u32; 2] = [3, 12];
+
+/// gRPC's code for a caller without a valid token.
+const UNAUTHENTICATED: u16 = 16;
 
 /// A peer's request on its way to the driver.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) request: Request,
-    pub(crate) reply: oneshot::Sender<Response>,
+    /// Whom the certificate of the peer names, if it presented one.
+    pub(crate) names: Option<PeerNames>,
+    pub(crate) reply: oneshot::Sender<Result<Response, Impostor>>,
+}
+
+/// Who spoke as another than its certificate names.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the certificate names {names}: neither the node {node} nor the host of its target")]
+pub(crate) struct Impostor {
+    pub(crate) node: String,
+    pub(crate) names: String,
 }
 
 /// Answers `mesh.v2`.
@@ -38,11 +54,21 @@ pub(crate) struct MeshService {
     traffic: Arc<Traffic>,
     refused: AtomicU64,
     busy: AtomicU64,
+    tokenless: AtomicU64,
+    impostors: AtomicU64,
 }
 
 impl MeshService {
     pub(crate) fn new(me: watch::Receiver<Arc<Record>>, driver: mpsc::Sender<Arrived>, traffic: Arc<Traffic>) -> Arc<Self> {
-        Arc::new(Self { me, driver, traffic, refused: AtomicU64::new(0), busy: AtomicU64::new(0) })
+        Arc::new(Self {
+            me,
+            driver,
+            traffic,
+            refused: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            tokenless: AtomicU64::new(0),
+            impostors: AtomicU64::new(0),
+        })
     }
 
     /// The service as the accept loop takes it.
@@ -56,8 +82,30 @@ impl MeshService {
 
     /// Messages that were refused because they could not be read, and because the driver had too much to do.
     pub(crate) fn refused(&self) -> (u64, u64) {
-        let busy = self.busy.load(Ordering::Relaxed);
-        (self.refused.load(Ordering::Relaxed).saturating_sub(busy), busy)
+        (self.refused.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed))
+    }
+
+    /// Requests without a valid token, and of peers that spoke as another than their certificate names.
+    pub(crate) fn unauthenticated(&self) -> (u64, u64) {
+        (self.tokenless.load(Ordering::Relaxed), self.impostors.load(Ordering::Relaxed))
+    }
+
+    /// The answer to a request without a valid token, where the mesh has one; none if it may pass.
+    pub(crate) fn turn_away<B, A: Default>(&self, tokens: &Tokens, request: &http::Request<B>) -> Option<http::Response<A>> {
+        if tokens.is_empty() || tokens.judge(request.headers().get(http::header::AUTHORIZATION)) == Verdict::Valid {
+            return None;
+        }
+        self.tokenless.fetch_add(1, Ordering::Relaxed);
+        let mut response = http::Response::new(A::default());
+        let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
+        if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+            response.headers_mut().insert("grpc-status", UNAUTHENTICATED.into());
+            response.headers_mut().insert("grpc-message", http::HeaderValue::from_static("the mesh token is missing or wrong"));
+        } else {
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+        }
+        Some(response)
     }
 
     /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
@@ -68,14 +116,19 @@ impl MeshService {
         }
     }
 
-    async fn ask_driver(&self, request: Request) -> Result<Response, ConnectError> {
+    async fn ask_driver(&self, ctx: &RequestContext, request: Request) -> Result<Response, ConnectError> {
         let (reply, answer) = oneshot::channel();
-        self.driver.try_send(Arrived { request, reply }).map_err(|_| {
+        let names = ctx.extensions().get::<PeerNames>().cloned();
+        self.driver.try_send(Arrived { request, names, reply }).map_err(|_| {
             self.busy.fetch_add(1, Ordering::Relaxed);
             ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later")
         })?;
         match tokio::time::timeout(ANSWER_TIME, answer).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(Ok(response))) => Ok(response),
+            Ok(Ok(Err(impostor))) => {
+                self.impostors.fetch_add(1, Ordering::Relaxed);
+                Err(ConnectError::new(ErrorCode::PermissionDenied, impostor.to_string()))
+            }
             Ok(Err(_)) => Err(ConnectError::new(ErrorCode::Unavailable, "the bot is leaving")),
             Err(_) => Err(ConnectError::new(ErrorCode::DeadlineExceeded, "no answer in time")),
         }
@@ -109,12 +162,12 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn join(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::JoinRequest>) -> ServiceResult<pb::JoinResponse> {
+    async fn join(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::JoinRequest>) -> ServiceResult<pb::JoinResponse> {
         let request: pb::JoinRequest = request.to_owned_message();
         let received = encoded_len(&request);
         let node = request.node.into_option().ok_or_else(|| malformed("the node is missing"))?;
         let record = wire::record(node).map_err(|why| malformed(&why))?;
-        let Response::Join(answer) = self.ask_driver(Request::Join(record)).await? else {
+        let Response::Join(answer) = self.ask_driver(&ctx, Request::Join(record)).await? else {
             return Err(unexpected());
         };
         let answer = wire::join_response(&answer);
@@ -122,23 +175,19 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn exchange(
-        &self,
-        _ctx: RequestContext,
-        request: ServiceRequest<'_, pb::ExchangeRequest>,
-    ) -> ServiceResult<pb::ExchangeResponse> {
+    async fn exchange(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::ExchangeRequest>) -> ServiceResult<pb::ExchangeResponse> {
         let request: pb::ExchangeRequest = request.to_owned_message();
         let received = encoded_len(&request);
         let gossip = request.gossip.into_option().ok_or_else(|| malformed("the gossip is missing"))?;
         let exchange = wire::exchange(gossip).map_err(|why| malformed(&why))?;
-        let response = self.ask_driver(Request::Exchange(Box::new(exchange))).await?;
+        let response = self.ask_driver(&ctx, Request::Exchange(Box::new(exchange))).await?;
         let answer = wire::exchange_response(&response).ok_or_else(unexpected)?;
         self.count(Kind::Exchange, received, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
 
-    async fn ask(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::AskRequest>) -> ServiceResult<pb::AskResponse> {
-        let Response::Asked(answer) = self.ask_driver(Request::Ask(Instance(request.instance))).await? else {
+    async fn ask(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::AskRequest>) -> ServiceResult<pb::AskResponse> {
+        let Response::Asked(answer) = self.ask_driver(&ctx, Request::Ask(Instance(request.instance))).await? else {
             return Err(unexpected());
         };
         let answer = wire::ask_response(answer);

@@ -1,0 +1,411 @@
+//! TLS: what a bot presents and whom it trusts, read as one whole and swapped as one.
+//!
+//! Everything fails closed: whatever is wrong with a file is an error that names it, and nothing falls back to plain text.
+
+mod certificate;
+mod verify;
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
+
+pub use certificate::{Facts, PeerNames};
+use verify::Configured;
+
+/// Largest file of certificates or keys in bytes: a bundle of a few hundred authorities fits.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Certificates of one chain or bundle.
+const CERTIFICATES_MAX: usize = 1024;
+
+/// Who encrypts and who verifies what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Plain text everywhere.
+    #[default]
+    None,
+    /// The ports are plain, behind an edge that ends TLS; the bot dials TLS and verifies the edge.
+    Edge,
+    /// The mesh is TLS on both sides, with certificates of both; the API is TLS.
+    Mutual,
+}
+
+/// Whether the mesh port wants a certificate of its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It does not ask for one.
+    Off,
+    /// Who has none is let in; who has a wrong one is not.
+    Optional,
+    /// Nobody is let in without.
+    #[default]
+    Required,
+}
+
+/// Where certificates or a key come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Material {
+    /// A PEM file, read again when it changes.
+    File(PathBuf),
+    /// PEM that was given as a setting.
+    Inline {
+        /// The setting.
+        name: String,
+        /// Its text.
+        pem: Vec<u8>,
+    },
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl std::fmt::Display for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Inline { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+impl Material {
+    fn read(&self) -> Result<Vec<u8>, TlsError> {
+        let path = match self {
+            Self::Inline { pem, .. } => return Ok(pem.clone()),
+            Self::File(path) => path,
+        };
+        let read = File::open(path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let bytes = read.map_err(|source| TlsError::Read { file: self.to_string(), source })?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(TlsError::Long { file: self.to_string() });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Why certificates and keys do not work. Each names the file, and what to do is in the words.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum TlsError {
+    #[error("cannot read {file}: {source}")]
+    Read { file: String, source: io::Error },
+    #[error("{file} is longer than {FILE_BYTES_MAX} bytes")]
+    Long { file: String },
+    #[error("{file} has no certificate; it must have one or more in PEM, between BEGIN CERTIFICATE and END CERTIFICATE")]
+    NoCertificate { file: String },
+    #[error("{file} has more than {CERTIFICATES_MAX} certificates")]
+    ManyCertificates { file: String },
+    #[error("{file} has no private key; it must have one in PEM (PKCS#8, PKCS#1 or SEC1), not encrypted")]
+    NoKey { file: String },
+    #[error("{file} cannot be read as PEM: {why}")]
+    Pem { file: String, why: String },
+    #[error("a certificate in {file} cannot be read: {why}")]
+    Certificate { file: String, why: String },
+    #[error("the key in {key} does not work: {why}")]
+    Key { key: String, why: String },
+    #[error("the key in {key} is not that of the certificate in {certificate} ({subject})")]
+    Mismatch { key: String, certificate: String, subject: String },
+    #[error("the certificate in {file} ({subject}) expired on {date}")]
+    Expired { file: String, subject: String, date: String },
+    #[error("the certificate in {file} ({subject}) is not valid before {date}")]
+    NotYet { file: String, subject: String, date: String },
+    #[error("the certificate in {file} ({subject}) is not signed by the CA in {ca}; other bots would refuse it")]
+    Foreign { file: String, subject: String, ca: String },
+    #[error(
+        "the certificate in {file} ({subject}) may not be used as a {purpose}, and a bot is both; issue one with the extended key usages serverAuth and clientAuth"
+    )]
+    Purpose { file: String, subject: String, purpose: &'static str },
+    #[error("the certificate in {file} ({subject}) is not for {host}, where others dial this bot; it names {names}")]
+    Name { file: String, subject: String, host: String, names: String },
+    #[error("the certificate in {file} ({subject}) does not work as a {purpose}: {why}")]
+    Other { file: String, subject: String, purpose: &'static str, why: String },
+    #[error("the system has no trusted authorities; install them (ca-certificates), or name a CA")]
+    NoSystemRoots,
+}
+
+/// Where everything comes from, and what it is for.
+#[derive(Clone, Debug, Default)]
+pub struct Materials {
+    /// Who encrypts and who verifies what.
+    pub mode: Mode,
+    /// Whether the mesh port wants certificates.
+    pub client_auth: ClientAuth,
+    /// Whom to trust; the system's authorities if empty.
+    pub ca: Vec<Material>,
+    /// The own chain, the own certificate first.
+    pub certificate: Option<Material>,
+    /// Its key.
+    pub key: Option<Material>,
+    /// The host at which others dial this bot: the own certificate has to be for it.
+    pub host: Option<String>,
+}
+
+/// One whole that belongs together.
+#[derive(Debug)]
+pub struct Set {
+    /// What the mesh port speaks; plain text if none.
+    pub mesh: Option<Arc<ServerConfig>>,
+    /// What the API port speaks; plain text if none.
+    pub api: Option<Arc<ServerConfig>>,
+    /// How to dial; plain text if none.
+    pub client: Option<Arc<ClientConfig>>,
+    /// The own certificate.
+    pub own: Option<Facts>,
+}
+
+/// The set that is in force; every new connection takes it as it is then. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<ArcSwap<Set>>);
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new(Set { mesh: None, api: None, client: None, own: None })
+    }
+}
+
+impl Live {
+    /// Puts a set in force.
+    pub fn new(set: Set) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(set)))
+    }
+
+    /// The set in force.
+    pub fn set(&self) -> Arc<Set> {
+        self.0.load_full()
+    }
+
+    /// Puts another one in force: for new connections, the others run on.
+    pub fn swap(&self, set: Set) {
+        self.0.store(Arc::new(set));
+    }
+}
+
+impl Materials {
+    /// Changes when the contents of any file do, or when one can be read no more.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for material in self.ca.iter().chain(&self.certificate).chain(&self.key) {
+            material.read().map_err(|error| error.to_string()).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Reads everything once more. Whatever is wrong is an error, and nothing of the set is used.
+    pub fn load(&self) -> Result<Set, TlsError> {
+        if self.mode == Mode::None {
+            return Ok(Set { mesh: None, api: None, client: None, own: None });
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (authorities, roots) = self.roots()?;
+        let roots = Arc::new(roots);
+        let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
+        let servers = servers.map_err(|_| TlsError::NoSystemRoots)?;
+        let servers: Arc<dyn ServerCertVerifier> = Arc::new(Configured { inner: servers, certificates: authorities.clone() });
+        let clients = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::Key { key: "the TLS library".to_owned(), why: error.to_string() })?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&servers));
+        let (Mode::Mutual, Some(certificate), Some(key)) = (self.mode, &self.certificate, &self.key) else {
+            let client = Some(Arc::new(dialling(clients.with_no_client_auth())));
+            return Ok(Set { mesh: None, api: None, client, own: None });
+        };
+        let own = Own::read(certificate, key)?;
+        let verifier = self.client_verifier(&roots, &provider, &authorities)?;
+        own.check(self, &servers, verifier.as_ref())?;
+        let serving = |verifier: Option<Arc<dyn ClientCertVerifier>>, alpn: &[&[u8]]| {
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| TlsError::Key { key: own.key_file.clone(), why: error.to_string() })?;
+            let builder = match verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_single_cert(own.chain.clone(), own.key.clone_key()).map_err(|error| own.explain(error))?;
+            config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+            // Every handshake is a full one: that is what is measured, and a swapped authority is asked at once.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            Ok(Arc::new(config))
+        };
+        let asked = (self.client_auth != ClientAuth::Off).then_some(verifier);
+        let mesh = Some(serving(asked, &[b"h2", b"http/1.1"])?);
+        let api = Some(serving(None, &[b"h2", b"http/1.1"])?);
+        let client = clients.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(|error| own.explain(error))?;
+        Ok(Set { mesh, api, client: Some(Arc::new(dialling(client))), own: Some(own.facts) })
+    }
+
+    fn roots(&self) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), TlsError> {
+        let mut roots = RootCertStore::empty();
+        if self.ca.is_empty() {
+            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return if added == 0 { Err(TlsError::NoSystemRoots) } else { Ok((Vec::new(), roots)) };
+        }
+        let mut authorities = Vec::new();
+        for material in &self.ca {
+            for authority in certificates(material)? {
+                let unreadable = |why: String| TlsError::Certificate { file: material.to_string(), why };
+                let facts = Facts::of(&authority).map_err(unreadable)?;
+                in_time(&facts, material)?;
+                roots.add(authority.clone()).map_err(|error| unreadable(format!("{}: {error}", facts.subject)))?;
+                authorities.push(authority);
+            }
+        }
+        Ok((authorities, roots))
+    }
+
+    fn client_verifier(
+        &self,
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+        authorities: &[CertificateDer<'static>],
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+        let builder = if self.client_auth == ClientAuth::Required { builder } else { builder.allow_unauthenticated() };
+        let inner = builder.build().map_err(|_| TlsError::NoSystemRoots)?;
+        Ok(Arc::new(Configured { inner, certificates: authorities.to_vec() }))
+    }
+
+    fn ca_names(&self) -> String {
+        let names: Vec<_> = self.ca.iter().map(ToString::to_string).collect();
+        if names.is_empty() { "the system".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// No resumption and no early data: what is dialled is measured.
+fn dialling(mut config: ClientConfig) -> ClientConfig {
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+fn certificates(material: &Material) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = material.read()?;
+    let file = material.to_string();
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .take(CERTIFICATES_MAX + 1)
+        .collect::<Result<_, _>>()
+        .map_err(|error| TlsError::Pem { file: file.clone(), why: error.to_string() })?;
+    match found.len() {
+        0 => Err(TlsError::NoCertificate { file }),
+        1..=CERTIFICATES_MAX => Ok(found),
+        _ => Err(TlsError::ManyCertificates { file }),
+    }
+}
+
+fn in_time(facts: &Facts, material: &Material) -> Result<(), TlsError> {
+    let (file, subject) = (material.to_string(), facts.subject.clone());
+    let now = SystemTime::now();
+    if now > facts.not_after {
+        return Err(TlsError::Expired { file, subject, date: facts.dates.1.clone() });
+    }
+    if now < facts.not_before {
+        return Err(TlsError::NotYet { file, subject, date: facts.dates.0.clone() });
+    }
+    Ok(())
+}
+
+/// The own certificate and its key.
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    facts: Facts,
+    file: String,
+    key_file: String,
+}
+
+impl Own {
+    fn read(certificate: &Material, key: &Material) -> Result<Self, TlsError> {
+        let chain = certificates(certificate)?;
+        let (file, key_file) = (certificate.to_string(), key.to_string());
+        let first = chain.first().ok_or_else(|| TlsError::NoCertificate { file: file.clone() })?;
+        let facts = Facts::of(first).map_err(|why| TlsError::Certificate { file: file.clone(), why })?;
+        in_time(&facts, certificate)?;
+        let pem = key.read()?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
+            rustls::pki_types::pem::Error::NoItemsFound => TlsError::NoKey { file: key_file.clone() },
+            error => TlsError::Pem { file: key_file.clone(), why: error.to_string() },
+        })?;
+        Ok(Self { chain, key, facts, file, key_file })
+    }
+
+    /// Looks at it as others will: from both sides.
+    fn check(
+        &self,
+        materials: &Materials,
+        servers: &Arc<dyn ServerCertVerifier>,
+        clients: &dyn ClientCertVerifier,
+    ) -> Result<(), TlsError> {
+        let Some((own, intermediates)) = self.chain.split_first() else {
+            return Err(TlsError::NoCertificate { file: self.file.clone() });
+        };
+        let now = UnixTime::now();
+        clients.verify_client_cert(own, intermediates, now).map_err(|error| self.judged(error, "client", materials))?;
+        let Some(host) = &materials.host else {
+            return Ok(());
+        };
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| TlsError::Name {
+            file: self.file.clone(),
+            subject: self.facts.subject.clone(),
+            host: host.clone(),
+            names: self.names(),
+        })?;
+        servers.verify_server_cert(own, intermediates, &name, &[], now).map_err(|error| self.judged(error, "server", materials))?;
+        Ok(())
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.facts.names.iter().collect();
+        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    }
+
+    fn judged(&self, error: Error, purpose: &'static str, materials: &Materials) -> TlsError {
+        let (file, subject) = (self.file.clone(), self.facts.subject.clone());
+        let Error::InvalidCertificate(kind) = &error else {
+            return TlsError::Other { file, subject, purpose, why: error.to_string() };
+        };
+        match kind {
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                TlsError::Purpose { file, subject, purpose }
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                TlsError::Foreign { file, subject, ca: materials.ca_names() }
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                TlsError::Name { file, subject, host: materials.host.clone().unwrap_or_default(), names: self.names() }
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                TlsError::Expired { file, subject, date: self.facts.dates.1.clone() }
+            }
+            _ => TlsError::Other { file, subject, purpose, why: error.to_string() },
+        }
+    }
+
+    fn explain(&self, error: Error) -> TlsError {
+        match error {
+            Error::InconsistentKeys(_) => {
+                TlsError::Mismatch { key: self.key_file.clone(), certificate: self.file.clone(), subject: self.facts.subject.clone() }
+            }
+            error => TlsError::Key { key: self.key_file.clone(), why: error.to_string() },
+        }
+    }
+}

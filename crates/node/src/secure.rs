@@ -1,0 +1,45 @@
+//! TLS on a connection that was dialled, where the set in force says so.
+
+use std::io;
+
+use canary_core::Target;
+use canary_net::tls::Set;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+/// A connection, plain or not.
+pub(crate) type Secured<I> = Either<I, TlsStream<I>>;
+
+/// Why a connection is not secured: it is given up, never used in plain text.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecureError {
+    #[error("no certificate can be for the host {0}")]
+    Name(String),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("the peer speaks {0} and not h2")]
+    Protocol(String),
+}
+
+/// Shakes hands as a client of `target`, and verifies who it is.
+pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, target: &Target, stream: I) -> Result<Secured<I>, SecureError> {
+    let Some(config) = &set.client else {
+        return Ok(Either::Left(stream));
+    };
+    let host = target.host().trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| SecureError::Name(host.to_owned()))?;
+    let stream = TlsConnector::from(std::sync::Arc::clone(config)).connect(name, stream).await.map_err(SecureError::Handshake)?;
+    match stream.get_ref().1.alpn_protocol() {
+        // An edge that passes TCP on may know nothing of ALPN.
+        None | Some(b"h2") => Ok(Either::Right(stream)),
+        Some(other) => Err(SecureError::Protocol(String::from_utf8_lossy(other).into_owned())),
+    }
+}
+
+/// The scheme of requests on such a connection.
+pub(crate) fn scheme(set: &Set) -> &'static str {
+    if set.client.is_some() { "https" } else { "http" }
+}
