@@ -220,8 +220,12 @@ impl Core {
             self.refuse(Refusal::NotAdmitted);
             return self.reply(id, Response::NotAdmitted);
         };
-        let reaction = self.absorb(from, exchange, now);
+        let pushed = exchange.range.is_none();
+        let reaction = self.absorb(from, exchange, pushed, now);
         let mut answer = self.compose(reaction, now);
+        if !pushed {
+            answer.suspicions = self.doubts(now);
+        }
         // Whoever asks may be asked about us: our own heartbeat is what refutes a doubt.
         let own = self.members.me().entry(0, now.time);
         if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
@@ -242,7 +246,7 @@ impl Core {
             Ok(Response::Exchange(answer)) => {
                 self.prove(slot, now);
                 self.reached(slot, now);
-                let reaction = self.absorb(slot, *answer, now);
+                let reaction = self.absorb(slot, *answer, false, now);
                 let next = self.compose(reaction, now);
                 if leg == INQUIRY {
                     self.spread_life(slot, now);
@@ -268,8 +272,9 @@ impl Core {
         }
     }
 
-    /// Takes in what a peer says, and collects what it lacks.
-    fn absorb(&mut self, from: Slot, exchange: Exchange, now: Now) -> Reaction {
+    /// Takes in what a peer says, and collects what it lacks. To a digest that is behind, the answer brings the newer heartbeat: only a
+    /// suspicion that is `pushed` has to be refuted to everybody.
+    fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
@@ -296,8 +301,6 @@ impl Core {
         for news in exchange.rows.into_iter().take(WANTS_MAX) {
             self.take_row(news, now);
         }
-        // To a digest that is behind, the answer brings the newer heartbeat: only a pushed suspicion has to be refuted to everybody.
-        let pushed = exchange.range.is_none();
         for suspicion in exchange.suspicions.into_iter().take(SUSPICIONS_MAX) {
             self.hear_suspicion(suspicion, pushed, now);
         }

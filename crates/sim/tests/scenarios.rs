@@ -59,6 +59,8 @@ fn what_was_found_stays_mended() {
         // The push of a suspicion missed a few, and nothing told them later.
         ("detect", setup(79, 2_641_100_635)),
         ("detect", Setup { loss: 0.05, observers: Observers::Starved, ..setup(74, 3_669_691_516) }),
+        // Answers to digests carried no suspicion: who had been paused waited until somebody asked it.
+        ("detect", Setup { observers: Observers::Pausing, ..setup(76, 1_894_097_324) }),
         // What had waited for a paused host passed for news: here it hid a death, there it hid that one lived.
         ("detect", Setup { loss: 0.05, observers: Observers::Pausing, ..setup(60, 1) }),
     ];
