@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -17,6 +18,8 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+
+use canary_net::Guard;
 
 use crate::process::Process;
 use crate::requests::Key;
@@ -38,6 +41,7 @@ struct Scrape {
     transport: Transport,
     requests: Vec<(Key, Histogram)>,
     refused_connections: [(&'static str, u64); 7],
+    guard: Guard,
     process: Process,
     metrics: Metrics,
     version: &'static str,
@@ -58,6 +62,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
             ("api_idle", count(&api.port.idle)),
             ("api_accept_failed", count(&api.port.failed)),
         ],
+        guard: api.guard.clone(),
         process: Process::read(),
         metrics: api.metrics,
         version: api.version,
@@ -324,6 +329,7 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
 }
 
 fn bot(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    guarding(&scrape.guard, encoder)?;
     let codes: Vec<String> = scrape.requests.iter().map(|((_, _, code), _)| code.to_string()).collect();
     let requests = || {
         scrape.requests.iter().zip(&codes).map(|(((route, method, _), histogram), code)| {
@@ -385,4 +391,23 @@ fn process(process: &Process, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
         gauges(encoder, name, help, unit.as_ref(), figure.map(|figure| (vec![], figure)))?;
     }
     Ok(())
+}
+
+/// Certificates, and what became of reading changed files again.
+fn guarding(guard: &Guard, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    use std::sync::atomic::Ordering::Relaxed;
+    let reloads = [("done", &guard.reloads.done), ("failed", &guard.reloads.failed)];
+    let reloads = reloads.map(|(result, count)| (vec![("result", result)], count.load(Relaxed)));
+    counters(encoder, "canary_reloads", "Times that changed certificates or tokens were read again.", reloads)?;
+    let broken = f64::from(u8::from(guard.reloads.broken.load(Relaxed)));
+    gauges(
+        encoder,
+        "canary_reload_broken",
+        "1 while the files do not work and the former contents are in force.",
+        None,
+        [(vec![], broken)],
+    )?;
+    let set = guard.tls.set();
+    let expiry = set.own.iter().filter_map(|own| Some((vec![], own.not_after.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())));
+    gauges(encoder, "canary_tls_certificate_expiry_timestamp", "When the certificate of this bot expires.", Some(&Unit::Seconds), expiry)
 }

@@ -8,7 +8,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use canary_net::{LiveTokens, Stats};
+use canary_net::{Guard, Stats};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::requests::Requests;
@@ -20,7 +20,7 @@ const WEDGED_AFTER: Duration = Duration::from_secs(10);
 /// What every handler may use.
 pub(crate) struct Api {
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) tokens: LiveTokens,
+    pub(crate) guard: Guard,
     pub(crate) metrics: crate::Metrics,
     pub(crate) version: &'static str,
     pub(crate) requests: Requests,
@@ -29,8 +29,7 @@ pub(crate) struct Api {
 
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
     let Config { guard, metrics, version } = config;
-    let tokens = guard.tokens;
-    let api = Arc::new(Api { source, tokens, metrics, version, requests: Requests::default(), port });
+    let api = Arc::new(Api { source, guard, metrics, version, requests: Requests::default(), port });
     let open = Router::new().route("/", get(index)).route("/livez", get(live)).route("/readyz", get(ready));
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))

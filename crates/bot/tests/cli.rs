@@ -56,7 +56,6 @@ fn tls_settings_stop_the_start_and_nothing_falls_back_to_plaintext() {
         "--server-cert=QQ==",
         "--server-key=QQ==",
         "--tls=mutual",
-        "--tls=edge",
         "--tls=yes",
     ] {
         let output = canary_bot(&["--name", "owl", setting], &[]);

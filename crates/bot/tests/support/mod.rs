@@ -2,16 +2,19 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test file uses a part of it")]
 
+pub mod pki;
 pub mod puppet;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 pub const TOKEN: &str = "a-token-for-tests";
@@ -76,12 +79,17 @@ impl Plan {
         let mut child = command.spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         // Kept for the failing test's reader, and drained so that no bot ever waits for us.
-        let log = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&log);
+        let reading = std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(read) = stderr.read(&mut some)
+                && read > 0
+            {
+                written.lock().unwrap_or_else(PoisonError::into_inner).extend(&some[..read]);
+            }
         });
-        Bot { plan: self.clone(), child, log: Some(log) }
+        Bot { plan: self.clone(), child, log, reading: Some(reading) }
     }
 }
 
@@ -110,7 +118,8 @@ pub fn plans_at(address: IpAddr, count: usize) -> Vec<Plan> {
 pub struct Bot {
     pub plan: Plan,
     child: Child,
-    log: Option<std::thread::JoinHandle<String>>,
+    log: Arc<Mutex<Vec<u8>>>,
+    reading: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Bot {
@@ -146,10 +155,18 @@ impl Bot {
         status
     }
 
-    /// What it wrote to stderr; ends it first.
+    /// What it wrote to stderr so far.
+    pub fn logged(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// All that it wrote to stderr; ends it first.
     pub fn log(&mut self) -> String {
         self.kill();
-        self.log.take().map(|log| log.join().unwrap()).unwrap_or_default()
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.join();
+        }
+        self.logged()
     }
 
     pub fn api(&self) -> SocketAddr {
@@ -230,14 +247,106 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     get_with(address, path, &format!("Authorization: Bearer {TOKEN}\r\n"))
 }
 
+/// Whom to trust where an API speaks TLS: a CA in PEM by address.
+fn trusted() -> MutexGuard<'static, BTreeMap<SocketAddr, Arc<rustls::ClientConfig>>> {
+    static TRUSTED: Mutex<BTreeMap<SocketAddr, Arc<rustls::ClientConfig>>> = Mutex::new(BTreeMap::new());
+    TRUSTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A client that trusts these authorities and presents a certificate, if it has one.
+pub fn tls_client(ca: &str, own: Option<&(String, String)>) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(match own {
+        Some((certificate, key)) => {
+            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// From now on the API at this address is asked by TLS.
+pub fn trust(address: SocketAddr, ca: &str) {
+    trusted().insert(address, tls_client(ca, None));
+}
+
+/// From now on the API at this address is asked by TLS, and has to present this very certificate.
+pub fn trust_exactly(address: SocketAddr, certificate: &str) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let expected = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let verifier = Exactly(expected, provider.signature_verification_algorithms);
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    trusted().insert(address, Arc::new(config));
+}
+
+#[derive(Debug)]
+struct Exactly(CertificateDer<'static>, rustls::crypto::WebPkiSupportedAlgorithms);
+
+impl rustls::client::danger::ServerCertVerifier for Exactly {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        if *end_entity != self.0 {
+            return Err(rustls::CertificateError::UnknownIssuer.into());
+        }
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.1)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.1)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.1.supported_schemes()
+    }
+}
+
 /// Asks with these headers.
 pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     // HTTP/1.0: the answer ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: bot\r\n{headers}\r\n").as_bytes())?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: bot\r\n{headers}\r\n");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let tls = trusted().get(&address).cloned();
+    match tls {
+        Some(config) => {
+            let session = rustls::ClientConnection::new(config, address.ip().into()).map_err(io::Error::other)?;
+            let mut stream = rustls::StreamOwned::new(session, stream);
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_end(&mut answer)?;
+        }
+        None => {
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_end(&mut answer)?;
+        }
+    }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
