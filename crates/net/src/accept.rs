@@ -3,7 +3,7 @@
 //! Each connection is served in a task of its own. What a stranger can hold is bounded: connections in all and per address, bytes and
 //! number of headers, streams, the time to the first request, and the time that an answer may wait to be read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ pub struct Limits {
     pub write_patience: Duration,
     /// How long open requests may run on once the port is closed.
     pub drain_time: Duration,
-    /// TLS handshakes at once.
+    /// TLS handshakes at once; a further one ends the oldest.
     pub handshakes: usize,
     /// TLS handshakes at once of one address.
     pub handshakes_per_address: usize,
@@ -70,7 +71,7 @@ pub struct Stats {
     pub idle: AtomicU64,
     /// Times that the system gave no connection, for want of descriptors.
     pub failed: AtomicU64,
-    /// Connections closed at once because too many handshakes were under way, in all or of their address.
+    /// Handshakes given up because too many were under way, in all or of their address.
     pub handshakes_full: AtomicU64,
     /// TLS handshakes that failed: plain text, no certificate or a wrong one, or given up.
     pub handshakes_failed: AtomicU64,
@@ -121,7 +122,8 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let places = Places::new(limits.connections, limits.connections_per_address, &limits);
-    let handshakes = Places::new(limits.handshakes, limits.handshakes_per_address, &limits);
+    let handshaking = Places::new(usize::MAX, limits.handshakes_per_address, &limits);
+    let handshakes = Arc::new(Handshakes { most: limits.handshakes, open: Mutex::default() });
     let builder = Arc::new(builder(&limits));
     let mut connections = JoinSet::new();
     loop {
@@ -165,14 +167,21 @@ where
             });
             continue;
         };
-        let Ok(handshaking) = handshakes.take(peer.ip()) else {
+        let Ok(of_address) = handshaking.take(peer.ip()) else {
             stats.handshakes_full.fetch_add(1, Ordering::Relaxed);
             continue;
         };
+        let (number, crowded_out) = handshakes.begin(&stats);
+        let handshakes = Arc::clone(&handshakes);
         connections.spawn(async move {
             let _place = place;
-            let shaken = tokio::time::timeout(limits.handshake_time, TlsAcceptor::from(config).accept(stream)).await;
-            drop(handshaking);
+            let shaking = tokio::time::timeout(limits.handshake_time, TlsAcceptor::from(config).accept(stream));
+            let shaken = tokio::select! {
+                shaken = shaking => shaken,
+                _ = crowded_out => return,
+            };
+            handshakes.end(number);
+            drop(of_address);
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
@@ -274,6 +283,34 @@ async fn serve_one<I, S, F, B>(
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// The TLS handshakes under way. When there are too many the oldest is given up: who means it is done in a moment, and a flood of those who do not
+/// keeps nobody out.
+#[derive(Debug)]
+struct Handshakes {
+    most: usize,
+    /// In the order of their beginning; dropping a sender ends one.
+    open: Mutex<(u64, BTreeMap<u64, oneshot::Sender<()>>)>,
+}
+
+impl Handshakes {
+    fn begin(&self, stats: &Stats) -> (u64, oneshot::Receiver<()>) {
+        let (ending, crowded_out) = oneshot::channel();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.1.len() >= self.most {
+            open.1.pop_first();
+            stats.handshakes_full.fetch_add(1, Ordering::Relaxed);
+        }
+        open.0 += 1;
+        let number = open.0;
+        open.1.insert(number, ending);
+        (number, crowded_out)
+    }
+
+    fn end(&self, number: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
     }
 }
 

@@ -1,0 +1,158 @@
+//! Floods from loopback against bots in mutual mode: the others are served, pairs are measured on, and what was taken is given back.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use support::pki::{Authority, Directory, GOOD};
+use support::{Bot, Plan, alone, get, plans, settle, tls_client, trust, wait};
+
+const SOON: Duration = Duration::from_secs(10);
+/// What a flood may make of a bot of about 15 MB.
+const RESIDENT_KB_MAX: u64 = 128 * 1024;
+
+/// Two bots in mutual mode that are measured by each other every 500 ms.
+fn mesh(directory: &Directory) -> Vec<Bot> {
+    let authority = Authority::new("the authority");
+    let ca = directory.write("ca.pem", &authority.pem());
+    let mut plans = plans(2);
+    for plan in &mut plans {
+        let own = authority.issue(&plan.name, &[&plan.address.to_string()], GOOD);
+        let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
+        let key = directory.write(&format!("{}-key.pem", plan.name), &own.1);
+        let more = [
+            "--ca-cert-path",
+            &ca,
+            "--server-cert-path",
+            &certificate,
+            "--server-key-path",
+            &key,
+            "--probe-interval",
+            "500ms",
+            "--log-level",
+            "warn",
+        ];
+        plan.more = more.map(str::to_owned).to_vec();
+        trust(SocketAddr::new(plan.address, plan.api_port), &authority.pem());
+    }
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    bots
+}
+
+fn of_process(bot: &Bot, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap();
+    status.lines().find(|line| line.starts_with(key)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn descriptors(bot: &Bot) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", bot.pid())).unwrap().count()
+}
+
+fn counted(bot: &Bot, series: &str) -> f64 {
+    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+fn failures(bot: &Bot) -> f64 {
+    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && !line.contains("result=\"success\""));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Looks at both bots while `flood` holds what it took, and after it gave it back.
+fn endure<T>(bots: &[Bot], what: &str, flood: impl FnOnce() -> T) {
+    let (probes, failed) = (counted(&bots[1], "canary_probes_total"), failures(&bots[1]));
+    let before = (of_process(&bots[0], "VmRSS:"), descriptors(&bots[0]));
+    let begun = Instant::now();
+    let held = flood();
+    // Both measure on within their interval, and the API answers others.
+    assert!(wait(SOON, || counted(&bots[1], "canary_probes_total") >= probes + 6.0).is_some(), "{what}: nothing is measured");
+    let asked = Instant::now();
+    assert_eq!(get(bots[1].api(), "/api/v1/nodes").unwrap().status, 200);
+    let during = (of_process(&bots[0], "VmRSS:"), descriptors(&bots[0]));
+    assert!((failures(&bots[1]) - failed).abs() < 0.5, "{what}: a probe of the flooded bot failed");
+    drop(held);
+    assert!(during.0 < RESIDENT_KB_MAX, "{what}: {} kB resident", during.0);
+    let given_back = wait(Duration::from_secs(30), || descriptors(&bots[0]) <= before.1 + 16);
+    assert!(given_back.is_some(), "{what}: {} descriptors, {} before", descriptors(&bots[0]), before.1);
+    eprintln!(
+        "{what}: {:.1} s, resident {} to {} kB, descriptors {} to {}, an answer of the other in {:.0} ms, given back after {:.1} s",
+        begun.elapsed().as_secs_f64(),
+        before.0,
+        during.0,
+        before.1,
+        during.1,
+        asked.elapsed().as_secs_f64() * 1000.0,
+        given_back.unwrap().as_secs_f64()
+    );
+}
+
+/// A connection to `to` from one of many loopback addresses.
+fn connect_from(number: usize, to: SocketAddr) -> Option<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).ok()?;
+    let from = Ipv4Addr::new(127, 200, (number / 250) as u8, (number % 250) as u8 + 1);
+    socket.bind(&SocketAddr::from((from, 0)).into()).ok()?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(2)).ok()?;
+    Some(socket.into())
+}
+
+#[test]
+fn floods_harm_nobody_else() {
+    let _turn = alone();
+    raise_file_limit();
+    let directory = Directory::new();
+    let bots = mesh(&directory);
+    let mesh_port = SocketAddr::new(bots[0].plan.address, bots[0].plan.mesh_port);
+    // From one address, and from a hundred: they say nothing, and a handshake has five seconds.
+    endure(&bots, "5,000 half-open connections of one address", || {
+        (0..5000).filter_map(|_| connect_from(0, mesh_port)).collect::<Vec<_>>()
+    });
+    endure(&bots, "5,000 half-open connections of a hundred addresses", || {
+        (0..5000).filter_map(|number| connect_from(number % 100, mesh_port)).collect::<Vec<_>>()
+    });
+    let ca = std::fs::read_to_string(directory.path("ca.pem")).unwrap();
+    let api = bots[0].api();
+    let session = || {
+        let stream = TcpStream::connect(api).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        rustls::StreamOwned::new(rustls::ClientConnection::new(tls_client(&ca, None), api.ip().into()).unwrap(), stream)
+    };
+    endure(&bots, "50 slow headers and 50 slow bodies", || {
+        let begin = |text: &str| {
+            let mut stream = session();
+            stream.write_all(text.as_bytes()).ok()?;
+            Some(stream)
+        };
+        let headers = (0..50).filter_map(|_| begin("GET /metrics HTTP/1.1\r\nHost: b"));
+        headers
+            .chain((0..50).filter_map(|_| begin("POST /x HTTP/1.1\r\nHost: bot\r\nContent-Length: 1000000\r\n\r\nx")))
+            .collect::<Vec<_>>()
+    });
+    endure(&bots, "100,000 wrong tokens", || {
+        let mut stream = session();
+        let request = "GET /api/v1/nodes HTTP/1.1\r\nHost: bot\r\nAuthorization: Bearer wrong\r\n\r\n".repeat(50);
+        let mut buffer = vec![0; 1 << 16];
+        for _ in 0..2000 {
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answers = 0;
+            while answers < 50 {
+                let read = stream.read(&mut buffer).unwrap();
+                assert!(read > 0, "the connection was closed");
+                answers += buffer[..read].windows(8).filter(|window| window == b"HTTP/1.1").count();
+            }
+        }
+    });
+    assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_full\"}") > 0.0);
+}
+
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
