@@ -21,10 +21,10 @@ const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 /// How long the driver may take for an answer: two identifications of a joiner, and what it takes to be scheduled.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Codes of answers to what cannot be read, or asks for what there is not, as HTTP says it.
-const REFUSING_HTTP: [u16; 5] = [400, 404, 405, 413, 415];
-/// The same as gRPC says it: INVALID_ARGUMENT, UNIMPLEMENTED.
-const REFUSING_GRPC: [u32; 2] = [3, 12];
+/// Codes of answers to what cannot be read, is too long, or asks for what there is not, as HTTP says it.
+const REFUSING_HTTP: [u16; 6] = [400, 404, 405, 413, 415, 429];
+/// The same as gRPC says it: INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED.
+const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
 
 /// gRPC's code for a caller without a valid token.
 const UNAUTHENTICATED: u16 = 16;
