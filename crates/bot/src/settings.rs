@@ -321,7 +321,12 @@ impl Parser<'_> {
             "required" => Ok(ClientAuth::Required),
             _ => Err("choose required, optional or off"),
         });
-        let paths = self.sources.get("ca-cert-path").map(|given| given.values.clone()).unwrap_or_default();
+        let given = self.sources.get("ca-cert-path").cloned();
+        if let Some(given) = given.as_ref().filter(|given| given.values.is_empty()) {
+            // An unset variable of a script must not mean plain text, nor that others are trusted instead.
+            self.problem(given, "no path is given; name the file, or leave the setting out");
+        }
+        let paths = given.map(|given| given.values).unwrap_or_default();
         let ca: Vec<_> = paths.into_iter().map(|path| Material::File(path.into())).chain(self.inline("ca-cert")).collect();
         let certificate = self.material("server-cert-path", "server-cert");
         let key = self.material("server-key-path", "server-key");

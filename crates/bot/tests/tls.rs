@@ -356,6 +356,10 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
     check("keyless", &ca, &(good.0.clone(), good.0.clone()), &["keyless-key.pem has no private key"]);
     for (given, expected) in [
         (vec!["--ca-cert-path", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
+        (vec!["--ca-cert-path", ""], "--ca-cert-path: no path is given"),
+        (vec!["--ca-cert-path", ",", "--tls", "edge"], "--ca-cert-path: no path is given"),
+        (vec!["--config", &directory.write("empty.toml", "ca-cert-path = []\n")], "no path is given"),
+        (vec!["--ca-cert", ""], "no certificate"),
         (vec!["--server-cert-path", "/c"], "without its key"),
         (vec!["--server-key-path", "/k"], "without its certificate"),
         (vec!["--server-key", "not base64"], "it is not base64"),

@@ -138,6 +138,8 @@ pub enum TlsError {
     Name { file: String, subject: String, host: String, names: String },
     #[error("the certificate in {file} ({subject}) does not work as a {purpose}: {why}")]
     Other { file: String, subject: String, purpose: &'static str, why: String },
+    #[error("mutual TLS needs a CA, a certificate and its key")]
+    Incomplete,
     #[error("the system has no trusted authorities; install them (ca-certificates), or name a CA")]
     NoSystemRoots,
 }
@@ -213,6 +215,10 @@ impl Materials {
     pub fn load(&self) -> Result<Set, TlsError> {
         if self.mode == Mode::None {
             return Ok(Set { mesh: None, api: None, client: None, own: None });
+        }
+        let whole = !self.ca.is_empty() && self.certificate.is_some() && self.key.is_some();
+        if self.mode == Mode::Mutual && !whole {
+            return Err(TlsError::Incomplete);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (authorities, roots) = self.roots()?;
