@@ -221,11 +221,17 @@ impl Materials {
             return Err(TlsError::Incomplete);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let (authorities, roots) = self.roots()?;
-        let roots = Arc::new(roots);
-        let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
-        let servers = servers.map_err(|_| TlsError::NoSystemRoots)?;
-        let servers: Arc<dyn ServerCertVerifier> = Arc::new(Configured { inner: servers, certificates: authorities.clone() });
+        let trusted = self.trusted()?;
+        let chains = match &trusted.authorities {
+            Some(roots) => {
+                let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
+                Some(builder.build().map_err(|_| TlsError::NoSystemRoots)?)
+            }
+            None => None,
+        };
+        let algorithms = provider.signature_verification_algorithms;
+        let certificates = trusted.certificates.clone();
+        let servers: Arc<dyn ServerCertVerifier> = Arc::new(Configured { chains, certificates, algorithms, mandatory: false });
         let clients = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Key { key: "the TLS library".to_owned(), why: error.to_string() })?
@@ -236,7 +242,7 @@ impl Materials {
             return Ok(Set { mesh: None, api: None, client, own: None });
         };
         let own = Own::read(certificate, key)?;
-        let verifier = self.client_verifier(&roots, &provider, &authorities)?;
+        let verifier = self.client_verifier(&trusted, &provider)?;
         own.check(self, &servers, verifier.as_ref())?;
         let serving = |verifier: Option<Arc<dyn ClientCertVerifier>>, alpn: &[&[u8]]| {
             let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -260,41 +266,53 @@ impl Materials {
         Ok(Set { mesh, api, client: Some(Arc::new(dialling(client))), own: Some(own.facts) })
     }
 
-    fn roots(&self) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), TlsError> {
+    fn trusted(&self) -> Result<Trusted, TlsError> {
         let mut roots = RootCertStore::empty();
         if self.ca.is_empty() {
             let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return if added == 0 { Err(TlsError::NoSystemRoots) } else { Ok((Vec::new(), roots)) };
+            let authorities = (added > 0).then(|| Arc::new(roots)).ok_or(TlsError::NoSystemRoots)?;
+            return Ok(Trusted { certificates: Vec::new(), authorities: Some(authorities) });
         }
-        let mut authorities = Vec::new();
+        let mut listed = Vec::new();
         for material in &self.ca {
-            for authority in certificates(material)? {
+            for certificate in certificates(material)? {
                 let unreadable = |why: String| TlsError::Certificate { file: material.to_string(), why };
-                let facts = Facts::of(&authority).map_err(unreadable)?;
+                let facts = Facts::of(&certificate).map_err(unreadable)?;
                 in_time(&facts, material)?;
-                roots.add(authority.clone()).map_err(|error| unreadable(format!("{}: {error}", facts.subject)))?;
-                authorities.push(authority);
+                // The library takes whatever it is given for an authority: one host's own certificate must not speak for others.
+                if facts.is_authority {
+                    roots.add(certificate.clone()).map_err(|error| unreadable(format!("{}: {error}", facts.subject)))?;
+                }
+                listed.push(certificate);
             }
         }
-        Ok((authorities, roots))
+        Ok(Trusted { certificates: listed, authorities: (!roots.is_empty()).then(|| Arc::new(roots)) })
     }
 
-    fn client_verifier(
-        &self,
-        roots: &Arc<RootCertStore>,
-        provider: &Arc<CryptoProvider>,
-        authorities: &[CertificateDer<'static>],
-    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
-        let builder = if self.client_auth == ClientAuth::Required { builder } else { builder.allow_unauthenticated() };
-        let inner = builder.build().map_err(|_| TlsError::NoSystemRoots)?;
-        Ok(Arc::new(Configured { inner, certificates: authorities.to_vec() }))
+    fn client_verifier(&self, trusted: &Trusted, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let chains = match &trusted.authorities {
+            Some(roots) => {
+                let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+                Some(builder.build().map_err(|_| TlsError::NoSystemRoots)?)
+            }
+            None => None,
+        };
+        let (certificates, algorithms) = (trusted.certificates.clone(), provider.signature_verification_algorithms);
+        Ok(Arc::new(Configured { chains, certificates, algorithms, mandatory: self.client_auth == ClientAuth::Required }))
     }
 
     fn ca_names(&self) -> String {
         let names: Vec<_> = self.ca.iter().map(ToString::to_string).collect();
         if names.is_empty() { "the system".to_owned() } else { names.join(", ") }
     }
+}
+
+/// Whom a set trusts.
+struct Trusted {
+    /// The configured certificates: each for itself.
+    certificates: Vec<CertificateDer<'static>>,
+    /// Those of them, or of the system's, that may sign others; none if nobody may.
+    authorities: Option<Arc<RootCertStore>>,
 }
 
 /// No resumption and no early data: what is dialled is measured.

@@ -26,6 +26,8 @@ pub struct Facts {
     pub dates: (String, String),
     /// The hosts that it names.
     pub names: PeerNames,
+    /// Whether it says that it may sign others.
+    pub is_authority: bool,
 }
 
 /// The hosts that the certificate of a peer names; in the extensions of every request of a peer that presented one.
@@ -62,6 +64,7 @@ impl Facts {
             not_after: moment(validity.not_after),
             dates: (validity.not_before.to_string(), validity.not_after.to_string()),
             names: names(&certificate),
+            is_authority: is_authority(&certificate),
         })
     }
 
@@ -82,6 +85,12 @@ fn moment(time: ASN1Time) -> SystemTime {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+/// RFC 5280 sections 4.2.1.3 and 4.2.1.9. What cannot be read, or says nothing, is none.
+fn is_authority(certificate: &X509Certificate<'_>) -> bool {
+    let signs = certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+    signs && certificate.basic_constraints().is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.value.ca))
 }
 
 fn names(certificate: &X509Certificate<'_>) -> PeerNames {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -10,13 +11,17 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use super::certificate::Facts;
 
-/// Accepts a peer's certificate that is itself one of the configured ones, if its name and dates are right; everything else is left to `inner`.
+/// Accepts a peer's certificate that is itself one of the configured ones, if its name and dates are right; everything else is left to `chains`.
 ///
 /// A self-signed certificate that a user names as its own CA is no valid end of a chain for the library, and is what many small meshes have.
 #[derive(Debug)]
 pub(super) struct Configured<V: ?Sized> {
-    pub(super) inner: Arc<V>,
+    /// None when nobody is configured who may sign others.
+    pub(super) chains: Option<Arc<V>>,
     pub(super) certificates: Vec<CertificateDer<'static>>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+    /// Whether a client has to present a certificate.
+    pub(super) mandatory: bool,
 }
 
 impl<V: ?Sized> Configured<V> {
@@ -28,6 +33,37 @@ impl<V: ?Sized> Configured<V> {
         facts.valid_at(now)?;
         Ok(true)
     }
+
+    fn chains(&self) -> Result<&V, Error> {
+        self.chains.as_deref().ok_or_else(|| CertificateError::UnknownIssuer.into())
+    }
+}
+
+/// Whose signatures count is the same for clients and servers.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
 }
 
 impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Configured<V> {
@@ -43,43 +79,19 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Configured<V> {
             rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return Ok(ServerCertVerified::assertion());
         }
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.chains()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures!();
 }
 
 impl<V: ClientCertVerifier + ?Sized> ClientCertVerifier for Configured<V> {
-    fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
-    }
-
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        self.chains.as_ref().map_or(&[], |chains| chains.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -91,28 +103,8 @@ impl<V: ClientCertVerifier + ?Sized> ClientCertVerifier for Configured<V> {
         if self.is_configured(end_entity, now)? {
             return Ok(ClientCertVerified::assertion());
         }
-        self.inner.verify_client_cert(end_entity, intermediates, now)
+        self.chains()?.verify_client_cert(end_entity, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures!();
 }
