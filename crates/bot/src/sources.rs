@@ -141,7 +141,11 @@ fn read_table(path: &PathBuf) -> Result<toml::Table, String> {
         return Err(format!("has {size} bytes; it may have {FILE_BYTES_MAX}"));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    text.parse().map_err(|error| format!("is no TOML: {error}"))
+    text.parse().map_err(|error: toml::de::Error| {
+        // Only where it is: the line itself may be a secret.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("is no TOML in line {}; texts stand in quotes, lists in brackets with commas", 1 + before.matches('\n').count())
+    })
 }
 
 fn values(flag: &Flag, value: &toml::Value) -> Option<Vec<String>> {

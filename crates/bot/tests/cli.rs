@@ -165,3 +165,16 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     // Where no terminal is, nothing moves a cursor.
     assert!(!shown.contains('\x1b'), "{shown}");
 }
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line_and_not_repeated() {
+    let file = std::env::temp_dir().join(format!("canary-bot-secret-{}.toml", std::process::id()));
+    for broken in ["mesh-token = s3cret", "server-key = \"s3cret", "token = ['s3cret' 's3cret']", "s3cret", "token = \"\\s3cret\""] {
+        std::fs::write(&file, format!("name = \"owl\"\n{broken}\n")).unwrap();
+        let output = canary_bot(&["--config", file.to_str().unwrap(), "--dry-run"], &[]);
+        assert_eq!(output.status.code(), Some(2), "{broken}");
+        let said = stderr(&output);
+        assert!(said.contains("line 2") && !said.contains("s3cret"), "{said}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
