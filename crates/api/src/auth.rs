@@ -15,7 +15,7 @@ const UNAUTHENTICATED: u32 = 16;
 
 /// Lets requests with a valid token pass; answers the others as the original does.
 pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let message = match api.guard.tokens.tokens().judge(request.headers().get(header::AUTHORIZATION)) {
+    let message = match api.guard.tokens.get().judge(request.headers().get(header::AUTHORIZATION)) {
         Verdict::Valid => return next.run(request).await,
         Verdict::Missing => "no token provided",
         Verdict::Invalid => "auth failed",

@@ -407,7 +407,7 @@ fn guarding(guard: &Guard, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         None,
         [(vec![], broken)],
     )?;
-    let set = guard.tls.set();
+    let set = guard.tls.get();
     let expiry = set.own.iter().filter_map(|own| Some((vec![], own.not_after.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())));
     gauges(encoder, "canary_tls_certificate_expiry_timestamp", "When the certificate of this bot expires.", Some(&Unit::Seconds), expiry)
 }

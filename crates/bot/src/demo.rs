@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
-use canary_bot::{Bot, Guard, LiveTokens, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
+use canary_bot::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
 use canary_core::{NodeName, Target};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ async fn start(name: &str, earlier: &[Bot], token: &Token, stop: &CancellationTo
         builder = builder.seed(Seed::Fixed(target));
     }
     let bot = builder.start().await?;
-    let guard = Guard { tokens: LiveTokens::new(Tokens::new([token.clone()])), ..Guard::default() };
+    let guard = Guard { tokens: Live::new(Tokens::new([token.clone()])), ..Guard::default() };
     let api_error = |source| RunError::Api { address: ([127, 0, 0, 1], 0).into(), source };
     let api = std::net::TcpListener::bind("127.0.0.1:0").map_err(api_error)?;
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);

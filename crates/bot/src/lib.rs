@@ -4,7 +4,7 @@ mod facade;
 
 pub use canary_api::{Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
-pub use canary_net::{Guard, LiveTokens, Token, Tokens, tls};
+pub use canary_net::{Guard, Live, Token, Tokens, tls};
 pub use canary_node::{Bot, Builder, End, Reader, Seed, StartError};
 pub use facade::serve_api;
 

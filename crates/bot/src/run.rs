@@ -4,13 +4,13 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
 use canary_bot::{Bot, End, serve_api};
-use canary_net::{Token, Tokens};
+use canary_net::Token;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::secrets::guards;
+use crate::secrets::Watched;
 use crate::settings::{Join, Settings};
 
 /// How a run ended, as the exit code tells it.
@@ -54,14 +54,14 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     raise_file_limit();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let api_tokens = tokens(settings.api_tokens.load().map_err(RunError::Secrets)?)?;
-    let (mesh_guard, api_guard, watched) =
-        guards(settings.tls, settings.mesh_tokens, settings.api_tokens, api_tokens, settings.proxies).map_err(RunError::Secrets)?;
+    // Whoever writes certificates may tell us at once.
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    let (watched, guards) = Watched::load(settings.tls, settings.mesh_tokens, settings.api_tokens, settings.proxies, new_token)?;
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
     let mut builder =
-        Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config).guard(mesh_guard);
+        Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config).guard(guards.mesh);
     builder = match settings.join {
         Join::Target(target) => builder.target(target),
         Join::Host(host) => builder.host(&host),
@@ -72,9 +72,10 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut bot = builder.start().await?;
     info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
     let stop = CancellationToken::new();
-    let serving = serve_apart(serve_api(bot.reader(), api, api_guard, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
+    let serving = run_apart("api", serve_api(bot.reader(), api, guards.api, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
+    // A file that hangs, as on a lost mount, holds nobody else.
+    run_apart("secrets", watched.watch(hangup)).map_err(RunError::Thread)?;
     let end = tokio::select! {
-        failed = watched.watch() => return Err(RunError::Signal(failed.err().unwrap_or_else(|| io::ErrorKind::Other.into()))),
         _ = terminate.recv() => bot.leave().await,
         _ = interrupt.recv() => bot.leave().await,
         end = bot.ended() => end,
@@ -99,26 +100,23 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     }
 }
 
-/// Runs the API on a thread of its own, so that a large answer delays no measurement.
-pub(crate) fn serve_apart(serving: impl Future<Output = ()> + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
+/// Runs a task on a thread of its own, so that nothing of it delays a measurement.
+pub(crate) fn run_apart(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (done, ended) = oneshot::channel();
-    std::thread::Builder::new().name("api".to_owned()).spawn(move || {
-        runtime.block_on(serving);
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        runtime.block_on(task);
         // Nobody waits any more if the process is past that.
         let _ = done.send(());
     })?;
     Ok(ended)
 }
 
-/// The tokens that were given, or a new one, which is printed: nobody could know it else.
-pub(crate) fn tokens(given: Vec<Token>) -> Result<Tokens, RunError> {
-    if !given.is_empty() {
-        return Ok(Tokens::new(given));
-    }
+/// A new token, which is printed: nobody could know it else.
+pub(crate) fn new_token() -> Result<Token, RunError> {
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
     writeln!(io::stdout(), "token: {}", token.reveal()).map_err(RunError::Stdout)?;
-    Ok(Tokens::new([token]))
+    Ok(token)
 }
 
 /// A mesh of hundreds wants more descriptors than the usual soft limit of 1024; the hard limit is the operator's word.

@@ -309,6 +309,51 @@ fn a_set_is_swapped_while_it_is_used_and_one_that_does_not_work_is_not() {
     assert!(counted(&bots[0], "canary_tls_certificate_expiry_timestamp_seconds") > 1.7e9);
 }
 
+#[test]
+fn a_set_that_does_not_work_yet_is_tried_again() {
+    let _turn = alone();
+    let (directory, authority) = (Directory::new(), Authority::new("the authority"));
+    let plans = mutual(&directory, &authority, 2);
+    let mut bots = start(&plans);
+    let (address, ca) = (mesh_port(&plans[0]), authority.pem());
+    let stranger = authority.issue("stranger", &["stranger"], GOOD);
+    let presented = || presented(address, tls_client(&ca, Some(&stranger)));
+    let before = presented();
+    let own = authority.issue_ahead("bot-00", &["bot-00", &plans[0].address.to_string()], 8);
+    directory.write("bot-00.pem", &own.0);
+    directory.write("bot-00-key.pem", &own.1);
+    assert!(wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0).is_some(), "nobody was told");
+    assert_eq!(presented(), before);
+    // Nothing changes any more but the time.
+    assert!(wait(SOON * 2, || presented() != before).is_some(), "it is not in force");
+    assert!(wait(SOON, || counted(&bots[0], "canary_reload_broken") < 1.0).is_some());
+    // Whoever asks is obeyed at once, whether anything changed or not.
+    let done = counted(&bots[0], "canary_reloads_total{result=\"done\"}");
+    bots[0].signal("HUP");
+    assert!(wait(SOON, || counted(&bots[0], "canary_reloads_total{result=\"done\"}") > done).is_some());
+    assert!(bots[0].running());
+}
+
+#[test]
+fn a_file_that_hangs_delays_no_measurement() {
+    let _turn = alone();
+    let directory = Directory::new();
+    let mut plans = plans(2);
+    for plan in &mut plans {
+        let file = directory.write(&format!("{}-token", plan.name), "of-the-mesh\n");
+        plan.more = ["--mesh-token-file", &file, "--probe-interval", "200ms"].map(str::to_owned).to_vec();
+    }
+    let bots = start(&plans);
+    // Whoever opens it waits for a writer that never comes.
+    let pipe = directory.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::rename(&pipe, directory.path("bot-00-token")).unwrap();
+    let probes = counted(&bots[0], "canary_probes_total");
+    // Longer than files are left alone.
+    assert!(wait(SOON * 2, || counted(&bots[0], "canary_probes_total") > probes + 30.0).is_some(), "nothing is measured any more");
+    assert!(bots.iter().all(|bot| failures(bot) < 1.0), "a probe failed");
+}
+
 /// The certificate that a server presents now.
 fn presented(address: SocketAddr, client: Arc<rustls::ClientConfig>) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();

@@ -26,8 +26,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::live::Live;
 use crate::patient::Patient;
-use crate::tls::{Facts, Live, PeerNames};
+use crate::tls::{Facts, PeerNames, Set};
 
 /// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in [`Stats`].
 #[derive(Clone, Debug)]
@@ -85,17 +86,17 @@ pub enum Door {
     /// Plain text, whatever the set says.
     Plain,
     /// As the mesh port of the set.
-    Mesh(Live),
+    Mesh(Live<Set>),
     /// As the API port of the set.
-    Api(Live),
+    Api(Live<Set>),
 }
 
 impl Door {
     fn config(&self) -> Option<Arc<ServerConfig>> {
         match self {
             Self::Plain => None,
-            Self::Mesh(live) => live.set().mesh.clone(),
-            Self::Api(live) => live.set().api.clone(),
+            Self::Mesh(live) => live.get().mesh.clone(),
+            Self::Api(live) => live.get().api.clone(),
         }
     }
 }

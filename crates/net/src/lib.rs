@@ -1,16 +1,19 @@
 //! Guards: what the mesh port and the API port share.
 //!
 //! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody else.
+//! * [`Live`]: what may be changed while it is used.
 //! * [`tls`]: what a bot presents and whom it trusts, swapped as one.
 //! * [`token`]: bearer tokens, compared in constant time.
 
 pub mod accept;
+mod live;
 mod patient;
 pub mod tls;
 pub mod token;
 
 pub use accept::{Accepted, Door, Limits, Peer, Stats};
-pub use token::{LiveTokens, Token, TokenError, Tokens};
+pub use live::Live;
+pub use token::{Token, TokenError, Tokens};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -21,9 +24,9 @@ pub use ipnet::IpNet;
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     /// Certificates, keys and authorities.
-    pub tls: tls::Live,
+    pub tls: Live<tls::Set>,
     /// Tokens that let in.
-    pub tokens: LiveTokens,
+    pub tokens: Live<Tokens>,
     /// Edges behind which many clients share one address.
     pub proxies: Arc<[IpNet]>,
     /// What became of reading changed files again.

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -161,8 +160,8 @@ pub struct Materials {
     pub host: Option<String>,
 }
 
-/// One whole that belongs together.
-#[derive(Debug)]
+/// One whole that belongs together; the default is plain text.
+#[derive(Debug, Default)]
 pub struct Set {
     /// What the mesh port speaks; plain text if none.
     pub mesh: Option<Arc<ServerConfig>>,
@@ -172,33 +171,6 @@ pub struct Set {
     pub client: Option<Arc<ClientConfig>>,
     /// The own certificate.
     pub own: Option<Facts>,
-}
-
-/// The set that is in force; every new connection takes it as it is then. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Live(Arc<ArcSwap<Set>>);
-
-impl Default for Live {
-    fn default() -> Self {
-        Self::new(Set { mesh: None, api: None, client: None, own: None })
-    }
-}
-
-impl Live {
-    /// Puts a set in force.
-    pub fn new(set: Set) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(set)))
-    }
-
-    /// The set in force.
-    pub fn set(&self) -> Arc<Set> {
-        self.0.load_full()
-    }
-
-    /// Puts another one in force: for new connections, the others run on.
-    pub fn swap(&self, set: Set) {
-        self.0.store(Arc::new(set));
-    }
 }
 
 impl Materials {
@@ -214,7 +186,7 @@ impl Materials {
     /// Reads everything once more. Whatever is wrong is an error, and nothing of the set is used.
     pub fn load(&self) -> Result<Set, TlsError> {
         if self.mode == Mode::None {
-            return Ok(Set { mesh: None, api: None, client: None, own: None });
+            return Ok(Set::default());
         }
         let whole = !self.ca.is_empty() && self.certificate.is_some() && self.key.is_some();
         if self.mode == Mode::Mutual && !whole {

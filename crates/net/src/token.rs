@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use subtle::{Choice, ConstantTimeEq};
 
 /// Longest accepted token in bytes; a longer header is refused without being compared.
@@ -116,27 +115,6 @@ impl Tokens {
         }
         let matches = self.0.iter().fold(Choice::from(0), |found, token| found | token.0.as_bytes().ct_eq(given));
         if bool::from(matches) { Verdict::Valid } else { Verdict::Invalid }
-    }
-}
-
-/// The tokens in force; they may be changed while they are used. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct LiveTokens(Arc<ArcSwap<Tokens>>);
-
-impl LiveTokens {
-    /// Puts these in force.
-    pub fn new(tokens: Tokens) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(tokens)))
-    }
-
-    /// Those in force.
-    pub fn tokens(&self) -> Arc<Tokens> {
-        self.0.load_full()
-    }
-
-    /// Puts others in force.
-    pub fn swap(&self, tokens: Tokens) {
-        self.0.store(Arc::new(tokens));
     }
 }
 

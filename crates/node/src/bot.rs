@@ -193,7 +193,7 @@ impl Builder {
         let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |request| {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
-            let turned_away = service.turn_away(&tokens.tokens(), &request);
+            let turned_away = service.turn_away(&tokens.get(), &request);
             let answer = turned_away.is_none().then(|| rpc.clone().call(request));
             async move {
                 let Some(answer) = answer else {

@@ -138,7 +138,7 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
     // The set may be swapped meanwhile: one probe keeps to one.
-    let set = guard.tls.set();
+    let set = guard.tls.get();
     let begun = Instant::now();
     let stream = secure::secure(&set, target, stamped).await?;
     let tls = set.client.is_some().then(|| begun.elapsed());
@@ -150,7 +150,7 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await?;
-    let asking = Asking { uri: format!("{}://{target}{PROBE_PATH}", secure::scheme(&set)), token: guard.tokens.tokens().header() };
+    let asking = Asking { uri: format!("{}://{target}{PROBE_PATH}", secure::scheme(&set)), token: guard.tokens.get().header() };
     let requests = async {
         let (answer, sender) = request(sender, &asking).await?;
         let first_request = take_lap(&clock);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use buffa::Message as _;
 use bytes::Bytes;
 use canary_core::{CallError, Failure, Request, Response, Target};
-use canary_net::{Guard, LiveTokens};
+use canary_net::{Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
 use http_body_util::{BodyExt as _, Collected, Limited};
@@ -54,7 +54,7 @@ enum LinkError {
 #[derive(Clone, Debug)]
 struct Link {
     sender: hyper::client::conn::http2::SendRequest<ClientBody>,
-    tokens: LiveTokens,
+    tokens: Live<Tokens>,
     scheme: &'static str,
     driver: Arc<Driver>,
 }
@@ -83,7 +83,7 @@ impl ClientTransport for Link {
         mut request: http::Request<ClientBody>,
     ) -> Pin<Box<dyn Future<Output = Result<http::Response<Self::ResponseBody>, LinkError>> + Send>> {
         let mut sender = self.sender.clone();
-        if let Some(token) = self.tokens.tokens().header() {
+        if let Some(token) = self.tokens.get().header() {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         Box::pin(async move {
@@ -216,7 +216,7 @@ impl Links {
             Blame::Ourselves => fail(Failure::Timeout, &error),
         })?;
         let _ = stream.set_nodelay(true);
-        let set = self.guard.tls.set();
+        let set = self.guard.tls.get();
         let stream = secure::secure(&set, target, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
