@@ -101,6 +101,7 @@ fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
         headers: 64,
         streams: 32,
         header_time: Duration::from_secs(30),
+        idle_time: Duration::from_secs(120),
         write_patience: Duration::from_secs(20),
         drain_time: Duration::from_secs(1),
     }

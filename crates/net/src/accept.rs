@@ -8,7 +8,7 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -45,6 +46,8 @@ pub struct Limits {
     pub streams: u32,
     /// From the connection to its first request, from header to header, and between requests of HTTP/1.
     pub header_time: Duration,
+    /// From one request to the next, on a connection that had one: pings keep none.
+    pub idle_time: Duration,
     /// How long an answer may wait to be read.
     pub write_patience: Duration,
     /// How long open requests may run on once the port is closed.
@@ -68,7 +71,7 @@ pub struct Stats {
     pub full: AtomicU64,
     /// Connections closed at once because their address had too many.
     pub address_full: AtomicU64,
-    /// Connections closed because no request came in time.
+    /// Connections closed because no request came in time, the first or a further one.
     pub idle: AtomicU64,
     /// Times that the system gave no connection, for want of descriptors.
     pub failed: AtomicU64,
@@ -247,10 +250,11 @@ async fn serve_one<I, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let asked = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&asked);
+    // When the latest request came.
+    let asked = Arc::new(Mutex::new(None));
+    let latest = Arc::clone(&asked);
     let stamped = hyper::service::service_fn(move |mut request: Accepted| {
-        seen.store(true, Ordering::Relaxed);
+        *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         request.extensions_mut().insert(Peer(peer));
         if let Some(names) = &names {
             request.extensions_mut().insert(names.clone());
@@ -260,10 +264,9 @@ async fn serve_one<I, S, F, B>(
     let connection = builder.serve_connection(TokioIo::new(stream), stamped);
     let mut connection = std::pin::pin!(connection);
     // The time to the first bytes is not under the header timeout: telling HTTP/1 from HTTP/2 has none of its own.
-    let first = tokio::time::sleep(limits.header_time);
-    let mut first = std::pin::pin!(first);
-    let mut waiting = true;
-    let mut stopping = false;
+    let silence = tokio::time::sleep(limits.header_time);
+    let mut silence = std::pin::pin!(silence);
+    let mut closing = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -272,15 +275,22 @@ async fn serve_one<I, S, F, B>(
                 }
                 return;
             }
-            () = first.as_mut(), if waiting => {
-                waiting = false;
-                if !asked.load(Ordering::Relaxed) {
-                    stats.idle.fetch_add(1, Ordering::Relaxed);
+            () = silence.as_mut(), if !closing => {
+                let until = asked.lock().unwrap_or_else(PoisonError::into_inner).map(|latest| latest + limits.idle_time);
+                if let Some(until) = until.filter(|until| *until > Instant::now()) {
+                    silence.as_mut().reset(until);
+                    continue;
+                }
+                stats.idle.fetch_add(1, Ordering::Relaxed);
+                if until.is_none() {
                     return;
                 }
+                // An answer that is still under way is finished.
+                closing = true;
+                connection.as_mut().graceful_shutdown();
             }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
+            () = stop.cancelled(), if !closing => {
+                closing = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
@@ -350,13 +360,12 @@ impl Places {
     }
 
     fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
-        // An IPv4 client of an IPv6 socket is the same client.
-        let address = address.to_canonical();
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
+        let address = client(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= self.all {
             return Err(Full::All);
         }
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address));
         let count = taken.by_address.entry(address).or_default();
         if *count >= self.per_address && !is_proxy {
             return Err(Full::Address);
@@ -364,6 +373,14 @@ impl Places {
         *count += 1;
         taken.all += 1;
         Ok(Place { places: Arc::clone(self), address })
+    }
+}
+
+/// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -377,5 +394,21 @@ impl Drop for Place {
                 taken.by_address.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_host_is_one_client_by_whatever_address_it_comes() {
+        let same = |a: &str, b: &str| client(a.parse().unwrap()) == client(b.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(!same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
     }
 }

@@ -42,6 +42,8 @@ fn port_limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
         headers: 64,
         streams: 16,
         header_time: Duration::from_secs(10),
+        // Peers close what they have not used for half a minute.
+        idle_time: Duration::from_secs(60),
         write_patience: Duration::from_secs(10),
         drain_time: Duration::from_millis(500),
     }

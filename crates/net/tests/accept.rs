@@ -1,0 +1,72 @@
+//! What strangers may hold of a port.
+
+#![allow(clippy::unwrap_used)]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use canary_net::accept::{Door, Limits, Stats, serve};
+use http_body_util::Empty;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+const IDLE: Duration = Duration::from_millis(300);
+
+fn limits() -> Limits {
+    Limits {
+        connections: 16,
+        connections_per_address: 16,
+        header_bytes: 16 * 1024,
+        headers: 64,
+        streams: 16,
+        header_time: IDLE,
+        idle_time: IDLE,
+        write_patience: Duration::from_secs(5),
+        drain_time: Duration::ZERO,
+        handshakes: 16,
+        handshakes_per_address: 16,
+        handshake_time: Duration::from_secs(5),
+        proxies: Arc::default(),
+    }
+}
+
+/// An HTTP/2 client that answers pings, as its library does by itself; ends with the connection.
+async fn ask(address: std::net::SocketAddr, times: usize) -> Result<(), h2::Error> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await?;
+    let asking = async move {
+        let mut pace = tokio::time::interval(IDLE / 2);
+        for _ in 0..times {
+            pace.tick().await;
+            let request = http::Request::get("http://bot/").body(()).unwrap();
+            sender = sender.ready().await?;
+            let (response, _) = sender.send_request(request, true)?;
+            response.await?;
+        }
+        // Held, and nothing more is asked.
+        std::future::pending::<Result<(), h2::Error>>().await
+    };
+    tokio::select! {
+        ended = connection => ended,
+        failed = asking => failed,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_more_is_closed_and_one_that_asks_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stats, stop) = (Arc::new(Stats::default()), CancellationToken::new());
+    let service = |_| async { Ok::<_, Infallible>(http::Response::new(Empty::<bytes::Bytes>::new())) };
+    let serving = tokio::spawn(serve(listener, Door::Plain, limits(), Arc::clone(&stats), stop.clone(), service));
+    // Eleven requests take five times as long as one may be silent.
+    let begun = tokio::time::Instant::now();
+    let ended = tokio::time::timeout(Duration::from_secs(10), ask(address, 11)).await;
+    assert!(ended.is_ok(), "an idle connection is kept");
+    assert!(begun.elapsed() >= IDLE * 5, "a connection that is used was closed: {ended:?}");
+    assert_eq!(stats.idle.load(Ordering::Relaxed), 1);
+    stop.cancel();
+    serving.await.unwrap();
+}
