@@ -111,7 +111,9 @@ impl MeshService {
     /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
     pub(crate) fn note<B>(&self, answer: &http::Response<B>) {
         let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
-        if REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code) {
+        // Who is told to come again was turned away for want of time, which is counted as such.
+        let busy = answer.headers().contains_key(http::header::RETRY_AFTER);
+        if !busy && (REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code)) {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -121,7 +123,8 @@ impl MeshService {
         let names = ctx.extensions().get::<PeerNames>().cloned();
         self.driver.try_send(Arrived { request, names, reply }).map_err(|_| {
             self.busy.fetch_add(1, Ordering::Relaxed);
-            ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later")
+            let later = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"))]);
+            ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later").with_headers(later)
         })?;
         match tokio::time::timeout(ANSWER_TIME, answer).await {
             Ok(Ok(Ok(response))) => Ok(response),
@@ -198,4 +201,37 @@ impl pb::MeshService for MeshService {
 
 fn encoded_len(message: &impl buffa::Message) -> usize {
     message.encoded_len() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_turned_away_for_want_of_time_is_not_malformed() {
+        let record = Record {
+            name: "owl".parse().unwrap(),
+            target: "owl:1".parse().unwrap(),
+            labels: canary_core::Labels::default(),
+            incarnation: canary_core::Incarnation(1),
+            instance: Instance(1),
+        };
+        // A driver that takes one request and answers none.
+        let ((_me, me), (driver, _arrivals)) = (watch::channel(Arc::new(record)), mpsc::channel(1));
+        let service = MeshService::new(me, driver, Arc::default());
+        let ask = || {
+            let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0]);
+            let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask").header("content-type", "application/grpc");
+            let request = request.body(http_body_util::Full::new(message)).unwrap();
+            tower_service::Service::call(&mut Arc::clone(&service).into_service(), request)
+        };
+        let waiting = tokio::spawn(ask());
+        tokio::task::yield_now().await;
+        let answer = ask().await.unwrap();
+        service.note(&answer);
+        assert_eq!(answer.headers()["grpc-status"], "8");
+        assert_eq!(service.refused(), (0, 1));
+        waiting.abort();
+    }
 }
