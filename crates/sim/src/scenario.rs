@@ -68,10 +68,9 @@ impl Scenario {
 fn start_bounds(stage: &Stage) -> (Duration, Duration) {
     let nodes = stage.setup.nodes;
     let known = Duration::from_secs(if nodes <= 40 { 3 } else { 10 });
-    // A lost packet of a first measurement costs a pair its turn, and so does a host that does not get to run.
-    let healthy = stage.setup.loss == 0.0 && stage.setup.observers == Observers::Healthy;
-    let turns = if healthy { 2 } else { 6 };
-    let whole = if nodes <= 40 && healthy { Duration::from_secs(6) } else { Duration::from_secs(10) + stage.pair_interval() * turns };
+    // A lost packet of a first measurement costs a pair its turn.
+    let turns = if stage.setup.loss > 0.0 { 6 } else { 2 };
+    let whole = if nodes <= 40 && stage.setup.loss == 0.0 { Duration::from_secs(6) } else { Duration::from_secs(10) + stage.pair_interval() * turns };
     (known, whole)
 }
 
