@@ -15,16 +15,14 @@ use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::{Change, Status};
-use crate::limits::{
-    CATCHING_UP, DOUBT_AFTER, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, STALL_MIN,
-    UNPROVEN_FORGET_AFTER,
-};
+use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::names::CONTEST_PAUSE;
 use crate::pair::Timing;
 use crate::publish::Publisher;
 use crate::schedule::Load;
+use crate::stall::Stalls;
 use crate::tally::{EventKind, Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
 use crate::timers::Timers;
@@ -222,21 +220,13 @@ pub struct Core {
     /// When anybody was last heard: an answer, a refusal, or a request.
     pub(crate) contact_at: Time,
     pub(crate) isolated: bool,
-    /// Lateness up to here is forgiven already.
-    forgiven_until: Time,
-    /// How long the loop had not run then.
-    latest_stall: Duration,
-    /// What was ordered up to this number was ordered before that.
-    pub(crate) ordered_before_stall: u64,
-    /// What is handled just now answers an order that is younger than the stall.
-    pub(crate) fresh: bool,
+    pub(crate) stalls: Stalls,
     leaving: Option<usize>,
 
     pub(crate) refusals: Refusals,
     pub(crate) events: Events,
     pub(crate) schedule_delay: Histogram,
     pub(crate) load: Load,
-    pub(crate) stalled: Duration,
 }
 
 impl Core {
@@ -279,16 +269,12 @@ impl Core {
             questions: BTreeMap::new(),
             contact_at: time,
             isolated: false,
-            forgiven_until: time,
-            latest_stall: Duration::ZERO,
-            ordered_before_stall: 0,
-            fresh: false,
+            stalls: Stalls::new(time),
             leaving: None,
             refusals: Refusals::default(),
             events: Events::default(),
             schedule_delay: Histogram::default(),
             load: Load::default(),
-            stalled: Duration::ZERO,
         }
     }
 
@@ -314,8 +300,7 @@ impl Core {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.notice_stall(now);
-        self.fresh = false;
+        self.take_input(None, now);
         while let Some((due, timer)) = self.timers.pop_due(now.time) {
             match timer {
                 Timer::Leave => self.finish_leaving(),
@@ -340,8 +325,7 @@ impl Core {
 
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
-        self.notice_stall(now);
-        self.fresh = false;
+        self.take_input(None, now);
         self.contact_at = now.time;
         match request {
             Request::Join(record) => self.joiner(id, record, now),
@@ -353,8 +337,7 @@ impl Core {
 
     /// A call that was ordered has ended.
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
-        self.notice_stall(now);
-        self.fresh = id.0 > self.ordered_before_stall;
+        self.take_input(Some(id.0), now);
         self.timers.cancel(&Timer::SlowCall(id));
         let Some(calling) = self.calls.remove(&id) else {
             return;
@@ -448,12 +431,6 @@ impl Core {
         self.refusals.count(refusal);
     }
 
-    /// How long what arrives now may have waited for our own loop.
-    pub(crate) fn waited(&self, now: Now) -> Duration {
-        let catching_up = !self.fresh && self.latest_stall >= DOUBT_AFTER && now.time.since(self.forgiven_until) < CATCHING_UP;
-        if catching_up { self.latest_stall } else { Duration::ZERO }
-    }
-
     /// An attempt with this member succeeded: it lived, not later than now.
     pub(crate) fn reached(&mut self, slot: Slot, now: Now) {
         let at = now.time.back(self.waited(now));
@@ -535,40 +512,6 @@ impl Core {
 
     pub(crate) fn forgotten(&mut self, member: &Member, now: Now) {
         self.events.push(now.wall, EventKind::Forgotten(member.record.name.clone()));
-    }
-
-    /// Time in which our loop did not run is nobody's silence but our own.
-    pub(crate) fn notice_stall(&mut self, now: Now) {
-        let Some(due) = self.timers.next() else {
-            return;
-        };
-        let stall = now.time.since(due.max(self.forgiven_until));
-        if stall < STALL_MIN {
-            return;
-        }
-        self.forgiven_until = now.time;
-        self.latest_stall = stall;
-        self.ordered_before_stall = self.next_id;
-        self.stalled += stall;
-        warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
-        self.events.push(now.wall, EventKind::Stalled(stall));
-        for slot in self.members.other_slots() {
-            if let Some(member) = self.members.get_mut(slot) {
-                member.life.forgive(stall);
-                if let Some(deadline) = member.life.deadline() {
-                    self.timers.set(Timer::Death(slot), deadline);
-                }
-            }
-        }
-        self.contact_at = (self.contact_at + stall).min(now.time);
-        self.forgive_questions(stall, now);
-        for (id, probing) in &mut self.probes {
-            probing.begun = (probing.begun + stall).min(now.time);
-            self.timers.set_later(Timer::SlowProbe(*id), stall, now.time);
-        }
-        for id in self.calls.keys() {
-            self.timers.set_later(Timer::SlowCall(*id), stall, now.time);
-        }
     }
 
     fn keep_house(&mut self, now: Now) {

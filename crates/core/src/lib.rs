@@ -46,6 +46,7 @@ mod row;
 mod rumour;
 mod schedule;
 mod snapshot;
+mod stall;
 mod tally;
 mod time;
 mod timers;

@@ -180,8 +180,7 @@ impl Core {
 
     /// A probe that was ordered has ended.
     pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
-        self.notice_stall(now);
-        self.fresh = id.0 > self.ordered_before_stall;
+        self.take_input(Some(id.0), now);
         self.timers.cancel(&Timer::SlowProbe(id));
         let Some(probing) = self.probes.remove(&id) else {
             return;

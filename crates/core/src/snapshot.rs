@@ -110,7 +110,7 @@ impl Core {
             publish_interval: self.publish_interval(),
             refusals: self.refusals,
             schedule_delay: self.schedule_delay,
-            stalled: self.stalled,
+            stalled: self.stalls.total,
             events: self.events.clone(),
         }
     }

@@ -70,7 +70,11 @@ fn start_bounds(stage: &Stage) -> (Duration, Duration) {
     let known = Duration::from_secs(if nodes <= 40 { 3 } else { 10 });
     // A lost packet of a first measurement costs a pair its turn.
     let turns = if stage.setup.loss > 0.0 { 6 } else { 2 };
-    let whole = if nodes <= 40 && stage.setup.loss == 0.0 { Duration::from_secs(6) } else { Duration::from_secs(10) + stage.pair_interval() * turns };
+    let whole = if nodes <= 40 && stage.setup.loss == 0.0 {
+        Duration::from_secs(6)
+    } else {
+        Duration::from_secs(10) + stage.pair_interval() * turns
+    };
     (known, whole)
 }
 
