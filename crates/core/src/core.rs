@@ -433,7 +433,12 @@ impl Core {
 
     /// An attempt with this member succeeded: it lived, not later than now.
     pub(crate) fn reached(&mut self, slot: Slot, now: Now) {
-        let at = now.time.back(self.waited(now));
+        self.reached_at(slot, now.time, now);
+    }
+
+    /// The same, and its answer came at `at` already.
+    pub(crate) fn reached_at(&mut self, slot: Slot, at: Time, now: Now) {
+        let at = at.min(now.time.back(self.waited(now)));
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.evidence(at, now.time);
             self.changed(slot, change, now);

@@ -23,6 +23,8 @@ use crate::time::{Now, Time};
 
 /// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
 const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
+/// A first probe that this host spoiled is tried again after about this share of the configured interval.
+const VOID_RETRY: f64 = 1.0 / 3.0;
 
 /// Whether this host keeps up with its probes.
 #[derive(Debug)]
@@ -165,7 +167,9 @@ impl Core {
             let target = member.record.target.clone();
             if let Err(not_before) = self.may_dial_unproven(&target, now) {
                 self.refuse(Refusal::UnprovenDial);
-                self.timers.set(Timer::Probe(slot), not_before);
+                // Not to the same instant each time: a host that runs in slices would be too late each time.
+                let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
+                self.timers.set(Timer::Probe(slot), not_before + spread);
                 return;
             }
         }
@@ -192,10 +196,11 @@ impl Core {
             member.probing = false;
         }
         match &outcome {
-            Outcome::Reached(_) => {
+            Outcome::Reached(timing) => {
                 self.contact_at = now.time;
                 self.prove(probing.slot, now);
-                self.reached(probing.slot, now);
+                // The report may have waited for a second request that was never answered: the evidence is the answer to the first.
+                self.reached_at(probing.slot, probing.begun + timing.resolve + timing.total(), now);
             }
             Outcome::Renewed(_) => {
                 self.contact_at = now.time;
@@ -206,6 +211,7 @@ impl Core {
                 self.refuse(Refusal::ProbeVoid);
                 self.load.voids += 1;
                 self.load.void_at = Some(now.time);
+                self.try_again(probing.slot, now);
             }
             Outcome::Failed(_) => {}
         }
@@ -226,6 +232,14 @@ impl Core {
             }
         }
         self.fire_ready(now);
+    }
+
+    /// This host spoiled a probe. A pair that was never measured does not wait a whole interval for the next: nothing is known of it.
+    fn try_again(&mut self, slot: Slot, now: Now) {
+        if self.timers.at(&Timer::Probe(slot)).is_some() && self.members.get(slot).is_some_and(|member| member.pair.latest().is_none()) {
+            let soon = self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+            self.timers.set_earlier(Timer::Probe(slot), now.time + soon);
+        }
     }
 
     fn judge(&self, probing: &Probing, report: ProbeReport) -> Outcome {

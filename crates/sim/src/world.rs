@@ -83,8 +83,8 @@ struct Host {
     waiting: BTreeMap<RequestId, Waiting>,
     /// Calls that have not ended: whichever of answer and timeout comes first wins.
     open_calls: BTreeSet<CallId>,
-    /// Probes of hosts that do not run, likewise.
-    open_probes: BTreeSet<ProbeId>,
+    /// Probes that have not ended, likewise, with what they measured so far: once the first request is answered they no longer fail.
+    open_probes: BTreeMap<ProbeId, Option<ProbeReport>>,
     /// It asked to end because its name was taken.
     refused_name: bool,
     left: bool,
@@ -99,14 +99,17 @@ struct Waiting {
     call: CallId,
 }
 
-/// A probe that arrived at a host which did not run.
+/// A request of a probe arrives at the host that it measures.
 #[derive(Clone, Copy, Debug)]
 struct Knock {
     prober: HostId,
     prober_life: u64,
     probe: ProbeId,
-    begun: Time,
+    /// When this request was sent.
+    sent: Time,
     connect: Duration,
+    /// How long the first request took; none while this is the first.
+    first_request: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -122,11 +125,27 @@ enum Input {
     Response {
         call: CallId,
         result: Result<Response, CallError>,
+        /// Who answered; none if nobody did.
+        from: Option<HostId>,
     },
     Probe {
         probe: ProbeId,
         report: ProbeReport,
+        /// Who answered; none if nobody did.
+        from: Option<HostId>,
     },
+}
+
+impl Input {
+    /// Whose packet brings it; none if no packet does.
+    fn sender(&self) -> Option<HostId> {
+        match self {
+            Self::Wake | Self::Thaw => None,
+            Self::Knock(knock) => Some(knock.prober),
+            Self::Request { from, .. } => Some(from.caller),
+            Self::Response { from, .. } | Self::Probe { from, .. } => *from,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -216,7 +235,7 @@ impl World {
             next_request: 0,
             waiting: BTreeMap::new(),
             open_calls: BTreeSet::new(),
-            open_probes: BTreeSet::new(),
+            open_probes: BTreeMap::new(),
             refused_name: false,
             left: false,
             wake_at: None,
@@ -416,8 +435,14 @@ impl World {
             let Some(event) = self.events[place].take() else { continue };
             self.now = at;
             self.note(at.micros() ^ sequence ^ event.host.0 as u64);
-            if self.hosts[event.host.0].life == event.life {
-                self.give(event.host, event.input);
+            if event.input.sender().is_some_and(|sender| !self.linked(sender, event.host)) {
+                // The link broke while it was under way.
+                continue;
+            }
+            match event.input {
+                input if self.hosts[event.host.0].life == event.life => self.give(event.host, input),
+                Input::Knock(knock) => self.reset_knock(knock),
+                _ => {}
             }
         }
         self.now = end;
@@ -490,7 +515,9 @@ impl World {
         for (arrived, input) in std::mem::take(&mut host.inbox) {
             // A prober that did not run when its probe ended knows that it measured itself.
             let input = match input {
-                Input::Probe { probe, .. } if self.now.since(arrived) > LATE_MAX => Input::Probe { probe, report: ProbeReport::Void },
+                Input::Probe { probe, from, .. } if self.now.since(arrived) > LATE_MAX => {
+                    Input::Probe { probe, report: ProbeReport::Void, from }
+                }
                 input => input,
             };
             if self.hosts[id.0].life == life {
@@ -523,14 +550,17 @@ impl World {
                 host.waiting.insert(request_id, from);
                 core.handle_request(request_id, request, now);
             }
-            Input::Response { call, result } => {
+            Input::Response { call, result, .. } => {
                 if host.open_calls.remove(&call) {
                     core.handle_response(call, result, now);
                 }
             }
-            Input::Probe { probe, report } => {
-                // A probe of a host that did not run has two ends: its answer and its timeout.
-                host.open_probes.remove(&probe);
+            Input::Probe { probe, report, .. } => {
+                let Some(so_far) = host.open_probes.remove(&probe) else { return };
+                let report = match (report, so_far) {
+                    (ProbeReport::Failed(_), Some(answered)) => answered,
+                    (report, _) => report,
+                };
                 core.handle_probe(probe, report, now);
             }
             Input::Knock(knock) => {

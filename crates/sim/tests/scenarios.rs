@@ -63,6 +63,16 @@ fn what_was_found_stays_mended() {
         ("detect", Setup { observers: Observers::Pausing, ..setup(76, 1_894_097_324) }),
         // What had waited for a paused host passed for news: here it hid a death, there it hid that one lived.
         ("detect", Setup { loss: 0.05, observers: Observers::Pausing, ..setup(60, 1) }),
+        // A probe whose second request was never answered counted as evidence from its timeout, three seconds after the answer to its first.
+        ("detect", Setup { loss: 0.05, ..setup(46, 676_974_119) }),
+        ("detect", Setup { loss: 0.05, ..setup(56, 2_252_232_880) }),
+        ("detect", Setup { loss: 0.01, ..setup(18, 2_067_735_132) }),
+        ("detect", Setup { loss: 0.05, ..setup(46, 6) }),
+        ("restart", Setup { loss: 0.05, ..setup(31, 691_983_568) }),
+        ("restart", Setup { loss: 0.05, observers: Observers::Starved, ..setup(49, 4_006_095_772) }),
+        // A starved host spoiled the first probe of a pair, and each that followed at the same instant of its turn.
+        ("start", Setup { observers: Observers::Starved, ..setup(12, 3_137_039_477) }),
+        ("start", Setup { observers: Observers::Starved, ..setup(40, 3) }),
     ];
     for (name, setup) in found {
         keeps_its_promises(&Scenario::named(name).unwrap(), setup);

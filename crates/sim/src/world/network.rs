@@ -1,9 +1,8 @@
 //! What becomes of a probe, a call and its answer on the way.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Core, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Time, Timing};
+use canary_core::{CallError, CallId, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing};
 
 use super::{HostId, Input, Knock, Link, REORDERED_BY, Waiting, World};
 
@@ -16,7 +15,7 @@ const SERVICE_TIME: Duration = Duration::from_micros(100);
 
 impl World {
     /// Whether packets travel between two hosts, both ways.
-    fn linked(&self, a: HostId, b: HostId) -> bool {
+    pub(super) fn linked(&self, a: HostId, b: HostId) -> bool {
         let (here, there) = (&self.hosts[a.0], &self.hosts[b.0]);
         let cut = !self.cuts.is_empty() && (self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a)));
         !here.silent && !there.silent && here.island == there.island && !cut
@@ -44,67 +43,55 @@ impl World {
 
     pub(super) fn probe(&mut self, from: HostId, probe: ProbeId, target: &Target) {
         let timeout = self.config.probe_timeout;
-        let give_up = (self.now + timeout, ProbeReport::Failed(Failure::Timeout));
-        let (at, report) = match self.listening.get(target).copied() {
-            Some(to) if self.linked(from, to) => {
-                let link = self.link;
-                let connect = self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
-                let there = self.travel(link, DATA_RETRY) + SERVICE_TIME;
-                let back = self.travel(link, DATA_RETRY);
-                if connect > timeout {
-                    give_up
-                } else if self.refused(from, to) {
-                    (self.now + connect, ProbeReport::Failed(Failure::Refused))
-                } else if !self.runs_freely(to) {
-                    // Its kernel accepts; it answers when it runs, or the timeout comes first.
-                    self.hosts[from.0].open_probes.insert(probe);
-                    self.schedule(give_up.0, from, Input::Probe { probe, report: give_up.1 });
-                    let knock = Knock { prober: from, prober_life: self.hosts[from.0].life, probe, begun: self.now, connect };
-                    let arrives = self.now + connect + there;
-                    return self.schedule(arrives, to, Input::Knock(knock));
-                } else if connect + there + back <= timeout {
-                    let request = self.travel(link, DATA_RETRY) + SERVICE_TIME + self.travel(link, DATA_RETRY);
-                    let core = self.hosts[to.0].core.as_ref().map(Core::record).map(Arc::clone);
-                    let Some(record) = core else { return };
-                    self.answered(&record, connect, there + back, request)
-                } else {
-                    give_up
-                }
+        let link = self.link;
+        let connect = self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
+        let fail = |failure: Failure| Input::Probe { probe, report: ProbeReport::Failed(failure), from: None };
+        self.hosts[from.0].open_probes.insert(probe, None);
+        self.schedule(self.now + timeout, from, fail(Failure::Timeout));
+        match self.listening.get(target).copied() {
+            Some(to) if !self.linked(from, to) || connect > timeout => {}
+            Some(to) if !self.refused(from, to) => {
+                let prober_life = self.hosts[from.0].life;
+                let sent = self.now + connect;
+                let knock = Knock { prober: from, prober_life, probe, sent, connect, first_request: None };
+                let there = self.travel(link, DATA_RETRY);
+                self.schedule(sent + there, to, Input::Knock(knock));
             }
-            Some(_) => give_up,
-            None => {
-                let link = self.link;
-                (self.now + self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY), ProbeReport::Failed(Failure::Refused))
-            }
-        };
-        self.schedule(at, from, Input::Probe { probe, report });
+            _ => self.schedule(self.now + connect, from, fail(Failure::Refused)),
+        }
     }
 
-    /// A probe that is answered, and when its report is there.
-    fn answered(&self, record: &Record, connect: Duration, first_request: Duration, request: Duration) -> (Time, ProbeReport) {
-        let in_time = connect + first_request + request <= self.config.probe_timeout;
-        let timing = Timing { connect, first_request, request: in_time.then_some(request), ..Timing::default() };
-        let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
-        let report = ProbeReport::Answered { timing, name, incarnation, instance };
-        (self.now + connect + first_request + if in_time { request } else { Duration::ZERO }, report)
-    }
-
-    /// A host that did not run when it was probed does now.
+    /// A request of a probe is answered. The second follows the first on the same connection.
     pub(super) fn answer_knock(&mut self, id: HostId, knock: Knock, record: &Record) {
-        let Knock { prober, prober_life, probe, begun, connect } = knock;
-        if !self.linked(id, prober) || self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains(&probe) {
+        let Knock { prober, prober_life, probe, sent, connect, first_request } = knock;
+        if self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains_key(&probe) {
             return;
         }
         let link = self.link;
-        let back = self.travel(link, DATA_RETRY);
-        let first_request = self.now.since(begun + connect) + back;
-        if connect + first_request > self.config.probe_timeout {
-            return;
-        }
-        let timing = Timing { connect, first_request, request: None, ..Timing::default() };
+        let answered = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
+        let taken = answered.since(sent);
         let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
-        let report = ProbeReport::Answered { timing, name, incarnation, instance };
-        self.schedule(self.now + back, prober, Input::Probe { probe, report });
+        let answer = |first_request: Duration, request: Option<Duration>| {
+            let timing = Timing { connect, first_request, request, ..Timing::default() };
+            ProbeReport::Answered { timing, name, incarnation, instance }
+        };
+        match first_request {
+            Some(first) => self.schedule(answered, prober, Input::Probe { probe, report: answer(first, Some(taken)), from: Some(id) }),
+            None if connect + taken <= self.config.probe_timeout => {
+                self.hosts[prober.0].open_probes.insert(probe, Some(answer(taken, None)));
+                let there = self.travel(link, DATA_RETRY);
+                self.schedule(answered + there, id, Input::Knock(Knock { sent: answered, first_request: Some(taken), ..knock }));
+            }
+            None => {}
+        }
+    }
+
+    /// The process that a probe was for is gone: its kernel resets the connection.
+    pub(super) fn reset_knock(&mut self, knock: Knock) {
+        let Knock { prober, prober_life, probe, first_request, .. } = knock;
+        let failure = if first_request.is_some() { Failure::Reset } else { Failure::Refused };
+        let at = self.now + self.travel(self.link, DATA_RETRY);
+        self.schedule_for(at, prober, prober_life, Input::Probe { probe, report: ProbeReport::Failed(failure), from: None });
     }
 
     pub(super) fn call(&mut self, from: HostId, call: CallId, target: &Target, request: Request, timeout: Duration) {
@@ -113,7 +100,11 @@ impl World {
         }
         self.hosts[from.0].open_calls.insert(call);
         let caller_life = self.hosts[from.0].life;
-        let failed = |failure: Failure| Input::Response { call, result: Err(CallError { failure, detail: failure.as_str().to_owned() }) };
+        let failed = |failure: Failure| Input::Response {
+            call,
+            result: Err(CallError { failure, detail: failure.as_str().to_owned() }),
+            from: None,
+        };
         self.schedule(self.now + timeout, from, failed(Failure::Timeout));
         match self.listening.get(target).copied() {
             Some(to) if !self.linked(from, to) => {}
@@ -144,7 +135,7 @@ impl World {
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
             let link = self.link;
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
-            self.schedule(at, caller, Input::Response { call, result: Ok(response) });
+            self.schedule(at, caller, Input::Response { call, result: Ok(response), from: Some(from) });
         }
     }
 }
