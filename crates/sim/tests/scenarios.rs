@@ -73,6 +73,8 @@ fn what_was_found_stays_mended() {
         // A starved host spoiled the first probe of a pair, and each that followed at the same instant of its turn.
         ("start", Setup { observers: Observers::Starved, ..setup(12, 3_137_039_477) }),
         ("start", Setup { observers: Observers::Starved, ..setup(40, 3) }),
+        // The checker asked the starved observer alone.
+        ("pause", Setup { loss: 0.05, observers: Observers::Starved, ..setup(8, 3_093_650_988) }),
     ];
     for (name, setup) in found {
         keeps_its_promises(&Scenario::named(name).unwrap(), setup);
@@ -178,6 +180,12 @@ fn the_checker_of_settling_fails_when_one_is_cut_off() {
 fn the_checker_of_healing_fails_on_bots_that_forget_each_other() {
     let config = Config { retain_nodes: Duration::from_secs(60), join_interval: Duration::from_secs(3600), ..Config::default() };
     breaks("partition", 6, config, |_| {}, &["one mesh again"]);
+}
+
+#[test]
+fn the_checker_of_a_stopped_peer_fails_on_bots_that_hardly_measure() {
+    let config = Config { probe_interval: Duration::from_secs(3600), ..Config::default() };
+    breaks("pause", 6, config, |_| {}, &["failures of a stopped peer"]);
 }
 
 #[test]
