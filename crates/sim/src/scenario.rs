@@ -126,6 +126,11 @@ fn rest(stage: &mut Stage) {
     stage.found("age of the oldest row anywhere", oldest, publish * 2 + Duration::from_secs(5));
 }
 
+/// An observer that stands still itself hears of nothing meanwhile.
+fn detected_bound(stage: &Stage) -> Duration {
+    DETECTED_P99 + if stage.setup.observers == Observers::Pausing { OBSERVER_PAUSE } else { Duration::ZERO }
+}
+
 fn detect(stage: &mut Stage) {
     stage.settle();
     let nodes = stage.world.len();
@@ -141,8 +146,7 @@ fn detect(stage: &mut Stage) {
             let detail = format!("{:.1?}", figures.0);
             stage.write(detail);
         }
-        let own_pause = if stage.setup.observers == Observers::Pausing { OBSERVER_PAUSE } else { Duration::ZERO };
-        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, DETECTED_P99 + own_pause);
+        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, detected_bound(stage));
     }
     stage.relieve_observers();
 }
@@ -368,7 +372,7 @@ fn restart(stage: &mut Stage) {
     let heir = stage.world.add_at("heir", address, &seeds);
     let observers: Vec<_> = stage.world.running().filter(|id| *id != heir).collect();
     let dropped = Detections(stage.wait_detected(&name, &observers, Duration::from_secs(20)));
-    stage.found("a dead one is dropped though another has its address, p99", dropped.quantile(0.99), DETECTED_P99);
+    stage.found("a dead one is dropped though another has its address, p99", dropped.quantile(0.99), detected_bound(stage));
     let heir_name = stage.world.name(heir).clone();
     let known = stage.wait(HEALED, |world| {
         world.running().filter(|id| *id != heir).all(|id| {
