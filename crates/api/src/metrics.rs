@@ -298,6 +298,7 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         Some(&Unit::Seconds),
         ages,
     )?;
+    secured(snapshot, encoder)?;
     let interval = |name, help, interval: std::time::Duration, encoder: &mut DescriptorEncoder<'_>| {
         gauges(encoder, name, help, Some(&Unit::Seconds), [(vec![], interval.as_secs_f64())])
     };
@@ -325,6 +326,27 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         Some(&Unit::Seconds),
         &BUCKETS_SECONDS,
         [(vec![], &snapshot.schedule_delay)],
+    )
+}
+
+/// How the connections of every node are secured, as its row tells.
+fn secured(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let others = snapshot.present().map(|member| (&member.record.name, member.row.as_ref()));
+    let rows = std::iter::once((&snapshot.me.name, snapshot.own_row.as_ref())).chain(others);
+    let told: Vec<_> = rows.filter_map(|(name, row)| Some((name.as_str(), row?.frame().secured()?))).collect();
+    let names: Vec<_> = told.iter().map(|(_, secured)| (secured.version_name(), secured.group_name())).collect();
+    let infos = told
+        .iter()
+        .zip(&names)
+        .map(|((node, _), (version, group))| (vec![("node", *node), ("version", version.as_ref()), ("group", group.as_ref())], 1.0));
+    gauges(encoder, "canary_node_tls_info", "What each node agreed on at its latest TLS handshake with a peer.", None, infos)?;
+    let expiries = told.iter().map(|(node, secured)| (vec![("node", *node)], secured.expires as f64));
+    gauges(
+        encoder,
+        "canary_node_certificate_expiry_timestamp",
+        "When the certificate of each node expires, or of the edges that it met of late the first.",
+        Some(&Unit::Seconds),
+        expiries,
     )
 }
 

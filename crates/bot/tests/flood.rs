@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::pki::{Authority, Directory, GOOD};
+use support::puppet::{Message, node};
 use support::{Bot, Plan, alone, get, plans, settle, tls_client, trust, wait};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -149,6 +150,72 @@ fn floods_harm_nobody_else() {
         }
     });
     assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_full\"}") > 0.0);
+    endure(&bots, "100,000 stream resets on the API port", || reset_streams(api, tls_client(&ca, None), 100_000));
+    let member = |file: &str| std::fs::read_to_string(directory.path(file)).unwrap();
+    let own = (member(&format!("{}.pem", bots[1].name())), member(&format!("{}-key.pem", bots[1].name())));
+    let client = || tls_client(&ca, Some(&own));
+    endure(&bots, "100,000 stream resets on the mesh port, by a member", || reset_streams(mesh_port, client(), 100_000));
+    endure(&bots, "10,000 joins with hostile targets, by a member", || {
+        let hostile = ["unix:/x", "http://a", "a\x7f:1", "127.0.0.1:1", "", "169.254.169.254:80", ":0", "[::1"];
+        let mut stream = rustls::StreamOwned::new(
+            rustls::ClientConnection::new(client(), mesh_port.ip().into()).unwrap(),
+            TcpStream::connect(mesh_port).unwrap(),
+        );
+        stream.sock.set_read_timeout(Some(SOON)).unwrap();
+        let mut buffer = vec![0; 1 << 16];
+        for round in 0..200_u64 {
+            let joins = (0..50).map(|index| {
+                let number = round * 50 + index;
+                let joiner = node(&format!("victim-{number}"), hostile[number as usize % hostile.len()], 1, number + 1);
+                let body = Message::default().message(1, &joiner).0;
+                let head = format!(
+                    "POST /mesh.v2.MeshService/Join HTTP/1.1\r\nHost: bot\r\nContent-Type: application/proto\r\nConnect-Protocol-Version: 1\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                [head.into_bytes(), body].concat()
+            });
+            stream.write_all(&joins.flatten().collect::<Vec<_>>()).unwrap();
+            let mut answers = 0;
+            while answers < 50 {
+                let read = stream.read(&mut buffer).unwrap();
+                assert!(read > 0, "the connection was closed");
+                answers += buffer[..read].windows(8).filter(|window| window == b"HTTP/1.1").count();
+            }
+        }
+    });
+    assert_eq!(bots[0].nodes().unwrap().len(), 1, "a hostile joiner was let in");
+}
+
+/// Opens streams and resets each at once, on as many connections as it takes.
+fn reset_streams(to: SocketAddr, client: std::sync::Arc<rustls::ClientConfig>, count: usize) {
+    let mut client = (*client).clone();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut done = 0;
+    let mut connections = 0;
+    while done < count {
+        connections += 1;
+        assert!(connections < count / 10, "hardly a stream is opened");
+        runtime.block_on(async {
+            let Ok(stream) = tokio::net::TcpStream::connect(to).await else { return };
+            let Ok(stream) = connector.connect(to.ip().into(), stream).await else { return };
+            let Ok((mut sender, connection)) = h2::client::handshake(stream).await else { return };
+            let driving = tokio::spawn(connection);
+            while done < count {
+                let Ok(ready) = sender.ready().await else { break };
+                sender = ready;
+                let request = http::Request::post("https://bot/mesh.v2.MeshService/Identify").body(()).unwrap();
+                let Ok((_, mut body)) = sender.send_request(request, false) else { break };
+                // Once its headers are on their way: what was never sent would be reset in secret.
+                tokio::task::yield_now().await;
+                body.send_reset(h2::Reason::CANCEL);
+                done += 1;
+            }
+            driving.abort();
+        });
+    }
+    eprintln!("{count} resets on {connections} connections");
 }
 
 fn raise_file_limit() {

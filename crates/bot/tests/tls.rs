@@ -92,6 +92,21 @@ fn five_bots_form_a_mesh_in_mutual_mode() {
         assert!(counted(bot, "canary_probe_phase_duration_seconds_sum{target=\"bot-01\",phase=\"tls\"}") > 0.0 || bot.name() == "bot-01");
         assert!(failures(bot) < 1.0, "{} failed to measure somebody", bot.name());
     }
+    // What each agreed on, and how long its certificate is good for, is told by all of all.
+    let told = |bot: &Bot| {
+        let agreed = counted(bot, "canary_node_tls_info{") > 4.5;
+        let day = 86400.0;
+        let left = counted(bot, "canary_node_certificate_expiry_timestamp_seconds{") / 5.0 - now_unix();
+        agreed && (29.0 * day..30.1 * day).contains(&left)
+    };
+    assert!(wait(SOON * 3, || bots.iter().all(told)).is_some(), "{}", get(bots[0].api(), "/metrics").unwrap().body);
+    let metrics = get(bots[0].api(), "/metrics").unwrap().body;
+    let told = "canary_node_tls_info{node=\"bot-03\",version=\"TLSv1.3\",group=\"x25519\"}";
+    assert!(metrics.contains(told), "{metrics}");
+}
+
+fn now_unix() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 #[test]

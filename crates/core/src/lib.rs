@@ -45,6 +45,7 @@ mod roster;
 mod row;
 mod rumour;
 mod schedule;
+mod secured;
 mod snapshot;
 mod stall;
 mod tally;
@@ -62,6 +63,7 @@ pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response,
 pub use pair::{Attempt, KernelTiming, Pair, Timing};
 pub use roster::{Roster, RosterId};
 pub use row::{CellView, Frame, Merge, Patch, Row, Version};
+pub use secured::Secured;
 pub use snapshot::{MemberView, Snapshot};
 pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, Refusal, Refusals, Summary};
 pub use time::{Now, Time, Wall};

@@ -12,6 +12,7 @@ use crate::members::{ME, Slot};
 use crate::pair::Urgency;
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
+use crate::secured::Secured;
 use crate::time::{Now, Time, Wall};
 
 /// Typical bytes of a packed cell, until the own frame tells better.
@@ -26,13 +27,22 @@ pub(crate) struct Publisher {
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
+    secured: Option<Secured>,
     framed_at: Time,
     published_at: Time,
 }
 
 impl Publisher {
     pub(crate) fn new(now: Time) -> Self {
-        Self { version: 0, roster: Roster::new([]), roster_stale: true, changed: BTreeSet::new(), framed_at: now, published_at: now }
+        Self {
+            version: 0,
+            roster: Roster::new([]),
+            roster_stale: true,
+            changed: BTreeSet::new(),
+            secured: None,
+            framed_at: now,
+            published_at: now,
+        }
     }
 
     /// A new life publishes from the first version on.
@@ -47,6 +57,11 @@ impl Publisher {
 }
 
 impl Core {
+    /// How connections are secured, as the shell saw at a handshake: the next frame tells the others.
+    pub fn handle_secured(&mut self, secured: Secured) {
+        self.publisher.secured = Some(secured);
+    }
+
     /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
     pub fn publish_interval(&self) -> Duration {
         let rows = self.members.len();
@@ -131,7 +146,7 @@ impl Core {
             })
             .collect();
         self.publisher.version += 1;
-        let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells);
+        let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells).with_secured(self.publisher.secured);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.publisher.framed_at = now.time;

@@ -7,6 +7,7 @@ use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
 use crate::limits::{FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX};
 use crate::roster::{Roster, RosterId};
+use crate::secured::Secured;
 use crate::time::{Time, Wall};
 
 /// Orders the changes of a row within one incarnation of its source; the first is 1.
@@ -20,6 +21,7 @@ pub struct Frame {
     wall: Wall,
     count: u32,
     packed: Box<[u8]>,
+    secured: Option<Secured>,
 }
 
 impl Frame {
@@ -29,7 +31,7 @@ impl Frame {
         for cell in cells {
             put_cell(&mut packed, cell);
         }
-        Self { version, roster, wall, count: cells.len() as u32, packed: packed.into() }
+        Self { version, roster, wall, count: cells.len() as u32, packed: packed.into(), secured: None }
     }
 
     /// Accepts a travelled frame after reading all of it once.
@@ -46,7 +48,18 @@ impl Frame {
                 return Err(PackError::Count);
             }
         }
-        Ok(Self { version, roster, wall, count, packed: packed.into() })
+        Ok(Self { version, roster, wall, count, packed: packed.into(), secured: None })
+    }
+
+    /// The same frame, which tells how the connections of its source are secured.
+    #[must_use]
+    pub fn with_secured(self, secured: Option<Secured>) -> Self {
+        Self { secured, ..self }
+    }
+
+    /// How the connections of its source are secured; none if they are not.
+    pub fn secured(&self) -> Option<Secured> {
+        self.secured
     }
 
     /// Which change of the row this is.
@@ -76,7 +89,7 @@ impl Frame {
     }
 
     pub(crate) fn packed_len(&self) -> usize {
-        self.packed.len() + 40
+        self.packed.len() + 40 + if self.secured.is_some() { 16 } else { 0 }
     }
 }
 

@@ -222,7 +222,7 @@ impl Builder {
         tokio::spawn(until(stop.clone(), discovery));
         let probe_timeout = self.config.probe_timeout;
         let guard = self.guard;
-        let driver = Driver { core, probe_timeout, resolver, links, guard, stalls, commands, arrivals, snapshots, me };
+        let driver = Driver { core, probe_timeout, resolver, links, guard, soonest: None, stalls, commands, arrivals, snapshots, me };
         let halted = stop.clone();
         let driving = tokio::spawn(async move {
             let end = tokio::select! {

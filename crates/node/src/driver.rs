@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, Record, Request, RequestId, Response, Snapshot, Target};
+use canary_core::{CallError, CallId, Core, Output, ProbeId, Record, Request, RequestId, Response, Secured, Snapshot, Target};
 use canary_net::Guard;
-use canary_net::tls::PeerNames;
+use canary_net::tls::{Facts, PeerNames};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bot::End;
 use crate::clock::{self, StallWatch};
-use crate::prober;
+use crate::prober::{self, Probed};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
 use crate::transport::{Arrived, Impostor, Links, MeshService};
@@ -24,6 +24,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
 /// Inputs taken between two looks at the outputs, so that neither starves the other.
 const INPUTS_PER_TURN: usize = 64;
+/// How long a certificate that a peer showed is thought of.
+const SHOWN_OF_LATE: Duration = Duration::from_secs(300);
 /// How often idle connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,7 @@ pub(crate) enum Command {
 /// What a task of ours has to report.
 #[derive(Debug)]
 enum Done {
-    Probe(ProbeId, ProbeReport),
+    Probe(ProbeId, Probed),
     Call(CallId, Result<Response, CallError>),
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct Driver {
     pub(crate) resolver: Resolver,
     pub(crate) links: Arc<Links>,
     pub(crate) guard: Guard,
+    /// Of the certificates that peers showed of late the first to expire, and when it was seen.
+    pub(crate) soonest: Option<(u64, Instant)>,
     pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) arrivals: mpsc::Receiver<Arrived>,
@@ -171,9 +175,27 @@ impl Driver {
         self.core.handle_request(id, arrived.request, clock::now());
     }
 
+    /// A peer's certificate was seen: what expires first is what others should hear of.
+    fn shown(&mut self, shown: Secured) {
+        let soonest = match self.soonest {
+            Some((expires, at)) if expires < shown.expires && at.elapsed() < SHOWN_OF_LATE => expires,
+            _ => {
+                self.soonest = Some((shown.expires, Instant::now()));
+                shown.expires
+            }
+        };
+        let own = self.guard.tls.get().own.as_ref().map(Facts::expires_unix);
+        self.core.handle_secured(Secured { expires: own.unwrap_or(soonest), ..shown });
+    }
+
     fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Probe(id, report)) => self.core.handle_probe(id, report, clock::now()),
+            Ok(Done::Probe(id, Probed { report, secured })) => {
+                if let Some(shown) = secured {
+                    self.shown(shown);
+                }
+                self.core.handle_probe(id, report, clock::now());
+            }
             Ok(Done::Call(id, result)) => self.core.handle_response(id, result, clock::now()),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Target, Timing};
+use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Secured, Target, Timing};
 use canary_net::Guard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -73,10 +73,25 @@ struct Answer {
     incarnation: Incarnation,
     instance: Instance,
     timing: Timing,
+    secured: Option<Secured>,
+}
+
+/// What came of a probe.
+#[derive(Debug)]
+pub(crate) struct Probed {
+    pub(crate) report: ProbeReport,
+    /// What was agreed on, if TLS was.
+    pub(crate) secured: Option<Secured>,
+}
+
+impl From<ProbeReport> for Probed {
+    fn from(report: ProbeReport) -> Self {
+        Self { report, secured: None }
+    }
 }
 
 /// Measures `target` once, for at most `timeout`.
-pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, stalls: &StallWatch) -> ProbeReport {
+pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, stalls: &StallWatch) -> Probed {
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Waiting;
@@ -85,24 +100,24 @@ pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolve
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
         tracing::debug!(%target, ?late, "a probe is void: this host did not run");
-        return ProbeReport::Void;
+        return ProbeReport::Void.into();
     }
     match ended {
         Ok(Ok(answer)) => answer.report(),
         Ok(Err(Ended::Failed(failure, detail))) => {
             tracing::debug!(%target, kind = failure.as_str(), detail, "a probe failed");
-            ProbeReport::Failed(failure)
+            ProbeReport::Failed(failure).into()
         }
         Ok(Err(Ended::Void(detail))) => {
             tracing::warn!(%target, detail, "a probe is void: this host lacks something");
-            ProbeReport::Void
+            ProbeReport::Void.into()
         }
         Err(_) => match progress {
             // The bound on look-ups is ours.
-            Progress::Waiting => ProbeReport::Void,
+            Progress::Waiting => ProbeReport::Void.into(),
             // A name that is not resolved in time is a failure of names, not of the path.
-            Progress::Resolving => ProbeReport::Failed(Failure::Dns),
-            Progress::Dialling => ProbeReport::Failed(Failure::Timeout),
+            Progress::Resolving => ProbeReport::Failed(Failure::Dns).into(),
+            Progress::Dialling => ProbeReport::Failed(Failure::Timeout).into(),
             // The pair is proven; that the second request was not answered in time is told by its absence.
             Progress::Answered(answer) => answer.report(),
         },
@@ -121,9 +136,9 @@ enum Progress {
 }
 
 impl Answer {
-    fn report(self) -> ProbeReport {
-        let Self { name, incarnation, instance, timing } = self;
-        ProbeReport::Answered { timing, name, incarnation, instance }
+    fn report(self) -> Probed {
+        let Self { name, incarnation, instance, timing, secured } = self;
+        Probed { report: ProbeReport::Answered { timing, name, incarnation, instance }, secured }
     }
 }
 
@@ -142,6 +157,7 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
     let begun = Instant::now();
     let stream = secure::secure(&set, target, stamped).await?;
     let tls = set.client.is_some().then(|| begun.elapsed());
+    let agreed = secure::agreed(&stream);
     // The handshake's messages are not the request's.
     take_lap(&clock);
     let (sender, mut connection) = h2::client::Builder::new()
@@ -157,7 +173,7 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
         let (name, incarnation, instance) = decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?;
         // The first answer is what proves the pair. That the second fails is told by its absence.
         let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
-        let first = Answer { name, incarnation, instance, timing };
+        let first = Answer { name, incarnation, instance, timing, secured: agreed };
         *progress = Progress::Answered(first.clone());
         let request = request(sender, &asking).await.ok().map(|_| take_lap(&clock));
         Ok::<_, Ended>(Answer { timing: Timing { request, ..timing }, ..first })

@@ -3,7 +3,7 @@
 use std::io;
 
 use canary_core::Target;
-use canary_net::tls::Set;
+use canary_net::tls::{Facts, Set};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 /// A connection, plain or not.
-pub(crate) type Secured<I> = Either<I, TlsStream<I>>;
+pub(crate) type Channel<I> = Either<I, TlsStream<I>>;
 
 /// Why a connection is not secured: it is given up, never used in plain text.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(crate) enum SecureError {
 }
 
 /// Shakes hands as a client of `target`, and verifies who it is.
-pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, target: &Target, stream: I) -> Result<Secured<I>, SecureError> {
+pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, target: &Target, stream: I) -> Result<Channel<I>, SecureError> {
     let Some(config) = &set.client else {
         return Ok(Either::Left(stream));
     };
@@ -37,6 +37,18 @@ pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, target:
         None | Some(b"h2") => Ok(Either::Right(stream)),
         Some(other) => Err(SecureError::Protocol(String::from_utf8_lossy(other).into_owned())),
     }
+}
+
+/// What was agreed on with the peer; nothing on a plain connection.
+pub(crate) fn agreed<I>(stream: &Channel<I>) -> Option<canary_core::Secured> {
+    let Either::Right(stream) = stream else {
+        return None;
+    };
+    let session = stream.get_ref().1;
+    let version = session.protocol_version()?.into();
+    let group = session.negotiated_key_exchange_group().map_or(0, |group| group.name().into());
+    let shown = Facts::of(session.peer_certificates()?.first()?).ok()?;
+    Some(canary_core::Secured { version, group, expires: shown.expires_unix() })
 }
 
 /// The scheme of requests on such a connection.

@@ -68,6 +68,11 @@ impl Facts {
         })
     }
 
+    /// When it expires, in Unix seconds; 0 for one that expired before there were any.
+    pub fn expires_unix(&self) -> u64 {
+        self.not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
     /// Whether it is valid at this moment.
     pub fn valid_at(&self, now: UnixTime) -> Result<(), rustls::CertificateError> {
         let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());

@@ -7,7 +7,7 @@ use buffa::Message as _;
 use canary_core::limits::{EXCHANGE_BYTES_MAX, LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX};
 use canary_core::{
     Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName, Patch, Record, Response, Roster,
-    RosterId, RowNews, Suspicion, Wall, pack_entries, unpack_entries,
+    RosterId, RowNews, Secured, Suspicion, Wall, pack_entries, unpack_entries,
 };
 
 use super::pb;
@@ -110,6 +110,16 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
     }
 }
 
+fn secured(secured: Secured) -> pb::Secured {
+    let Secured { version, group, expires } = secured;
+    pb::Secured { version: version.into(), group: group.into(), expires_unix: expires, ..Default::default() }
+}
+
+/// Numbers that no handshake has are as good as nothing.
+fn told_secured(told: pb::Secured) -> Option<Secured> {
+    Some(Secured { version: told.version.try_into().ok()?, group: told.group.try_into().ok()?, expires: told.expires_unix })
+}
+
 fn row_news(news: &RowNews) -> pb::RowNews {
     pb::RowNews {
         source: news.source.0,
@@ -122,6 +132,7 @@ fn row_news(news: &RowNews) -> pb::RowNews {
                 unix_ms: frame.wall().unix_millis(),
                 age_ms: millis(*age),
                 cells: frame.packed().to_vec(),
+                secured: frame.secured().map(secured).into(),
                 ..Default::default()
             })
             .into(),
@@ -203,8 +214,9 @@ fn news(news: pb::RowNews) -> Result<RowNews, Malformed> {
     let frame = match news.frame.into_option() {
         Some(frame) => {
             let wall = Wall::from_unix_millis(frame.unix_ms);
+            let told = frame.secured.into_option().and_then(told_secured);
             let unpacked = Frame::from_packed(frame.version, roster_id(&frame.roster)?, wall, &frame.cells).map_err(malformed)?;
-            Some((Arc::new(unpacked), Duration::from_millis(frame.age_ms)))
+            Some((Arc::new(unpacked.with_secured(told)), Duration::from_millis(frame.age_ms)))
         }
         None => None,
     };
