@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::pki::{Authority, Directory, GOOD, Kind, self_signed};
 use support::puppet::{Message, node};
-use support::{Bot, Plan, alone, get, plans, settle, tls_client, trust, trust_exactly, wait};
+use support::{Bot, Plan, alone, get, plans, plans_at, settle, tls_client, trust, trust_exactly, wait};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -134,6 +134,36 @@ fn five_bots_share_one_certificate_that_signed_itself() {
         trust_exactly(SocketAddr::new(plan.address, plan.api_port), &own.0);
     }
     start(&plans);
+}
+
+#[test]
+fn who_is_joined_by_a_name_of_many_addresses_proves_that_name() {
+    let _turn = alone();
+    let (directory, authority) = (Directory::new(), Authority::new("the authority"));
+    let mut plans = plans_at(IpAddr::from([127, 0, 0, 1]), 2);
+    let seeds: Vec<_> = plans.iter().map(|plan| format!("dns:localhost:{}", plan.mesh_port)).collect();
+    for plan in &mut plans {
+        // No certificate names the address that is dialled.
+        let own = authority.issue(&plan.name, &["localhost"], GOOD);
+        plan.more = flags(&directory, &plan.name, &authority.pem(), &own);
+        plan.more.extend(["--join-address", "localhost"].map(str::to_owned));
+        plan.seeds = seeds.clone();
+        trust_exactly(SocketAddr::new(plan.address, plan.api_port), &own.0);
+    }
+    let _bots = start(&plans);
+    let mut stranger = plans_at(plans[0].address, 1).remove(0);
+    let own = authority.issue("stranger", &["somebody-else"], GOOD);
+    stranger.more = flags(&directory, "stranger", &authority.pem(), &own);
+    stranger.more.extend(["--join-address", "somebody-else"].map(str::to_owned));
+    stranger.seeds = vec![format!("dns:localhost:{}", stranger.mesh_port)];
+    let mut seeker = plans[0].clone();
+    seeker.name = "seeker".to_owned();
+    let ports = support::free_ports(seeker.address, 2);
+    (seeker.mesh_port, seeker.api_port) = (ports[0], ports[1]);
+    seeker.seeds = stranger.seeds.clone();
+    // At this address somebody answers whose certificate is good for another name.
+    let (_stranger, seeker) = (stranger.start(), seeker.start());
+    assert!(wait(SOON * 2, || seeker.logged().contains("not valid for name")).is_some(), "{}", seeker.logged());
 }
 
 /// Ends TLS with a certificate and passes bytes on, as an edge does.

@@ -68,6 +68,7 @@ pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl A
         for (index, name) in &names {
             match lookup(name, &resolver).await {
                 Ok(addresses) => {
+                    resolver.remember(name, &addresses);
                     changed |= known[*index] != addresses;
                     known[*index] = addresses;
                 }

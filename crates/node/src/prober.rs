@@ -155,7 +155,7 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
     // The set may be swapped meanwhile: one probe keeps to one.
     let set = guard.tls.get();
     let begun = Instant::now();
-    let stream = secure::secure(&set, target, stamped).await?;
+    let stream = secure::secure(&set, target.host(), stamped).await?;
     let tls = set.client.is_some().then(|| begun.elapsed());
     let agreed = secure::agreed(&stream);
     // The handshake's messages are not the request's.

@@ -1,8 +1,9 @@
 //! Names to addresses, as the host's applications see them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use canary_core::Target;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,11 +21,25 @@ pub(crate) struct Turn(#[expect(dead_code, reason = "held, and given back when i
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
     permits: Arc<Semaphore>,
+    /// The configured name by which an address was found.
+    found: Arc<Mutex<BTreeMap<Target, String>>>,
 }
 
 impl Resolver {
     pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+        Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)), found: Arc::default() }
+    }
+
+    /// Remembers that these addresses were found by a configured name, and no others.
+    pub(crate) fn remember(&self, name: &Target, addresses: &[Target]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|_, held| held != name.host());
+        found.extend(addresses.iter().map(|address| (address.clone(), name.host().to_owned())));
+    }
+
+    /// The configured name by which an address was found: whoever is joined at it has to prove that name.
+    pub(crate) fn found_as(&self, address: &Target) -> Option<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
     }
 
     /// Waits until a look-up may begin, if the target needs one: the system's resolver may hold its thread for long after we gave up.

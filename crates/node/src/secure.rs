@@ -2,7 +2,6 @@
 
 use std::io;
 
-use canary_core::Target;
 use canary_net::tls::{Facts, Set};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,12 +23,12 @@ pub(crate) enum SecureError {
     Protocol(String),
 }
 
-/// Shakes hands as a client of `target`, and verifies who it is.
-pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, target: &Target, stream: I) -> Result<Channel<I>, SecureError> {
+/// Shakes hands as a client of `host`, and verifies that it is that host.
+pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, host: &str, stream: I) -> Result<Channel<I>, SecureError> {
     let Some(config) = &set.client else {
         return Ok(Either::Left(stream));
     };
-    let host = target.host().trim_matches(['[', ']']);
+    let host = host.trim_matches(['[', ']']);
     let name = ServerName::try_from(host.to_owned()).map_err(|_| SecureError::Name(host.to_owned()))?;
     let stream = TlsConnector::from(std::sync::Arc::clone(config)).connect(name, stream).await.map_err(SecureError::Handshake)?;
     match stream.get_ref().1.alpn_protocol() {

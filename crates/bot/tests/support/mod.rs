@@ -4,6 +4,7 @@
 
 pub mod pki;
 pub mod puppet;
+pub mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};

@@ -128,13 +128,21 @@ impl Links {
     }
 
     async fn call_patiently(&self, target: &Target, request: Request) -> Result<Response, CallError> {
-        if matches!(request, Request::Join(_)) {
+        let link = if matches!(request, Request::Join(_)) {
             // Whoever answers at this address now is asked: names move, and behind one address there may be many.
             self.forget(target);
-        }
-        let link = match self.warm(target) {
-            Some(link) => link,
-            None => self.dial(target).await?,
+            let found_as = self.resolver.found_as(target);
+            let link = self.dial(target, found_as.as_deref().unwrap_or(target.host())).await?;
+            if found_as.is_none() {
+                self.keep(target, &link);
+            }
+            link
+        } else if let Some(link) = self.warm(target) {
+            link
+        } else {
+            let link = self.dial(target, target.host()).await?;
+            self.keep(target, &link);
+            link
         };
         let uri: http::Uri = format!("{}://{target}", link.scheme)
             .parse()
@@ -207,7 +215,8 @@ impl Links {
         links.retain(|_, (link, used)| !link.is_closed() && used.elapsed() < IDLE_MAX);
     }
 
-    async fn dial(&self, target: &Target) -> Result<Link, CallError> {
+    /// Connects to whoever can prove to be `host`.
+    async fn dial(&self, target: &Target, host: &str) -> Result<Link, CallError> {
         let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
         let addresses = self.resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
         let stream = connect_any(&addresses).await.map_err(|error| match blame(&error) {
@@ -217,7 +226,7 @@ impl Links {
         })?;
         let _ = stream.set_nodelay(true);
         let set = self.guard.tls.get();
-        let stream = secure::secure(&set, target, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
+        let stream = secure::secure(&set, host, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING.0)
@@ -232,14 +241,16 @@ impl Links {
             }
         });
         let (tokens, scheme) = (self.guard.tokens.clone(), secure::scheme(&set));
-        let link = Link { sender, tokens, scheme, driver: Arc::new(Driver(driver)) };
+        Ok(Link { sender, tokens, scheme, driver: Arc::new(Driver(driver)) })
+    }
+
+    fn keep(&self, target: &Target, link: &Link) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if links.len() >= LINKS_MAX {
             let oldest = links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());
             oldest.and_then(|target| links.remove(&target));
         }
         links.insert(target.clone(), (link.clone(), Instant::now()));
-        Ok(link)
     }
 }
 

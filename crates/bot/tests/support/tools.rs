@@ -1,0 +1,43 @@
+//! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped; CI installs all of them.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// A program of the system, such as `openssl`.
+pub fn program(name: &str) -> Option<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found_or_said(name, found)
+}
+
+/// A file of the folder that `CANARY_TEST_TOOLS` names: packages of PyPI in `python`, of npm in `node_modules`.
+fn tool(name: &str, path: &str) -> Option<PathBuf> {
+    let file = std::env::var_os("CANARY_TEST_TOOLS").map(|folder| PathBuf::from(folder).join(path)).filter(|file| file.is_file());
+    if file.is_none() {
+        eprintln!("skipped: {name} is not there; `.ci/tools FOLDER` installs it, and CANARY_TEST_TOOLS names the folder");
+    }
+    file
+}
+
+/// Python with grpcio and prometheus-client.
+pub fn python() -> Option<Command> {
+    tool("grpcio", "python/bin/python3").map(Command::new)
+}
+
+/// buf, which speaks gRPC, gRPC-Web and Connect.
+pub fn buf() -> Option<Command> {
+    tool("buf", "node_modules/.bin/buf").map(Command::new)
+}
+
+fn found_or_said(name: &str, found: Option<PathBuf>) -> Option<Command> {
+    if found.is_none() {
+        eprintln!("skipped: {name} is not installed");
+    }
+    found.map(Command::new)
+}
+
+/// Runs a program to its end without anything to read; what it said is text.
+pub fn said(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
