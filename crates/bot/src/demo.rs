@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
-use canary_bot::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
+use crate::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
 use canary_core::{NodeName, Target};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,6 +1,19 @@
 #![doc = include_str!("../../../README.md")]
 
+#[doc(hidden)]
+pub mod cli;
+mod demo;
 mod facade;
+mod flags;
+#[doc(hidden)]
+pub mod fuzz;
+mod issue;
+mod logs;
+mod matrix;
+mod run;
+mod secrets;
+mod settings;
+mod sources;
 
 pub use canary_api::{Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
-use canary_bot::{Bot, End, serve_api};
+use crate::{Bot, End, serve_api};
 use canary_net::Token;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ pub(crate) enum RunError {
         source: io::Error,
     },
     #[error("cannot start")]
-    Start(#[from] canary_bot::StartError),
+    Start(#[from] crate::StartError),
     #[error("{0}")]
     Secrets(String),
     #[error(transparent)]
@@ -70,7 +70,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
         builder = builder.seed(seed);
     }
     let mut bot = builder.start().await?;
-    info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = canary_bot::VERSION, "started");
+    info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = crate::VERSION, "started");
     let stop = CancellationToken::new();
     let serving = run_apart("api", serve_api(bot.reader(), api, guards.api, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
     // A file that hangs, as on a lost mount, holds nobody else.

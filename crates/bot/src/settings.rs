@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::{Metrics, MetricsLevel};
 use base64::Engine as _;
-use canary_bot::{Metrics, MetricsLevel};
 use canary_core::{Config, ConfigError, Labels, NodeName, Target};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};

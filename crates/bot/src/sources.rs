@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -64,12 +64,32 @@ impl Sources {
             }
         }
         if let Some(path) = sources.given.get("config").and_then(|given| given.values.last()).map(PathBuf::from) {
-            for (flag, values) in of_file(&path, problems) {
-                let given = Given { values, origin: Origin::File(path.clone(), flag.name) };
-                sources.given.entry(flag.name).or_insert(given);
+            match read(&path) {
+                Ok(text) => sources.add_text(&path, &text, problems),
+                Err(what) => problems.push(Problem(format!("the configuration file {} {what}", path.display()))),
             }
         }
         sources
+    }
+
+    /// The settings of one file alone.
+    pub(crate) fn of_text(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Self {
+        let mut sources = Self::default();
+        sources.add_text(path, text, problems);
+        sources
+    }
+
+    /// Forgets a setting.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.given.remove(name);
+    }
+
+    /// Adds the settings of a file that nobody set elsewhere.
+    fn add_text(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
+        for (flag, values) in of_file(path, text, problems) {
+            let given = Given { values, origin: Origin::File(path.to_owned(), flag.name) };
+            self.given.entry(flag.name).or_insert(given);
+        }
     }
 
     /// Who set a setting to what.
@@ -111,9 +131,9 @@ fn split(flag: &Flag, value: &str) -> Vec<String> {
 }
 
 /// The settings of a file; what is wrong with it is added to `problems`, and the rest is judged as well.
-fn of_file(path: &PathBuf, problems: &mut Vec<Problem>) -> Vec<(&'static Flag, Vec<String>)> {
+fn of_file(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec<(&'static Flag, Vec<String>)> {
     let mut problem = |what: String| problems.push(Problem(format!("the configuration file {} {what}", path.display())));
-    let table = match read_table(path) {
+    let table = match table(text) {
         Ok(table) => table,
         Err(what) => {
             problem(what);
@@ -134,13 +154,16 @@ fn of_file(path: &PathBuf, problems: &mut Vec<Problem>) -> Vec<(&'static Flag, V
     settings
 }
 
-fn read_table(path: &PathBuf) -> Result<toml::Table, String> {
+fn read(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > FILE_BYTES_MAX {
         return Err(format!("has {size} bytes; it may have {FILE_BYTES_MAX}"));
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+fn table(text: &str) -> Result<toml::Table, String> {
     text.parse().map_err(|error: toml::de::Error| {
         // Only where it is: the line itself may be a secret.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

@@ -28,10 +28,11 @@ impl FromStr for Seed {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        match text.strip_prefix("dns:") {
-            Some(name) => Ok(Self::Dns(name.parse()?)),
-            None => Ok(Self::Fixed(text.parse()?)),
-        }
+        let Some(name) = text.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("dns:")).and_then(|_| text.get(4..)) else {
+            return Ok(Self::Fixed(text.parse()?));
+        };
+        // `dns:80` is a host of that name.
+        name.parse().map(Self::Dns).or_else(|error| text.parse().map(Self::Fixed).map_err(|_| error))
     }
 }
 

@@ -11,6 +11,8 @@ mod clock;
 mod discovery;
 mod driver;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod kernel;
 mod prober;
 mod resolve;

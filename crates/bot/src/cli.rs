@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::demo::{BOTS_MAX, Demo};
+use crate::flags::FLAGS;
+use crate::run::{Ended, RunError};
+use crate::settings::Settings;
+use crate::sources::Sources;
+use crate::{demo, flags, issue, logs, run};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NAME_TAKEN: u8 = 4;
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
+     Settings: flag before environment before configuration file before default. An empty variable is unset.";
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are answers, everything else is a mistake. A closed pipe is nobody's concern.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let result = match matches.subcommand() {
+        Some(("demo", matches)) => run_demo(matches),
+        Some(("tls", matches)) => match matches.subcommand() {
+            Some((_, matches)) => tls_dev(matches),
+            None => Ok(ExitCode::from(USAGE)),
+        },
+        Some(("token", matches)) => match matches.subcommand() {
+            Some((_, matches)) => token_new(matches),
+            None => Ok(ExitCode::from(USAGE)),
+        },
+        Some(("completion", matches)) => completion(matches),
+        Some(("man", matches)) => man(matches),
+        Some(("run", matches)) => run_bot(matches),
+        _ => run_bot(&matches),
+    };
+    result.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(FAILED)
+    })
+}
+
+fn command() -> Command {
+    let settings = || FLAGS.iter().map(flags::Flag::arg);
+    Command::new("canary-bot")
+        .version(crate::VERSION)
+        .about("Measures the network between the hosts of a distributed system by a communicating mesh")
+        .after_help(EXIT_CODES)
+        .args(settings())
+        .args_conflicts_with_subcommands(true)
+        .max_term_width(110)
+        .subcommand(Command::new("run").about("Run the bot (the default)").args(settings()).after_help(EXIT_CODES))
+        .subcommand(
+            Command::new("demo")
+                .about("Run a whole mesh in this process on loopback, and show it")
+                .arg(
+                    Arg::new("bots")
+                        .long("bots")
+                        .value_name("NUMBER")
+                        .help(format!("How many bots, from 2 to {BOTS_MAX}"))
+                        .default_value("5")
+                        .value_parser(value_parser!(u64).range(2..=BOTS_MAX as u64)),
+                )
+                .arg(
+                    Arg::new("for")
+                        .long("for")
+                        .value_name("TIME")
+                        .help("End after this time, such as 10s: with 0 if the matrix was whole, with 1 if not")
+                        .value_parser(humantime::parse_duration),
+                ),
+        )
+        .subcommand(
+            Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
+                Command::new("dev")
+                    .about("Make a certificate authority for development, and a certificate for each host")
+                    .arg(
+                        Arg::new("host")
+                            .required(true)
+                            .num_args(1..)
+                            .value_name("NAME[,NAME]")
+                            .help("Names and addresses at which a host is dialled; the first names the files"),
+                    )
+                    .arg(Arg::new("directory").long("directory").value_name("PATH").default_value("tls").help("Where to write")),
+            ),
+        )
+        .subcommand(
+            Command::new("token").about("Tokens").subcommand_required(true).arg_required_else_help(true).subcommand(
+                Command::new("new")
+                    .about("Write a random token to a new file that only its owner can read")
+                    .arg(Arg::new("path").required(true).value_name("PATH")),
+            ),
+        )
+        .subcommand(
+            Command::new("completion")
+                .about("Write a completion script for a shell")
+                .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
+        )
+        .subcommand(Command::new("man").about("Write the manual page, or that of a command").arg(Arg::new("command").value_parser([
+            "run",
+            "demo",
+            "tls",
+            "token",
+            "completion",
+            "man",
+        ])))
+}
+
+fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut problems = Vec::new();
+    let sources = Sources::collect(matches, |name| std::env::var(name).ok(), &mut problems);
+    let settings = match Settings::parse(&sources, problems) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            let mut stderr = io::stderr().lock();
+            for problem in &problems {
+                let _ = writeln!(stderr, "canary-bot: {problem}");
+            }
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if settings.dry_run {
+        let _ = writeln!(io::stderr(), "canary-bot: the configuration works");
+        return Ok(ExitCode::SUCCESS);
+    }
+    logs::start(settings.log);
+    match drive(run::run(settings))? {
+        Ended::Well => Ok(ExitCode::SUCCESS),
+        Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
+    }
+}
+
+fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let bots = matches.get_one::<u64>("bots").copied().unwrap_or(5) as usize;
+    let duration = matches.get_one("for").copied();
+    let whole = drive(demo::run(Demo { bots, duration }))?;
+    Ok(if whole || duration.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn tls_dev(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let hosts: Vec<String> = matches.get_many("host").into_iter().flatten().cloned().collect();
+    let directory = matches.get_one::<String>("directory").map_or("tls", String::as_str);
+    for path in issue::tls_dev(directory.as_ref(), &hosts)? {
+        writeln!(io::stdout(), "{}", path.display()).map_err(RunError::Stdout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token_new(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let path = matches.get_one::<String>("path").map_or("", String::as_str);
+    issue::token_new(path.as_ref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut command(), "canary-bot", &mut script);
+        io::stdout().write_all(&script).map_err(RunError::Stdout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut all = command();
+    all.build();
+    let chosen = matches.get_one::<String>("command").and_then(|name| all.find_subcommand(name).cloned()).unwrap_or(all);
+    let mut page = Vec::new();
+    clap_mangen::Man::new(chosen).render(&mut page).map_err(RunError::Stdout)?;
+    io::stdout().write_all(&page).map_err(RunError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread measures and gossips: no measurement waits for another thread to be woken. The API has a thread of its own.
+fn drive<T>(task: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+    let ended = runtime.block_on(task);
+    // A look-up that hangs in the system's resolver does not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The whole chain of causes, once, at the edge.
+fn report(error: &RunError) {
+    let mut line = format!("canary-bot: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        line.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,110 @@
+//! Foreign bytes all the way from a socket's message to a living core.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buffa::Message as _;
+use canary_core::{CallId, Config, Core, Incarnation, Instance, Labels, Now, Output, Record, Request, RequestId, Response, Time, Wall};
+
+use super::{pb, wire};
+
+const MEMBER: Instance = Instance(2);
+
+fn at(millis: u64) -> Now {
+    Now { time: Time::ZERO + Duration::from_secs(1 << 20) + Duration::from_millis(millis), wall: Wall::from_unix_millis(1 << 40) }
+}
+
+/// A core with one member, and an exchange with it under way.
+fn living() -> Option<(Core, CallId)> {
+    let record = |name: &str, instance| {
+        let target = format!("{name}:1").parse().ok()?;
+        Some(Record { name: name.parse().ok()?, target, labels: Labels::default(), incarnation: Incarnation(7), instance })
+    };
+    let me = record("owl", Instance(1))?;
+    let peer = Arc::new(record("duck", MEMBER)?);
+    let mut core = Core::new(Config::default(), me.name, me.target, me.labels, 1, at(0));
+    core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), at(0));
+    let mut exchanging = None;
+    for step in 1..100 {
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Call { id, request: Request::Identify, .. } => {
+                    core.handle_response(id, Ok(Response::Identify(Arc::clone(&peer))), at(step));
+                }
+                Output::Call { id, request: Request::Exchange(_), .. } => exchanging = Some(id),
+                _ => {}
+            }
+        }
+        if let Some(call) = exchanging {
+            return Some((core, call));
+        }
+        core.handle_timeout(at(step * 50));
+    }
+    None
+}
+
+pub(crate) fn mesh_message(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    let Some((mut core, call)) = living() else {
+        unreachable!("a joiner that answers is let in, and exchanged with");
+    };
+    let now = at(6000);
+    match kind % 6 {
+        0 => {
+            let Some(gossip) = pb::ExchangeRequest::decode_from_slice(body).ok().and_then(|request| request.gossip.into_option()) else {
+                return;
+            };
+            let Ok(mut exchange) = wire::exchange(gossip) else { return };
+            // Of a stranger nothing is taken; that the speaker is a member is what the fuzzer need not find out.
+            (exchange.from, exchange.to) = (Some(MEMBER), None);
+            core.handle_request(RequestId(9), Request::Exchange(Box::new(exchange)), now);
+        }
+        1 => {
+            let Some(response) = pb::ExchangeResponse::decode_from_slice(body).ok().and_then(|answer| wire::exchange_answer(answer).ok())
+            else {
+                return;
+            };
+            core.handle_response(call, Ok(response), now);
+        }
+        2 => {
+            let Some(node) = pb::JoinRequest::decode_from_slice(body).ok().and_then(|request| request.node.into_option()) else { return };
+            let Ok(record) = wire::record(node) else { return };
+            core.handle_request(RequestId(9), Request::Join(record), now);
+        }
+        3 => {
+            let _ = pb::JoinResponse::decode_from_slice(body).ok().map(wire::join_answer);
+        }
+        4 => {
+            let _ = pb::AskResponse::decode_from_slice(body).ok().map(|response| wire::answer(&response));
+        }
+        _ => {
+            let _ = wire::decode_probe_response(body);
+            return;
+        }
+    }
+    live_on(&mut core, now);
+}
+
+/// Ten seconds in which nobody answers; whatever is said meanwhile a bot of ours would take.
+fn live_on(core: &mut Core, now: Now) {
+    let mut now = now;
+    for _ in 0..200 {
+        while let Some(output) = core.poll_output() {
+            let said = match output {
+                Output::Call { request: Request::Exchange(exchange), .. } => exchange,
+                Output::Reply { response: Response::Exchange(exchange), .. } => exchange,
+                _ => continue,
+            };
+            assert!(wire::gossip(&said).encoded_len() as usize <= super::MESSAGE_BYTES_MAX, "a message of ours is too long");
+            assert!(wire::exchange(wire::gossip(&said)).is_ok(), "a message of ours is malformed");
+        }
+        now.time = now.time + Duration::from_millis(50);
+        if core.poll_timeout().is_some_and(|due| due <= now.time) {
+            core.handle_timeout(now);
+        }
+    }
+    let snapshot = core.snapshot(now);
+    let rows = snapshot.members.iter().filter_map(|member| member.row.as_ref());
+    let cells: usize = rows.map(|row| row.cells().len()).sum();
+    assert!(cells <= 2 * canary_core::limits::FRAME_BYTES_MAX, "rows have more cells than bytes");
+}
