@@ -120,3 +120,23 @@ fn mutual_mode_without_all_its_parts_is_an_error_and_never_plain_text() {
         assert!(lacking.load().is_err(), "{lacking:?}");
     }
 }
+
+#[test]
+fn a_configured_certificate_is_used_for_what_it_says_alone() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    for (usages, refused_as) in
+        [(vec![ServerAuth], Some("client")), (vec![ClientAuth], Some("server")), (vec![ServerAuth, ClientAuth], None)]
+    {
+        let mut params = CertificateParams::new(vec!["swan".to_owned()]).unwrap();
+        params.extended_key_usages = usages;
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let refused = set(&pem, &pem, &key.serialize_pem(), Some("swan")).err().map(|error| error.to_string());
+        match refused_as {
+            Some(purpose) => {
+                assert!(refused.as_ref().is_some_and(|why| why.contains(&format!("may not be used as a {purpose}"))), "{refused:?}")
+            }
+            None => assert_eq!(refused, None),
+        }
+    }
+}

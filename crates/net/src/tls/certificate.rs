@@ -28,6 +28,8 @@ pub struct Facts {
     pub names: PeerNames,
     /// Whether it says that it may sign others.
     pub is_authority: bool,
+    /// Whether it may be a server's, and a client's.
+    pub purposes: (bool, bool),
 }
 
 /// The hosts that the certificate of a peer names; in the extensions of every request of a peer that presented one.
@@ -65,6 +67,7 @@ impl Facts {
             dates: (validity.not_before.to_string(), validity.not_after.to_string()),
             names: names(&certificate),
             is_authority: is_authority(&certificate),
+            purposes: purposes(&certificate),
         })
     }
 
@@ -96,6 +99,15 @@ fn moment(time: ASN1Time) -> SystemTime {
 fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     let signs = certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
     signs && certificate.basic_constraints().is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.value.ca))
+}
+
+/// RFC 5280 section 4.2.1.12: who says nothing may be both; what cannot be read is neither.
+fn purposes(certificate: &X509Certificate<'_>) -> (bool, bool) {
+    match certificate.extended_key_usage() {
+        Ok(None) => (true, true),
+        Ok(Some(usage)) => (usage.value.any || usage.value.server_auth, usage.value.any || usage.value.client_auth),
+        Err(_) => (false, false),
+    }
 }
 
 fn names(certificate: &X509Certificate<'_>) -> PeerNames {

@@ -25,12 +25,15 @@ pub(super) struct Configured<V: ?Sized> {
 }
 
 impl<V: ?Sized> Configured<V> {
-    fn is_configured(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<bool, Error> {
+    fn is_configured(&self, certificate: &CertificateDer<'_>, now: UnixTime, fits: impl Fn(&Facts) -> bool) -> Result<bool, Error> {
         if !self.certificates.iter().any(|configured| configured == certificate) {
             return Ok(false);
         }
         let facts = Facts::of(certificate).map_err(|_| CertificateError::BadEncoding)?;
         facts.valid_at(now)?;
+        if !fits(&facts) {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
         Ok(true)
     }
 
@@ -75,7 +78,7 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Configured<V> {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.is_configured(end_entity, now)? {
+        if self.is_configured(end_entity, now, |facts| facts.purposes.0)? {
             rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return Ok(ServerCertVerified::assertion());
         }
@@ -100,7 +103,7 @@ impl<V: ClientCertVerifier + ?Sized> ClientCertVerifier for Configured<V> {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.is_configured(end_entity, now)? {
+        if self.is_configured(end_entity, now, |facts| facts.purposes.1)? {
             return Ok(ClientCertVerified::assertion());
         }
         self.chains()?.verify_client_cert(end_entity, intermediates, now)
