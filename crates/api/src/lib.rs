@@ -1,10 +1,14 @@
 //! Shows: what a bot knows, to whoever has a token. It reads snapshots and holds no state of the mesh.
 
 mod auth;
+mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod metrics;
 mod process;
 mod requests;
 mod routes;
+mod rpc;
 mod v1;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use canary_core::{BUCKETS_SECONDS, Failure, Histogram, Pair, Snapshot, Status};
-use http::header;
+use http::{HeaderMap, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -21,12 +21,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use canary_net::Guard;
 
+use crate::form::Form;
 use crate::process::Process;
 use crate::requests::Key;
 use crate::routes::Api;
 use crate::{Messages, Metrics, MetricsLevel, Transport};
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the original's buckets in seconds; all of them are bounds of ours.
 const LEGACY_BUCKETS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -47,7 +46,7 @@ struct Scrape {
     version: &'static str,
 }
 
-pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     let scrape = Arc::new(Scrape {
         snapshot: api.source.snapshot(),
@@ -67,8 +66,9 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         metrics: api.metrics,
         version: api.version,
     });
-    let parts = PARTS.iter().map(move |part| part(&scrape).map(Bytes::from));
-    ([(header::CONTENT_TYPE, OPENMETRICS)], Body::from_stream(futures_util::stream::iter(parts))).into_response()
+    let form = Form::wanted(&headers);
+    let parts = PARTS.iter().map(move |part| part(&scrape).map(|text| Bytes::from(form.write(text))));
+    ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(parts))).into_response()
 }
 
 /// Writes whole families.

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use canary_net::{Guard, Stats};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::requests::Requests;
-use crate::{Config, Source, auth, requests, v1};
+use crate::{Config, Source, auth, requests, rpc, v1};
 
 /// A bot that has not shown what it knows for so long is wedged: it shows it every second.
-const WEDGED_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const WEDGED_AFTER: Duration = Duration::from_secs(10);
 
 /// What every handler may use.
 pub(crate) struct Api {
@@ -30,12 +30,22 @@ pub(crate) struct Api {
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
     let Config { guard, metrics, version } = config;
     let api = Arc::new(Api { source, guard, metrics, version, requests: Requests::default(), port });
-    let open = Router::new().route("/", get(index)).route("/livez", get(live)).route("/readyz", get(ready));
+    let (rpc, health) = rpc::services(&api);
+    let open = Router::new()
+        .route("/", get(index))
+        .route("/v1/", get(index))
+        .route("/v1/api.swagger.json", get(swagger))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route_service("/grpc.health.v1.Health/{method}", health);
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
         .route("/metrics", get(crate::metrics::metrics))
         .route("/version", get(program_version))
+        .route_service("/api.v1.ApiService/{method}", rpc.clone())
+        .route_service("/grpc.reflection.v1.ServerReflection/{method}", rpc.clone())
+        .route_service("/grpc.reflection.v1alpha.ServerReflection/{method}", rpc)
         .fallback(not_found)
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
     Router::new()
@@ -54,11 +64,18 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
-async fn index() -> &'static str {
-    "canary-bot measures the network between the hosts of a distributed system.\n\n\
-     open:       /livez  /readyz\n\
-     with token: /api/v1/samples  /api/v1/nodes  /metrics  /version\n\n\
-     curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v1/nodes\n"
+/// A page for people, and as few words for whoever did not ask for one.
+async fn index(headers: HeaderMap) -> Response {
+    const WORDS: &str = "canary-bot measures the network between the hosts of a distributed system.\n\n\
+         open:       /  /v1/api.swagger.json  /livez  /readyz\n\
+         with token: /api/v1/samples  /api/v1/nodes  /metrics  /version  and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n\
+         curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v1/nodes\n";
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") { Html(include_str!("../assets/index.html")).into_response() } else { WORDS.into_response() }
+}
+
+async fn swagger() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../assets/api.swagger.json")).into_response()
 }
 
 /// Alive is a bot whose loop runs: a wedged one is restarted.

@@ -17,13 +17,13 @@ use crate::routes::Api;
 
 /// One sample as the original spells it; every value is a string.
 #[derive(Debug, PartialEq, Serialize)]
-struct Sample<'a> {
-    from: &'a str,
-    to: &'a str,
-    r#type: &'static str,
+pub(crate) struct Sample<'a> {
+    pub(crate) from: &'a str,
+    pub(crate) to: &'a str,
+    pub(crate) r#type: &'static str,
     /// Nanoseconds, or `NaN` after a failure.
-    value: String,
-    ts: String,
+    pub(crate) value: String,
+    pub(crate) ts: String,
 }
 
 /// Names of all nodes that are there, this bot first.
@@ -33,8 +33,12 @@ pub(crate) async fn nodes(State(api): State<Arc<Api>>) -> Response {
         nodes: Vec<&'a str>,
     }
     let snapshot = api.source.snapshot();
-    let others = snapshot.present().map(|member| member.record.name.as_str());
-    Json(Nodes { nodes: std::iter::once(snapshot.me.name.as_str()).chain(others).collect() }).into_response()
+    Json(Nodes { nodes: present_names(&snapshot).collect() }).into_response()
+}
+
+/// This bot, and the others that are there.
+pub(crate) fn present_names(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    std::iter::once(snapshot.me.name.as_str()).chain(snapshot.present().map(|member| member.record.name.as_str()))
 }
 
 /// Every sample of every pair of nodes that are there. The answer is made row by row while it is read, so that a large mesh costs no more
@@ -64,14 +68,10 @@ impl Iterator for Rows {
                 return None;
             }
             self.next += 1;
-            let samples = match index.checked_sub(1) {
-                None => own_samples(&snapshot),
-                Some(index) => match snapshot.members.get(index) {
-                    Some(member) if member.status.is_present() => row_samples(&snapshot, member),
-                    Some(_) => Vec::new(),
-                    None => return Some(Bytes::from_static(if self.written { b"]}" } else { b"{}" })),
-                },
-            };
+            if index > snapshot.members.len() {
+                return Some(Bytes::from_static(if self.written { b"]}" } else { b"{}" }));
+            }
+            let samples = samples_of(&snapshot, index);
             if !samples.is_empty() {
                 return Some(self.write(&samples));
             }
@@ -88,6 +88,17 @@ impl Rows {
             text.push_str(&serde_json::to_string(sample).expect("a sample is strings alone"));
         }
         text.into()
+    }
+}
+
+/// Row 0 is our own, the others follow by name; a row of whom is not there is empty.
+pub(crate) fn samples_of(snapshot: &Snapshot, row: usize) -> Vec<Sample<'_>> {
+    match row.checked_sub(1) {
+        None => own_samples(snapshot),
+        Some(index) => match snapshot.members.get(index) {
+            Some(member) if member.status.is_present() => row_samples(snapshot, member),
+            Some(_) | None => Vec::new(),
+        },
     }
 }
 

@@ -29,6 +29,12 @@ pub fn buf() -> Option<Command> {
     tool("buf", "node_modules/.bin/buf").map(Command::new)
 }
 
+/// Node with the packages of `node_modules`.
+pub fn node() -> Option<Command> {
+    tool("connect-node", "node_modules/@connectrpc/connect-node/package.json")?;
+    program("node")
+}
+
 fn found_or_said(name: &str, found: Option<PathBuf>) -> Option<Command> {
     if found.is_none() {
         eprintln!("skipped: {name} is not installed");

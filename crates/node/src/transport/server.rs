@@ -90,8 +90,16 @@ impl MeshService {
         (self.tokenless.load(Ordering::Relaxed), self.impostors.load(Ordering::Relaxed))
     }
 
-    /// The answer to a request without a valid token, where the mesh has one; none if it may pass.
+    /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if it may pass.
     pub(crate) fn turn_away<B, A: Default>(&self, tokens: &Tokens, request: &http::Request<B>) -> Option<http::Response<A>> {
+        let kind = request.headers().get(http::header::CONTENT_TYPE);
+        // A few bytes of JSON make large structures, and nobody who belongs to a mesh speaks it.
+        if kind.is_some_and(|kind| kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"))) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let mut response = http::Response::new(A::default());
+            *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Some(response);
+        }
         if tokens.is_empty() || tokens.judge(request.headers().get(http::header::AUTHORIZATION)) == Verdict::Valid {
             return None;
         }

@@ -1,0 +1,124 @@
+//! The two text forms of metrics: what a scraper asks for, and how one becomes the other.
+
+use http::{HeaderMap, header};
+
+/// How metrics are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// OpenMetrics 1.0.0: what a scraper gets that takes it, and whoever asks for nothing.
+    OpenMetrics,
+    /// Prometheus text 0.0.4.
+    Text,
+}
+
+impl Form {
+    /// What an `Accept` header (RFC 9110 section 12.5.1) likes best of the two.
+    pub(crate) fn wanted(headers: &HeaderMap) -> Self {
+        let mut best = (0.0, Self::Text);
+        let mut asked = false;
+        for accept in headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok()) {
+            for range in accept.split(',') {
+                asked = true;
+                let mut parts = range.split(';').map(str::trim);
+                let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+                let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
+                let parameter = |name: &str| parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+                let weight: f64 = parameter("q").and_then(|q| q.parse().ok()).unwrap_or(1.0);
+                let form = match kind.as_str() {
+                    "application/openmetrics-text"
+                        if parameter("version").is_none_or(|version| version == "1.0.0" || version == "0.0.1") =>
+                    {
+                        Self::OpenMetrics
+                    }
+                    "text/plain" | "text/*" | "*/*" => Self::Text,
+                    _ => continue,
+                };
+                if weight > best.0 {
+                    best = (weight, form);
+                }
+            }
+        }
+        if asked { best.1 } else { Self::OpenMetrics }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+
+    /// Spells whole families, which come as OpenMetrics, in this form.
+    pub(crate) fn write(self, openmetrics: String) -> String {
+        match self {
+            Self::OpenMetrics => openmetrics,
+            Self::Text => text_of(&openmetrics),
+        }
+    }
+}
+
+/// Prometheus text names a counter with its `_total` in the comments as well, and has neither units nor an end.
+fn text_of(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help = None;
+    for line in openmetrics.lines() {
+        let comment = line.strip_prefix("# ").and_then(|comment| comment.split_once(' '));
+        match comment {
+            Some(("HELP", rest)) => help = rest.split_once(' '),
+            Some(("TYPE", rest)) => {
+                let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+                let total = if kind == "counter" { "_total" } else { "" };
+                if let Some((_, words)) = help.take().filter(|(of, _)| *of == name) {
+                    text.extend(["# HELP ", name, total, " ", words, "\n"]);
+                }
+                text.extend(["# TYPE ", name, total, " ", kind, "\n"]);
+            }
+            Some(("UNIT", _)) => {}
+            None if line == "# EOF" => {}
+            _ => text.extend([line, "\n"]),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_scraper_gets_what_it_likes_best() {
+        let wanted = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Form::wanted(&headers)
+        };
+        assert_eq!(Form::wanted(&HeaderMap::new()), Form::OpenMetrics);
+        // Prometheus 2.42 and 3.8, curl, browsers, and the old.
+        for (accept, form) in [
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Form::OpenMetrics,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2",
+                Form::OpenMetrics,
+            ),
+            ("*/*", Form::Text),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Form::Text),
+            ("text/plain;version=0.0.4", Form::Text),
+            ("text/plain;q=0.9, application/openmetrics-text;q=0.3", Form::Text),
+            ("application/openmetrics-text; version=2.0.0, text/plain;q=0.1", Form::Text),
+            ("application/json", Form::Text),
+        ] {
+            assert_eq!(wanted(accept), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn counters_keep_their_name_in_text() {
+        let openmetrics =
+            "# HELP a_seconds Words.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total{x=\"# EOF\"} 1\n# EOF\n";
+        assert_eq!(text_of(openmetrics), "# HELP a_seconds_total Words.\n# TYPE a_seconds_total counter\na_seconds_total{x=\"# EOF\"} 1\n");
+    }
+}
