@@ -10,6 +10,7 @@ use canary_net::token::Verdict;
 use canary_net::{Token, Tokens};
 use canary_node::Seed;
 
+pub use canary_api::fuzz::accept;
 pub use canary_node::fuzz::mesh_message;
 
 use crate::settings::Settings;
@@ -19,8 +20,14 @@ use crate::sources::Sources;
 pub type Take = fn(&[u8]);
 
 /// What is fuzzed: the name of a corpus, and what takes its bytes.
-pub const TARGETS: &[(&str, Take)] =
-    &[("mesh_message", mesh_message), ("target", target), ("configuration", configuration), ("pem", pem), ("authorization", authorization)];
+pub const TARGETS: &[(&str, Take)] = &[
+    ("mesh_message", mesh_message),
+    ("target", target),
+    ("configuration", configuration),
+    ("pem", pem),
+    ("authorization", authorization),
+    ("accept", accept),
+];
 
 /// Where others dial: what is taken is spelled so that it is taken again.
 pub fn target(bytes: &[u8]) {
