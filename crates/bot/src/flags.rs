@@ -126,6 +126,13 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Whoever talks on the mesh port has to present one of these; the first is presented to others. Better kept in a file",
     ),
     one("mesh-token-file", "PATH", "none", "File with such tokens, one a line"),
+    one(
+        "mesh-protocol",
+        "PROTOCOL",
+        "auto",
+        "Which protocols the mesh speaks: auto (bots of the original are found out and taken in), v2 (they stay outside) or v1 (whoever is dialled is \
+         taken for one of them)",
+    ),
     many(
         "proxy-address",
         "ADDRESS[/BITS]",

@@ -18,7 +18,7 @@ mod sources;
 pub use canary_api::{Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
 pub use canary_net::{Guard, Live, Token, Tokens, tls};
-pub use canary_node::{Bot, Builder, End, Reader, Seed, StartError};
+pub use canary_node::{Bot, Builder, End, Protocol, Reader, Seed, StartError};
 pub use facade::serve_api;
 
 /// The version of this program, as it tells it everywhere.

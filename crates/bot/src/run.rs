@@ -3,6 +3,9 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
+use canary_net::tls::{ClientAuth, Mode};
+use canary_node::Protocol;
+
 use crate::{Bot, End, serve_api};
 use canary_net::Token;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,12 +59,25 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     // Whoever writes certificates may tell us at once.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    let (mutual, client_auth) = (settings.tls.mode == Mode::Mutual, settings.tls.client_auth);
     let (watched, guards) = Watched::load(settings.tls, settings.mesh_tokens, settings.api_tokens, settings.proxies, new_token)?;
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
-    let mut builder =
-        Bot::builder(settings.name.clone()).listen(settings.listen).labels(settings.labels).config(settings.config).guard(guards.mesh);
+    if !guards.mesh.tokens.get().is_empty() && settings.protocol != Protocol::V2 {
+        info!("a mesh token is set: bots of the original, which cannot present one, stay outside");
+    }
+    if mutual && client_auth == ClientAuth::Required && settings.protocol != Protocol::V2 {
+        info!(
+            "client certificates are required: bots of the original, which present none, stay outside; --client-auth optional lets them in"
+        );
+    }
+    let mut builder = Bot::builder(settings.name.clone())
+        .listen(settings.listen)
+        .labels(settings.labels)
+        .config(settings.config)
+        .protocol(settings.protocol)
+        .guard(guards.mesh);
     builder = match settings.join {
         Join::Target(target) => builder.target(target),
         Join::Host(host) => builder.host(&host),

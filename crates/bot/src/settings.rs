@@ -10,7 +10,7 @@ use base64::Engine as _;
 use canary_core::{Config, ConfigError, Labels, NodeName, Target};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
-use canary_node::Seed;
+use canary_node::{Protocol, Seed};
 
 use crate::secrets::TokenSource;
 use crate::sources::{Given, Problem, Sources};
@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) mesh_tokens: TokenSource,
     pub(crate) tls: Materials,
     pub(crate) proxies: Vec<IpNet>,
+    pub(crate) protocol: Protocol,
     pub(crate) metrics: Metrics,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
@@ -79,6 +80,7 @@ impl Settings {
         let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
         let proxies = parser.each("proxy-address", "write an address, or a network such as 10.0.0.0/8", network);
         let metrics = parser.metrics();
+        let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
         let log = parser.log();
         for accepted in ["cleanup-nodes", "cleanup-samples"] {
             parser.switch(accepted);
@@ -105,6 +107,7 @@ impl Settings {
                 mesh_tokens,
                 tls,
                 proxies,
+                protocol,
                 metrics,
                 log,
                 dry_run,

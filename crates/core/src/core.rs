@@ -288,6 +288,12 @@ impl Core {
         self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
     }
 
+    /// Who is known at a target: who is there before who is not.
+    pub fn record_at(&self, target: &Target) -> Option<&Arc<Record>> {
+        let there = self.members.others().filter(|(_, member)| member.record.target == *target);
+        there.max_by_key(|(_, member)| member.is_present()).map(|(_, member)| &member.record)
+    }
+
     /// Takes the next thing to do. Drain it after every input.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.output.pop_front()

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
 use canary_net::{Door, Guard, IpNet};
+use connectrpc::{ConnectRpcService, Limits, Router};
+use connectrpc_reflection::Reflector;
 use http_body_util::{Either, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +21,8 @@ use crate::discovery::{Seed, discover};
 use crate::driver::{Command, Driver, NodeStats};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Links, MeshService};
+use crate::transport::{DESCRIPTORS, Links, MeshService};
+use crate::v1::{self, Bridge, Protocol};
 
 /// Requests of peers that wait for the driver. A driver that is so far behind turns further ones away, counted.
 const ARRIVALS_WAITING_MAX: usize = 1024;
@@ -100,6 +103,7 @@ pub struct Builder {
     seeds: Vec<Seed>,
     config: Config,
     guard: Guard,
+    protocol: Protocol,
 }
 
 impl Builder {
@@ -153,6 +157,13 @@ impl Builder {
         self
     }
 
+    /// Which protocols are spoken to others. Default: ours, and the original's with who knows nothing else.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
     /// Listens and starts. The bot runs on the present tokio runtime until it leaves or its handle is dropped.
     pub async fn start(self) -> Result<Bot, StartError> {
         let problems = self.config.problems();
@@ -183,12 +194,22 @@ impl Builder {
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let service = MeshService::new(me_seen, arrivals_in, Arc::clone(&traffic));
+        let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic));
+        // Bots of the original have no mesh token.
+        let original = (self.protocol != Protocol::V2 && self.guard.tokens.get().is_empty()).then(|| {
+            let guests = Arc::new(v1::Guests::default());
+            let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
+            let service =
+                v1::GuestService::new(snapshot.clone(), Arc::clone(&guests), told.clone(), arrivals_in.clone(), self.config.probe_timeout);
+            let context = v1::Context { links: Arc::clone(&links), guests, snapshot: snapshot.clone(), told, protocol: self.protocol };
+            (service, Bridge::new(context.clone(), arrivals_in, told_out), context)
+        });
         let port = Arc::new(canary_net::Stats::default());
         let stats = NodeStats { traffic, port: Arc::clone(&port), service: Arc::clone(&service), links: Arc::clone(&links) };
 
         let stop = CancellationToken::new();
         let rpc = Arc::clone(&service).into_service();
+        let others = beside(original.as_ref().map(|(service, ..)| Arc::clone(service)));
         let door = Door::Mesh(self.guard.tls.clone());
         let limits = port_limits(Arc::clone(&self.guard.proxies));
         let tokens = self.guard.tokens.clone();
@@ -196,7 +217,8 @@ impl Builder {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
             let turned_away = service.turn_away(&tokens.get(), &request);
-            let answer = turned_away.is_none().then(|| rpc.clone().call(request));
+            let ours = request.uri().path().starts_with("/mesh.v2.");
+            let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {
                 let Some(answer) = answer else {
                     return Ok(turned_away.unwrap_or_default().map(Either::Right));
@@ -222,7 +244,12 @@ impl Builder {
         tokio::spawn(until(stop.clone(), discovery));
         let probe_timeout = self.config.probe_timeout;
         let guard = self.guard;
-        let driver = Driver { core, probe_timeout, resolver, links, guard, soonest: None, stalls, commands, arrivals, snapshots, me };
+        let original = original.map(|(_, bridge, context)| {
+            tokio::spawn(until(stop.clone(), bridge.run()));
+            context
+        });
+        let driver =
+            Driver { core, probe_timeout, resolver, links, original, guard, soonest: None, stalls, commands, arrivals, snapshots, me };
         let halted = stop.clone();
         let driving = tokio::spawn(async move {
             let end = tokio::select! {
@@ -234,6 +261,19 @@ impl Builder {
         });
         Ok(Bot { address, snapshot, commands: commands_in, stats, driving, _stop: stop.drop_guard() })
     }
+}
+
+/// What the mesh port serves beside our own protocol.
+fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
+    let limits = |bytes: usize| Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes);
+    let mut router = Router::new();
+    if let Some(original) = original {
+        router = router.add_service(original);
+    }
+    let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
+    // The descriptors are this build's own.
+    let reflector = Reflector::from_descriptor_set_bytes(DESCRIPTORS).expect("the generator wrote the descriptors");
+    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::MESSAGE_BYTES_MAX))
 }
 
 fn timed_out<B>() -> http::Response<Either<B, Empty<Bytes>>> {
@@ -296,6 +336,7 @@ impl Bot {
             seeds: Vec::new(),
             config: Config::default(),
             guard: Guard::default(),
+            protocol: Protocol::default(),
         }
     }
 

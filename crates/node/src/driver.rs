@@ -17,6 +17,7 @@ use crate::prober::{self, Probed};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
 use crate::transport::{Arrived, Impostor, Links, MeshService};
+use crate::v1;
 
 /// Snapshots are shown at most so often: what changes in between is in the next one.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
@@ -79,6 +80,8 @@ pub(crate) struct Driver {
     pub(crate) probe_timeout: Duration,
     pub(crate) resolver: Resolver,
     pub(crate) links: Arc<Links>,
+    /// How to speak to bots of the original; none if they are to stay outside.
+    pub(crate) original: Option<v1::Context>,
     pub(crate) guard: Guard,
     /// Of the certificates that peers showed of late the first to expire, and when it was seen.
     pub(crate) soonest: Option<(u64, Instant)>,
@@ -175,6 +178,13 @@ impl Driver {
         self.core.handle_request(id, arrived.request, clock::now());
     }
 
+    /// The guest that is known at a target, or is about to be.
+    fn guest_at(&self, target: &Target) -> Option<Arc<Record>> {
+        let original = self.original.as_ref()?;
+        let known = || self.core.record_at(target).filter(|record| v1::is_guest(record)).cloned();
+        original.guests.proposed(target).or_else(known)
+    }
+
     /// A peer's certificate was seen: what expires first is what others should hear of.
     fn shown(&mut self, shown: Secured) {
         let soonest = match self.soonest {
@@ -211,12 +221,21 @@ impl Driver {
         match output {
             Output::Probe { id, target } => {
                 let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
-                let guard = self.guard.clone();
-                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, timeout, &resolver, &guard, &stalls).await) });
+                let (guard, guest) = (self.guard.clone(), self.guest_at(&target));
+                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, guest, timeout, &resolver, &guard, &stalls).await) });
             }
             Output::Call { id, target, request, timeout } => {
                 let links = Arc::clone(&self.links);
-                tasks.spawn(async move { Done::Call(id, links.call(&target, request, timeout).await) });
+                let (original, guest) = (self.original.clone(), self.guest_at(&target));
+                tasks.spawn(async move {
+                    let asked = async {
+                        match &original {
+                            Some(original) => v1::speak(original, guest, &target, request).await,
+                            None => links.ask_ours(&target, request).await.map_err(|error| error.call),
+                        }
+                    };
+                    Done::Call(id, links.within(&target, timeout, asked).await)
+                });
             }
             Output::Reply { to, response } => {
                 if let Some(reply) = replies.remove(&to) {

@@ -19,8 +19,10 @@ mod resolve;
 mod secure;
 mod traffic;
 mod transport;
+mod v1;
 
 pub use bot::{Bot, Builder, End, Reader, StartError};
 pub use discovery::Seed;
 pub use driver::NodeStats;
 pub use traffic::{Direction, Kind, Traffic};
+pub use v1::Protocol;

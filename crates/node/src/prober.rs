@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Secured, Target, Timing};
+use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Record, Secured, Target, Timing};
 use canary_net::Guard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -24,6 +24,7 @@ use crate::kernel;
 use crate::resolve::Resolver;
 use crate::secure::{self, SecureError};
 use crate::transport::{PROBE_PATH, decode_probe_response};
+use crate::v1::RTT_PATH;
 
 /// Lateness of our own loop within a probe beyond which the probe says more about us than about the network.
 const LATE_MAX: Duration = Duration::from_millis(100);
@@ -90,12 +91,19 @@ impl From<ProbeReport> for Probed {
     }
 }
 
-/// Measures `target` once, for at most `timeout`.
-pub(crate) async fn probe(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, stalls: &StallWatch) -> Probed {
+/// Measures `target` once, for at most `timeout`: as the `guest` that it is, or as one of ours.
+pub(crate) async fn probe(
+    target: &Target,
+    guest: Option<Arc<Record>>,
+    timeout: Duration,
+    resolver: &Resolver,
+    guard: &Guard,
+    stalls: &StallWatch,
+) -> Probed {
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Waiting;
-    let ended = tokio::time::timeout(timeout, measure(target, timeout, resolver, guard, &mut progress)).await;
+    let ended = tokio::time::timeout(timeout, measure(target, guest.as_deref(), timeout, resolver, guard, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
@@ -142,7 +150,14 @@ impl Answer {
     }
 }
 
-async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard: &Guard, progress: &mut Progress) -> Result<Answer, Ended> {
+async fn measure(
+    target: &Target,
+    guest: Option<&Record>,
+    timeout: Duration,
+    resolver: &Resolver,
+    guard: &Guard,
+    progress: &mut Progress,
+) -> Result<Answer, Ended> {
     let turn = resolver.turn(target).await;
     *progress = Progress::Resolving;
     let begun = Instant::now();
@@ -166,11 +181,19 @@ async fn measure(target: &Target, timeout: Duration, resolver: &Resolver, guard:
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await?;
-    let asking = Asking { uri: format!("{}://{target}{PROBE_PATH}", secure::scheme(&set)), token: guard.tokens.get().header() };
+    let asking = Asking {
+        uri: format!("{}://{target}{}", secure::scheme(&set), if guest.is_some() { RTT_PATH } else { PROBE_PATH }),
+        token: guard.tokens.get().header(),
+    };
     let requests = async {
         let (answer, sender) = request(sender, &asking).await?;
         let first_request = take_lap(&clock);
-        let (name, incarnation, instance) = decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?;
+        let (name, incarnation, instance) = match guest {
+            // It says nothing of itself; who it is was found out when it was let in.
+            Some(guest) if answer == EMPTY_MESSAGE.as_slice() => (guest.name.clone(), guest.incarnation, guest.instance),
+            Some(_) => return Err(Ended::Failed(Failure::Protocol, "the answer to a probe of a guest is not empty".to_owned())),
+            None => decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?,
+        };
         // The first answer is what proves the pair. That the second fails is told by its absence.
         let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
         let first = Answer { name, incarnation, instance, timing, secured: agreed };

@@ -15,6 +15,14 @@ pub(crate) const PROBE_PATH: &str = "/mesh.v2.MeshService/Probe";
 /// Largest message on the mesh port in bytes: an exchange, and room for its framing.
 pub(crate) const MESSAGE_BYTES_MAX: usize = canary_core::limits::EXCHANGE_BYTES_MAX + 64 * 1024;
 
+/// The original's messages and service.
+pub(crate) mod original {
+    pub(crate) use super::pb::mesh::v1::*;
+}
+
+/// Everything that is served here, for reflection.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mesh.fds.bin"));
+
 /// Generated from `proto/`.
 #[allow(
     missing_debug_implementations,

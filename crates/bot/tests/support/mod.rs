@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test file uses a part of it")]
 
+pub mod original;
 pub mod pki;
 pub mod puppet;
 pub mod tools;

@@ -43,16 +43,30 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What went wrong below the protocol.
 #[derive(Debug, thiserror::Error)]
-enum LinkError {
+pub(crate) enum LinkError {
     #[error("the connection failed")]
     Http2(#[source] hyper::Error),
     #[error("the answer was cut short")]
     Body(#[source] BoxError),
 }
 
+/// Why a peer gave no answer of ours.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// It answered that it does not know our protocol.
+    pub(crate) unimplemented: bool,
+    pub(crate) call: CallError,
+}
+
+impl From<CallError> for Unanswered {
+    fn from(call: CallError) -> Self {
+        Self { unimplemented: false, call }
+    }
+}
+
 /// One connection; clones share it, and the last one closes it.
 #[derive(Clone, Debug)]
-struct Link {
+pub(crate) struct Link {
     sender: hyper::client::conn::http2::SendRequest<ClientBody>,
     tokens: Live<Tokens>,
     scheme: &'static str,
@@ -87,9 +101,10 @@ impl ClientTransport for Link {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         Box::pin(async move {
+            let whose = if request.uri().path().starts_with("/mesh.v1.") { crate::v1::MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX };
             let (parts, body) = sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
             // Collected here, so that a reset in mid-body keeps its cause.
-            let body = Limited::new(body, MESSAGE_BYTES_MAX + 5).collect().await.map_err(LinkError::Body)?;
+            let body = Limited::new(body, whose + 5).collect().await.map_err(LinkError::Body)?;
             Ok(http::Response::from_parts(parts, body))
         })
     }
@@ -115,9 +130,14 @@ impl Links {
         self.malformed.load(Ordering::Relaxed)
     }
 
-    /// Asks a peer, for at most `timeout` from dialling to the answer.
-    pub(crate) async fn call(&self, target: &Target, request: Request, timeout: Duration) -> Result<Response, CallError> {
-        match tokio::time::timeout(timeout, self.call_patiently(target, request)).await {
+    /// Waits for what is asked of a peer, for at most `timeout` from dialling to the answer.
+    pub(crate) async fn within(
+        &self,
+        target: &Target,
+        timeout: Duration,
+        asked: impl Future<Output = Result<Response, CallError>>,
+    ) -> Result<Response, CallError> {
+        match tokio::time::timeout(timeout, asked).await {
             Ok(result) => result,
             Err(_) => {
                 // What does not answer is not worth keeping warm: the next call finds out afresh.
@@ -127,7 +147,8 @@ impl Links {
         }
     }
 
-    async fn call_patiently(&self, target: &Target, request: Request) -> Result<Response, CallError> {
+    /// Asks a peer by our own protocol.
+    pub(crate) async fn ask_ours(&self, target: &Target, request: Request) -> Result<Response, Unanswered> {
         let link = if matches!(request, Request::Join(_)) {
             // Whoever answers at this address now is asked: names move, and behind one address there may be many.
             self.forget(target);
@@ -144,20 +165,39 @@ impl Links {
             self.keep(target, &link);
             link
         };
-        let uri: http::Uri = format!("{}://{target}", link.scheme)
-            .parse()
-            .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
-        let config = ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX);
+        let config = config_for(target, &link)?.with_default_max_message_size(MESSAGE_BYTES_MAX);
         let client = pb::MeshServiceClient::new(link, config);
         let result = self.ask(&client, request).await;
-        if result.as_ref().is_err_and(|error| error.code == ErrorCode::Unavailable) {
-            self.forget(target);
-        }
-        let response = result.map_err(|error| explain(target, &error))?;
+        let response = result.map_err(|error| Unanswered {
+            unimplemented: error.code == ErrorCode::Unimplemented && error.source().is_none(),
+            call: self.explain(target, &error),
+        })?;
         response.map_err(|why| {
             self.malformed.fetch_add(1, Ordering::Relaxed);
-            CallError { failure: Failure::Protocol, detail: format!("{target} gave a malformed answer: {why}") }
+            CallError { failure: Failure::Protocol, detail: format!("{target} gave a malformed answer: {why}") }.into()
         })
+    }
+
+    /// What a failed call says of the peer.
+    pub(crate) fn explain(&self, target: &Target, error: &ConnectError) -> CallError {
+        if error.code == ErrorCode::Unavailable {
+            self.forget(target);
+        }
+        explain(target, error)
+    }
+
+    /// A client of the original's protocol, on a connection that is shared with ours.
+    pub(crate) async fn original(&self, target: &Target) -> Result<super::original::MeshServiceClient<Link>, CallError> {
+        let link = match self.warm(target) {
+            Some(link) => link,
+            None => {
+                let link = self.dial(target, target.host()).await?;
+                self.keep(target, &link);
+                link
+            }
+        };
+        let config = config_for(target, &link)?.with_default_max_message_size(crate::v1::MESSAGE_BYTES_MAX);
+        Ok(super::original::MeshServiceClient::new(link, config))
     }
 
     async fn ask(&self, client: &pb::MeshServiceClient<Link>, request: Request) -> Result<Result<Response, wire::Malformed>, ConnectError> {
@@ -252,6 +292,13 @@ impl Links {
         }
         links.insert(target.clone(), (link.clone(), Instant::now()));
     }
+}
+
+fn config_for(target: &Target, link: &Link) -> Result<ClientConfig, CallError> {
+    let uri: http::Uri = format!("{}://{target}", link.scheme)
+        .parse()
+        .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
+    Ok(ClientConfig::new(uri).with_protocol(Protocol::Grpc))
 }
 
 /// The first address that answers; where there are several, none may take all the time there is.

@@ -1,0 +1,49 @@
+//! The bridge to bots of the original, which speak `mesh.v1` alone: everything that knows of them is in here.
+//!
+//! To the core such a bot is a member like any other, a *guest*. Its hosts, our bots, play its part of `mesh.v2`: [`speak`] answers the calls
+//! that the core orders for it after asking the guest itself by `mesh.v1`, and the [`bridge`] tells the core what the guests tell, as if they
+//! gossiped, and tells the guests what they lack. [`server`] is what guests call. So the rules of the mesh hold for them unchanged, and
+//! know nothing of them.
+
+pub(crate) mod bridge;
+mod guest;
+mod samples;
+mod server;
+mod speak;
+
+pub(crate) use bridge::Bridge;
+pub(crate) use guest::{Guests, is_guest};
+pub(crate) use server::GuestService;
+pub(crate) use speak::{Context, speak};
+
+use std::str::FromStr;
+
+/// Which protocols a bot speaks to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Ours, and the original's with who knows nothing else.
+    #[default]
+    Auto,
+    /// The original's alone: whoever is dialled is taken for one of them.
+    V1,
+    /// Ours alone: bots of the original stay outside.
+    V2,
+}
+
+impl FromStr for Protocol {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "v1" => Ok(Self::V1),
+            "v2" => Ok(Self::V2),
+            _ => Err("choose auto, v1 or v2"),
+        }
+    }
+}
+
+/// The method that a probe of a guest calls.
+pub(crate) const RTT_PATH: &str = "/mesh.v1.MeshService/Rtt";
+/// Largest message of a guest in bytes: the original's own limit.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,0 +1,375 @@
+//! Between guests and the mesh: lets guests in, publishes their rows, and tells them what they lack.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{Exchange, JoinAnswer, MemberView, NodeName, Record, Request, Response, RowNews, Snapshot, Target, Version};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::guest::{is_guest, record_for, sponsors};
+use super::samples::{Measured, Progress, Sample, news_for, pages, roster};
+use super::speak::{Context, ask_around, node};
+use crate::transport::{Arrived, Links, original as pb};
+
+/// What waits for the bridge. A push counts as one.
+pub(crate) const TOLD_WAITING_MAX: usize = 4096;
+/// How often the bridge looks at its guests.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often what changed is told to a guest, as the original does.
+const PUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a guest's row is published, at most.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a guest is told of all members, and asked whom it knows: it forgets who does not answer it once, and asks nobody again.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a guest is told all samples once more: it may have lost what it was told.
+const TELL_ALL_INTERVAL: Duration = Duration::from_secs(300);
+/// Nodes that guests told of and that are not members yet. Further ones are told again.
+const CANDIDATES_MAX: usize = 1024;
+/// Candidates that are looked at at once.
+const LOOKS_MAX: usize = 8;
+/// First and longest pause before a candidate is looked at again.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// How long one candidate, and one call to a guest, may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What guests tell.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// There is a node.
+    Node { name: NodeName, target: Target },
+    /// This one has just started: it knows nothing.
+    Joined { name: NodeName },
+    /// Samples.
+    Samples(Vec<Sample>),
+}
+
+/// A node that somebody told of.
+#[derive(Debug)]
+struct Candidate {
+    target: Target,
+    not_before: Instant,
+    pause: Duration,
+    looking: bool,
+}
+
+/// What is done for one guest.
+#[derive(Debug, Default)]
+struct Care {
+    progress: Progress,
+    /// Members that it was told of.
+    told: BTreeSet<NodeName>,
+    discovered_at: Option<Instant>,
+    all_told_at: Option<Instant>,
+    pushed_at: Option<Instant>,
+    published_at: Option<Instant>,
+    pushing: bool,
+    /// There are samples of it that are not published.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+enum Done {
+    Looked(NodeName, bool),
+    /// What was told to a guest arrived, and how far it is told now.
+    Pushed(NodeName, Option<(Progress, BTreeSet<NodeName>)>),
+    Forwarded,
+}
+
+/// The task that cares for guests.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    context: Context,
+    driver: mpsc::Sender<Arrived>,
+    told: mpsc::Receiver<Told>,
+    candidates: BTreeMap<NodeName, Candidate>,
+    measured: Measured,
+    cares: BTreeMap<NodeName, Care>,
+    /// Samples of guests that others care for, on their way to those.
+    forward: Vec<pb::Sample>,
+}
+
+impl Bridge {
+    pub(crate) fn new(context: Context, driver: mpsc::Sender<Arrived>, told: mpsc::Receiver<Told>) -> Self {
+        Self {
+            context,
+            driver,
+            told,
+            candidates: BTreeMap::new(),
+            measured: Measured::default(),
+            cares: BTreeMap::new(),
+            forward: Vec::new(),
+        }
+    }
+
+    /// Runs until nobody can tell anything any more.
+    pub(crate) async fn run(mut self) {
+        let mut tasks = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                told = self.told.recv() => match told {
+                    Some(told) => self.hear(told),
+                    None => return,
+                },
+                Some(done) = tasks.join_next() => if let Ok(done) = done { self.done(done) },
+                _ = look.tick() => self.look(&mut tasks).await,
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.context.snapshot.borrow())
+    }
+
+    fn hear(&mut self, told: Told) {
+        let snapshot = self.snapshot();
+        match told {
+            Told::Joined { name } => {
+                self.cares.remove(&name);
+            }
+            Told::Node { name, target } => {
+                let known = snapshot.member(&name).is_some_and(|member| member.status.is_present());
+                let room = self.candidates.len() < CANDIDATES_MAX;
+                if name != snapshot.me.name && target != snapshot.me.target && !known && room {
+                    let new = || Candidate { target: target.clone(), not_before: Instant::now(), pause: PAUSE.0, looking: false };
+                    let candidate = self.candidates.entry(name).or_insert_with(new);
+                    if !candidate.looking && candidate.target != target {
+                        *candidate = new();
+                    }
+                }
+            }
+            Told::Samples(samples) => {
+                for sample in samples {
+                    // Rows of ours are their own, and of a stranger nothing is kept.
+                    if !guest_in(&snapshot, &sample.from) || !self.measured.take(&sample) {
+                        continue;
+                    }
+                    if sponsored(&snapshot, &sample.from).contains(&&snapshot.me.name) {
+                        self.cares.entry(sample.from.clone()).or_default().dirty = true;
+                    } else {
+                        self.forward.push(sample.spell());
+                    }
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Looked(name, true) => {
+                self.candidates.remove(&name);
+            }
+            Done::Looked(name, false) => {
+                if let Some(candidate) = self.candidates.get_mut(&name) {
+                    candidate.looking = false;
+                    candidate.not_before = Instant::now() + candidate.pause;
+                    candidate.pause = (candidate.pause * 2).min(PAUSE.1);
+                }
+            }
+            Done::Pushed(name, told) => {
+                if let Some(care) = self.cares.get_mut(&name) {
+                    care.pushing = false;
+                    if let Some((progress, names)) = told {
+                        (care.progress, care.told) = (progress, names);
+                    }
+                }
+            }
+            Done::Forwarded => {}
+        }
+    }
+
+    async fn look(&mut self, tasks: &mut JoinSet<Done>) {
+        let snapshot = self.snapshot();
+        self.look_at_candidates(&snapshot, tasks);
+        let guests: Vec<_> = snapshot.present().filter(|member| is_guest(&member.record)).collect();
+        self.measured.retain(|name| guest_in(&snapshot, name));
+        self.cares.retain(|name, _| guest_in(&snapshot, name));
+        for guest in &guests {
+            if sponsored(&snapshot, &guest.record.name).contains(&&snapshot.me.name) {
+                self.publish(&snapshot, guest).await;
+                self.push(&snapshot, guest, tasks);
+            }
+        }
+        self.forward(&snapshot, tasks);
+    }
+
+    fn look_at_candidates(&mut self, snapshot: &Arc<Snapshot>, tasks: &mut JoinSet<Done>) {
+        self.candidates
+            .retain(|name, candidate| candidate.looking || !snapshot.member(name).is_some_and(|member| member.status.is_present()));
+        let now = Instant::now();
+        let looking = self.candidates.values().filter(|candidate| candidate.looking).count();
+        let due = self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now);
+        for (name, candidate) in due.take(LOOKS_MAX.saturating_sub(looking)) {
+            candidate.looking = true;
+            let (name, target, snapshot) = (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
+            let (context, driver) = (self.context.clone(), self.driver.clone());
+            tasks.spawn(async move {
+                let found = tokio::time::timeout(PATIENCE, find(&context, &driver, &snapshot, &name, &target)).await;
+                Done::Looked(name, found.unwrap_or(false))
+            });
+        }
+    }
+
+    /// Publishes the row of a guest for it, if there is anything new in it.
+    async fn publish(&mut self, snapshot: &Snapshot, guest: &MemberView) {
+        let name = &guest.record.name;
+        let care = self.cares.entry(name.clone()).or_default();
+        if !care.dirty || care.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) {
+            return;
+        }
+        (care.dirty, care.published_at) = (false, Some(Instant::now()));
+        let mut version: Version = 0;
+        if let Some(row) = &guest.row {
+            // What its other host published is as good.
+            self.measured.take_row(name, row);
+            version = row.version();
+        }
+        let roster = roster(snapshot);
+        let frame = Arc::new(self.measured.frame(name, version + 1, &roster));
+        let (me, source) = (Some(snapshot.me.instance), guest.record.instance);
+        let news = RowNews { source, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+        let exchange = || Exchange { from: Some(source), to: me, ..Exchange::default() };
+        // A roster is taken once a row waits for it.
+        ask(&self.driver, Request::Exchange(Box::new(Exchange { rows: vec![news], ..exchange() }))).await;
+        ask(&self.driver, Request::Exchange(Box::new(Exchange { rosters: vec![roster], ..exchange() }))).await;
+    }
+
+    /// Tells a guest what changed, and of members that it may not know.
+    fn push(&mut self, snapshot: &Arc<Snapshot>, guest: &MemberView, tasks: &mut JoinSet<Done>) {
+        let care = self.cares.entry(guest.record.name.clone()).or_default();
+        if care.pushing || care.pushed_at.is_some_and(|at| at.elapsed() < PUSH_INTERVAL) {
+            return;
+        }
+        (care.pushing, care.pushed_at) = (true, Some(Instant::now()));
+        let due = |at: Option<Instant>, interval| at.is_none_or(|at: Instant| at.elapsed() > interval);
+        let discover = due(care.discovered_at, DISCOVERY_INTERVAL);
+        if discover {
+            care.discovered_at = Some(Instant::now());
+            care.told.clear();
+        }
+        if due(care.all_told_at, TELL_ALL_INTERVAL) {
+            care.all_told_at = Some(Instant::now());
+            care.progress.clear();
+        }
+        let (name, target) = (guest.record.name.clone(), guest.record.target.clone());
+        let (context, snapshot) = (self.context.clone(), Arc::clone(snapshot));
+        let (progress, told) = (care.progress.clone(), care.told.clone());
+        tasks.spawn(async move {
+            if discover {
+                // What it answers is heard by way of the context.
+                let _ = tokio::time::timeout(PATIENCE, ask_around(&context, &snapshot.me, &target)).await;
+            }
+            let told = tell(&context.links, &snapshot, &name, &target, progress, told).await;
+            Done::Pushed(name, told)
+        });
+    }
+
+    /// Passes samples of guests on to those who care for them; they take from us what they would take from a guest.
+    fn forward(&mut self, snapshot: &Snapshot, tasks: &mut JoinSet<Done>) {
+        let mut by_host = BTreeMap::<Target, Vec<pb::Sample>>::new();
+        for sample in std::mem::take(&mut self.forward) {
+            let Ok(from) = sample.from.parse::<NodeName>() else { continue };
+            for host in sponsored(snapshot, &from) {
+                if let Some(member) = snapshot.member(host) {
+                    by_host.entry(member.record.target.clone()).or_default().push(sample.clone());
+                }
+            }
+        }
+        for (target, samples) in by_host {
+            let links = Arc::clone(&self.context.links);
+            tasks.spawn(async move {
+                for page in pages(samples) {
+                    if !pushed(&links, &target, page).await {
+                        break;
+                    }
+                }
+                Done::Forwarded
+            });
+        }
+    }
+}
+
+fn guest_in(snapshot: &Snapshot, name: &NodeName) -> bool {
+    snapshot.member(name).is_some_and(|member| member.status.is_present() && is_guest(&member.record))
+}
+
+/// Who of our bots cares for a guest.
+fn sponsored<'a>(snapshot: &'a Snapshot, guest: &NodeName) -> Vec<&'a NodeName> {
+    let hosts = snapshot.present().filter(|member| !is_guest(&member.record)).map(|member| &member.record.name);
+    sponsors(guest, hosts.chain([&snapshot.me.name]))
+}
+
+/// Asks our own core as if a peer did.
+async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Response> {
+    let (reply, answer) = oneshot::channel();
+    driver.send(Arrived { request, names: None, reply }).await.ok()?;
+    answer.await.ok()?.ok()
+}
+
+/// Has the core let a guest in: it dials back, as it does with every joiner.
+pub(super) async fn let_in(
+    driver: &mpsc::Sender<Arrived>,
+    guests: &super::Guests,
+    snapshot: &Snapshot,
+    name: &NodeName,
+    target: &Target,
+) -> Option<Response> {
+    let held = snapshot.member(name).map(|member| &*member.record);
+    let record = Arc::new(record_for(name, target, held));
+    guests.propose(Arc::clone(&record));
+    let answer = ask(driver, Request::Join(record)).await;
+    guests.settled(target);
+    answer
+}
+
+/// Finds out what a node speaks that somebody told of, and has it let in.
+async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> bool {
+    let ours = context.links.ask_ours(target, Request::Identify).await;
+    let answer = match ours {
+        // One of ours: it will be heard of by gossip, or this is how islands meet.
+        Ok(Response::Identify(record)) => ask(driver, Request::Join(record)).await,
+        Err(error) if error.unimplemented => let_in(driver, &context.guests, snapshot, name, target).await,
+        Ok(_) | Err(_) => None,
+    };
+    matches!(answer, Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself)))
+}
+
+async fn pushed(links: &Links, target: &Target, page: pb::Samples) -> bool {
+    let Ok(client) = links.original(target).await else { return false };
+    matches!(tokio::time::timeout(PATIENCE, client.push_samples(page)).await, Ok(Ok(_)))
+}
+
+/// Tells a guest of members and samples, as far as it takes them; nothing if it did not take all.
+async fn tell(
+    links: &Links,
+    snapshot: &Snapshot,
+    guest: &NodeName,
+    target: &Target,
+    mut progress: Progress,
+    mut told: BTreeSet<NodeName>,
+) -> Option<(Progress, BTreeSet<NodeName>)> {
+    let client = links.original(target).await.ok()?;
+    told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
+    let me: &Record = &snapshot.me;
+    for member in snapshot.present().filter(|member| member.record.name != *guest) {
+        if !told.insert(member.record.name.clone()) {
+            continue;
+        }
+        let news = pb::NodeDiscoveryRequest {
+            new_node: Some(node(&member.record)).into(),
+            i_am_node: Some(node(me)).into(),
+            ..Default::default()
+        };
+        tokio::time::timeout(PATIENCE, client.node_discovery(news)).await.ok()?.ok()?;
+    }
+    for page in pages(news_for(guest, snapshot, &mut progress)) {
+        if !pushed(links, target, page).await {
+            return None;
+        }
+    }
+    Some((progress, told))
+}

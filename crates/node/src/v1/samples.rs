@@ -1,0 +1,236 @@
+//! Samples as guests tell them: read, kept by their own time, and turned into rows of ours and back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{Attempt, Cell, Failure, Frame, LatencyCode, NodeName, Roster, Row, Snapshot, State, Version, Wall};
+
+use super::guest::is_guest;
+use crate::transport::original as pb;
+
+/// The original's kinds of samples.
+const RTT_TOTAL: i64 = 2;
+const RTT_REQUEST: i64 = 3;
+/// A sample from further ahead than this is a lie, or a clock beyond use: it would hide all that follows.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// A sample from longer ago than this is nobody's news: the original's own age limit.
+const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Ticks of a row's ages are an eighth of a second.
+const TICKS_PER_SECOND: u64 = 8;
+/// Samples of one page that is pushed to a guest: it stores some thousands a second and gives up after three seconds.
+const PAGE_SAMPLES_MAX: usize = 10_000;
+/// Bytes of such a page, below its limit by far.
+const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// One number of a pair, or a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    /// None after a failure.
+    latency: Option<Duration>,
+    /// When, by the clock of who measured.
+    unix: u64,
+}
+
+/// What a guest measured of one pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pair {
+    total: Option<Told>,
+    request: Option<Told>,
+}
+
+/// A sample that can be believed as far as it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(super) from: NodeName,
+    to: NodeName,
+    kind: i64,
+    told: Told,
+}
+
+/// Reads a sample of a guest; nothing if it is of no use any more. A value above `timeout`, which no probe outlives, is an outage that it took for a latency.
+pub(super) fn read(sample: &pb::Sample, timeout: Duration, now: Wall) -> Result<Option<Sample>, &'static str> {
+    let name = |text: &str| text.parse::<NodeName>().map_err(|_| "a sample has no valid name");
+    let (from, to) = (name(&sample.from)?, name(&sample.to)?);
+    if !matches!(sample.key, RTT_TOTAL | RTT_REQUEST) {
+        return Err("a sample is of an unknown kind");
+    }
+    let unix = u64::try_from(sample.ts).map_err(|_| "a sample has no sane time")?;
+    let seconds = now.unix_millis() / 1000;
+    if unix > seconds + AHEAD_MAX.as_secs() {
+        return Err("a sample has no sane time");
+    }
+    if unix + AGE_MAX.as_secs() < seconds {
+        // The original keeps those of hosts that are long gone, and tells them with every push.
+        return Ok(None);
+    }
+    let latency = match sample.value.as_str() {
+        "NaN" => None,
+        digits => {
+            let nanos = digits.parse().map_err(|_| "a sample's value is no number of nanoseconds")?;
+            Some(Duration::from_nanos(nanos)).filter(|latency| *latency <= timeout)
+        }
+    };
+    Ok(Some(Sample { from, to, kind: sample.key, told: Told { latency, unix } }))
+}
+
+/// A sample as a guest reads it.
+fn spell(from: &NodeName, to: &NodeName, key: i64, latency: Option<Duration>, wall: Wall) -> pb::Sample {
+    pb::Sample {
+        from: from.as_str().to_owned(),
+        to: to.as_str().to_owned(),
+        key,
+        value: latency.map_or_else(|| "NaN".to_owned(), |latency| latency.as_nanos().to_string()),
+        ts: i64::try_from(wall.unix_millis() / 1000).unwrap_or(i64::MAX),
+        ..Default::default()
+    }
+}
+
+impl Sample {
+    /// The same as it is told on.
+    pub(super) fn spell(&self) -> pb::Sample {
+        spell(&self.from, &self.to, self.kind, self.told.latency, Wall::from_unix_millis(self.told.unix * 1000))
+    }
+}
+
+/// What guests measured, the newest of each pair.
+#[derive(Debug, Default)]
+pub(super) struct Measured(BTreeMap<NodeName, BTreeMap<NodeName, Pair>>);
+
+impl Measured {
+    /// Keeps a sample if it is newer than what is there; tells whether it was.
+    pub(super) fn take(&mut self, sample: &Sample) -> bool {
+        let pair = self.0.entry(sample.from.clone()).or_default().entry(sample.to.clone()).or_default();
+        let held = if sample.kind == RTT_TOTAL { &mut pair.total } else { &mut pair.request };
+        if held.is_some_and(|held| held.unix >= sample.told.unix) {
+            return false;
+        }
+        *held = Some(sample.told);
+        true
+    }
+
+    /// Keeps what another host published for a guest, where that is newer.
+    pub(super) fn take_row(&mut self, from: &NodeName, row: &Row) {
+        for view in row.cells() {
+            let (total, request) = match view.cell.state {
+                State::Unknown => continue,
+                State::Failed(_) => (None, None),
+                State::Ok { total, request, .. } => (Some(total.decode()), request.map(LatencyCode::decode)),
+            };
+            let unix = view.wall.unix_millis() / 1000;
+            for (kind, latency) in [(RTT_TOTAL, total), (RTT_REQUEST, request)] {
+                self.take(&Sample { from: from.clone(), to: view.target.clone(), kind, told: Told { latency, unix } });
+            }
+        }
+    }
+
+    /// Forgets who is no guest any more.
+    pub(super) fn retain(&mut self, is_guest: impl Fn(&NodeName) -> bool) {
+        self.0.retain(|from, _| is_guest(from));
+    }
+
+    /// The row of a guest over `roster`, as it would publish it itself.
+    pub(super) fn frame(&self, from: &NodeName, version: Version, roster: &Roster) -> Frame {
+        // Whole seconds of its own clock are what a guest knows: the newest is the label, and so none of them changes.
+        let pairs = self.0.get(from);
+        let label = pairs.into_iter().flat_map(BTreeMap::values).filter_map(|pair| Some(pair.total?.unix)).max().unwrap_or_default();
+        let cell = |name: &NodeName| pairs.and_then(|pairs| pairs.get(name)).map(|pair| pair.cell(label)).unwrap_or_default();
+        let cells: Vec<_> = roster.names().iter().map(cell).collect();
+        Frame::new(version, roster.id(), Wall::from_unix_millis(label * 1000), &cells)
+    }
+}
+
+impl Pair {
+    fn cell(&self, label: u64) -> Cell {
+        let Some(total) = self.total else {
+            return Cell::default();
+        };
+        let state = match total.latency {
+            None => State::Failed(Failure::Timeout),
+            Some(latency) => {
+                // A request that was told of in other seconds is of another probe.
+                let request = self.request.filter(|request| request.unix.abs_diff(total.unix) <= 1).and_then(|request| request.latency);
+                State::Ok { total: LatencyCode::encode(latency), request: request.map(LatencyCode::encode), jitter: None }
+            }
+        };
+        let ticks = label.saturating_sub(total.unix) * TICKS_PER_SECOND;
+        Cell { state, age_ticks: u32::try_from(ticks).unwrap_or(u32::MAX), loss: 0 }
+    }
+}
+
+/// How far each row was told to a guest: up to which measurement, and which version was looked at last.
+pub(super) type Progress = BTreeMap<NodeName, (u64, Version)>;
+
+/// Hosts hear the samples of guests out of order, by several ways.
+const GUESTS_ORDER: Duration = Duration::from_secs(15);
+
+/// What changed in rows of all others since `progress`, which is moved on.
+pub(super) fn news_for(guest: &NodeName, snapshot: &Snapshot, progress: &mut Progress) -> Vec<pb::Sample> {
+    let mut news = Vec::new();
+    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(|member| member.status.is_present());
+    let mut tell = |from: &NodeName, to: &NodeName, total: Option<Duration>, request: Option<Duration>, wall: Wall| {
+        news.push(spell(from, to, RTT_TOTAL, total, wall));
+        // A failed probe has neither; a second request that failed alone has no number either.
+        news.push(spell(from, to, RTT_REQUEST, request, wall));
+    };
+    let (told, _) = progress.get(&snapshot.me.name).copied().unwrap_or_default();
+    let mut newest = told;
+    for member in snapshot.present() {
+        let Some((attempt, wall)) = member.pair.latest().filter(|(_, wall)| wall.unix_millis() > told) else { continue };
+        newest = newest.max(wall.unix_millis());
+        match attempt {
+            Attempt::Ok(timing) => tell(&snapshot.me.name, &member.record.name, Some(timing.total()), timing.request, wall),
+            Attempt::Failed(_) => tell(&snapshot.me.name, &member.record.name, None, None, wall),
+        }
+    }
+    progress.insert(snapshot.me.name.clone(), (newest, 0));
+    for member in snapshot.present().filter(|member| member.record.name != *guest) {
+        let Some(row) = member.row.as_ref() else { continue };
+        let from = &member.record.name;
+        let (told, looked_at) = progress.get(from).copied().unwrap_or_default();
+        if looked_at == row.version() {
+            continue;
+        }
+        let order = if is_guest(&member.record) { GUESTS_ORDER.as_millis() as u64 } else { 0 };
+        for view in row.cells().iter().filter(|view| is_there(view.target) && view.wall.unix_millis() + order > told) {
+            match view.cell.state {
+                State::Unknown => {}
+                State::Failed(_) => tell(from, view.target, None, None, view.wall),
+                State::Ok { total, request, .. } => {
+                    tell(from, view.target, Some(total.decode()), request.map(LatencyCode::decode), view.wall);
+                }
+            }
+        }
+        // A patch leaves out what was measured meanwhile without a change: that comes with the next frame.
+        progress.insert(from.clone(), (row.frame().wall().unix_millis(), row.version()));
+    }
+    progress.retain(|name, _| is_there(name));
+    news
+}
+
+/// Pages that a guest can take in time.
+pub(super) fn pages(samples: Vec<pb::Sample>) -> Vec<pb::Samples> {
+    use buffa::Message as _;
+    let mut pages = vec![pb::Samples::default()];
+    let mut bytes = 0;
+    for sample in samples {
+        let len = sample.encoded_len() as usize + 4;
+        let full = pages.last().is_some_and(|page| page.samples.len() >= PAGE_SAMPLES_MAX) || bytes + len > PAGE_BYTES_MAX;
+        if full {
+            pages.push(pb::Samples::default());
+            bytes = 0;
+        }
+        bytes += len;
+        if let Some(page) = pages.last_mut() {
+            page.samples.push(sample);
+        }
+    }
+    pages.retain(|page| !page.samples.is_empty());
+    pages
+}
+
+/// The roster of all that are there, as everybody makes it.
+pub(super) fn roster(snapshot: &Snapshot) -> Arc<Roster> {
+    let others = snapshot.members.iter().map(|member| member.record.name.clone());
+    Roster::new(others.chain([snapshot.me.name.clone()]))
+}
