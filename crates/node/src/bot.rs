@@ -8,8 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
 use canary_net::{Door, Guard, IpNet};
-use connectrpc::{ConnectRpcService, Limits, Router};
-use connectrpc_reflection::Reflector;
 use http_body_util::{Either, Empty};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -21,7 +19,7 @@ use crate::discovery::{Seed, discover};
 use crate::driver::{Command, Driver, NodeStats};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{DESCRIPTORS, Links, MeshService};
+use crate::transport::{Links, MeshService, beside};
 use crate::v1::{self, Bridge, Protocol};
 
 /// Requests of peers that wait for the driver. A driver that is so far behind turns further ones away, counted.
@@ -261,19 +259,6 @@ impl Builder {
         });
         Ok(Bot { address, snapshot, commands: commands_in, stats, driving, _stop: stop.drop_guard() })
     }
-}
-
-/// What the mesh port serves beside our own protocol.
-fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
-    let limits = |bytes: usize| Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes);
-    let mut router = Router::new();
-    if let Some(original) = original {
-        router = router.add_service(original);
-    }
-    let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
-    // The descriptors are this build's own.
-    let reflector = Reflector::from_descriptor_set_bytes(DESCRIPTORS).expect("the generator wrote the descriptors");
-    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::MESSAGE_BYTES_MAX))
 }
 
 fn timed_out<B>() -> http::Response<Either<B, Empty<Bytes>>> {

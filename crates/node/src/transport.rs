@@ -6,7 +6,7 @@ mod server;
 mod wire;
 
 pub(crate) use client::Links;
-pub(crate) use server::{Arrived, Impostor, MeshService};
+pub(crate) use server::{Arrived, Impostor, MeshService, beside};
 pub(crate) use wire::decode_probe_response;
 
 /// The method that a probe calls.
@@ -21,7 +21,7 @@ pub(crate) mod original {
 }
 
 /// Everything that is served here, for reflection.
-pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mesh.fds.bin"));
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mesh.fds.bin"));
 
 /// Generated from `proto/`.
 #[allow(

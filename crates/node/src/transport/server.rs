@@ -9,12 +9,14 @@ use canary_net::Tokens;
 use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
 use connectrpc::{
-    ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult,
+    ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, Router, ServiceRequest, ServiceResult,
 };
+use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{MESSAGE_BYTES_MAX, pb, wire};
 use crate::traffic::{Direction, Kind, Traffic};
+use crate::v1;
 
 /// Memory that the elements of one message may take once decoded: entries of a few bytes become structs.
 const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
@@ -205,6 +207,19 @@ impl pb::MeshService for MeshService {
         self.count(Kind::Ask, 9, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
+}
+
+/// What the mesh port serves beside our own protocol.
+pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
+    let limits = |bytes: usize| Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes);
+    let mut router = Router::new();
+    if let Some(original) = original {
+        router = router.add_service(original);
+    }
+    let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
+    // The descriptors are this build's own.
+    let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS).expect("the generator wrote the descriptors");
+    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::MESSAGE_BYTES_MAX))
 }
 
 fn encoded_len(message: &impl buffa::Message) -> usize {
