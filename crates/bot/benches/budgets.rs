@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use support::pki::{Authority, Directory, GOOD};
-use support::puppet::{Message, Puppet, heard};
+use support::puppet::{Message, Puppet, heard, packed_roster, rows_of};
 use support::{Bot, Plan, full_matrix, get, own_address, plans, trust, wait};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,23 +57,6 @@ fn rest(duration: Duration) {
     wait(duration, || false);
 }
 
-/// The fingerprint of a roster: FNV-1a in 128 bits over the names, each followed by 0xff.
-fn fingerprint(names: &[String]) -> u128 {
-    let bytes = names.iter().flat_map(|name| name.bytes().chain([0xff]));
-    bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
-}
-
-fn packed_roster(names: &[String]) -> Vec<u8> {
-    let mut message = Message::default().raw_varint(names.len() as u64);
-    for name in names {
-        message = message.raw_varint(name.len() as u64);
-        message.0.extend(name.bytes());
-    }
-    message.0
-}
-
 /// Plays `hosts - 1` hosts to one real bot until it holds every pair, and looks at what that costs.
 fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
     let plan = Plan { seeds: Vec::new(), ..plans(1).remove(0) };
@@ -89,17 +72,8 @@ fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
     }
     let mut names: Vec<_> = puppets.iter().map(|puppet| puppet.name.clone()).chain([plan.name.clone()]).collect();
     names.sort();
-    let roster = fingerprint(&names).to_le_bytes();
     let publish = |some: &[Puppet], version: u64| {
-        let row = |puppet: &Puppet| {
-            // A success of half a millisecond or so, a second old, for everybody but itself; another latency in every version.
-            let cell = |name: &String| if *name == puppet.name { vec![0] } else { vec![1, version as u8, 0x7a, 0, 0x78, 90, 8] };
-            let cells: Vec<u8> = names.iter().flat_map(cell).collect();
-            let frame = Message::default().varint(1, version).bytes(2, &roster).varint(3, 1_700_000_000_000).bytes(5, &cells);
-            Message::default().fixed(1, puppet.instance).message(2, &frame)
-        };
-        let rows = some.iter().fold(Message::default(), |gossip, puppet| gossip.message(6, &row(puppet)));
-        hub.gossip(mesh, &rows).unwrap();
+        hub.gossip(mesh, &rows_of(some, &names, version, 1_700_000_000_000)).unwrap();
     };
     puppets.chunks(20).for_each(|some| publish(some, 1));
     hub.gossip(mesh, &Message::default().bytes(7, &packed_roster(&names))).unwrap();

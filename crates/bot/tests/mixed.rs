@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use support::original::Original;
 use support::{Bot, Plan, alone, own_address, plans_at, settle, wait};
@@ -94,4 +94,174 @@ fn a_guest_that_is_gone_is_lost_and_one_of_ours_takes_its_place() {
     let heir = Plan { seeds: vec![plans[0].target()], ..heir }.start();
     let bots: Vec<_> = bots.into_iter().chain([heir]).collect();
     settle(&bots);
+}
+
+/// Seconds since the pair of this bot that was measured longest ago was.
+fn longest_gap(bot: &Bot) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let text = support::get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("canary_probe_last_success_timestamp_seconds{"));
+    lines.filter_map(|line| Some(now - line.rsplit(' ').next()?.parse::<f64>().ok()?)).fold(0.0, f64::max)
+}
+
+/// Three and three; one after the other the old are replaced, while every pair stays measured at the first of ours.
+#[test]
+fn the_old_are_replaced_one_by_one_and_every_pair_stays_measured() {
+    let _turn = alone();
+    let plans = plans_at(own_address(), 3);
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let targets = [plans[0].target(), plans[1].target()];
+    let mut originals: Vec<_> = (0..3).map(|number| Original::start_on(&format!("old-{number}"), plans[0].address, &targets)).collect();
+    becomes_whole(&bots, &originals);
+    let mut bots = bots;
+    while let Some(mut leaving) = originals.pop() {
+        leaving.assert_well();
+        leaving.stop();
+        let heir = Plan { name: leaving.name.clone(), mesh_port: leaving.target.port(), ..plans_at(plans[0].address, 1).remove(0) };
+        bots.push(Plan { seeds: vec![plans[0].target()], ..heir }.start());
+        // Ours measure every pair every three seconds, whatever is at the other end.
+        let (begun, mut worst) = (Instant::now(), 0.0_f64);
+        let watched = wait(Duration::from_secs(60), || {
+            worst = bots.iter().map(longest_gap).fold(worst, f64::max);
+            let settled = bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 5)) && bots[0].measured_pairs().len() == 30;
+            settled && begun.elapsed() > Duration::from_secs(12)
+        });
+        assert!(watched.is_some(), "{:?}: {:?}", bots[0].nodes(), bots[0].measured_pairs());
+        eprintln!("replaced {}: no pair of ours went unmeasured for more than {worst:.1} s", leaving.name);
+        assert!(worst < 6.0, "a pair was not measured for {worst:.1} s");
+        originals.iter().for_each(Original::assert_well);
+    }
+    assert!(wait(PATIENCE, || whole(&bots, &[])).is_some());
+}
+
+#[test]
+fn samples_of_250_hosts_reach_a_guest_in_pages_that_it_takes() {
+    use support::puppet::{Message, Puppet, heard};
+    let _turn = alone();
+    let plan = Plan { seeds: Vec::new(), ..plans_at(own_address(), 1).remove(0) };
+    let bot = plan.start();
+    let mesh: std::net::SocketAddr = plan.target().parse().unwrap();
+    assert!(wait(Duration::from_secs(10), || bot.nodes().is_some()).is_some());
+    let puppets: Vec<_> = (1..250).map(|number| Puppet::start(&format!("host-{number:04}"), plan.address, 1)).collect();
+    let hub = &puppets[0];
+    assert!(wait(Duration::from_secs(30), || hub.join(mesh) == Some(1)).is_some());
+    let records = puppets[1..].iter().fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)));
+    hub.gossip(mesh, &records).unwrap();
+    assert!(wait(Duration::from_secs(60), || bot.nodes().is_some_and(|nodes| nodes.len() == 249)).is_some());
+    let mut names: Vec<_> = puppets.iter().map(|puppet| puppet.name.clone()).chain([plan.name.clone()]).collect();
+    names.sort();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    for some in puppets.chunks(20) {
+        hub.gossip(mesh, &support::puppet::rows_of(some, &names, 1, now)).unwrap();
+    }
+    hub.gossip(mesh, &Message::default().bytes(7, &support::puppet::packed_roster(&names))).unwrap();
+    assert!(wait(Duration::from_secs(30), || bot.measured() > 249 * 248).is_some(), "{} pairs", bot.measured());
+    let original = Original::start_on("old", plan.address, &[plan.target()]);
+    let told = wait(Duration::from_secs(90), || original.state().samples.len() >= 2 * 249 * 248);
+    original.assert_well();
+    let count = original.state().samples.len();
+    let longest = original.state().longest;
+    eprintln!("{count} samples after {told:.1?}, in messages of at most {longest} bytes");
+    assert!(told.is_some(), "{count} samples");
+    assert!(longest <= 512 * 1024 + 64, "{longest} bytes");
+    assert!(original.nodes().len() >= 200, "{} nodes", original.nodes().len());
+}
+
+#[test]
+fn hostile_content_of_the_originals_kind_harms_nobody() {
+    use support::original::{call_now, sample};
+    use support::puppet::Message;
+    let _turn = alone();
+    let plans = plans_at(own_address(), 2);
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
+    assert!(wait(Duration::from_secs(30), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 2))).is_some());
+    let target: std::net::SocketAddr = plans[0].target().parse().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let node = |name: &[u8], target: &[u8]| Message::default().bytes(1, name).bytes(2, target);
+    let long = "x".repeat(1 << 20);
+    for (name, at) in [
+        ("", ""),
+        ("", "a:1"),
+        ("a", ""),
+        ("a", "unix:/x"),
+        ("a", "a\u{7f}:1"),
+        ("a\n", "a:1"),
+        (long.as_str(), "a:1"),
+        ("a", long.as_str()),
+        ("bot-00", "elsewhere:1"),
+    ] {
+        let node = node(name.as_bytes(), at.as_bytes());
+        for method in ["JoinMesh", "Ping"] {
+            let _ = call_now(target, method, &node.0);
+        }
+        let _ = call_now(target, "NodeDiscovery", &Message::default().message(1, &node).message(2, &node).0);
+    }
+    let push = |samples: &[Message]| {
+        let all = samples.iter().fold(Message::default(), |all, sample| all.message(1, sample));
+        let _ = call_now(target, "PushSamples", &all.0);
+    };
+    push(&[
+        sample("", "", 2, "", 0),
+        sample("old", "", 2, "1", now),
+        sample("old", "bot-00", 2, "", now),
+        sample("old", "bot-00", 2, "-1", now),
+        sample("old", "bot-00", 2, "1e9", now),
+        sample("old", "bot-00", 99, "1", now),
+        // A lie about the future would hide all that follows.
+        sample("old", "bot-00", 2, "7777777", now + 3600),
+        sample("old", "bot-00", 2, "7777777", i64::MAX),
+        sample("old", "bot-00", 2, "7777777", -1),
+        // A row of ours is its own.
+        sample("bot-01", "bot-00", 2, "7777777", now + 30),
+        // Of a stranger nothing is kept.
+        sample("nobody", "bot-00", 2, "7777777", now),
+    ]);
+    // An outage told as a latency is a failure.
+    push(&[sample("old", "bot-01", 2, "248000000000", now + 20), sample("old", "bot-01", 3, "248000000000", now + 20)]);
+    // Five megabytes, and bytes that are no message.
+    let _ = call_now(target, "PushSamples", &vec![10; 5 << 20]);
+    let _ = call_now(target, "PushSamples", &[0xff; 100]);
+    let nan = || {
+        bots.iter().all(|bot| bot.samples().iter().any(|sample| sample.from == "old" && sample.to == "bot-01" && sample.nanos.is_none()))
+    };
+    assert!(wait(Duration::from_secs(20), nan).is_some(), "{:?}", bots[0].samples());
+    for bot in &bots {
+        let samples = bot.samples();
+        assert!(
+            samples.iter().all(|sample| sample.nanos != Some(7_777_777) && sample.nanos.is_none_or(|nanos| nanos < 3_000_000_000)),
+            "{samples:?}"
+        );
+        assert!(samples.iter().all(|sample| sample.from != "nobody" && sample.to != "nobody"), "{samples:?}");
+        assert_eq!(bot.nodes().unwrap().len(), 2, "{:?}", bot.nodes());
+    }
+    original.assert_well();
+    // And what the original tells later counts again.
+    let counts = || {
+        bots.iter().all(|bot| bot.samples().iter().any(|sample| sample.from == "old" && sample.to == "bot-00" && sample.nanos.is_some()))
+    };
+    assert!(wait(Duration::from_secs(40), counts).is_some(), "{:?}", bots[0].samples());
+}
+
+#[test]
+fn a_mesh_token_keeps_the_originals_outside_and_the_start_says_so() {
+    let _turn = alone();
+    let mut plans = plans_at(own_address(), 2);
+    plans.iter_mut().for_each(|plan| plan.more.extend(["--mesh-token", "of-the-mesh"].map(str::to_owned)));
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    assert!(bots[0].logged().contains("bots of the original, which cannot present one, stay outside"), "{}", bots[0].logged());
+    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
+    let refused = || {
+        support::get(bots[0].api(), "/metrics")
+            .unwrap()
+            .body
+            .lines()
+            .any(|line| line.starts_with("canary_mesh_refused_total{reason=\"mesh_token\"}") && !line.ends_with(" 0"))
+    };
+    assert!(wait(Duration::from_secs(20), refused).is_some());
+    assert!(original.nodes().is_empty() && bots.iter().all(|bot| bot.nodes().unwrap().len() == 1));
+    original.assert_well();
 }
