@@ -157,7 +157,8 @@ fn samples_of_250_hosts_reach_a_guest_in_pages_that_it_takes() {
     }
     hub.gossip(mesh, &Message::default().bytes(7, &support::puppet::packed_roster(&names))).unwrap();
     assert!(wait(Duration::from_secs(30), || bot.measured() > 249 * 248).is_some(), "{} pairs", bot.measured());
-    let original = Original::start_on("old", plan.address, &[plan.target()]);
+    // Two of the 250 hosts care for each guest; by its name this one falls to the only host that is a real bot.
+    let original = Original::start_on("old-0", plan.address, &[plan.target()]);
     let told = wait(Duration::from_secs(90), || original.state().samples.len() >= 2 * 249 * 248);
     original.assert_well();
     let count = original.state().samples.len();
@@ -199,6 +200,10 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
         }
         let _ = call_now(target, "NodeDiscovery", &Message::default().message(1, &node).message(2, &node).0);
     }
+    // Whoever claims to be at the address of one of ours does not make its probes another's.
+    for _ in 0..20 {
+        let _ = call_now(target, "JoinMesh", &node(b"pretender", plans[1].target().as_bytes()).0);
+    }
     let push = |samples: &[Message]| {
         let all = samples.iter().fold(Message::default(), |all, sample| all.message(1, sample));
         let _ = call_now(target, "PushSamples", &all.0);
@@ -238,6 +243,9 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
         assert_eq!(bot.nodes().unwrap().len(), 2, "{:?}", bot.nodes());
     }
     original.assert_well();
+    let metrics = support::get(bots[0].api(), "/metrics").unwrap().body;
+    assert!(metrics.contains("canary_probes_total{target=\"bot-01\",result=\"identity\"} 0\n"), "{metrics}");
+    assert!(!metrics.contains("pretender"), "{metrics}");
     // And what the original tells later counts again.
     let counts = || {
         bots.iter().all(|bot| bot.samples().iter().any(|sample| sample.from == "old" && sample.to == "bot-00" && sample.nanos.is_some()))
@@ -264,4 +272,43 @@ fn a_mesh_token_keeps_the_originals_outside_and_the_start_says_so() {
     assert!(wait(Duration::from_secs(20), refused).is_some());
     assert!(original.nodes().is_empty() && bots.iter().all(|bot| bot.nodes().unwrap().len() == 1));
     original.assert_well();
+}
+
+/// The bots of the guide's commands, with free ports in the place of its.
+#[test]
+fn the_commands_of_the_guide_run() {
+    let _turn = alone();
+    let guide = include_str!("../../../docs/migrate.md").replace("\\\n", " ");
+    let commands: Vec<_> = guide.lines().filter(|line| line.starts_with("canary-bot ")).collect();
+    assert_eq!(commands.len(), 2);
+    let ports = support::free_ports("127.0.0.1".parse().unwrap(), 4);
+    let mut bots: Vec<_> = commands
+        .iter()
+        .map(|command| {
+            let given = (0..4).fold((*command).to_owned(), |line, index| line.replace(&format!("808{index}"), &format!("@{index}@")));
+            let given = (0..4).fold(given, |line, index| line.replace(&format!("@{index}@"), &ports[index].to_string()));
+            let mut bot = std::process::Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+            bot.args(given.split_whitespace().skip(1)).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+            bot.spawn().unwrap()
+        })
+        .collect();
+    let tokens: Vec<_> = bots
+        .iter_mut()
+        .map(|bot| {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(bot.stdout.take().unwrap()), &mut line).unwrap();
+            line.trim().strip_prefix("token: ").unwrap().to_owned()
+        })
+        .collect();
+    let serves = |port: u16, token: &str| {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        let answer = support::get_with(([127, 0, 0, 1], port).into(), "/api/v1/samples", &header);
+        answer.is_ok_and(|answer| ["eagle", "duck"].iter().all(|from| answer.body.contains(&format!(r#""from":"{from}""#))))
+    };
+    let whole = wait(Duration::from_secs(20), || serves(ports[1], &tokens[0]) && serves(ports[3], &tokens[1]));
+    for bot in &mut bots {
+        let _ = bot.kill();
+        let _ = bot.wait();
+    }
+    assert!(whole.is_some());
 }

@@ -178,11 +178,16 @@ impl Driver {
         self.core.handle_request(id, arrived.request, clock::now());
     }
 
-    /// The guest that is known at a target, or is about to be.
+    /// The guest that is known at a target.
     fn guest_at(&self, target: &Target) -> Option<Arc<Record>> {
-        let original = self.original.as_ref()?;
-        let known = || self.core.record_at(target).filter(|record| v1::is_guest(record)).cloned();
-        original.guests.proposed(target).or_else(known)
+        self.original.as_ref()?;
+        self.core.record_at(target).filter(|record| v1::is_guest(record)).cloned()
+    }
+
+    /// The same, or who claims to be one there: a claim counts only where it is looked at whether it is true.
+    fn guest_called(&self, target: &Target, request: &Request) -> Option<Arc<Record>> {
+        let claimed = || self.original.as_ref()?.guests.proposed(target).filter(|_| matches!(request, Request::Identify));
+        claimed().or_else(|| self.guest_at(target))
     }
 
     /// A peer's certificate was seen: what expires first is what others should hear of.
@@ -226,7 +231,7 @@ impl Driver {
             }
             Output::Call { id, target, request, timeout } => {
                 let links = Arc::clone(&self.links);
-                let (original, guest) = (self.original.clone(), self.guest_at(&target));
+                let (original, guest) = (self.original.clone(), self.guest_called(&target, &request));
                 tasks.spawn(async move {
                     let asked = async {
                         match &original {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::guest::{is_guest, record_for, sponsors};
-use super::samples::{Measured, Progress, Sample, news_for, pages, roster};
+use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, news_of, pages, roster};
 use super::speak::{Context, ask_around, node};
 use crate::transport::{Arrived, Links, original as pb};
 
@@ -28,10 +28,14 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 const TELL_ALL_INTERVAL: Duration = Duration::from_secs(300);
 /// Nodes that guests told of and that are not members yet. Further ones are told again.
 const CANDIDATES_MAX: usize = 1024;
-/// Candidates that are looked at at once.
-const LOOKS_MAX: usize = 8;
-/// First and longest pause before a candidate is looked at again.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Candidates that are looked at at once, and begun with at one look: eight dials a second, or whoever reaches one port could aim the mesh.
+const LOOKS_MAX: (usize, usize) = (8, 4);
+/// First pause before a candidate is looked at again; each is twice as long.
+const PAUSE: Duration = Duration::from_secs(2);
+/// After so many looks a candidate is forgotten, unless somebody tells of it again.
+const TRIES_MAX: u32 = 6;
+/// Samples that wait to be passed on. Further ones are not: the guest tells them again.
+const FORWARD_MAX: usize = 100_000;
 /// How long one candidate, and one call to a guest, may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -51,7 +55,7 @@ pub(crate) enum Told {
 struct Candidate {
     target: Target,
     not_before: Instant,
-    pause: Duration,
+    tries: u32,
     looking: bool,
 }
 
@@ -63,6 +67,8 @@ struct Care {
     told: BTreeSet<NodeName>,
     discovered_at: Option<Instant>,
     all_told_at: Option<Instant>,
+    /// It started anew since: it knows nothing.
+    rejoined: bool,
     pushed_at: Option<Instant>,
     published_at: Option<Instant>,
     pushing: bool,
@@ -129,13 +135,17 @@ impl Bridge {
         let snapshot = self.snapshot();
         match told {
             Told::Joined { name } => {
-                self.cares.remove(&name);
+                if let Some(care) = self.cares.get_mut(&name) {
+                    care.rejoined = true;
+                }
             }
             Told::Node { name, target } => {
                 let known = snapshot.member(&name).is_some_and(|member| member.status.is_present());
                 let room = self.candidates.len() < CANDIDATES_MAX;
-                if name != snapshot.me.name && target != snapshot.me.target && !known && room {
-                    let new = || Candidate { target: target.clone(), not_before: Instant::now(), pause: PAUSE.0, looking: false };
+                // However many claim one address, it is dialled for one of them.
+                let claimed = self.candidates.values().any(|candidate| candidate.target == target);
+                if name != snapshot.me.name && target != snapshot.me.target && !known && !claimed && room {
+                    let new = || Candidate { target: target.clone(), not_before: Instant::now(), tries: 0, looking: false };
                     let candidate = self.candidates.entry(name).or_insert_with(new);
                     if !candidate.looking && candidate.target != target {
                         *candidate = new();
@@ -145,12 +155,13 @@ impl Bridge {
             Told::Samples(samples) => {
                 for sample in samples {
                     // Rows of ours are their own, and of a stranger nothing is kept.
-                    if !guest_in(&snapshot, &sample.from) || !self.measured.take(&sample) {
+                    let known = sample.to == snapshot.me.name || snapshot.member(&sample.to).is_some();
+                    if !known || !guest_in(&snapshot, &sample.from) || !self.measured.take(&sample) {
                         continue;
                     }
                     if sponsored(&snapshot, &sample.from).contains(&&snapshot.me.name) {
                         self.cares.entry(sample.from.clone()).or_default().dirty = true;
-                    } else {
+                    } else if self.forward.len() < FORWARD_MAX {
                         self.forward.push(sample.spell());
                     }
                 }
@@ -166,9 +177,10 @@ impl Bridge {
             Done::Looked(name, false) => {
                 if let Some(candidate) = self.candidates.get_mut(&name) {
                     candidate.looking = false;
-                    candidate.not_before = Instant::now() + candidate.pause;
-                    candidate.pause = (candidate.pause * 2).min(PAUSE.1);
+                    candidate.not_before = Instant::now() + PAUSE * (1 << candidate.tries);
+                    candidate.tries += 1;
                 }
+                self.candidates.retain(|_, candidate| candidate.tries < TRIES_MAX);
             }
             Done::Pushed(name, told) => {
                 if let Some(care) = self.cares.get_mut(&name) {
@@ -186,7 +198,8 @@ impl Bridge {
         let snapshot = self.snapshot();
         self.look_at_candidates(&snapshot, tasks);
         let guests: Vec<_> = snapshot.present().filter(|member| is_guest(&member.record)).collect();
-        self.measured.retain(|name| guest_in(&snapshot, name));
+        let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
+        self.measured.retain(|name| guest_in(&snapshot, name), known);
         self.cares.retain(|name, _| guest_in(&snapshot, name));
         for guest in &guests {
             if sponsored(&snapshot, &guest.record.name).contains(&&snapshot.me.name) {
@@ -203,7 +216,7 @@ impl Bridge {
         let now = Instant::now();
         let looking = self.candidates.values().filter(|candidate| candidate.looking).count();
         let due = self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now);
-        for (name, candidate) in due.take(LOOKS_MAX.saturating_sub(looking)) {
+        for (name, candidate) in due.take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1)) {
             candidate.looking = true;
             let (name, target, snapshot) = (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
             let (context, driver) = (self.context.clone(), self.driver.clone());
@@ -251,8 +264,8 @@ impl Bridge {
             care.discovered_at = Some(Instant::now());
             care.told.clear();
         }
-        if due(care.all_told_at, TELL_ALL_INTERVAL) {
-            care.all_told_at = Some(Instant::now());
+        if due(care.all_told_at, if care.rejoined { DISCOVERY_INTERVAL } else { TELL_ALL_INTERVAL }) {
+            (care.all_told_at, care.rejoined) = (Some(Instant::now()), false);
             care.progress.clear();
         }
         let (name, target) = (guest.record.name.clone(), guest.record.target.clone());
@@ -366,9 +379,17 @@ async fn tell(
         };
         tokio::time::timeout(PATIENCE, client.node_discovery(news)).await.ok()?.ok()?;
     }
-    for page in pages(news_for(guest, snapshot, &mut progress)) {
-        if !pushed(links, target, page).await {
-            return None;
+    progress.retain(|name, _| *name == me.name || told.contains(name));
+    let (rows, mut waiting) = (snapshot.members.len(), Vec::new());
+    for row in 0..=rows {
+        waiting.extend(news_of(row, guest, snapshot, &mut progress));
+        if waiting.len() < PAGE_SAMPLES_MAX && row < rows {
+            continue;
+        }
+        for page in pages(std::mem::take(&mut waiting)) {
+            if !pushed(links, target, page).await {
+                return None;
+            }
         }
     }
     Some((progress, told))

@@ -19,7 +19,7 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Ticks of a row's ages are an eighth of a second.
 const TICKS_PER_SECOND: u64 = 8;
 /// Samples of one page that is pushed to a guest: it stores some thousands a second and gives up after three seconds.
-const PAGE_SAMPLES_MAX: usize = 10_000;
+pub(super) const PAGE_SAMPLES_MAX: usize = 10_000;
 /// Bytes of such a page, below its limit by far.
 const PAGE_BYTES_MAX: usize = 512 * 1024;
 
@@ -43,7 +43,7 @@ struct Pair {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(super) from: NodeName,
-    to: NodeName,
+    pub(super) to: NodeName,
     kind: i64,
     told: Told,
 }
@@ -124,9 +124,10 @@ impl Measured {
         }
     }
 
-    /// Forgets who is no guest any more.
-    pub(super) fn retain(&mut self, is_guest: impl Fn(&NodeName) -> bool) {
+    /// Forgets who is no guest any more, and pairs with who is not known.
+    pub(super) fn retain(&mut self, is_guest: impl Fn(&NodeName) -> bool, is_known: impl Fn(&NodeName) -> bool) {
         self.0.retain(|from, _| is_guest(from));
+        self.0.values_mut().for_each(|pairs| pairs.retain(|to, _| is_known(to)));
     }
 
     /// The row of a guest over `roster`, as it would publish it itself.
@@ -164,8 +165,9 @@ pub(super) type Progress = BTreeMap<NodeName, (u64, Version)>;
 /// Hosts hear the samples of guests out of order, by several ways.
 const GUESTS_ORDER: Duration = Duration::from_secs(15);
 
-/// What changed in rows of all others since `progress`, which is moved on.
-pub(super) fn news_for(guest: &NodeName, snapshot: &Snapshot, progress: &mut Progress) -> Vec<pb::Sample> {
+/// What changed in one row since `progress`, which is moved on: row 0 is our own, the others follow by name. A whole matrix at once could be
+/// hundreds of megabytes.
+pub(super) fn news_of(row: usize, guest: &NodeName, snapshot: &Snapshot, progress: &mut Progress) -> Vec<pb::Sample> {
     let mut news = Vec::new();
     let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(|member| member.status.is_present());
     let mut tell = |from: &NodeName, to: &NodeName, total: Option<Duration>, request: Option<Duration>, wall: Wall| {
@@ -173,38 +175,41 @@ pub(super) fn news_for(guest: &NodeName, snapshot: &Snapshot, progress: &mut Pro
         // A failed probe has neither; a second request that failed alone has no number either.
         news.push(spell(from, to, RTT_REQUEST, request, wall));
     };
-    let (told, _) = progress.get(&snapshot.me.name).copied().unwrap_or_default();
-    let mut newest = told;
-    for member in snapshot.present() {
-        let Some((attempt, wall)) = member.pair.latest().filter(|(_, wall)| wall.unix_millis() > told) else { continue };
-        newest = newest.max(wall.unix_millis());
-        match attempt {
-            Attempt::Ok(timing) => tell(&snapshot.me.name, &member.record.name, Some(timing.total()), timing.request, wall),
-            Attempt::Failed(_) => tell(&snapshot.me.name, &member.record.name, None, None, wall),
-        }
-    }
-    progress.insert(snapshot.me.name.clone(), (newest, 0));
-    for member in snapshot.present().filter(|member| member.record.name != *guest) {
-        let Some(row) = member.row.as_ref() else { continue };
-        let from = &member.record.name;
-        let (told, looked_at) = progress.get(from).copied().unwrap_or_default();
-        if looked_at == row.version() {
-            continue;
-        }
-        let order = if is_guest(&member.record) { GUESTS_ORDER.as_millis() as u64 } else { 0 };
-        for view in row.cells().iter().filter(|view| is_there(view.target) && view.wall.unix_millis() + order > told) {
-            match view.cell.state {
-                State::Unknown => {}
-                State::Failed(_) => tell(from, view.target, None, None, view.wall),
-                State::Ok { total, request, .. } => {
-                    tell(from, view.target, Some(total.decode()), request.map(LatencyCode::decode), view.wall);
-                }
+    let Some(index) = row.checked_sub(1) else {
+        let (told, _) = progress.get(&snapshot.me.name).copied().unwrap_or_default();
+        let mut newest = told;
+        for member in snapshot.present() {
+            let Some((attempt, wall)) = member.pair.latest().filter(|(_, wall)| wall.unix_millis() > told) else { continue };
+            newest = newest.max(wall.unix_millis());
+            match attempt {
+                Attempt::Ok(timing) => tell(&snapshot.me.name, &member.record.name, Some(timing.total()), timing.request, wall),
+                Attempt::Failed(_) => tell(&snapshot.me.name, &member.record.name, None, None, wall),
             }
         }
-        // A patch leaves out what was measured meanwhile without a change: that comes with the next frame.
-        progress.insert(from.clone(), (row.frame().wall().unix_millis(), row.version()));
+        progress.insert(snapshot.me.name.clone(), (newest, 0));
+        return news;
+    };
+    let there = snapshot.members.get(index).filter(|member| member.status.is_present() && member.record.name != *guest);
+    let Some((member, row)) = there.and_then(|member| Some((member, member.row.as_ref()?))) else {
+        return news;
+    };
+    let from = &member.record.name;
+    let (told, looked_at) = progress.get(from).copied().unwrap_or_default();
+    if looked_at == row.version() {
+        return news;
     }
-    progress.retain(|name, _| is_there(name));
+    let order = if is_guest(&member.record) { GUESTS_ORDER.as_millis() as u64 } else { 0 };
+    for view in row.cells().iter().filter(|view| is_there(view.target) && view.wall.unix_millis().saturating_add(order) > told) {
+        match view.cell.state {
+            State::Unknown => {}
+            State::Failed(_) => tell(from, view.target, None, None, view.wall),
+            State::Ok { total, request, .. } => {
+                tell(from, view.target, Some(total.decode()), request.map(LatencyCode::decode), view.wall);
+            }
+        }
+    }
+    // A patch leaves out what was measured meanwhile without a change: that comes with the next frame.
+    progress.insert(from.clone(), (row.frame().wall().unix_millis(), row.version()));
     news
 }
 
@@ -233,4 +238,72 @@ pub(super) fn pages(samples: Vec<pb::Sample>) -> Vec<pb::Samples> {
 pub(super) fn roster(snapshot: &Snapshot) -> Arc<Roster> {
     let others = snapshot.members.iter().map(|member| member.record.name.clone());
     Roster::new(others.chain([snapshot.me.name.clone()]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use canary_core::Time;
+
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    const NOW: u64 = 1_700_000_000;
+
+    fn told(key: i64, value: &str, ts: i64) -> Result<Option<Sample>, &'static str> {
+        let sample = pb::Sample { from: "old".into(), to: "owl".into(), key, value: value.into(), ts, ..Default::default() };
+        read(&sample, TIMEOUT, Wall::from_unix_millis(NOW * 1000))
+    }
+
+    fn state(measured: &Measured) -> State {
+        let (old, owl) = ("old".parse::<NodeName>().unwrap(), "owl".parse::<NodeName>().unwrap());
+        let roster = Roster::new([old.clone(), owl]);
+        let frame = measured.frame(&old, 1, &roster);
+        let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, Time::ZERO);
+        row.supply(&roster).unwrap();
+        let cells = row.cells();
+        cells.iter().find(|view| view.target.as_str() == "owl").unwrap().cell.state
+    }
+
+    #[test]
+    fn what_a_guest_tells_is_believed_as_far_as_it_goes() {
+        let now = NOW as i64;
+        assert!(told(RTT_TOTAL, "1234567", now).unwrap().is_some());
+        // defects-v1 37: a time in the future hid all that followed.
+        assert!(told(RTT_TOTAL, "1", now + 61).is_err() && told(RTT_TOTAL, "1", i64::MAX).is_err() && told(RTT_TOTAL, "1", -1).is_err());
+        assert_eq!(told(RTT_TOTAL, "1", now - 25 * 3600), Ok(None));
+        for value in ["", "-1", "1.5", "1e9", "nan", "99999999999999999999"] {
+            assert!(told(RTT_TOTAL, value, now).is_err(), "{value:?}");
+        }
+        assert!(told(1, "1", now).is_err() && told(99, "1", now).is_err());
+        // defects-v1 13: an outage was told as a latency.
+        assert_eq!(told(RTT_TOTAL, "248000000000", now).unwrap().unwrap().told.latency, None);
+        assert_eq!(told(RTT_TOTAL, "NaN", now).unwrap().unwrap().told.latency, None);
+    }
+
+    #[test]
+    fn samples_are_ordered_by_their_own_time_and_make_a_row() {
+        let now = NOW as i64;
+        let take = |measured: &mut Measured, key, value: &str, ts| measured.take(&told(key, value, ts).unwrap().unwrap());
+        let mut measured = Measured::default();
+        assert_eq!(state(&measured), State::Unknown);
+        assert!(take(&mut measured, RTT_TOTAL, "2000000", now - 5));
+        assert!(!take(&mut measured, RTT_TOTAL, "9000000", now - 5), "the same second again");
+        assert!(!take(&mut measured, RTT_TOTAL, "9000000", now - 9), "an older one");
+        assert!(take(&mut measured, RTT_REQUEST, "1000000", now - 5));
+        let State::Ok { total, request, .. } = state(&measured) else { panic!("{:?}", state(&measured)) };
+        let near = |code: LatencyCode, millis: f64| (code.decode().as_secs_f64() * 1000.0 / millis - 1.0).abs() < 0.001;
+        assert!(near(total, 2.0) && near(request.unwrap(), 1.0));
+        assert!(take(&mut measured, RTT_TOTAL, "NaN", now));
+        assert_eq!(state(&measured), State::Failed(Failure::Timeout), "a failure is no latency");
+    }
+
+    #[test]
+    fn pages_are_what_a_guest_takes_in_time() {
+        use buffa::Message as _;
+        let (from, to) = ("x".repeat(253).parse().unwrap(), "y".repeat(253).parse().unwrap());
+        let samples = vec![spell(&from, &to, RTT_TOTAL, Some(TIMEOUT), Wall::from_unix_millis(NOW * 1000)); 25_000];
+        let pages = pages(samples);
+        assert_eq!(pages.iter().map(|page| page.samples.len()).sum::<usize>(), 25_000);
+        assert!(pages.iter().all(|page| page.samples.len() <= PAGE_SAMPLES_MAX && page.encoded_len() as usize <= PAGE_BYTES_MAX));
+    }
 }
