@@ -1,4 +1,4 @@
-//! The two text forms of metrics: what a scraper asks for, and how one becomes the other.
+//! The forms of metrics: what a scraper asks for, and how one text becomes the other.
 
 use http::{HeaderMap, header};
 
@@ -9,10 +9,12 @@ pub(crate) enum Form {
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Text,
+    /// Prometheus' protobuf, each family after its length: the only form that carries native histograms.
+    Protobuf,
 }
 
 impl Form {
-    /// What an `Accept` header (RFC 9110 section 12.5.1) likes best of the two.
+    /// What an `Accept` header (RFC 9110 section 12.5.1) likes best of them.
     pub(crate) fn wanted(headers: &HeaderMap) -> Self {
         let mut best = (0.0, Self::Text);
         let mut asked = false;
@@ -30,6 +32,12 @@ impl Form {
                     {
                         Self::OpenMetrics
                     }
+                    "application/vnd.google.protobuf"
+                        if parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                            && parameter("encoding") == Some("delimited") =>
+                    {
+                        Self::Protobuf
+                    }
                     "text/plain" | "text/*" | "*/*" => Self::Text,
                     _ => continue,
                 };
@@ -45,13 +53,14 @@ impl Form {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Protobuf => "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
         }
     }
 
-    /// Spells whole families, which come as OpenMetrics, in this form.
+    /// Spells whole families, which come as OpenMetrics, in this form of text.
     pub(crate) fn write(self, openmetrics: String) -> String {
         match self {
-            Self::OpenMetrics => openmetrics,
+            Self::OpenMetrics | Self::Protobuf => openmetrics,
             Self::Text => text_of(&openmetrics),
         }
     }
@@ -102,7 +111,7 @@ mod tests {
             ),
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2",
-                Form::OpenMetrics,
+                Form::Protobuf,
             ),
             ("*/*", Form::Text),
             ("text/html,application/xhtml+xml,*/*;q=0.8", Form::Text),

@@ -11,11 +11,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use canary_core::{BUCKETS_SECONDS, Failure, Histogram, Pair, Snapshot, Status};
+use canary_core::{BUCKETS_SECONDS, Failure, Histogram, NATIVE_SCHEMA, Native, Pair, Snapshot, Status};
 use http::{HeaderMap, header};
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::prometheus_protobuf::encode_to_vec;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NativeHistogram, NativeHistogramBuckets, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -29,6 +30,9 @@ use crate::{Messages, Metrics, MetricsLevel, Transport};
 
 /// Upper bounds of the original's buckets in seconds; all of them are bounds of ours.
 const LEGACY_BUCKETS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Below this a duration is as good as none; nothing is as short.
+const ZERO_THRESHOLD_SECONDS: f64 = 1e-9;
 
 /// Phases in the order of [`Pair::phases`].
 const PHASES: [&str; 4] = ["resolve", "connect", "tls", "first_request"];
@@ -67,25 +71,27 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         version: api.version,
     });
     let form = Form::wanted(&headers);
-    let parts = PARTS.iter().map(move |part| part(&scrape).map(|text| Bytes::from(form.write(text))));
+    let parts = PARTS.iter().map(move |part| part(&scrape, form).map(Bytes::from));
     ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(parts))).into_response()
 }
 
 /// Writes whole families.
-type Write = fn(&Arc<Scrape>) -> Result<String, fmt::Error>;
+type Write = fn(&Arc<Scrape>, Form) -> Result<Vec<u8>, fmt::Error>;
 
 /// What is written one after the other.
 const PARTS: &[Write] = &[
-    |scrape| if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, Part::Probes) } else { Ok(String::new()) },
-    |scrape| if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot) } else { Ok(String::new()) },
-    |scrape| if scrape.metrics.level >= MetricsLevel::Histograms { collected(scrape, Part::Durations) } else { Ok(String::new()) },
-    |scrape| if scrape.metrics.legacy { collected(scrape, Part::Legacy) } else { Ok(String::new()) },
-    |scrape| collected(scrape, Part::Mesh),
-    |scrape| collected(scrape, Part::Bot),
-    |_| {
+    |scrape, form| if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, Part::Probes, form) } else { Ok(Vec::new()) },
+    |scrape, form| if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot, form) } else { Ok(Vec::new()) },
+    |scrape, form| if scrape.metrics.level >= MetricsLevel::Histograms { collected(scrape, Part::Durations, form) } else { Ok(Vec::new()) },
+    |scrape, form| if scrape.metrics.legacy { collected(scrape, Part::Legacy, form) } else { Ok(Vec::new()) },
+    |scrape, form| collected(scrape, Part::Mesh, form),
+    |scrape, form| collected(scrape, Part::Bot, form),
+    |_, form| {
         let mut end = String::new();
-        encode_eof(&mut end)?;
-        Ok(end)
+        if form == Form::OpenMetrics {
+            encode_eof(&mut end)?;
+        }
+        Ok(end.into_bytes())
     },
 ];
 
@@ -114,12 +120,15 @@ impl Collector for PartOf {
     }
 }
 
-fn collected(scrape: &Arc<Scrape>, part: Part) -> Result<String, fmt::Error> {
+fn collected(scrape: &Arc<Scrape>, part: Part, form: Form) -> Result<Vec<u8>, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(PartOf(Arc::clone(scrape), part)));
+    if form == Form::Protobuf {
+        return encode_to_vec(&registry).map_err(|_| fmt::Error);
+    }
     let mut text = String::new();
     encode_registry(&mut text, &registry)?;
-    Ok(text)
+    Ok(form.write(text).into_bytes())
 }
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
@@ -218,12 +227,14 @@ fn probes(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
 }
 
 /// The library has no summaries: this family is written by hand between its parts.
-fn phases(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+fn phases(snapshot: &Snapshot, form: Form) -> Result<Vec<u8>, fmt::Error> {
     use fmt::Write as _;
     const NAME: &str = "canary_probe_phase_duration_seconds";
-    let mut text = format!(
-        "# HELP {NAME} Phases of successful probes; they add up to the total, after resolve.\n# TYPE {NAME} summary\n# UNIT {NAME} seconds\n"
-    );
+    const HELP: &str = "Phases of successful probes; they add up to the total, after resolve.";
+    if form == Form::Protobuf {
+        return phases_in_protobuf(snapshot, NAME, HELP);
+    }
+    let mut text = format!("# HELP {NAME} {HELP}\n# TYPE {NAME} summary\n# UNIT {NAME} seconds\n");
     for (target, pair) in pairs(snapshot) {
         let target = escape(target);
         for (phase, summary) in PHASES.iter().zip(&pair.phases) {
@@ -232,7 +243,47 @@ fn phases(snapshot: &Snapshot) -> Result<String, fmt::Error> {
             writeln!(text, "{NAME}_count{labels} {}", summary.count)?;
         }
     }
-    Ok(text)
+    Ok(form.write(text).into_bytes())
+}
+
+fn phases_in_protobuf(snapshot: &Snapshot, name: &str, help: &str) -> Result<Vec<u8>, fmt::Error> {
+    use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{LabelPair, Metric, MetricFamily, MetricType, Summary};
+    let label = |name: &str, value: &str| LabelPair { name: name.to_owned(), value: value.to_owned() };
+    let metrics = pairs(snapshot).flat_map(|(target, pair)| {
+        PHASES.iter().zip(&pair.phases).map(move |(phase, summary)| Metric {
+            label: vec![label("target", target), label("phase", phase)],
+            summary: Some(Summary { sample_count: summary.count, sample_sum: summary.sum_seconds, ..Summary::default() }),
+            ..Metric::default()
+        })
+    });
+    let family = MetricFamily {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        r#type: MetricType::Summary as i32,
+        metric: metrics.collect(),
+        unit: "seconds".to_owned(),
+    };
+    let mut bytes = Vec::new();
+    prost::Message::encode_length_delimited(&family, &mut bytes).map_err(|_| fmt::Error)?;
+    Ok(bytes)
+}
+
+/// Spans of buckets that follow each other, and the differences of their counts from one to the next, as native histograms travel.
+fn spans(native: &Native) -> (Vec<(i32, u32)>, Vec<i64>) {
+    let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
+    let (mut next, mut before) = (0, 0);
+    for (index, count) in native.buckets() {
+        match spans.last_mut() {
+            Some((_, length)) if *index == next => *length += 1,
+            // The first offset is the first bucket itself, the others are gaps.
+            _ => spans.push((index - next, 1)),
+        }
+        next = index + 1;
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        deltas.push(count - before);
+        before = count;
+    }
+    (spans, deltas)
 }
 
 fn escape(value: &str) -> String {
@@ -242,16 +293,34 @@ fn escape(value: &str) -> String {
 fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let series = pairs(snapshot).flat_map(|(target, pair)| {
         let labels = |probe| vec![("target", target), ("probe", probe)];
-        [(labels("total"), &pair.total), (labels("request"), &pair.request)]
+        [(labels("total"), &pair.total, &pair.native_total), (labels("request"), &pair.request, &pair.native_request)]
     });
-    histograms(
-        encoder,
+    let mut family = encoder.encode_descriptor(
         "canary_probe_duration",
         "Round trips of successful probes: total is connect, TLS and first request; request is a second one on the warm connection.",
         Some(&Unit::Seconds),
-        &BUCKETS_SECONDS,
-        series,
-    )
+        MetricType::Histogram,
+    )?;
+    for (labels, histogram, native) in series {
+        let (spans, deltas) = spans(native);
+        let native = NativeHistogram {
+            schema: NATIVE_SCHEMA,
+            zero_threshold: ZERO_THRESHOLD_SECONDS,
+            zero_count: 0,
+            negative: NativeHistogramBuckets { spans: &[], deltas: &[] },
+            positive: NativeHistogramBuckets { spans: &spans, deltas: &deltas },
+            created: None,
+        };
+        // Text has no native form; its encoder takes the classic buckets alone.
+        family.encode_family(&labels.as_slice())?.encode_histogram_with_native::<NoLabelSet>(
+            histogram.sum_seconds,
+            histogram.count(),
+            &rebucket(histogram, &BUCKETS_SECONDS),
+            None,
+            native,
+        )?;
+    }
+    Ok(())
 }
 
 /// The original's two families, so that its dashboards go on working.

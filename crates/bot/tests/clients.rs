@@ -227,37 +227,74 @@ fn metrics_are_what_promtool_and_the_strict_parser_take() {
     }
 }
 
+/// A Prometheus that scrapes these bots every second.
+struct Prometheus {
+    _process: Running,
+    _directory: Directory,
+    listen: String,
+}
+
+impl Prometheus {
+    fn start(bots: &[Bot], more: &[&str]) -> Option<Self> {
+        let (mut prometheus, _) = (program("prometheus")?, program("promtool")?);
+        let directory = Directory::new();
+        let targets: Vec<_> = bots.iter().map(|bot| format!("'{}'", bot.api())).collect();
+        let config = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: canary\n  authorization: {{credentials: {TOKEN}}}\n  static_configs:\n  - targets: [{}]\n",
+            targets.join(", ")
+        );
+        let config = directory.write("prometheus.yml", &config);
+        let address = own_address();
+        let listen = format!("{address}:{}", free_ports(address, 1)[0]);
+        let storage = directory.path("data");
+        let child = prometheus
+            .args([
+                &format!("--config.file={config}"),
+                &format!("--storage.tsdb.path={storage}"),
+                &format!("--web.listen-address={listen}"),
+            ])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { _process: Running(child), _directory: directory, listen })
+    }
+
+    fn query(&self, expression: &str) -> Option<String> {
+        let (done, text) = said(Command::new("promtool").args(["query", "instant", &format!("http://{}", self.listen), expression]));
+        done.then_some(text.trim().to_owned()).filter(|text| !text.is_empty() && !text.contains("NaN"))
+    }
+
+    fn answered(&self, expression: &str) -> String {
+        let answer = wait(Duration::from_secs(60), || self.query(expression).is_some()).and_then(|_| self.query(expression));
+        answer.unwrap_or_else(|| panic!("no answer to {expression}"))
+    }
+}
+
+#[test]
+fn prometheus_stores_native_histograms_and_the_originals_buckets_beside_them() {
+    let _turn = alone();
+    let bots = mesh(2);
+    let Some(prometheus) = Prometheus::start(&bots, &["--enable-feature=native-histograms"]) else { return };
+    // Without `_bucket`: only a native histogram answers.
+    let native = prometheus.answered("histogram_quantile(0.9, sum(rate(canary_probe_duration_seconds{probe=\"total\"}[1m])))");
+    let seconds: f64 = native.split("=>").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!((1e-5..0.1).contains(&seconds), "{native}");
+    let counted = prometheus.answered("sum(histogram_count(canary_probe_duration_seconds{probe=\"request\"}))");
+    assert!(counted.contains("=> ") && !counted.contains("=> 0 "), "{counted}");
+    prometheus.answered("histogram_quantile(0.95, sum(rate(rtt_bucket[1m])) by (le))");
+    prometheus.answered("sum by (phase) (canary_probe_phase_duration_seconds_sum)");
+    prometheus.answered("sum by (result) (rate(canary_probes_total[1m]))");
+}
+
 #[test]
 fn prometheus_scrapes_with_the_token_and_answers_the_originals_dashboard() {
     let _turn = alone();
-    let (Some(mut prometheus), Some(_)) = (program("prometheus"), program("promtool")) else { return };
     let bots = mesh(3);
-    let directory = Directory::new();
-    let targets: Vec<_> = bots.iter().map(|bot| format!("'{}'", bot.api())).collect();
-    let config = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: canary\n  authorization: {{credentials: {TOKEN}}}\n  static_configs:\n  - targets: [{}]\n",
-        targets.join(", ")
-    );
-    let config = directory.write("prometheus.yml", &config);
-    let address = own_address();
-    let listen = format!("{address}:{}", free_ports(address, 1)[0]);
-    let storage = directory.path("data");
-    let child = prometheus
-        .args([&format!("--config.file={config}"), &format!("--storage.tsdb.path={storage}"), &format!("--web.listen-address={listen}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _prometheus = Running(child);
-    let query = |expression: &str| {
-        let (done, text) = said(Command::new("promtool").args(["query", "instant", &format!("http://{listen}"), expression]));
-        done.then_some(text.trim().to_owned()).filter(|text| !text.is_empty() && !text.contains("NaN"))
-    };
-    let answered = |expression: &str| {
-        let answer = wait(Duration::from_secs(60), || query(expression).is_some()).and_then(|_| query(expression));
-        answer.unwrap_or_else(|| panic!("no answer to {expression}"))
-    };
+    let Some(prometheus) = Prometheus::start(&bots, &[]) else { return };
+    let (query, answered) = (|expression: &str| prometheus.query(expression), |expression: &str| prometheus.answered(expression));
     assert!(answered("histogram_quantile(0.95, sum(rate(rtt_bucket[1m])) by (le))").starts_with("{} => 0.00"));
     assert!(answered("sum by (type) (rtt_count)").contains("rtt_total"));
     assert!(answered("node_count").contains("=> 2 "));

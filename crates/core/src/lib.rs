@@ -65,5 +65,5 @@ pub use roster::{Roster, RosterId};
 pub use row::{CellView, Frame, Merge, Patch, Row, Version};
 pub use secured::Secured;
 pub use snapshot::{MemberView, Snapshot};
-pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, Refusal, Refusals, Summary};
+pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals, Summary};
 pub use time::{Now, Time, Wall};

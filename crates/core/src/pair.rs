@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cell::{Cell, Failure, State, TICK};
 use crate::code::{JitterCode, LatencyCode};
 use crate::limits::{DOUBT_AFTER, LOSS_WINDOW};
-use crate::tally::{Histogram, Summary};
+use crate::tally::{Histogram, Native, Summary};
 use crate::time::{Now, Time, Wall};
 
 /// What the prober measured, each phase beside its system calls.
@@ -77,6 +77,10 @@ pub struct Pair {
     pub total: Histogram,
     /// Second requests of the successful attempts.
     pub request: Histogram,
+    /// The totals once more, in fine buckets.
+    pub native_total: Native,
+    /// The second requests once more, in fine buckets.
+    pub native_request: Native,
     /// Phases of the successful attempts: resolve, connect, tls, first request.
     pub phases: [Summary; 4],
 }
@@ -120,8 +124,10 @@ impl Pair {
                 self.last_success = Some(now.wall);
                 self.successes += 1;
                 self.total.observe(total);
+                self.native_total.observe(total);
                 if let Some(request) = timing.request {
                     self.request.observe(request);
+                    self.native_request.observe(request);
                 }
                 let [resolve, connect, tls, first_request] = &mut self.phases;
                 resolve.observe(timing.resolve);

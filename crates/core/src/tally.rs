@@ -37,6 +37,30 @@ impl Histogram {
     }
 }
 
+/// Sub-buckets of a doubling of [`Native`], as a power of two: each bound is 9 % above the one before.
+pub const NATIVE_SCHEMA: i32 = 3;
+
+/// A sparse histogram of durations over exponential buckets, as Prometheus' native ones have them: bucket `i` ends at 2^(i / 8) seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Native(Vec<(i32, u64)>);
+
+impl Native {
+    /// Counts `duration`; one below a nanosecond counts as one.
+    pub fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64().max(1e-9);
+        let bucket = (seconds.log2() * f64::from(1 << NATIVE_SCHEMA)).ceil() as i32;
+        match self.0.binary_search_by_key(&bucket, |(index, _)| *index) {
+            Ok(place) => self.0[place].1 += 1,
+            Err(place) => self.0.insert(place, (bucket, 1)),
+        }
+    }
+
+    /// Buckets that hold anything, in ascending order, with their observations. A nanosecond to a thousand seconds is 320 buckets.
+    pub fn buckets(&self) -> &[(i32, u64)] {
+        &self.0
+    }
+}
+
 /// Sum and count of durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {

@@ -134,7 +134,7 @@ fn a_configured_certificate_is_used_for_what_it_says_alone() {
         let refused = set(&pem, &pem, &key.serialize_pem(), Some("swan")).err().map(|error| error.to_string());
         match refused_as {
             Some(purpose) => {
-                assert!(refused.as_ref().is_some_and(|why| why.contains(&format!("may not be used as a {purpose}"))), "{refused:?}")
+                assert!(refused.as_ref().is_some_and(|why| why.contains(&format!("may not be used as a {purpose}"))), "{refused:?}");
             }
             None => assert_eq!(refused, None),
         }
