@@ -312,3 +312,53 @@ fn the_commands_of_the_guide_run() {
     }
     assert!(whole.is_some());
 }
+
+/// The original heals nothing: who gave up somebody never asks again, and who restarts knows nobody. Ours do it for them.
+#[test]
+fn who_was_given_up_or_forgot_everybody_is_brought_back() {
+    let _turn = alone();
+    let address = own_address();
+    let mut originals = vec![Original::start_on("old-0", address, &[]), Original::start_on("old-1", address, &[])];
+    // Ours know them, and they know nobody.
+    let seeds: Vec<_> = originals.iter().map(|original| original.target.to_string()).collect();
+    let plans: Vec<_> =
+        plans_at(address, 2).into_iter().map(|plan| Plan { seeds: [seeds.clone(), plan.seeds.clone()].concat(), ..plan }).collect();
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    becomes_whole(&bots, &originals);
+    originals[0].state().nodes.remove("old-1");
+    let again = wait(Duration::from_secs(45), || originals[0].nodes().contains("old-1"));
+    assert!(again.is_some(), "who was given up by one was not brought back to it");
+    assert!(
+        bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old-1"))),
+        "one of the original gave it up, and so did ours"
+    );
+    let target = originals[1].target;
+    originals[1].stop();
+    assert!(wait(Duration::from_secs(15), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| !nodes.contains("old-1")))).is_some());
+    originals[1] = Original::start("old-1", target, &[]);
+    becomes_whole(&bots, &originals);
+}
+
+/// The original's first two command lines, with names that resolve here and a port for each API.
+#[test]
+fn the_originals_command_lines_with_certificates_run() {
+    use support::pki::{Authority, Directory, GOOD};
+    let _turn = alone();
+    let (directory, authority) = (Directory::new(), Authority::new("the authority"));
+    let ca = directory.write("ca.pem", &authority.pem());
+    let mut plans = plans_at("127.0.0.1".parse().unwrap(), 2);
+    let targets = ["localhost"; 2].iter().zip(&plans).map(|(host, plan)| format!("{host}:{}", plan.mesh_port)).collect::<Vec<_>>();
+    for (index, plan) in plans.iter_mut().enumerate() {
+        let own = authority.issue(&plan.name, &["localhost", "127.0.0.1"], GOOD);
+        let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
+        // A path for the certificate, and base64 for the key.
+        let key = support::base64(&own.1);
+        plan.seeds = vec![targets[1 - index].clone()];
+        let flags = ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key", &key, "--join-address", &targets[index]];
+        plan.more = flags.map(str::to_owned).to_vec();
+        support::trust(std::net::SocketAddr::new(plan.address, plan.api_port), &authority.pem());
+    }
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    assert!(bots[0].logged().contains("--client-auth optional"), "the one exception is not told: {}", bots[0].logged());
+}

@@ -469,15 +469,10 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
         assert!(!said.contains("two words") && !said.contains("not base64\""), "a secret is repeated: {said}");
     }
     // All of it as base64, and every kind of key that openssl writes.
-    let inline = |flag: &str, text: &str| [format!("--{flag}"), base64(text)];
+    let inline = |flag: &str, text: &str| [format!("--{flag}"), support::base64(text)];
     let all = [inline("ca-cert", &ca), inline("server-cert", &good.0), inline("server-key", &good.1)].concat();
     let output = dry_run(&all);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn base64(text: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 #[test]

@@ -390,6 +390,12 @@ pub fn full_matrix(bots: &[Bot]) -> bool {
     bots.iter().all(|bot| bot.measured_pairs().len() == bots.len() * (bots.len() - 1))
 }
 
+/// RFC 4648 section 4.
+pub fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
 /// Waits until the mesh is whole.
 pub fn settle(bots: &[Bot]) {
     let settled = wait(Duration::from_secs(30), || all_know_all(bots) && full_matrix(bots));
