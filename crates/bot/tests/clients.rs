@@ -332,3 +332,26 @@ fn the_originals_packages_are_what_they_were() {
         assert!(!breaking(&directory.path("")).0, "{file}: nobody notices {change:?}");
     }
 }
+
+#[test]
+fn the_mesh_port_tells_what_it_serves_and_how_it_fares() {
+    let _turn = alone();
+    let (Some(mut list), Some(mut check), Some(mut rtt)) = (buf(), buf(), buf()) else { return };
+    let bots = mesh(2);
+    let mesh = format!("http://{}", bots[0].plan.target());
+    let (done, text) = said(list.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", &mesh]));
+    for service in ["mesh.v1.MeshService", "mesh.v2.MeshService", "grpc.health.v1.Health"] {
+        assert!(done && text.contains(service) || service.starts_with("grpc."), "{service}: {text}");
+    }
+    let health = r#"syntax="proto3"; package grpc.health.v1; service Health { rpc Check(Request) returns (Response); } message Request { string service = 1; } message Response { int32 status = 1; }"#;
+    let directory = Directory::new();
+    let file = directory.write("health.proto", health);
+    let call =
+        ["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--schema", &file, "--data", r#"{"service":"mesh.v1.MeshService"}"#];
+    let (done, text) = said(check.args(call).arg(format!("{mesh}/grpc.health.v1.Health/Check")));
+    assert!(done && text.contains("\"status\": 1") || text.contains("\"status\":1"), "{text}");
+    let (done, text) = said(
+        rtt.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--data", "{}"]).arg(format!("{mesh}/mesh.v1.MeshService/Rtt")),
+    );
+    assert!(done, "{text}");
+}

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use support::original::Original;
 use support::{Bot, Plan, alone, names, settle, wait};
 
 /// Hosts in namespaces on one bridge, taken down when dropped.
@@ -133,4 +134,57 @@ fn a_host_whose_packets_are_dropped_is_known_to_all_and_comes_back() {
         bots.push(victim);
         settle(&bots);
     }
+}
+
+/// Not a test: what a process in another namespace runs to be a bot of the original, until it is killed.
+#[test]
+#[ignore = "it is run by the test of mixed partitions"]
+fn play_the_original() {
+    let Ok(given) = std::env::var("CANARY_PLAY_ORIGINAL") else { return };
+    let (target, seed) = given.split_once(' ').unwrap();
+    let original = Original::start("old", target.parse().unwrap(), &[seed.to_owned()]);
+    loop {
+        original.assert_well();
+        wait(Duration::from_secs(3600), || original.state().died.is_some());
+    }
+}
+
+/// A process that is killed with its holder.
+struct Played(std::process::Child);
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_mixed_mesh_heals_after_a_partition() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(3) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();
+    settle(&bots);
+    let mut play = Command::new("ip");
+    play.args(["netns", "exec", &lab.hosts[2]]).arg(std::env::current_exe().unwrap());
+    play.args(["play_the_original", "--ignored", "--exact"]);
+    play.env("CANARY_PLAY_ORIGINAL", format!("{}:8081 {}:8081", lab.address(3), lab.address(1)));
+    let _original = Played(play.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let listed = |bot: &Bot| bot.nodes().is_some_and(|nodes| nodes.contains("old"));
+    // Both ways between both kinds, by numbers that everybody serves.
+    let whole = || bots.iter().all(|bot| listed(bot) && bot.measured_pairs().len() == 6);
+    assert!(wait(Duration::from_secs(60), whole).is_some(), "{:?}", bots[0].measured_pairs());
+    lab.cut(3, true);
+    let dropped = wait(Duration::from_secs(8), || bots.iter().all(|bot| !listed(bot)));
+    eprintln!("the cut original is dropped by all after {dropped:.1?}");
+    assert!(dropped.is_some(), "not dropped by all within 8 s");
+    // Long enough for the original to give ours up as well: ten seconds until it asks, and three tries five seconds apart.
+    wait(Duration::from_secs(45), || false);
+    lab.cut(3, false);
+    let healed = wait(Duration::from_secs(45), whole);
+    eprintln!("healed after {healed:.1?}");
+    assert!(healed.is_some(), "{:?}: {:?}", bots[0].nodes(), bots[0].measured_pairs());
 }
