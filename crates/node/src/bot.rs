@@ -207,6 +207,7 @@ impl Builder {
 
         let stop = CancellationToken::new();
         let rpc = Arc::clone(&service).into_service();
+        let guests = original.as_ref().map(|(service, ..)| Arc::clone(service));
         let others = beside(original.as_ref().map(|(service, ..)| Arc::clone(service)));
         let door = Door::Mesh(self.guard.tls.clone());
         let limits = port_limits(Arc::clone(&self.guard.proxies));
@@ -215,12 +216,15 @@ impl Builder {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
             let turned_away = service.turn_away(&tokens.get(), &request);
+            let place = guests.as_ref().map_or(Ok(None), |guests| guests.place(request.uri().path()));
+            let turned_away = turned_away.or_else(|| place.is_err().then(|| service.turn_away_for_now()));
             let ours = request.uri().path().starts_with("/mesh.v2.");
             let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {
                 let Some(answer) = answer else {
                     return Ok(turned_away.unwrap_or_default().map(Either::Right));
                 };
+                let _place = place;
                 // Reading the request is in it: whoever sends half a message does not keep it here.
                 match tokio::time::timeout(REQUEST_TIME, answer).await {
                     Ok(Ok(response)) => {

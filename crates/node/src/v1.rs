@@ -13,7 +13,7 @@ mod speak;
 
 pub(crate) use bridge::Bridge;
 pub(crate) use guest::{Guests, is_guest};
-pub(crate) use server::GuestService;
+pub(crate) use server::{GuestService, PUSH_PATH, SHORT_BYTES_MAX};
 pub(crate) use speak::{Context, speak};
 
 use std::str::FromStr;

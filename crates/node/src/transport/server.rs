@@ -31,6 +31,9 @@ const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
 /// gRPC's code for a caller without a valid token.
 const UNAUTHENTICATED: u16 = 16;
 
+/// gRPC's code for a caller who asks for too much at once.
+const RESOURCE_EXHAUSTED: u16 = 8;
+
 /// A peer's request on its way to the driver.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -116,6 +119,16 @@ impl MeshService {
             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
         }
         Some(response)
+    }
+
+    /// The answer to who is to come again later.
+    pub(crate) fn turn_away_for_now<A: Default>(&self) -> http::Response<A> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let mut response = http::Response::new(A::default());
+        response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert("grpc-status", RESOURCE_EXHAUSTED.into());
+        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        response
     }
 
     /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
@@ -214,12 +227,12 @@ pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcServi
     let limits = |bytes: usize| Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes);
     let mut router = Router::new();
     if let Some(original) = original {
-        router = router.add_service(original);
+        router = router.add_service(original).with_route_limits(v1::PUSH_PATH, limits(v1::MESSAGE_BYTES_MAX));
     }
     let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
     // The descriptors are this build's own.
     let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS).expect("the generator wrote the descriptors");
-    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::MESSAGE_BYTES_MAX))
+    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::SHORT_BYTES_MAX))
 }
 
 fn encoded_len(message: &impl buffa::Message) -> usize {

@@ -238,7 +238,7 @@ impl Bridge {
         let mut version: Version = 0;
         if let Some(row) = &guest.row {
             // What its other host published is as good.
-            self.measured.take_row(name, row);
+            self.measured.take_row(name, row, snapshot.now.wall);
             version = row.version();
         }
         let roster = roster(snapshot);

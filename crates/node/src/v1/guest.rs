@@ -90,7 +90,7 @@ impl Guests {
             kept.heartbeats.pop_first();
         }
         let heartbeat = kept.heartbeats.entry(guest.0).or_default();
-        *heartbeat = (*heartbeat).max(heard) + 1;
+        *heartbeat = (*heartbeat).max(heard).saturating_add(1);
         *heartbeat
     }
 }

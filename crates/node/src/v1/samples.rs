@@ -109,9 +109,10 @@ impl Measured {
         true
     }
 
-    /// Keeps what another host published for a guest, where that is newer.
-    pub(super) fn take_row(&mut self, from: &NodeName, row: &Row) {
-        for view in row.cells() {
+    /// Keeps what another host published for a guest, where that is newer, and not from a time to come.
+    pub(super) fn take_row(&mut self, from: &NodeName, row: &Row, now: Wall) {
+        let latest = now.unix_millis().saturating_add(AHEAD_MAX.as_millis() as u64);
+        for view in row.cells().into_iter().filter(|view| view.wall.unix_millis() <= latest) {
             let (total, request) = match view.cell.state {
                 State::Unknown => continue,
                 State::Failed(_) => (None, None),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use buffa_types::google::protobuf::Empty;
 use canary_core::{JoinAnswer, NodeName, Response, Snapshot, Target};
 use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::bridge::{Told, let_in};
 use super::{Guests, samples, speak};
@@ -15,8 +15,13 @@ use crate::transport::{Arrived, original as pb};
 
 /// How long a joiner waits for its answer, at most: the original gives up after three seconds.
 const JOIN_TIME: Duration = Duration::from_millis(1800);
-/// Pushes that are read at once: each may be four megabytes.
-const PUSHES_MAX: usize = 4;
+/// Pushes that are read at once: each may be four megabytes. Further ones are told to come again.
+const PUSHES_MAX: usize = 16;
+
+/// The one method with long messages.
+pub(crate) const PUSH_PATH: &str = "/mesh.v1.MeshService/PushSamples";
+/// Largest message of any other in bytes.
+pub(crate) const SHORT_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers guests.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub(crate) struct GuestService {
     pub(crate) told: mpsc::Sender<Told>,
     pub(crate) driver: mpsc::Sender<Arrived>,
     pub(crate) probe_timeout: Duration,
-    pub(crate) pushes: Semaphore,
+    pushes: Arc<Semaphore>,
 }
 
 impl GuestService {
@@ -37,7 +42,15 @@ impl GuestService {
         driver: mpsc::Sender<Arrived>,
         probe_timeout: Duration,
     ) -> Arc<Self> {
-        Arc::new(Self { snapshot, guests, told, driver, probe_timeout, pushes: Semaphore::new(PUSHES_MAX) })
+        Arc::new(Self { snapshot, guests, told, driver, probe_timeout, pushes: Arc::new(Semaphore::new(PUSHES_MAX)) })
+    }
+
+    /// A place for a request whose body may be long, to be held until it is answered; an error if there is none.
+    pub(crate) fn place(&self, path: &str) -> Result<Option<OwnedSemaphorePermit>, tokio::sync::TryAcquireError> {
+        if path != PUSH_PATH {
+            return Ok(None);
+        }
+        Arc::clone(&self.pushes).try_acquire_owned().map(Some)
     }
 
     fn tell(&self, told: Told) -> Result<(), ConnectError> {
@@ -93,8 +106,6 @@ impl pb::MeshService for GuestService {
     }
 
     async fn push_samples(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
-        let gone = |_| ConnectError::new(ErrorCode::Unavailable, "the bot is leaving");
-        let _turn = self.pushes.acquire().await.map_err(gone)?;
         let samples: pb::Samples = request.to_owned_message();
         let (mut read, mut refused) = (Vec::with_capacity(samples.samples.len()), None);
         for sample in &samples.samples {
