@@ -99,6 +99,7 @@ impl Watched {
             api_tokens.push(generate()?);
         }
         let in_force = Guard {
+            failures: Arc::default(),
             tls: Live::new(tls.load().map_err(|error| RunError::Secrets(error.to_string()))?),
             tokens: Live::new(Tokens::new(mesh.load().map_err(RunError::Secrets)?)),
             proxies: proxies.into(),

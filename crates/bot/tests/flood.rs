@@ -150,6 +150,7 @@ fn floods_harm_nobody_else() {
         }
     });
     assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_full\"}") > 0.0);
+    assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"auth_limited\"}") > 90_000.0);
     endure(&bots, "100,000 stream resets on the API port", || reset_streams(api, tls_client(&ca, None), 100_000));
     let member = |file: &str| std::fs::read_to_string(directory.path(file)).unwrap();
     let own = (member(&format!("{}.pem", bots[1].name())), member(&format!("{}-key.pem", bots[1].name())));

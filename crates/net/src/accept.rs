@@ -377,7 +377,7 @@ impl Places {
 }
 
 /// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
-fn client(address: IpAddr) -> IpAddr {
+pub(crate) fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         v4 => v4,

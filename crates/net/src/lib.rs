@@ -6,12 +6,14 @@
 //! * [`token`]: bearer tokens, compared in constant time.
 
 pub mod accept;
+mod failures;
 mod live;
 mod patient;
 pub mod tls;
 pub mod token;
 
 pub use accept::{Accepted, Door, Limits, Peer, Stats};
+pub use failures::Failures;
 pub use live::Live;
 pub use token::{Token, TokenError, Tokens};
 
@@ -29,6 +31,8 @@ pub struct Guard {
     pub tokens: Live<Tokens>,
     /// Edges behind which many clients share one address.
     pub proxies: Arc<[IpNet]>,
+    /// Failed authentications, by client.
+    pub failures: Arc<Failures>,
     /// What became of reading changed files again.
     pub reloads: Arc<Reloads>,
 }

@@ -211,13 +211,13 @@ impl Builder {
         let others = beside(original.as_ref().map(|(service, ..)| Arc::clone(service)));
         let door = Door::Mesh(self.guard.tls.clone());
         let limits = port_limits(Arc::clone(&self.guard.proxies));
-        let tokens = self.guard.tokens.clone();
+        let guard = self.guard.clone();
         let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |request| {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
-            let turned_away = service.turn_away(&tokens.get(), &request);
+            let turned_away = service.turn_away(&guard, &request);
             let place = guests.as_ref().map_or(Ok(None), |guests| guests.place(request.uri().path()));
-            let turned_away = turned_away.or_else(|| place.is_err().then(|| service.turn_away_for_now()));
+            let turned_away = turned_away.or_else(|| place.is_err().then(|| service.busy(&request)));
             let ours = request.uri().path().starts_with("/mesh.v2.");
             let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use canary_core::{Instance, Record, Request, Response};
-use canary_net::Tokens;
 use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
+use canary_net::{Guard, Peer};
 use connectrpc::{
     ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, Router, ServiceRequest, ServiceResult,
 };
@@ -96,7 +96,8 @@ impl MeshService {
     }
 
     /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if it may pass.
-    pub(crate) fn turn_away<B, A: Default>(&self, tokens: &Tokens, request: &http::Request<B>) -> Option<http::Response<A>> {
+    pub(crate) fn turn_away<B, A: Default>(&self, guard: &Guard, request: &http::Request<B>) -> Option<http::Response<A>> {
+        let tokens = guard.tokens.get();
         let kind = request.headers().get(http::header::CONTENT_TYPE);
         // A few bytes of JSON make large structures, and nobody who belongs to a mesh speaks it.
         if kind.is_some_and(|kind| kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"))) {
@@ -109,6 +110,9 @@ impl MeshService {
             return None;
         }
         self.tokenless.fetch_add(1, Ordering::Relaxed);
+        if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip())) {
+            return Some(later(request));
+        }
         let mut response = http::Response::new(A::default());
         let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
         if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
@@ -121,14 +125,10 @@ impl MeshService {
         Some(response)
     }
 
-    /// The answer to who is to come again later.
-    pub(crate) fn turn_away_for_now<A: Default>(&self) -> http::Response<A> {
+    /// The answer to a request for which there is no place just now.
+    pub(crate) fn busy<B, A: Default>(&self, request: &http::Request<B>) -> http::Response<A> {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let mut response = http::Response::new(A::default());
-        response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-        response.headers_mut().insert("grpc-status", RESOURCE_EXHAUSTED.into());
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
-        response
+        later(request)
     }
 
     /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
@@ -164,6 +164,20 @@ impl MeshService {
         self.traffic.count(kind, Direction::In, received);
         self.traffic.count(kind, Direction::Out, sent);
     }
+}
+
+/// The answer to who is to come again later.
+fn later<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
+    let mut response = http::Response::new(A::default());
+    let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
+    if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response.headers_mut().insert("grpc-status", RESOURCE_EXHAUSTED.into());
+    } else {
+        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+    }
+    response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+    response
 }
 
 fn malformed(why: &str) -> ConnectError {
