@@ -214,3 +214,20 @@ fn a_name_without_addresses_is_a_target_that_does_not_let_in() {
     assert!(wait(Duration::from_secs(20), failing).is_some());
     assert!(wait(Duration::from_secs(20), || bot.logged().contains("no.invalid")).is_some(), "{}", bot.logged());
 }
+
+#[test]
+fn no_token_is_in_a_log_whatever_is_logged() {
+    let _turn = alone();
+    let mut plans = plans(2);
+    for plan in &mut plans {
+        plan.more = ["--mesh-token", "of-the-mesh-and-nobodys", "--debug-grpc", "--log-level", "trace"].map(str::to_owned).to_vec();
+    }
+    let mut bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    assert_eq!(get(bots[0].api(), "/api/v1/samples").unwrap().status, 200);
+    for bot in &mut bots {
+        let log = bot.log();
+        assert!(log.contains("frame=Headers"), "the libraries log nothing: {log}");
+        assert!(!log.contains(TOKEN) && !log.contains("of-the-mesh-and-nobodys"), "{log}");
+    }
+}
