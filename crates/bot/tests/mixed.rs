@@ -362,3 +362,19 @@ fn the_originals_command_lines_with_certificates_run() {
     settle(&bots);
     assert!(bots[0].logged().contains("--client-auth optional"), "the one exception is not told: {}", bots[0].logged());
 }
+
+#[test]
+fn what_is_spoken_can_be_pinned() {
+    let _turn = alone();
+    let pinned = |protocol: &str| {
+        let plan = plans_at(own_address(), 1).remove(0);
+        let plan = Plan { seeds: Vec::new(), more: ["--mesh-protocol", protocol].map(str::to_owned).to_vec(), ..plan };
+        let bot = plan.start();
+        assert!(wait(Duration::from_secs(10), || bot.nodes().is_some()).is_some());
+        (Original::start_on("old", plan.address, &[plan.target()]), bot)
+    };
+    let ((outside, ours), (inside, theirs)) = (pinned("v2"), pinned("v1"));
+    becomes_whole(std::slice::from_ref(&theirs), std::slice::from_ref(&inside));
+    assert!(outside.nodes().is_empty() && ours.nodes().is_some_and(|nodes| nodes.is_empty()));
+    outside.assert_well();
+}
