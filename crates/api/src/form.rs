@@ -84,10 +84,24 @@ fn text_of(openmetrics: &str) -> String {
             }
             Some(("UNIT", _)) => {}
             None if line == "# EOF" => {}
-            _ => text.extend([line, "\n"]),
+            _ => {
+                let (before, bound, after) = split_bound(line);
+                text.extend([before, bound.strip_suffix(".0").unwrap_or(bound), after, "\n"]);
+            }
         }
     }
     text
+}
+
+/// A line around the bound of its bucket, which OpenMetrics spells with a fraction and text without: a query for `le="1"` has to find it.
+fn split_bound(line: &str) -> (&str, &str, &str) {
+    // Quotes in values of labels are escaped, so that this is no part of one.
+    let bound = line.find("le=\"").filter(|_| line.contains("_bucket{")).map(|at| at + 4);
+    let end = bound.and_then(|at| Some(at + line.get(at..)?.find('"')?));
+    match bound.zip(end).and_then(|(at, end)| Some((line.get(..at)?, line.get(at..end)?, line.get(end..)?))) {
+        Some(parts) => parts,
+        None => (line, "", ""),
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +136,15 @@ mod tests {
         ] {
             assert_eq!(wanted(accept), form, "{accept}");
         }
+    }
+
+    #[test]
+    fn whole_bounds_are_spelled_as_text_spells_them() {
+        let bucket = |bound: &str| text_of(&format!("rtt_bucket{{le=\"{bound}\",to=\"le=\\\"2.0\\\"\"}} 1\n"));
+        for (given, spelled) in [("1.0", "1"), ("10.0", "10"), ("2.5", "2.5"), ("0.005", "0.005"), ("+Inf", "+Inf")] {
+            assert_eq!(bucket(given), format!("rtt_bucket{{le=\"{spelled}\",to=\"le=\\\"2.0\\\"\"}} 1\n"));
+        }
+        assert_eq!(text_of("a{le=\"1.0\"} 1.0\n"), "a{le=\"1.0\"} 1.0\n");
     }
 
     #[test]

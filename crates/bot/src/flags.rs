@@ -131,7 +131,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "PROTOCOL",
         "auto",
         "Which protocols the mesh speaks: auto (bots of the original are found out and taken in), v2 (they stay outside) or v1 (whoever is dialled is \
-         taken for one of them)",
+         taken for one of them: for a bot that is alone among them)",
     ),
     many(
         "proxy-address",

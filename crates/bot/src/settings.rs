@@ -82,6 +82,12 @@ impl Settings {
         let metrics = parser.metrics();
         let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
         let log = parser.log();
+        let token_given = ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
+        if protocol == Protocol::V1 && token_given {
+            let words =
+                "--mesh-protocol v1 is for a mesh of the original's bots, which cannot present a mesh token; remove one or the other";
+            parser.problems.push(Problem(words.to_owned()));
+        }
         for accepted in ["cleanup-nodes", "cleanup-samples"] {
             parser.switch(accepted);
         }

@@ -124,6 +124,8 @@ fn what_cannot_work_together_is_a_mistake() {
         &["--join-address", "0.0.0.0"],
         &["--join-address", "[::]:8081"],
         &["--token", ""],
+        &["--mesh-protocol", "v1", "--mesh-token", "of-the-mesh"],
+        &["--mesh-protocol", "v3"],
     ] {
         let output = canary_bot(&[&["--name", "owl", "--dry-run"], arguments].concat(), &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
