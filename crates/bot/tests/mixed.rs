@@ -378,3 +378,32 @@ fn what_is_spoken_can_be_pinned() {
     assert!(outside.nodes().is_empty() && ours.nodes().is_some_and(|nodes| nodes.is_empty()));
     outside.assert_well();
 }
+
+/// The one exception that a user of the original makes: bots of it present no certificate as clients.
+#[test]
+fn in_mutual_mode_the_originals_are_let_in_while_client_certificates_are_optional() {
+    use support::original::Tls;
+    use support::pki::{Authority, Directory, GOOD, Kind};
+    let _turn = alone();
+    let (directory, authority) = (Directory::new(), Authority::new("the authority"));
+    let address = own_address();
+    let mut plans = plans_at(address, 2);
+    let ca = directory.write("ca.pem", &authority.pem());
+    for plan in &mut plans {
+        let own = authority.issue(&plan.name, &[&address.to_string()], GOOD);
+        let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
+        let key = directory.write(&format!("{}-key.pem", plan.name), &own.1);
+        let flags = ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key, "--client-auth", "optional"];
+        plan.more = flags.map(str::to_owned).to_vec();
+        support::trust(std::net::SocketAddr::new(address, plan.api_port), &authority.pem());
+    }
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let own = authority.issue("old-0", &[&address.to_string()], Kind { client: false, ..GOOD });
+    let mut client = (*support::tls_client(&authority.pem(), None)).clone();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = Tls { server: support::tls_server(&own), client: client.into() };
+    let target = std::net::SocketAddr::new(address, support::free_ports(address, 1)[0]);
+    let original = Original::start_with("old-0", target, &[plans[0].target()], Some(tls));
+    becomes_whole(&bots, std::slice::from_ref(&original));
+}

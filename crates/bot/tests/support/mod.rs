@@ -273,6 +273,17 @@ pub fn tls_client(ca: &str, own: Option<&(String, String)>) -> Arc<rustls::Clien
     })
 }
 
+/// A server that presents this certificate, speaks HTTP/2, and asks clients for none.
+pub fn tls_server(own: &(String, String)) -> Arc<rustls::ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(own.0.as_bytes()).map(Result::unwrap).collect();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap()).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.into()
+}
+
 /// From now on the API at this address is asked by TLS.
 pub fn trust(address: SocketAddr, ca: &str) {
     trusted().insert(address, tls_client(ca, None));

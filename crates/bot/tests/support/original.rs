@@ -41,10 +41,22 @@ pub struct Original {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+/// How it serves and how it dials where its mesh has TLS: it presents a certificate as a server, and none as a client.
+#[derive(Clone)]
+pub struct Tls {
+    pub server: Arc<rustls::ServerConfig>,
+    pub client: Arc<rustls::ClientConfig>,
+}
+
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
+
 #[derive(Clone)]
 struct Me {
     name: String,
     target: String,
+    tls: Option<Tls>,
     state: Arc<Mutex<State>>,
 }
 
@@ -209,14 +221,15 @@ impl Me {
         let name = text(&new, 1);
         for (_, target) in self.some_nodes(3).into_iter().filter(|(known, _)| *known != name).take(2) {
             let news = Message::default().bytes(1, &new).message(2, &self.node());
-            tokio::spawn(async move { call(&target, "NodeDiscovery", &news.0).await });
+            let me = self.clone();
+            tokio::spawn(async move { me.call(&target, "NodeDiscovery", &news.0).await });
         }
     }
 
     async fn join(self, targets: Vec<String>) {
         loop {
             for target in &targets {
-                let Ok((answer, _)) = call(target, "JoinMesh", &self.node().0).await else { continue };
+                let Ok((answer, _)) = self.call(target, "JoinMesh", &self.node().0).await else { continue };
                 if number(&answer, 1) == 0 {
                     self.die("its name is not unique in the mesh");
                     return;
@@ -241,7 +254,7 @@ impl Me {
                     if attempt > 0 {
                         tokio::time::sleep(Duration::from_secs(5)).await;
                     }
-                    heard = call(&target, "Ping", &self.node().0).await.is_ok();
+                    heard = self.call(&target, "Ping", &self.node().0).await.is_ok();
                     if heard {
                         break;
                     }
@@ -261,7 +274,7 @@ impl Me {
                 all.message(1, &sample.bytes(4, value.as_bytes()).varint(5, *ts as u64))
             });
             for (_, target) in self.some_nodes(2) {
-                let _ = call(&target, "PushSamples", &samples.0).await;
+                let _ = self.call(&target, "PushSamples", &samples.0).await;
             }
         }
     }
@@ -271,7 +284,7 @@ impl Me {
             tokio::time::sleep(Duration::from_secs(3)).await;
             for (name, target) in self.some_nodes(1) {
                 let begun = Instant::now();
-                let measured = call(&target, "Rtt", &[]).await;
+                let measured = self.call(&target, "Rtt", &[]).await;
                 let total = begun.elapsed().as_nanos();
                 let mut state = self.state();
                 let mut put = |key, value: Option<u128>| {
@@ -301,7 +314,18 @@ impl Me {
         }
     }
 
+    async fn call(&self, target: &str, method: &str, body: &[u8]) -> std::io::Result<(Vec<u8>, Duration)> {
+        call_by(self.tls.as_ref(), target, method, body).await
+    }
+
     async fn serve(self, stream: tokio::net::TcpStream) {
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(stream),
+            Some(tls) => match tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await {
+                Ok(stream) => Box::new(stream),
+                Err(_) => return,
+            },
+        };
         let Ok(mut connection) = h2::server::Builder::new().initial_window_size(1 << 20).handshake::<_, Bytes>(stream).await else {
             return;
         };
@@ -336,15 +360,27 @@ fn node(name: &str, target: &str) -> Message {
     Message::default().bytes(1, name.as_bytes()).bytes(2, target.as_bytes())
 }
 
-/// One call on a fresh connection; its answer, and how long the request alone took.
+/// One call on a fresh connection in plain text; its answer, and how long the request alone took.
 pub async fn call(target: &str, method: &str, body: &[u8]) -> std::io::Result<(Vec<u8>, Duration)> {
+    call_by(None, target, method, body).await
+}
+
+async fn call_by(tls: Option<&Tls>, target: &str, method: &str, body: &[u8]) -> std::io::Result<(Vec<u8>, Duration)> {
     let other = |error: h2::Error| std::io::Error::other(error);
     let calling = async {
         let stream = tokio::net::TcpStream::connect(target).await?;
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let host = stream.peer_addr()?.ip().into();
+                Box::new(tokio_rustls::TlsConnector::from(Arc::clone(&tls.client)).connect(host, stream).await?)
+            }
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (sender, connection) = h2::client::handshake(stream).await.map_err(other)?;
         let driving = tokio::spawn(connection);
         let mut sender = sender.ready().await.map_err(other)?;
-        let request = http::Request::post(format!("http://{target}/mesh.v1.MeshService/{method}"))
+        let request = http::Request::post(format!("{scheme}://{target}/mesh.v1.MeshService/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())
@@ -387,8 +423,12 @@ pub fn sample(from: &str, to: &str, key: u64, value: &str, ts: i64) -> Message {
 
 impl Original {
     pub fn start(name: &str, target: SocketAddr, targets: &[String]) -> Self {
+        Self::start_with(name, target, targets, None)
+    }
+
+    pub fn start_with(name: &str, target: SocketAddr, targets: &[String], tls: Option<Tls>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let me = Me { name: name.to_owned(), target: target.to_string(), state: Arc::clone(&state) };
+        let me = Me { name: name.to_owned(), target: target.to_string(), tls, state: Arc::clone(&state) };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let targets = targets.to_vec();
         let listener = std::net::TcpListener::bind(target).unwrap();
