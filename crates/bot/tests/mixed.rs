@@ -407,3 +407,20 @@ fn in_mutual_mode_the_originals_are_let_in_while_client_certificates_are_optiona
     let original = Original::start_with("old-0", target, &[plans[0].target()], Some(tls));
     becomes_whole(&bots, std::slice::from_ref(&original));
 }
+
+/// Its hosts may know a guest by different targets: it is one node all the same, and stays one.
+#[test]
+fn a_guest_that_is_known_by_two_targets_is_one_node() {
+    let _turn = alone();
+    let mut plans = plans_at("127.0.0.1".parse().unwrap(), 2);
+    let original = Original::start_on("old-0", plans[0].address, &[]);
+    let port = original.target.port();
+    plans[0].seeds = vec![format!("127.0.0.1:{port}"), plans[1].target()];
+    plans[1].seeds = vec![format!("localhost:{port}"), plans[0].target()];
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    becomes_whole(&bots, std::slice::from_ref(&original));
+    let begun = Instant::now();
+    let flapped = wait(Duration::from_secs(20), || bots.iter().any(|bot| bot.nodes().is_none_or(|nodes| nodes.len() != 2)));
+    assert!(flapped.is_none(), "after {:?}: {:?}", begun.elapsed(), bots.iter().map(Bot::nodes).collect::<Vec<_>>());
+    assert!(whole(&bots, std::slice::from_ref(&original)));
+}
