@@ -9,7 +9,8 @@ use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
 use canary_net::{Guard, Peer};
 use connectrpc::{
-    ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, Router, ServiceRequest, ServiceResult,
+    CompressionPolicy, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, Router, ServiceRequest,
+    ServiceResult,
 };
 use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -82,7 +83,10 @@ impl MeshService {
             .with_max_request_body_size(MESSAGE_BYTES_MAX + 5)
             .with_max_message_size(MESSAGE_BYTES_MAX)
             .with_element_memory_limit(ELEMENT_MEMORY_MAX);
-        ConnectRpcService::new(pb::MeshServiceServer::from_arc(self)).with_limits(limits)
+        // Rows are packed already: to compress them again costs the processor more than the network gains.
+        ConnectRpcService::new(pb::MeshServiceServer::from_arc(self))
+            .with_limits(limits)
+            .with_compression_policy(CompressionPolicy::disabled())
     }
 
     /// Messages that were refused because they could not be read, and because the driver had too much to do.
@@ -246,7 +250,9 @@ pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcServi
     let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
     // The descriptors are this build's own.
     let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS).expect("the generator wrote the descriptors");
-    ConnectRpcService::new(connectrpc_reflection::install(router, reflector)).with_limits(limits(v1::SHORT_BYTES_MAX))
+    ConnectRpcService::new(connectrpc_reflection::install(router, reflector))
+        .with_limits(limits(v1::SHORT_BYTES_MAX))
+        .with_compression_policy(CompressionPolicy::disabled())
 }
 
 fn encoded_len(message: &impl buffa::Message) -> usize {
