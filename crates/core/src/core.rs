@@ -46,15 +46,17 @@ pub enum Output {
     Probe {
         /// Names it in the report.
         id: ProbeId,
-        /// Whom to dial.
-        target: Target,
+        /// Whom to dial, at its target: there may be others.
+        whom: Arc<Record>,
     },
     /// Ask a peer, and report by [`Core::handle_response`].
     Call {
         /// Names it in the report.
         id: CallId,
-        /// Whom to dial.
+        /// Where to dial.
         target: Target,
+        /// Who is meant, or says that it is there; none where anybody is.
+        whom: Option<Arc<Record>>,
         /// What to ask.
         request: Request,
         /// Give up after so long.
@@ -288,10 +290,9 @@ impl Core {
         self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
     }
 
-    /// Who is known at a target: who is there before who is not.
-    pub fn record_at(&self, target: &Target) -> Option<&Arc<Record>> {
-        let there = self.members.others().filter(|(_, member)| member.record.target == *target);
-        there.max_by_key(|(_, member)| member.is_present()).map(|(_, member)| &member.record)
+    /// The highest heartbeat heard of a member.
+    pub fn heartbeat_of(&self, instance: Instance) -> Option<u64> {
+        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
     }
 
     /// Takes the next thing to do. Drain it after every input.
@@ -391,9 +392,9 @@ impl Core {
         self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
         for slot in &partners {
             let Some(member) = self.members.get(*slot) else { continue };
-            let (target, to) = (member.record.target.clone(), Some(member.record.instance));
-            let exchange = Exchange { from: Some(entry.instance), to, entries: vec![entry], ..Exchange::default() };
-            self.call(target, Calling::Leave, Request::Exchange(Box::new(exchange)), LEAVE_TIME);
+            let whom = Arc::clone(&member.record);
+            let exchange = Exchange { from: Some(entry.instance), to: Some(whom.instance), entries: vec![entry], ..Exchange::default() };
+            self.call(&whom, Calling::Leave, Request::Exchange(Box::new(exchange)), LEAVE_TIME);
         }
         if partners.is_empty() {
             self.finish_leaving();
@@ -407,17 +408,30 @@ impl Core {
         }
     }
 
-    pub(crate) fn call(&mut self, target: Target, calling: Calling, request: Request, timeout: Duration) -> CallId {
+    /// Calls who is at its target, or says so.
+    pub(crate) fn call(&mut self, whom: &Arc<Record>, calling: Calling, request: Request, timeout: Duration) -> CallId {
+        self.call_at(whom.target.clone(), Some(Arc::clone(whom)), calling, request, timeout)
+    }
+
+    /// Calls whoever is at a target.
+    pub(crate) fn call_at(
+        &mut self,
+        target: Target,
+        whom: Option<Arc<Record>>,
+        calling: Calling,
+        request: Request,
+        timeout: Duration,
+    ) -> CallId {
         self.next_id += 1;
         let id = CallId(self.next_id);
         self.calls.insert(id, calling);
-        self.output.push_back(Output::Call { id, target, request, timeout });
+        self.output.push_back(Output::Call { id, target, whom, request, timeout });
         id
     }
 
     pub(crate) fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Now) -> Option<ProbeId> {
         let member = self.members.get(slot)?;
-        let (target, name) = (member.record.target.clone(), member.record.name.clone());
+        let (whom, name) = (Arc::clone(&member.record), member.record.name.clone());
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         self.next_id += 1;
         let id = ProbeId(self.next_id);
@@ -425,7 +439,7 @@ impl Core {
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }
-        self.output.push_back(Output::Probe { id, target });
+        self.output.push_back(Output::Probe { id, whom });
         Some(id)
     }
 

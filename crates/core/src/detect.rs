@@ -1,5 +1,6 @@
 //! Doubt is a question, asked at once: is it the node, the path, or ourselves?
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::Bucket;
@@ -75,8 +76,8 @@ impl Core {
         self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
         self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
         for peer in peers {
-            if let Some(target) = self.members.get(peer).map(|member| member.record.target.clone()) {
-                self.call(target, Calling::Ask { about, question: number }, Request::Ask(about), ASK_TIMEOUT);
+            if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
+                self.call(&whom, Calling::Ask { about, question: number }, Request::Ask(about), ASK_TIMEOUT);
             }
         }
     }

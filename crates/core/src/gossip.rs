@@ -140,13 +140,13 @@ impl Core {
         let Some(member) = self.members.get(slot) else {
             return;
         };
-        let (instance, target) = (member.record.instance, member.record.target.clone());
+        let (instance, whom) = (member.record.instance, Arc::clone(&member.record));
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         exchange.from = Some(from);
         exchange.to = Some(instance);
         self.gossip.rate.charge(exchange.packed_len() as f64, now.time);
         let calling = Calling::Exchange { instance, leg };
-        let id = self.call(target, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
+        let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
     }
 

@@ -161,7 +161,7 @@ impl Core {
 
     fn ask_to_join(&mut self, target: Target, seed: Option<Target>) {
         let request = Request::Join(Arc::clone(self.record()));
-        self.call(target, Calling::Join { seed }, request, JOIN_TIMEOUT);
+        self.call_at(target, None, Calling::Join { seed }, request, JOIN_TIMEOUT);
     }
 
     /// Asks a member to let us in that does not know us.
@@ -286,10 +286,10 @@ impl Core {
             let other = member.record.instance != joiner.instance && member.record.target != joiner.target;
             other && member.life.status() != Status::Left
         });
-        match incumbent.map(|member| member.record.target.clone()) {
-            Some(target) => {
+        match incumbent.map(|member| Arc::clone(&member.record)) {
+            Some(incumbent) => {
                 let calling = Calling::Incumbent { request: id, joiner };
-                self.call(target, calling, Request::Identify, IDENTIFY_TIMEOUT);
+                self.call(&incumbent, calling, Request::Identify, IDENTIFY_TIMEOUT);
             }
             None => self.dial_back(id, joiner),
         }
@@ -306,8 +306,8 @@ impl Core {
     }
 
     fn dial_back(&mut self, request: RequestId, joiner: Arc<Record>) {
-        let target = joiner.target.clone();
-        self.call(target, Calling::DialBack { request, joiner }, Request::Identify, IDENTIFY_TIMEOUT);
+        let whom = Arc::clone(&joiner);
+        self.call(&whom, Calling::DialBack { request, joiner }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
     pub(crate) fn dial_back_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {

@@ -29,8 +29,8 @@ impl Core {
             return;
         };
         if !std::mem::replace(&mut member.identifying, true) {
-            let target = member.record.target.clone();
-            self.call(target, Calling::Identify { slot }, Request::Identify, IDENTIFY_TIMEOUT);
+            let whom = Arc::clone(&member.record);
+            self.call(&whom, Calling::Identify { slot }, Request::Identify, IDENTIFY_TIMEOUT);
         }
     }
 
@@ -61,8 +61,8 @@ impl Core {
         if let Some(member) = self.members.get_mut(slot) {
             member.identifying = true;
         }
-        let target = successor.target.clone();
-        self.call(target, Calling::Succession { slot, successor }, Request::Identify, IDENTIFY_TIMEOUT);
+        let whom = Arc::clone(&successor);
+        self.call(&whom, Calling::Succession { slot, successor }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
     pub(crate) fn succession_answered(&mut self, slot: Slot, successor: &Record, result: Result<Response, CallError>, now: Now) {
@@ -93,8 +93,8 @@ impl Core {
         if self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
             return;
         }
-        let target = claimant.target.clone();
-        self.call(target, Calling::Contest { claimant }, Request::Identify, IDENTIFY_TIMEOUT);
+        let whom = Arc::clone(&claimant);
+        self.call(&whom, Calling::Contest { claimant }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
     pub(crate) fn contest_again(&mut self, _now: Now) {

@@ -125,8 +125,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let places = Places::new(limits.connections, limits.connections_per_address, &limits);
-    let handshaking = Places::new(usize::MAX, limits.handshakes_per_address, &limits);
+    let places = Places::new(limits.connections, limits.connections_per_address, Arc::clone(&limits.proxies));
+    let handshaking = Places::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
     let handshakes = Arc::new(Handshakes { most: limits.handshakes, open: Mutex::default() });
     let builder = Arc::new(builder(&limits));
     let mut connections = JoinSet::new();
@@ -325,9 +325,9 @@ impl Handshakes {
     }
 }
 
-/// Who holds how many of something.
+/// Who holds how many of something, in all and by address.
 #[derive(Debug)]
-struct Places {
+pub struct Places {
     all: usize,
     per_address: usize,
     proxies: Arc<[IpNet]>,
@@ -342,24 +342,28 @@ struct Taken {
 
 /// Which bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Full {
+pub enum Full {
+    /// That on all.
     All,
+    /// That on one address.
     Address,
 }
 
 /// One place; free again when it is dropped.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     places: Arc<Places>,
     address: IpAddr,
 }
 
 impl Places {
-    fn new(all: usize, per_address: usize, limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { all, per_address, proxies: Arc::clone(&limits.proxies), taken: Mutex::default() })
+    /// So many in all, and so many of one address that is not one of `proxies`.
+    pub fn new(all: usize, per_address: usize, proxies: Arc<[IpNet]>) -> Arc<Self> {
+        Arc::new(Self { all, per_address, proxies, taken: Mutex::default() })
     }
 
-    fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    /// A place for a client; which bound is reached if there is none.
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
         let address = client(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ mod patient;
 pub mod tls;
 pub mod token;
 
-pub use accept::{Accepted, Door, Limits, Peer, Stats};
+pub use accept::{Accepted, Door, Full, Limits, Peer, Place, Places, Stats};
 pub use failures::Failures;
 pub use live::Live;
 pub use token::{Token, TokenError, Tokens};

@@ -195,11 +195,10 @@ impl Builder {
         let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic));
         // Bots of the original have no mesh token.
         let original = (self.protocol != Protocol::V2 && self.guard.tokens.get().is_empty()).then(|| {
-            let guests = Arc::new(v1::Guests::default());
             let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
-            let service =
-                v1::GuestService::new(snapshot.clone(), Arc::clone(&guests), told.clone(), arrivals_in.clone(), self.config.probe_timeout);
-            let context = v1::Context { links: Arc::clone(&links), guests, snapshot: snapshot.clone(), told, protocol: self.protocol };
+            let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
+            let service = v1::GuestService::new(snapshot.clone(), told.clone(), arrivals_in.clone(), timeout, proxies);
+            let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol);
             (service, Bridge::new(context.clone(), arrivals_in, told_out), context)
         });
         let port = Arc::new(canary_net::Stats::default());
@@ -212,19 +211,18 @@ impl Builder {
         let door = Door::Mesh(self.guard.tls.clone());
         let limits = port_limits(Arc::clone(&self.guard.proxies));
         let guard = self.guard.clone();
-        let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |request| {
+        let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |mut request: canary_net::Accepted| {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
             let turned_away = service.turn_away(&guard, &request);
-            let place = guests.as_ref().map_or(Ok(None), |guests| guests.place(request.uri().path()));
-            let turned_away = turned_away.or_else(|| place.is_err().then(|| service.busy(&request)));
+            let full = guests.as_ref().is_some_and(|guests| turned_away.is_none() && guests.place(&mut request).is_err());
+            let turned_away = turned_away.or_else(|| full.then(|| service.busy(&request)));
             let ours = request.uri().path().starts_with("/mesh.v2.");
             let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {
                 let Some(answer) = answer else {
                     return Ok(turned_away.unwrap_or_default().map(Either::Right));
                 };
-                let _place = place;
                 // Reading the request is in it: whoever sends half a message does not keep it here.
                 match tokio::time::timeout(REQUEST_TIME, answer).await {
                     Ok(Ok(response)) => {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Core, Output, ProbeId, Record, Request, RequestId, Response, Secured, Snapshot, Target};
+use canary_core::{
+    CallError, CallId, Core, Failure, Output, ProbeId, ProbeReport, Record, Request, RequestId, Response, Secured, Snapshot, Target,
+};
 use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -178,18 +180,6 @@ impl Driver {
         self.core.handle_request(id, arrived.request, clock::now());
     }
 
-    /// The guest that is known at a target.
-    fn guest_at(&self, target: &Target) -> Option<Arc<Record>> {
-        self.original.as_ref()?;
-        self.core.record_at(target).filter(|record| v1::is_guest(record)).cloned()
-    }
-
-    /// The same, or who claims to be one there: a claim counts only where it is looked at whether it is true.
-    fn guest_called(&self, target: &Target, request: &Request) -> Option<Arc<Record>> {
-        let claimed = || self.original.as_ref()?.guests.proposed(target).filter(|_| matches!(request, Request::Identify));
-        claimed().or_else(|| self.guest_at(target))
-    }
-
     /// A peer's certificate was seen: what expires first is what others should hear of.
     fn shown(&mut self, shown: Secured) {
         let soonest = match self.soonest {
@@ -224,18 +214,29 @@ impl Driver {
         replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
     ) -> Option<End> {
         match output {
-            Output::Probe { id, target } => {
+            Output::Probe { id, whom } => {
                 let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
-                let (guard, guest) = (self.guard.clone(), self.guest_at(&target));
-                tasks.spawn(async move { Done::Probe(id, prober::probe(&target, guest, timeout, &resolver, &guard, &stalls).await) });
+                let guard = self.guard.clone();
+                let original = self.original.clone().filter(|_| v1::is_guest(&whom));
+                tasks.spawn(async move {
+                    let begun = Instant::now();
+                    let mut probed = prober::probe(&whom, original.is_some(), timeout, &resolver, &guard, &stalls).await;
+                    if let (Some(original), ProbeReport::Answered { .. }) = (original, &probed.report)
+                        && original.is_another(&whom, timeout.saturating_sub(begun.elapsed())).await
+                    {
+                        probed.report = ProbeReport::Failed(Failure::Identity);
+                    }
+                    Done::Probe(id, probed)
+                });
             }
-            Output::Call { id, target, request, timeout } => {
+            Output::Call { id, target, whom, request, timeout } => {
                 let links = Arc::clone(&self.links);
-                let (original, guest) = (self.original.clone(), self.guest_called(&target, &request));
+                let heartbeat = whom.as_ref().and_then(|whom| self.core.heartbeat_of(whom.instance)).unwrap_or_default();
+                let original = self.original.clone();
                 tasks.spawn(async move {
                     let asked = async {
                         match &original {
-                            Some(original) => v1::speak(original, guest, &target, request).await,
+                            Some(original) => v1::speak(original, whom.map(|whom| (whom, heartbeat)), &target, request).await,
                             None => links.ask_ours(&target, request).await.map_err(|error| error.call),
                         }
                     };

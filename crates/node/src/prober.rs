@@ -91,19 +91,20 @@ impl From<ProbeReport> for Probed {
     }
 }
 
-/// Measures `target` once, for at most `timeout`: as the `guest` that it is, or as one of ours.
+/// Measures `whom` once, for at most `timeout`: as a guest, or as one of ours.
 pub(crate) async fn probe(
-    target: &Target,
-    guest: Option<Arc<Record>>,
+    whom: &Record,
+    guest: bool,
     timeout: Duration,
     resolver: &Resolver,
     guard: &Guard,
     stalls: &StallWatch,
 ) -> Probed {
+    let (target, guest) = (&whom.target, guest.then_some(whom));
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Waiting;
-    let ended = tokio::time::timeout(timeout, measure(target, guest.as_deref(), timeout, resolver, guard, &mut progress)).await;
+    let ended = tokio::time::timeout(timeout, measure(target, guest, timeout, resolver, guard, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {

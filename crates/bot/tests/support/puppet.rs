@@ -60,7 +60,7 @@ pub fn entry(instance: u64, version: u64, heartbeat: u64, age: u64) -> Vec<u8> {
 }
 
 /// The fingerprint of a roster: FNV-1a in 128 bits over the names, each followed by 0xff.
-fn fingerprint(names: &[String]) -> u128 {
+pub fn fingerprint(names: &[String]) -> u128 {
     let bytes = names.iter().flat_map(|name| name.bytes().chain([0xff]));
     bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)

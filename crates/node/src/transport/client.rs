@@ -101,10 +101,9 @@ impl ClientTransport for Link {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         Box::pin(async move {
-            let whose = if request.uri().path().starts_with("/mesh.v1.") { crate::v1::MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX };
             let (parts, body) = sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
             // Collected here, so that a reset in mid-body keeps its cause.
-            let body = Limited::new(body, whose + 5).collect().await.map_err(LinkError::Body)?;
+            let body = Limited::new(body, MESSAGE_BYTES_MAX + 5).collect().await.map_err(LinkError::Body)?;
             Ok(http::Response::from_parts(parts, body))
         })
     }
@@ -165,7 +164,7 @@ impl Links {
             self.keep(target, &link);
             link
         };
-        let config = config_for(target, &link)?.with_default_max_message_size(MESSAGE_BYTES_MAX);
+        let config = config_for(target, &link)?;
         let client = pb::MeshServiceClient::new(link, config);
         let result = self.ask(&client, request).await;
         let response = result.map_err(|error| Unanswered {
@@ -196,7 +195,7 @@ impl Links {
                 link
             }
         };
-        let config = config_for(target, &link)?.with_default_max_message_size(crate::v1::MESSAGE_BYTES_MAX);
+        let config = config_for(target, &link)?;
         Ok(super::original::MeshServiceClient::new(link, config))
     }
 
@@ -298,7 +297,7 @@ fn config_for(target: &Target, link: &Link) -> Result<ClientConfig, CallError> {
     let uri: http::Uri = format!("{}://{target}", link.scheme)
         .parse()
         .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
-    Ok(ClientConfig::new(uri).with_protocol(Protocol::Grpc))
+    Ok(ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// The first address that answers; where there are several, none may take all the time there is.

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Exchange, JoinAnswer, MemberView, NodeName, Record, Request, Response, RowNews, Snapshot, Target, Version};
+use canary_core::{Exchange, Instance, JoinAnswer, MemberView, NodeName, Record, Request, Response, RowNews, Snapshot, Target, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::guest::{is_guest, record_for, sponsors};
+use super::guest::{is_guest, record, record_for, sponsors};
 use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, news_of, pages, roster};
-use super::speak::{Context, ask_around, node};
+use super::server::Place;
+use super::speak::{Context, node};
 use crate::transport::{Arrived, Links, original as pb};
 
-/// What waits for the bridge. A push counts as one.
+/// What waits for the bridge. A push counts as one, and holds its place meanwhile.
 pub(crate) const TOLD_WAITING_MAX: usize = 4096;
 /// How often the bridge looks at its guests.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,6 +37,10 @@ const PAUSE: Duration = Duration::from_secs(2);
 const TRIES_MAX: u32 = 6;
 /// Samples that wait to be passed on. Further ones are not: the guest tells them again.
 const FORWARD_MAX: usize = 100_000;
+/// A row's version beyond this was never made by a host: nothing could follow it.
+const VERSION_MAX: Version = 1 << 62;
+/// How often samples of who is not known any more are looked for.
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one candidate, and one call to a guest, may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -46,8 +51,10 @@ pub(crate) enum Told {
     Node { name: NodeName, target: Target },
     /// This one has just started: it knows nothing.
     Joined { name: NodeName },
-    /// Samples.
-    Samples(Vec<Sample>),
+    /// Somebody told a lie of this guest that it cannot refute itself.
+    Spoiled(Arc<Record>),
+    /// Samples, and the place that their push takes.
+    Samples(Vec<Sample>, Option<Arc<Place>>),
 }
 
 /// A node that somebody told of.
@@ -60,8 +67,10 @@ struct Candidate {
 }
 
 /// What is done for one guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Care {
+    /// The life of the guest that it is for.
+    instance: Instance,
     progress: Progress,
     /// Members that it was told of.
     told: BTreeSet<NodeName>,
@@ -72,16 +81,31 @@ struct Care {
     pushed_at: Option<Instant>,
     published_at: Option<Instant>,
     pushing: bool,
-    /// There are samples of it that are not published.
-    dirty: bool,
+}
+
+impl Care {
+    fn of(guest: &Record) -> Self {
+        Self {
+            instance: guest.instance,
+            progress: Progress::new(),
+            told: BTreeSet::new(),
+            discovered_at: None,
+            all_told_at: None,
+            rejoined: false,
+            pushed_at: None,
+            published_at: None,
+            pushing: false,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Done {
     Looked(NodeName, bool),
-    /// What was told to a guest arrived, and how far it is told now.
-    Pushed(NodeName, Option<(Progress, BTreeSet<NodeName>)>),
-    Forwarded,
+    /// How far a guest is told now.
+    Pushed(NodeName, Instance, Progress, BTreeSet<NodeName>),
+    Forwarded(Target),
+    Renewed,
 }
 
 /// The task that cares for guests.
@@ -93,8 +117,13 @@ pub(crate) struct Bridge {
     candidates: BTreeMap<NodeName, Candidate>,
     measured: Measured,
     cares: BTreeMap<NodeName, Care>,
+    /// Guests with samples that are not published.
+    dirty: BTreeSet<NodeName>,
     /// Samples of guests that others care for, on their way to those.
     forward: Vec<pb::Sample>,
+    /// Hosts to which some are on their way.
+    forwarding: BTreeSet<Target>,
+    forgot_at: Instant,
 }
 
 impl Bridge {
@@ -106,7 +135,10 @@ impl Bridge {
             candidates: BTreeMap::new(),
             measured: Measured::default(),
             cares: BTreeMap::new(),
+            dirty: BTreeSet::new(),
             forward: Vec::new(),
+            forwarding: BTreeSet::new(),
+            forgot_at: Instant::now(),
         }
     }
 
@@ -118,7 +150,7 @@ impl Bridge {
         loop {
             tokio::select! {
                 told = self.told.recv() => match told {
-                    Some(told) => self.hear(told),
+                    Some(told) => self.hear(told, &mut tasks),
                     None => return,
                 },
                 Some(done) = tasks.join_next() => if let Ok(done) = done { self.done(done) },
@@ -127,12 +159,8 @@ impl Bridge {
         }
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.context.snapshot.borrow())
-    }
-
-    fn hear(&mut self, told: Told) {
-        let snapshot = self.snapshot();
+    fn hear(&mut self, told: Told, tasks: &mut JoinSet<Done>) {
+        let snapshot = self.context.snapshot();
         match told {
             Told::Joined { name } => {
                 if let Some(care) = self.cares.get_mut(&name) {
@@ -147,20 +175,25 @@ impl Bridge {
                 if name != snapshot.me.name && target != snapshot.me.target && !known && !claimed && room {
                     let new = || Candidate { target: target.clone(), not_before: Instant::now(), tries: 0, looking: false };
                     let candidate = self.candidates.entry(name).or_insert_with(new);
-                    if !candidate.looking && candidate.target != target {
-                        *candidate = new();
+                    // Another address has to wait until the first has failed, and is not looked at sooner for it.
+                    if !candidate.looking && candidate.tries > 0 {
+                        candidate.target = target;
                     }
                 }
             }
-            Told::Samples(samples) => {
+            Told::Spoiled(record) => self.renew(&record, tasks),
+            Told::Samples(samples, _place) => {
+                // Rows of ours are their own, and of a stranger nothing is kept.
+                let mut mine = BTreeMap::<NodeName, Option<bool>>::new();
                 for sample in samples {
-                    // Rows of ours are their own, and of a stranger nothing is kept.
                     let known = sample.to == snapshot.me.name || snapshot.member(&sample.to).is_some();
-                    if !known || !guest_in(&snapshot, &sample.from) || !self.measured.take(&sample) {
+                    let is_mine = || guest_in(&snapshot, &sample.from).then(|| is_sponsored(&snapshot, &sample.from));
+                    let Some(mine) = *mine.entry(sample.from.clone()).or_insert_with(is_mine) else { continue };
+                    if !known || !self.measured.take(&sample) {
                         continue;
                     }
-                    if sponsored(&snapshot, &sample.from).contains(&&snapshot.me.name) {
-                        self.cares.entry(sample.from.clone()).or_default().dirty = true;
+                    if mine {
+                        self.dirty.insert(sample.from);
                     } else if self.forward.len() < FORWARD_MAX {
                         self.forward.push(sample.spell());
                     }
@@ -182,28 +215,33 @@ impl Bridge {
                 }
                 self.candidates.retain(|_, candidate| candidate.tries < TRIES_MAX);
             }
-            Done::Pushed(name, told) => {
-                if let Some(care) = self.cares.get_mut(&name) {
-                    care.pushing = false;
-                    if let Some((progress, names)) = told {
-                        (care.progress, care.told) = (progress, names);
-                    }
+            Done::Pushed(name, instance, progress, told) => {
+                if let Some(care) = self.cares.get_mut(&name).filter(|care| care.instance == instance) {
+                    (care.pushing, care.progress, care.told) = (false, progress, told);
                 }
             }
-            Done::Forwarded => {}
+            Done::Forwarded(host) => {
+                self.forwarding.remove(&host);
+            }
+            Done::Renewed => {}
         }
     }
 
     async fn look(&mut self, tasks: &mut JoinSet<Done>) {
-        let snapshot = self.snapshot();
+        let snapshot = self.context.snapshot();
         self.look_at_candidates(&snapshot, tasks);
         let guests: Vec<_> = snapshot.present().filter(|member| is_guest(&member.record)).collect();
-        let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
-        self.measured.retain(|name| guest_in(&snapshot, name), known);
-        self.cares.retain(|name, _| guest_in(&snapshot, name));
+        if self.forgot_at.elapsed() > FORGET_INTERVAL {
+            self.forgot_at = Instant::now();
+            let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
+            self.measured.retain(|name| guest_in(&snapshot, name), known);
+        }
+        let life = |name: &NodeName| snapshot.member(name).filter(|member| member.status.is_present()).map(|member| member.record.instance);
+        self.cares.retain(|name, care| life(name) == Some(care.instance));
+        self.dirty.retain(|name| guest_in(&snapshot, name));
         for guest in &guests {
-            if sponsored(&snapshot, &guest.record.name).contains(&&snapshot.me.name) {
-                self.publish(&snapshot, guest).await;
+            if is_sponsored(&snapshot, &guest.record.name) {
+                self.publish(&snapshot, guest, tasks).await;
                 self.push(&snapshot, guest, tasks);
             }
         }
@@ -215,8 +253,11 @@ impl Bridge {
             .retain(|name, candidate| candidate.looking || !snapshot.member(name).is_some_and(|member| member.status.is_present()));
         let now = Instant::now();
         let looking = self.candidates.values().filter(|candidate| candidate.looking).count();
-        let due = self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now);
-        for (name, candidate) in due.take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1)) {
+        let mut due: Vec<_> =
+            self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now).collect();
+        // Who waits longest is next, whatever its name.
+        due.sort_by_key(|(_, candidate)| candidate.not_before);
+        for (name, candidate) in due.into_iter().take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1)) {
             candidate.looking = true;
             let (name, target, snapshot) = (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
             let (context, driver) = (self.context.clone(), self.driver.clone());
@@ -228,18 +269,21 @@ impl Bridge {
     }
 
     /// Publishes the row of a guest for it, if there is anything new in it.
-    async fn publish(&mut self, snapshot: &Snapshot, guest: &MemberView) {
+    async fn publish(&mut self, snapshot: &Snapshot, guest: &MemberView, tasks: &mut JoinSet<Done>) {
         let name = &guest.record.name;
-        let care = self.cares.entry(name.clone()).or_default();
-        if !care.dirty || care.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) {
+        let care = self.cares.entry(name.clone()).or_insert_with(|| Care::of(&guest.record));
+        if care.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) || !self.dirty.remove(name) {
             return;
         }
-        (care.dirty, care.published_at) = (false, Some(Instant::now()));
+        care.published_at = Some(Instant::now());
         let mut version: Version = 0;
         if let Some(row) = &guest.row {
             // What its other host published is as good.
             self.measured.take_row(name, row, snapshot.now.wall);
             version = row.version();
+        }
+        if version >= VERSION_MAX {
+            return self.renew(&guest.record, tasks);
         }
         let roster = roster(snapshot);
         let frame = Arc::new(self.measured.frame(name, version + 1, &roster));
@@ -253,7 +297,7 @@ impl Bridge {
 
     /// Tells a guest what changed, and of members that it may not know.
     fn push(&mut self, snapshot: &Arc<Snapshot>, guest: &MemberView, tasks: &mut JoinSet<Done>) {
-        let care = self.cares.entry(guest.record.name.clone()).or_default();
+        let care = self.cares.entry(guest.record.name.clone()).or_insert_with(|| Care::of(&guest.record));
         if care.pushing || care.pushed_at.is_some_and(|at| at.elapsed() < PUSH_INTERVAL) {
             return;
         }
@@ -268,41 +312,58 @@ impl Bridge {
             (care.all_told_at, care.rejoined) = (Some(Instant::now()), false);
             care.progress.clear();
         }
-        let (name, target) = (guest.record.name.clone(), guest.record.target.clone());
+        let guest = Arc::clone(&guest.record);
         let (context, snapshot) = (self.context.clone(), Arc::clone(snapshot));
         let (progress, told) = (care.progress.clone(), care.told.clone());
         tasks.spawn(async move {
             if discover {
                 // What it answers is heard by way of the context.
-                let _ = tokio::time::timeout(PATIENCE, ask_around(&context, &snapshot.me, &target)).await;
+                let _ = tokio::time::timeout(PATIENCE, context.join(&guest.target)).await;
             }
-            let told = tell(&context.links, &snapshot, &name, &target, progress, told).await;
-            Done::Pushed(name, told)
+            let (progress, told) = tell(context.links(), &snapshot, &guest, progress, told).await;
+            Done::Pushed(guest.name.clone(), guest.instance, progress, told)
         });
     }
 
     /// Passes samples of guests on to those who care for them; they take from us what they would take from a guest.
     fn forward(&mut self, snapshot: &Snapshot, tasks: &mut JoinSet<Done>) {
         let mut by_host = BTreeMap::<Target, Vec<pb::Sample>>::new();
+        let mut hosts = BTreeMap::<String, Vec<Target>>::new();
         for sample in std::mem::take(&mut self.forward) {
-            let Ok(from) = sample.from.parse::<NodeName>() else { continue };
-            for host in sponsored(snapshot, &from) {
-                if let Some(member) = snapshot.member(host) {
-                    by_host.entry(member.record.target.clone()).or_default().push(sample.clone());
-                }
+            let of = |from: &str| {
+                let from = from.parse().ok();
+                let chosen = from.map(|from| sponsored(snapshot, &from)).unwrap_or_default();
+                chosen.into_iter().filter_map(|host| Some(snapshot.member(host)?.record.target.clone())).collect()
+            };
+            for host in hosts.entry(sample.from.clone()).or_insert_with_key(|from| of(from)) {
+                by_host.entry(host.clone()).or_default().push(sample.clone());
             }
         }
         for (target, samples) in by_host {
-            let links = Arc::clone(&self.context.links);
+            // What does not reach a host that is slow or gone, the guest tells again.
+            if !self.forwarding.insert(target.clone()) {
+                continue;
+            }
+            let context = self.context.clone();
             tasks.spawn(async move {
                 for page in pages(samples) {
-                    if !pushed(&links, &target, page).await {
+                    if !pushed(context.links(), &target, page).await {
                         break;
                     }
                 }
-                Done::Forwarded
+                Done::Forwarded(target)
             });
         }
+    }
+
+    /// Has a guest begin a new life: what was told of this one cannot be overtaken. One of ours does that by itself.
+    fn renew(&self, guest: &Record, tasks: &mut JoinSet<Done>) {
+        let next = Arc::new(record(&guest.name, &guest.target, guest.incarnation.next()));
+        let driver = self.driver.clone();
+        tasks.spawn(async move {
+            ask(&driver, Request::Join(next)).await;
+            Done::Renewed
+        });
     }
 }
 
@@ -316,60 +377,57 @@ fn sponsored<'a>(snapshot: &'a Snapshot, guest: &NodeName) -> Vec<&'a NodeName> 
     sponsors(guest, hosts.chain([&snapshot.me.name]))
 }
 
+fn is_sponsored(snapshot: &Snapshot, guest: &NodeName) -> bool {
+    sponsored(snapshot, guest).contains(&&snapshot.me.name)
+}
+
 /// Asks our own core as if a peer did.
 async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Response> {
     let (reply, answer) = oneshot::channel();
-    driver.send(Arrived { request, names: None, reply }).await.ok()?;
+    // Peers wait for no place there, and neither do we.
+    driver.try_send(Arrived { request, names: None, reply }).ok()?;
     answer.await.ok()?.ok()
 }
 
 /// Has the core let a guest in: it dials back, as it does with every joiner.
-pub(super) async fn let_in(
-    driver: &mpsc::Sender<Arrived>,
-    guests: &super::Guests,
-    snapshot: &Snapshot,
-    name: &NodeName,
-    target: &Target,
-) -> Option<Response> {
-    let held = snapshot.member(name).map(|member| &*member.record);
-    let record = Arc::new(record_for(name, target, held));
-    guests.propose(Arc::clone(&record));
-    let answer = ask(driver, Request::Join(record)).await;
-    guests.settled(target);
-    answer
+pub(super) async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Option<Response> {
+    let joiner = record_for(name, target, snapshot.member(name));
+    match ask(driver, Request::Join(Arc::new(joiner))).await {
+        // A goodbye or a larger life was told of it meanwhile.
+        Some(Response::Join(JoinAnswer::Outdated(held))) => ask(driver, Request::Join(Arc::new(record(name, target, held.next())))).await,
+        answer => answer,
+    }
 }
 
 /// Finds out what a node speaks that somebody told of, and has it let in.
 async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> bool {
-    let ours = context.links.ask_ours(target, Request::Identify).await;
+    let ours = context.links().ask_ours(target, Request::Identify).await;
     let answer = match ours {
         // One of ours: it will be heard of by gossip, or this is how islands meet.
         Ok(Response::Identify(record)) => ask(driver, Request::Join(record)).await,
-        Err(error) if error.unimplemented => let_in(driver, &context.guests, snapshot, name, target).await,
+        Err(error) if error.unimplemented => let_in(driver, snapshot, name, target).await,
         Ok(_) | Err(_) => None,
     };
     matches!(answer, Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself)))
 }
 
 async fn pushed(links: &Links, target: &Target, page: pb::Samples) -> bool {
-    let Ok(client) = links.original(target).await else { return false };
-    matches!(tokio::time::timeout(PATIENCE, client.push_samples(page)).await, Ok(Ok(_)))
+    let pushing = async { links.original(target).await.ok()?.push_samples(page).await.ok() };
+    tokio::time::timeout(PATIENCE, pushing).await.is_ok_and(|answer| answer.is_some())
 }
 
-/// Tells a guest of members and samples, as far as it takes them; nothing if it did not take all.
+/// Tells a guest of members and samples; how far it took them.
 async fn tell(
     links: &Links,
     snapshot: &Snapshot,
-    guest: &NodeName,
-    target: &Target,
-    mut progress: Progress,
+    guest: &Record,
+    mut told_until: Progress,
     mut told: BTreeSet<NodeName>,
-) -> Option<(Progress, BTreeSet<NodeName>)> {
-    let client = links.original(target).await.ok()?;
+) -> (Progress, BTreeSet<NodeName>) {
     told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
     let me: &Record = &snapshot.me;
-    for member in snapshot.present().filter(|member| member.record.name != *guest) {
-        if !told.insert(member.record.name.clone()) {
+    for member in snapshot.present().filter(|member| member.record.name != guest.name) {
+        if told.contains(&member.record.name) {
             continue;
         }
         let news = pb::NodeDiscoveryRequest {
@@ -377,20 +435,25 @@ async fn tell(
             i_am_node: Some(node(me)).into(),
             ..Default::default()
         };
-        tokio::time::timeout(PATIENCE, client.node_discovery(news)).await.ok()?.ok()?;
+        let telling = async { links.original(&guest.target).await.ok()?.node_discovery(news).await.ok() };
+        if !tokio::time::timeout(PATIENCE, telling).await.is_ok_and(|answer| answer.is_some()) {
+            return (told_until, told);
+        }
+        told.insert(member.record.name.clone());
     }
-    progress.retain(|name, _| *name == me.name || told.contains(name));
-    let (rows, mut waiting) = (snapshot.members.len(), Vec::new());
+    told_until.retain(|name, _| *name == me.name || told.contains(name));
+    let (rows, mut progress, mut waiting) = (snapshot.members.len(), told_until.clone(), Vec::new());
     for row in 0..=rows {
-        waiting.extend(news_of(row, guest, snapshot, &mut progress));
+        waiting.extend(news_of(row, &guest.name, snapshot, &mut progress));
         if waiting.len() < PAGE_SAMPLES_MAX && row < rows {
             continue;
         }
         for page in pages(std::mem::take(&mut waiting)) {
-            if !pushed(links, target, page).await {
-                return None;
+            if !pushed(links, &guest.target, page).await {
+                return (told_until, told);
             }
         }
+        told_until.clone_from(&progress);
     }
-    Some((progress, told))
+    (told_until, told)
 }

@@ -1,15 +1,18 @@
 //! Who a guest is to the mesh: a record that every host makes alike.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use canary_core::{Incarnation, Instance, Labels, NodeName, Record, Target};
+use canary_core::{Incarnation, Instance, Labels, MemberView, NodeName, Record, Status, Target};
 
-/// Guests that are proposed to the core at once, and those whose heartbeat is kept; the first by their target go when there are more.
-const KEPT_MAX: usize = 4096;
+/// Addresses at which somebody was found; the oldest goes when there are more.
+const FOUND_MAX: usize = 4096;
+/// How long it is believed who was found at an address, before it is asked again: addresses are used anew.
+const FOUND_OF_LATE: Duration = Duration::from_secs(30);
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
-fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
+pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);
     Record { name: name.clone(), target: target.clone(), labels: Labels::default(), incarnation, instance }
 }
@@ -33,11 +36,11 @@ pub(crate) fn is_guest(record: &Record) -> bool {
 }
 
 /// The record of a guest that says that it is `name` at `target`, where `held` is what the mesh knows by that name.
-pub(super) fn record_for(name: &NodeName, target: &Target, held: Option<&Record>) -> Record {
+pub(super) fn record_for(name: &NodeName, target: &Target, held: Option<&MemberView>) -> Record {
     match held {
-        Some(held) if is_guest(held) && held.target == *target => held.clone(),
-        // A guest that takes a name over is a new life of it.
-        Some(held) => record(name, target, held.incarnation.next()),
+        Some(held) if is_guest(&held.record) && held.record.target == *target && held.status != Status::Left => (*held.record).clone(),
+        // A guest that takes a name over, or comes back from a goodbye, is a new life of it.
+        Some(held) => record(name, target, held.record.incarnation.next()),
         None => record(name, target, Incarnation(1)),
     }
 }
@@ -51,47 +54,25 @@ pub(super) fn sponsors<'a>(guest: &NodeName, hosts: impl Iterator<Item = &'a Nod
     hosts
 }
 
-/// What the hosts of one process know of guests beside the core.
+/// Who was found at addresses of guests of late: a guest says who it is when it is asked to let somebody in, and never else.
 #[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-struct Kept {
-    /// Records that are about to be let in, by target.
-    proposed: BTreeMap<Target, Arc<Record>>,
-    /// The highest heartbeat that was heard or made for a guest.
-    heartbeats: BTreeMap<u64, u64>,
-}
+pub(crate) struct Guests(Mutex<BTreeMap<Target, (NodeName, Instant)>>);
 
 impl Guests {
-    /// Whoever is asked at this target while it is let in answers for this record.
-    pub(super) fn propose(&self, record: Arc<Record>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.proposed.len() >= KEPT_MAX {
-            kept.proposed.pop_first();
+    /// This one answered there just now.
+    pub(super) fn found(&self, target: &Target, name: &NodeName) {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= FOUND_MAX && !found.contains_key(target) {
+            let oldest = found.iter().min_by_key(|(_, (_, at))| *at).map(|(target, _)| target.clone());
+            oldest.and_then(|target| found.remove(&target));
         }
-        kept.proposed.insert(record.target.clone(), record);
+        found.insert(target.clone(), (name.clone(), Instant::now()));
     }
 
-    /// Who is about to be let in at this target.
-    pub(crate) fn proposed(&self, target: &Target) -> Option<Arc<Record>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).proposed.get(target).cloned()
-    }
-
-    /// It is in, or is not.
-    pub(super) fn settled(&self, target: &Target) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).proposed.remove(target);
-    }
-
-    /// The next heartbeat of a guest that was just reached, beyond `heard`.
-    pub(super) fn beat(&self, guest: Instance, heard: u64) -> u64 {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.heartbeats.len() >= KEPT_MAX && !kept.heartbeats.contains_key(&guest.0) {
-            kept.heartbeats.pop_first();
-        }
-        let heartbeat = kept.heartbeats.entry(guest.0).or_default();
-        *heartbeat = (*heartbeat).max(heard).saturating_add(1);
-        *heartbeat
+    /// Who answered there of late.
+    pub(super) fn at(&self, target: &Target) -> Option<NodeName> {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(target).filter(|(_, at)| at.elapsed() < FOUND_OF_LATE).map(|(name, _)| name.clone())
     }
 }
 
@@ -99,9 +80,15 @@ impl Guests {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::Arc;
 
     fn name(text: &str) -> NodeName {
         text.parse().unwrap()
+    }
+
+    fn held(record: &Record, status: Status) -> MemberView {
+        let now = canary_core::Time::ZERO;
+        MemberView { record: Arc::new(record.clone()), status, since: now, evidence_at: now, proven: true, pair: Arc::default(), row: None }
     }
 
     #[test]
@@ -109,13 +96,14 @@ mod tests {
         let (owl, target) = (name("owl"), "owl:8081".parse().unwrap());
         let first = record_for(&owl, &target, None);
         assert!(is_guest(&first));
-        assert_eq!(record_for(&owl, &target, Some(&first)), first);
+        assert_eq!(record_for(&owl, &target, Some(&held(&first, Status::Dead))), first);
         assert!(!is_guest(&Record { instance: Instance(7), ..first.clone() }));
-        // It moves, or takes over from one of ours: a larger life.
-        let moved = record_for(&owl, &"elsewhere:1".parse().unwrap(), Some(&first));
-        assert!(is_guest(&moved) && moved.incarnation > first.incarnation);
+        // It moves, takes over from one of ours, or comes back from a goodbye that somebody told of it: a larger life.
+        let moved = record_for(&owl, &"elsewhere:1".parse().unwrap(), Some(&held(&first, Status::Dead)));
+        let back = record_for(&owl, &target, Some(&held(&first, Status::Left)));
+        assert!([&moved, &back].iter().all(|record| is_guest(record) && record.incarnation > first.incarnation));
         let ours = Record { instance: Instance(7), incarnation: Incarnation(1 << 40), ..first };
-        assert_eq!(record_for(&owl, &target, Some(&ours)).incarnation, ours.incarnation.next());
+        assert_eq!(record_for(&owl, &target, Some(&held(&ours, Status::Dead))).incarnation, ours.incarnation.next());
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! `mesh.v1`: what guests call. Everything is answered at once from what is known; what it leads to is the bridge's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buffa_types::google::protobuf::Empty;
 use canary_core::{JoinAnswer, NodeName, Response, Snapshot, Target};
+use canary_net::{Full, IpNet, Peer, Places};
 use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::bridge::{Told, let_in};
-use super::{Guests, samples, speak};
+use super::guest::is_guest;
+use super::{samples, speak};
 use crate::clock;
 use crate::transport::{Arrived, original as pb};
 
 /// How long a joiner waits for its answer, at most: the original gives up after three seconds.
 const JOIN_TIME: Duration = Duration::from_millis(1800);
-/// Pushes that are read at once: each may be four megabytes. Further ones are told to come again.
-const PUSHES_MAX: usize = 16;
+/// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones are told to come again.
+const PUSHES_MAX: (usize, usize) = (16, 4);
 
 /// The one method with long messages.
 pub(crate) const PUSH_PATH: &str = "/mesh.v1.MeshService/PushSamples";
@@ -27,30 +30,35 @@ pub(crate) const SHORT_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct GuestService {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) guests: Arc<Guests>,
     pub(crate) told: mpsc::Sender<Told>,
     pub(crate) driver: mpsc::Sender<Arrived>,
     pub(crate) probe_timeout: Duration,
-    pushes: Arc<Semaphore>,
+    pushes: Arc<Places>,
 }
+
+/// What a push holds from its head until its samples are taken in.
+pub(crate) type Place = canary_net::Place;
 
 impl GuestService {
     pub(crate) fn new(
         snapshot: watch::Receiver<Arc<Snapshot>>,
-        guests: Arc<Guests>,
         told: mpsc::Sender<Told>,
         driver: mpsc::Sender<Arrived>,
         probe_timeout: Duration,
+        proxies: Arc<[IpNet]>,
     ) -> Arc<Self> {
-        Arc::new(Self { snapshot, guests, told, driver, probe_timeout, pushes: Arc::new(Semaphore::new(PUSHES_MAX)) })
+        let pushes = Places::new(PUSHES_MAX.0, PUSHES_MAX.1, proxies);
+        Arc::new(Self { snapshot, told, driver, probe_timeout, pushes })
     }
 
-    /// A place for a request whose body may be long, to be held until it is answered; an error if there is none.
-    pub(crate) fn place(&self, path: &str) -> Result<Option<OwnedSemaphorePermit>, tokio::sync::TryAcquireError> {
-        if path != PUSH_PATH {
-            return Ok(None);
+    /// Gives a request whose body may be long its place; an error if there is none.
+    pub(crate) fn place<B>(&self, request: &mut http::Request<B>) -> Result<(), Full> {
+        if request.uri().path() == PUSH_PATH {
+            let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+            let place = self.pushes.take(address)?;
+            request.extensions_mut().insert(Arc::new(place));
         }
-        Arc::clone(&self.pushes).try_acquire_owned().map(Some)
+        Ok(())
     }
 
     fn tell(&self, told: Told) -> Result<(), ConnectError> {
@@ -77,13 +85,17 @@ impl pb::MeshService for GuestService {
         if name == snapshot.me.name {
             return RpcResponse::ok(pb::JoinMeshResponse::default());
         }
-        self.tell(Told::Joined { name: name.clone() })?;
-        let answer = tokio::time::timeout(JOIN_TIME, let_in(&self.driver, &self.guests, &snapshot, &name, &target)).await;
-        if matches!(answer, Ok(Some(Response::Join(JoinAnswer::NameTaken(_) | JoinAnswer::Yourself)))) {
-            return RpcResponse::ok(pb::JoinMeshResponse::default());
+        let answer = tokio::time::timeout(JOIN_TIME, let_in(&self.driver, &snapshot, &name, &target)).await;
+        match answer.ok().flatten() {
+            Some(Response::Join(JoinAnswer::NameTaken(holder))) if !is_guest(&holder) => {
+                return RpcResponse::ok(pb::JoinMeshResponse::default());
+            }
+            Some(Response::Join(JoinAnswer::Yourself)) => return RpcResponse::ok(pb::JoinMeshResponse::default()),
+            // A guest that is known by another address, as behind a Service, asks its own name of itself: it would end if it were told so.
+            Some(Response::Join(JoinAnswer::NameTaken(_) | JoinAnswer::Admitted(_))) => self.tell(Told::Joined { name: name.clone() })?,
+            // It is looked at again if it could not be reached by now.
+            _ => self.tell(Told::Node { name: name.clone(), target })?,
         }
-        // It is looked at again if it could not be reached by now.
-        self.tell(Told::Node { name: name.clone(), target })?;
         let others = snapshot.present().filter(|member| member.record.name != name).map(|member| speak::node(&member.record));
         let nodes = std::iter::once(speak::node(&snapshot.me)).chain(others).collect();
         let my_name = snapshot.me.name.as_str().to_owned();
@@ -98,14 +110,15 @@ impl pb::MeshService for GuestService {
 
     async fn node_discovery(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::NodeDiscoveryRequest>) -> ServiceResult<Empty> {
         let request: pb::NodeDiscoveryRequest = request.to_owned_message();
-        for node in [request.new_node.into_option(), request.i_am_node.into_option()].into_iter().flatten() {
+        // The original says of itself where it listens, which nobody need reach.
+        if let Some(node) = request.new_node.into_option() {
             let (name, target) = read(&node)?;
             self.tell(Told::Node { name, target })?;
         }
         empty()
     }
 
-    async fn push_samples(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
+    async fn push_samples(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
         let samples: pb::Samples = request.to_owned_message();
         let (mut read, mut refused) = (Vec::with_capacity(samples.samples.len()), None);
         for sample in &samples.samples {
@@ -118,7 +131,7 @@ impl pb::MeshService for GuestService {
         match refused.filter(|_| read.is_empty()) {
             Some(why) => Err(ConnectError::new(ErrorCode::InvalidArgument, why)),
             None => {
-                self.tell(Told::Samples(read))?;
+                self.tell(Told::Samples(read, ctx.extensions().get::<Arc<Place>>().cloned()))?;
                 empty()
             }
         }

@@ -1,108 +1,180 @@
 //! Plays a guest's part of `mesh.v2` for the core, after asking the guest itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use canary_core::limits::HEARD_PER_INTRODUCER_MAX;
 use canary_core::{Answer, CallError, Entry, Exchange, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot, Target};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::bridge::Told;
-use super::guest::record_for;
+use super::guest::{is_guest, record_for};
 use super::{Guests, Protocol};
 use crate::transport::{Links, original as pb};
+
+/// Guests that are asked who they are at once: each may answer with half a megabyte.
+const ASKED_AT_ONCE: usize = 16;
+/// A heartbeat beyond this was never made by a host: nothing could advance it.
+const HEARTBEAT_MAX: u64 = 1 << 62;
 
 /// What a call to a guest may need beside the guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
-    pub(crate) links: Arc<Links>,
-    pub(crate) guests: Arc<Guests>,
-    pub(crate) snapshot: tokio::sync::watch::Receiver<Arc<Snapshot>>,
-    pub(crate) told: tokio::sync::mpsc::Sender<Told>,
-    pub(crate) protocol: Protocol,
+    links: Arc<Links>,
+    guests: Arc<Guests>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    told: mpsc::Sender<Told>,
+    protocol: Protocol,
+    asking: Arc<Semaphore>,
 }
 
-/// Asks a peer that is a guest, if `guest` says so, or may turn out to be one.
-pub(crate) async fn speak(context: &Context, guest: Option<Arc<Record>>, target: &Target, request: Request) -> Result<Response, CallError> {
-    let finding_out = matches!(request, Request::Identify | Request::Join(_));
-    if guest.is_none() && !finding_out {
-        return context.links.ask_ours(target, request).await.map_err(|error| error.call);
+/// Who is at an address.
+enum Found {
+    /// One of ours.
+    Ours(Arc<Record>),
+    /// A guest of this name; none if it holds our name for another's, and does not tell.
+    Guest(Option<NodeName>),
+}
+
+impl Context {
+    pub(crate) fn new(links: Arc<Links>, snapshot: watch::Receiver<Arc<Snapshot>>, told: mpsc::Sender<Told>, protocol: Protocol) -> Self {
+        let asking = Arc::new(Semaphore::new(ASKED_AT_ONCE));
+        Self { links, guests: Arc::default(), snapshot, told, protocol, asking }
     }
-    // Who was a guest may be one of ours by now: whoever asks who it is should hear it.
-    if finding_out && context.protocol == Protocol::Auto {
-        match context.links.ask_ours(target, request.clone()).await {
-            Err(error) if error.unimplemented => {}
-            Err(error) => return Err(error.call),
-            Ok(response) => return Ok(response),
-        }
+
+    pub(super) fn links(&self) -> &Arc<Links> {
+        &self.links
     }
-    let me = Arc::clone(&context.snapshot.borrow().me);
-    match request {
-        Request::Join(_) => {
-            let (name, nodes) = join(context, &me, target).await?;
-            tell_of(context, nodes);
-            let Some(name) = name else {
-                return Ok(Response::Join(JoinAnswer::Unreachable(format!(
-                    "a bot of the original there holds the name {} for another target; it forgets that some time after nobody is there",
-                    me.name
-                ))));
-            };
-            if name == me.name {
-                return Ok(Response::Join(JoinAnswer::NameTaken(Arc::new(record_for(&name, target, None)))));
-            }
-            let held = context.snapshot.borrow().member(&name).map(|member| Arc::clone(&member.record));
-            Ok(Response::Join(JoinAnswer::Admitted(Arc::new(record_for(&name, target, held.as_deref())))))
-        }
-        Request::Identify => {
-            let (name, nodes) = join(context, &me, target).await?;
-            tell_of(context, nodes);
-            let known = guest.filter(|known| name.as_ref().is_none_or(|name| *name == known.name));
-            match (known, name) {
-                (Some(known), _) => Ok(Response::Identify(known)),
-                (None, Some(name)) => Ok(Response::Identify(Arc::new(record_for(&name, target, None)))),
-                (None, None) => Err(failed(target, "it does not tell its name")),
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
+    async fn find(&self, target: &Target) -> Result<Found, CallError> {
+        if self.protocol == Protocol::Auto {
+            match self.links.ask_ours(target, Request::Identify).await {
+                Ok(Response::Identify(record)) => {
+                    self.guests.found(target, &record.name);
+                    return Ok(Found::Ours(record));
+                }
+                Ok(_) => return Err(failed(target, "it answers something else than was asked")),
+                Err(error) if error.unimplemented => {}
+                Err(error) => return Err(error.call),
             }
         }
-        Request::Exchange(exchange) => {
-            let Some(guest) = guest else { return Err(failed(target, "it is no guest")) };
-            context.links.original(target).await?.ping(node(&me)).await.map_err(|error| context.links.explain(target, &error))?;
-            Ok(Response::Exchange(Box::new(answer_of(context, &guest, &exchange))))
+        Ok(Found::Guest(self.join(target).await?))
+    }
+
+    /// Joins at a guest, which tells its name and whom it knows; no name where it holds ours to be another's.
+    pub(super) async fn join(&self, target: &Target) -> Result<Option<NodeName>, CallError> {
+        let _turn = self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
+        let client = self.links.original(target).await?;
+        let me = node(&self.snapshot().me);
+        let answer = client.join_mesh(me).await.map_err(|error| self.links.explain(target, &error))?.into_owned();
+        for node in answer.nodes.into_iter().take(HEARD_PER_INTRODUCER_MAX) {
+            if let (Ok(name), Ok(target)) = (node.name.parse(), node.target.parse()) {
+                // What does not fit is told again.
+                let _ = self.told.try_send(Told::Node { name, target });
+            }
         }
+        if !answer.name_unique && answer.my_name.is_empty() {
+            return Ok(None);
+        }
+        let name = answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?;
+        self.guests.found(target, &name);
+        Ok(Some(name))
+    }
+
+    /// Whether another than this guest is known to be at its address by now; it is asked within `patience` if that was not found out of late.
+    pub(crate) async fn is_another(&self, guest: &Record, patience: Duration) -> bool {
+        if self.guests.at(&guest.target).is_none() {
+            // Who does not answer that in time has answered a probe: it stays who it was.
+            let _ = tokio::time::timeout(patience, self.find(&guest.target)).await;
+        }
+        self.guests.at(&guest.target).is_some_and(|name| name != guest.name)
+    }
+}
+
+/// Asks a peer: `whom` is meant, with its heartbeat as far as it is heard.
+pub(crate) async fn speak(
+    context: &Context,
+    whom: Option<(Arc<Record>, u64)>,
+    target: &Target,
+    request: Request,
+) -> Result<Response, CallError> {
+    let guest = whom.filter(|(whom, _)| is_guest(whom));
+    match (request, guest) {
+        (request @ Request::Join(_), _) => join(context, target, request).await,
+        (Request::Identify, guest) => identify(context, guest.map(|(guest, _)| guest), target).await,
+        (Request::Exchange(exchange), Some((guest, heartbeat))) => exchange_with(context, &guest, heartbeat, &exchange).await,
         // It cannot try others for us.
-        Request::Ask(_) => Ok(Response::Asked(Answer::Unknown)),
+        (Request::Ask(_), Some(_)) => Ok(Response::Asked(Answer::Unknown)),
+        (request, None) => context.links.ask_ours(target, request).await.map_err(|error| error.call),
     }
 }
 
-/// What a guest that was just reached would answer: that it is there.
-fn answer_of(context: &Context, guest: &Record, asked: &Exchange) -> Exchange {
-    let heard = asked.entries.iter().find(|entry| entry.instance == guest.instance).map_or(0, |entry| entry.heartbeat);
-    let heartbeat = context.guests.beat(guest.instance, heard);
-    let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: std::time::Duration::ZERO, left: false };
-    Exchange { from: Some(guest.instance), to: asked.from, entries: vec![entry], ..Exchange::default() }
-}
-
-/// Joins at a guest: its name, unless it holds ours to be another's, and whom it knows.
-async fn join(context: &Context, me: &Record, target: &Target) -> Result<(Option<NodeName>, Vec<pb::Node>), CallError> {
-    let client = context.links.original(target).await?;
-    let answer = client.join_mesh(node(me)).await.map_err(|error| context.links.explain(target, &error))?.into_owned();
-    if !answer.name_unique && answer.my_name.is_empty() {
-        return Ok((None, answer.nodes));
-    }
-    let name = answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?;
-    Ok((Some(name), answer.nodes))
-}
-
-/// Asks a guest whom it knows, and has the bridge hear of them.
-pub(super) async fn ask_around(context: &Context, me: &Record, target: &Target) -> Result<(), CallError> {
-    let (_, nodes) = join(context, me, target).await?;
-    tell_of(context, nodes);
-    Ok(())
-}
-
-fn tell_of(context: &Context, nodes: Vec<pb::Node>) {
-    for node in nodes.into_iter().take(canary_core::limits::HEARD_PER_INTRODUCER_MAX) {
-        if let (Ok(name), Ok(target)) = (node.name.parse(), node.target.parse()) {
-            // What does not fit is told again.
-            let _ = context.told.try_send(Told::Node { name, target });
+async fn join(context: &Context, target: &Target, request: Request) -> Result<Response, CallError> {
+    if context.protocol == Protocol::Auto {
+        match context.links.ask_ours(target, request).await {
+            Err(error) if error.unimplemented => {}
+            answered => return answered.map_err(|error| error.call),
         }
     }
+    let answer = |answer| Ok(Response::Join(answer));
+    let Some(name) = context.join(target).await? else {
+        let holds = "a bot of the original there holds our name for another target; it forgets that some time after nobody is there";
+        return answer(JoinAnswer::Unreachable(holds.to_owned()));
+    };
+    let snapshot = context.snapshot();
+    if name == snapshot.me.name {
+        return answer(JoinAnswer::NameTaken(Arc::new(record_for(&name, target, None))));
+    }
+    let held = snapshot.member(&name);
+    match held.filter(|held| held.status.is_present() && held.record.target != *target) {
+        // The same one by another address: what is known of it stays.
+        Some(held) if is_guest(&held.record) => answer(JoinAnswer::Admitted(Arc::clone(&held.record))),
+        Some(held) => answer(JoinAnswer::Unreachable(format!(
+            "a bot of the original there has the name of the node {name} at {}",
+            held.record.target
+        ))),
+        None => answer(JoinAnswer::Admitted(Arc::new(record_for(&name, target, held)))),
+    }
+}
+
+async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target) -> Result<Response, CallError> {
+    let name = match context.find(target).await? {
+        Found::Ours(record) => return Ok(Response::Identify(record)),
+        Found::Guest(name) => name.ok_or_else(|| failed(target, "it does not tell its name"))?,
+    };
+    // Which life it is, is for whoever asks: a guest knows of none.
+    let record = match guest {
+        Some(guest) if guest.name == name && guest.target == *target => guest,
+        _ => Arc::new(record_for(&name, target, context.snapshot().member(&name))),
+    };
+    Ok(Response::Identify(record))
+}
+
+/// Asks a guest whether it is there, and answers as it would: with its next heartbeat.
+async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, asked: &Exchange) -> Result<Response, CallError> {
+    let target = &guest.target;
+    if context.guests.at(target).is_none()
+        && let Found::Ours(record) = context.find(target).await?
+    {
+        return Ok(Response::NotMe(record));
+    }
+    if let Some(name) = context.guests.at(target).filter(|name| *name != guest.name) {
+        return Err(CallError { failure: Failure::Identity, detail: format!("{target}: it is {name} by now") });
+    }
+    let client = context.links.original(target).await?;
+    client.ping(node(&context.snapshot().me)).await.map_err(|error| context.links.explain(target, &error))?;
+    if heartbeat >= HEARTBEAT_MAX {
+        // Somebody told a lie of it that it cannot refute itself.
+        let _ = context.told.try_send(Told::Spoiled(Arc::clone(guest)));
+    }
+    let heartbeat = heartbeat.saturating_add(1);
+    let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
+    Ok(Response::Exchange(Box::new(Exchange { from: Some(guest.instance), to: asked.from, entries: vec![entry], ..Exchange::default() })))
 }
 
 pub(super) fn node(record: &Record) -> pb::Node {
