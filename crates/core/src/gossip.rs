@@ -42,6 +42,8 @@ pub(crate) struct Gossip {
     pub(crate) rumours: BTreeMap<Rumour, Waiting>,
     pub(crate) pushed_at: Time,
     pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
+    /// Some row may be waiting for its roster: without, nobody need be looked through for one.
+    rosters_lacking: bool,
     /// Where the next digest of a large mesh begins.
     cursor: u64,
 }
@@ -55,6 +57,7 @@ impl Gossip {
             rumours: BTreeMap::new(),
             pushed_at: Time::ZERO,
             rosters: BTreeMap::new(),
+            rosters_lacking: false,
             cursor: 0,
         }
     }
@@ -84,7 +87,7 @@ impl Core {
         if matches!(self.standing, Standing::Yielded(_)) {
             return;
         }
-        if self.members.others().filter(|(_, member)| member.exchanging).count() >= EXCHANGES_IN_FLIGHT_MAX {
+        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange { leg: 1, .. })).count() >= EXCHANGES_IN_FLIGHT_MAX {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
@@ -199,10 +202,14 @@ impl Core {
     }
 
     /// Rosters that rows wait for.
-    fn wanted_rosters(&self) -> Vec<RosterId> {
+    fn wanted_rosters(&mut self) -> Vec<RosterId> {
+        if !self.gossip.rosters_lacking {
+            return Vec::new();
+        }
         let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending()?.frame().roster())).collect();
         wanted.sort_unstable();
         wanted.dedup();
+        self.gossip.rosters_lacking = !wanted.is_empty();
         wanted.truncate(WANTS_MAX);
         wanted
     }
@@ -467,6 +474,7 @@ impl Core {
             } else {
                 let readable = member.row().cloned();
                 member.hold(readable, Some(Arc::new(row)));
+                self.gossip.rosters_lacking = true;
             }
         }
         let Some(member) = self.members.get_mut(slot) else { return };

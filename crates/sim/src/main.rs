@@ -32,13 +32,13 @@ struct Args {
     /// Per cent of packets lost
     #[arg(long, default_value_t = 0.0)]
     loss: f64,
-    /// How a tenth of the observers fares: healthy, pausing or starved
-    #[arg(long, default_value_t = Observers::Healthy)]
-    observers: Observers,
+    /// How a tenth of the observers fares: healthy, pausing or starved; healthy if not given, and each in turn for the detector's table
+    #[arg(long)]
+    observers: Option<Observers>,
     /// Draws scenarios, sizes and seeds until this time is up, such as 10m
     #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "scenario")]
     hunt: Option<Duration>,
-    /// Prints a row of the detector's table for --nodes and --seeds
+    /// Prints rows of the detector's table for --nodes and --seeds
     #[arg(long, conflicts_with_all = ["scenario", "hunt"])]
     detector: bool,
     /// Prints the script of what broke
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         nodes: args.nodes as usize,
         seed: args.seed,
         loss: args.loss / 100.0,
-        observers: args.observers,
+        observers: args.observers.unwrap_or_default(),
         lasting: Duration::from_secs_f64(args.minutes * 60.0),
     };
     if let Some(time) = args.hunt {
@@ -85,7 +85,8 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     }
     let seeds = args.seed..args.seed + args.seeds;
     if args.detector {
-        return Ok(detector(setup, seeds, &mut out)?);
+        let kinds = args.observers.map_or_else(|| Observers::ALL.to_vec(), |only| vec![only]);
+        return Ok(detector(setup, &kinds, seeds, &mut out)?);
     }
     let scenarios: Vec<Scenario> = match &args.scenario {
         Some(name) => vec![Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}; --list names them"))?],

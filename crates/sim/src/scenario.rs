@@ -139,7 +139,7 @@ fn detect(stage: &mut Stage) {
     stage.run(Duration::from_secs(15));
     for kind in Fault::ALL {
         let victim = victims[stage.rng.usize(..victims.len())];
-        let figures = detections(stage, kind, victim);
+        let figures = &detections(stage, &[(kind, victim)])[0];
         let p99 = figures.quantile(0.99);
         // Of a few observers the 99th in a hundred is the slowest, and that one may itself have stood still meanwhile.
         if p99.is_none_or(|p99| p99 > DETECTED_P99) {
@@ -195,26 +195,30 @@ impl Detections {
     }
 }
 
-/// Does one fault to one bot, waits until everybody else knows, undoes it, and waits until it is back.
-pub fn detections(stage: &mut Stage, fault: Fault, victim: HostId) -> Detections {
+/// Does faults to bots at one instant, waits until everybody else knows, undoes them, and waits until all are back.
+pub fn detections(stage: &mut Stage, faults: &[(Fault, HostId)]) -> Vec<Detections> {
     let phase = Duration::from_millis(stage.rng.u64(..3000));
     stage.run(phase);
-    let name = stage.world.name(victim).clone();
-    let observers: Vec<_> = stage.world.running().filter(|id| *id != victim).collect();
-    match fault {
-        Fault::Refused => stage.crash(victim),
-        Fault::Silent => stage.silence(victim),
-        Fault::Paused => stage.pause(victim),
+    let names: Vec<_> = faults.iter().map(|(_, victim)| stage.world.name(*victim).clone()).collect();
+    let observers: Vec<_> = stage.world.running().filter(|id| faults.iter().all(|(_, victim)| victim != id)).collect();
+    for (fault, victim) in faults {
+        match fault {
+            Fault::Refused => stage.crash(*victim),
+            Fault::Silent => stage.silence(*victim),
+            Fault::Paused => stage.pause(*victim),
+        }
     }
-    let taken = stage.wait_detected(&name, &observers, Duration::from_secs(20));
-    match fault {
-        Fault::Refused => stage.start(victim),
-        Fault::Silent => stage.unsilence(victim),
-        Fault::Paused => stage.resume(victim),
+    let taken = stage.wait_detected(&names, &observers, Duration::from_secs(20));
+    for (fault, victim) in faults {
+        match fault {
+            Fault::Refused => stage.start(*victim),
+            Fault::Silent => stage.unsilence(*victim),
+            Fault::Paused => stage.resume(*victim),
+        }
     }
     stage.wait_known(HEALED);
     stage.run(Duration::from_secs(2));
-    Detections(taken)
+    taken.into_iter().map(Detections).collect()
 }
 
 fn whole_again(stage: &mut Stage) {
@@ -371,7 +375,7 @@ fn restart(stage: &mut Stage) {
     let seeds = stage.seeds(dead);
     let heir = stage.world.add_at("heir", address, &seeds);
     let observers: Vec<_> = stage.world.running().filter(|id| *id != heir).collect();
-    let dropped = Detections(stage.wait_detected(&name, &observers, Duration::from_secs(20)));
+    let dropped = Detections(stage.wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(20)).remove(0));
     stage.found("a dead one is dropped though another has its address, p99", dropped.quantile(0.99), detected_bound(stage));
     let heir_name = stage.world.name(heir).clone();
     let known = stage.wait(HEALED, |world| {

@@ -516,12 +516,12 @@ impl Stage {
         observers.iter().map(first).collect()
     }
 
-    /// Waits until all of `observers` held `name` for dead, or were found not to; in steps of a second.
-    pub fn wait_detected(&mut self, name: &NodeName, observers: &[HostId], limit: Duration) -> Vec<Option<Duration>> {
+    /// Waits until all of `observers` held each of `names` for dead, or were found not to; in steps of a second.
+    pub fn wait_detected(&mut self, names: &[NodeName], observers: &[HostId], limit: Duration) -> Vec<Vec<Option<Duration>>> {
         let since = self.world.elapsed();
         loop {
-            let detections = self.detections(name, since, observers);
-            if detections.iter().all(Option::is_some) || self.world.elapsed() >= since + limit {
+            let detections: Vec<_> = names.iter().map(|name| self.detections(name, since, observers)).collect();
+            if detections.iter().flatten().all(Option::is_some) || self.world.elapsed() >= since + limit {
                 return detections;
             }
             self.run(Duration::from_secs(1));

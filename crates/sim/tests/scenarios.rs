@@ -151,9 +151,9 @@ fn the_checker_of_detection_fails_when_nothing_is_detected() {
     let mut stage = settled(6);
     let name = stage.world.name(HostId(3)).clone();
     let observers: Vec<_> = (0..3).map(HostId).collect();
-    let detected = stage.wait_detected(&name, &observers, Duration::from_secs(5));
+    let detected = stage.wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(5)).remove(0);
     assert!(detected.iter().all(Option::is_none));
-    let crashed = detections(&mut stage, Fault::Refused, HostId(3));
+    let crashed = detections(&mut stage, &[(Fault::Refused, HostId(3))]).remove(0);
     assert!(crashed.quantile(1.0).is_some_and(|taken| taken < Duration::from_secs(6)));
 }
 
