@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use support::original::Original;
 use support::pki::{Authority, Directory, GOOD};
 use support::puppet::{Message, node};
 use support::{Bot, Plan, alone, get, plans, settle, tls_client, trust, wait};
@@ -185,6 +186,74 @@ fn floods_harm_nobody_else() {
         }
     });
     assert_eq!(bots[0].nodes().unwrap().len(), 1, "a hostile joiner was let in");
+}
+
+/// A push of nearly four megabytes by a guest's protocol: as many samples as fit, of one pair, or of nodes that nobody knows.
+fn longest_push(round: usize) -> Vec<u8> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let mut samples = Message::default();
+    for number in 0.. {
+        let to = if round == 0 { "bot-01".to_owned() } else { format!("{:x}", round * 1_000_000 + number) };
+        let sample = Message::default().bytes(1, b"swan").bytes(2, to.as_bytes());
+        samples = samples.message(1, &sample.varint(3, 2).bytes(4, b"1").varint(5, now));
+        if samples.0.len() > 4 * 1024 * 1024 - 64 {
+            break;
+        }
+    }
+    let head = format!(
+        "POST /mesh.v1.MeshService/PushSamples HTTP/1.1\r\nHost: bot\r\nContent-Type: application/proto\r\nConnect-Protocol-Version: 1\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n",
+        samples.0.len()
+    );
+    [head.into_bytes(), samples.0].concat()
+}
+
+#[test]
+fn pushes_of_strangers_take_bounded_memory() {
+    let _turn = alone();
+    let plans: Vec<_> =
+        plans(2).into_iter().map(|plan| Plan { more: vec!["--probe-interval".to_owned(), "500ms".to_owned()], ..plan }).collect();
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let mesh_port = SocketAddr::new(plans[0].address, plans[0].mesh_port);
+    let swan = Original::start_on("swan", plans[0].address, &[plans[0].target()]);
+    let listed = || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("swan")));
+    assert!(wait(Duration::from_secs(30), listed).is_some());
+    let pushes: Vec<_> = (0..4).map(longest_push).collect();
+    endure(&bots, "400 pushes of 4 MB of forty addresses", || {
+        std::thread::scope(|scope| {
+            for number in 0..40 {
+                let pushes = &pushes;
+                scope.spawn(move || {
+                    for push in pushes.iter().cycle().take(10) {
+                        let Some(mut stream) = connect_from(number, mesh_port) else { continue };
+                        stream.set_read_timeout(Some(SOON)).unwrap();
+                        stream.set_write_timeout(Some(SOON)).unwrap();
+                        // Who has no place for it may close before it has come whole.
+                        let _ = stream.write_all(push);
+                        let _ = stream.read_to_end(&mut Vec::new());
+                    }
+                });
+            }
+        });
+    });
+    endure(&bots, "64 pushes of sixteen addresses that stop half-way", || {
+        let begin = |number: usize| {
+            let mut stream = connect_from(number % 16, mesh_port)?;
+            stream.set_write_timeout(Some(Duration::from_millis(200))).ok()?;
+            let _ = stream.write_all(&pushes[0][..3 * 1024 * 1024]);
+            Some(stream)
+        };
+        (0..64).filter_map(begin).collect::<Vec<_>>()
+    });
+    let peak = of_process(&bots[0], "VmHWM:");
+    eprintln!("{peak} kB at the peak");
+    assert!(peak < RESIDENT_KB_MAX, "{peak} kB at the peak");
+    swan.assert_well();
+    // What the guest itself tells comes through again.
+    let bot = &bots[0];
+    let told = || bot.measured_pairs().iter().filter(|(from, _)| from == "swan").count() == 2;
+    assert!(wait(Duration::from_secs(60), told).is_some(), "the guest's own samples are lost");
 }
 
 /// Opens streams and resets each at once, on as many connections as it takes.

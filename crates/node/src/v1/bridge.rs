@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Exchange, Instance, JoinAnswer, MemberView, NodeName, Record, Request, Response, RowNews, Snapshot, Target, Version};
+use canary_core::{
+    Exchange, Instance, JoinAnswer, MemberView, NodeName, Record, Request, Response, Roster, RowNews, Snapshot, Target, Version,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -183,16 +185,12 @@ impl Bridge {
             }
             Told::Spoiled(record) => self.renew(&record, tasks),
             Told::Samples(samples, _place) => {
-                // Rows of ours are their own, and of a stranger nothing is kept.
-                let mut mine = BTreeMap::<NodeName, Option<bool>>::new();
+                let mut mine = BTreeMap::new();
                 for sample in samples {
-                    let known = sample.to == snapshot.me.name || snapshot.member(&sample.to).is_some();
-                    let is_mine = || guest_in(&snapshot, &sample.from).then(|| is_sponsored(&snapshot, &sample.from));
-                    let Some(mine) = *mine.entry(sample.from.clone()).or_insert_with(is_mine) else { continue };
-                    if !known || !self.measured.take(&sample) {
+                    if !self.measured.take(&sample) {
                         continue;
                     }
-                    if mine {
+                    if *mine.entry(sample.from.clone()).or_insert_with(|| is_sponsored(&snapshot, &sample.from)) {
                         self.dirty.insert(sample.from);
                     } else if self.forward.len() < FORWARD_MAX {
                         self.forward.push(sample.spell());
@@ -285,14 +283,10 @@ impl Bridge {
         if version >= VERSION_MAX {
             return self.renew(&guest.record, tasks);
         }
-        let roster = roster(snapshot);
-        let frame = Arc::new(self.measured.frame(name, version + 1, &roster));
-        let (me, source) = (Some(snapshot.me.instance), guest.record.instance);
-        let news = RowNews { source, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
-        let exchange = || Exchange { from: Some(source), to: me, ..Exchange::default() };
-        // A roster is taken once a row waits for it.
-        ask(&self.driver, Request::Exchange(Box::new(Exchange { rows: vec![news], ..exchange() }))).await;
-        ask(&self.driver, Request::Exchange(Box::new(Exchange { rosters: vec![roster], ..exchange() }))).await;
+        let gossip = gossip_of(&self.measured, &guest.record, version + 1, roster(snapshot), snapshot.me.instance);
+        for exchange in gossip {
+            ask(&self.driver, Request::Exchange(Box::new(exchange))).await;
+        }
     }
 
     /// Tells a guest what changed, and of members that it may not know.
@@ -365,6 +359,14 @@ impl Bridge {
             Done::Renewed
         });
     }
+}
+
+/// The row of a guest as it would gossip it itself. A roster is taken once a row waits for it.
+pub(super) fn gossip_of(measured: &Measured, guest: &Record, version: Version, roster: Arc<Roster>, to: Instance) -> [Exchange; 2] {
+    let frame = Arc::new(measured.frame(&guest.name, version, &roster));
+    let news = RowNews { source: guest.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    let exchange = || Exchange { from: Some(guest.instance), to: Some(to), ..Exchange::default() };
+    [Exchange { rows: vec![news], ..exchange() }, Exchange { rosters: vec![roster], ..exchange() }]
 }
 
 fn guest_in(snapshot: &Snapshot, name: &NodeName) -> bool {

@@ -49,9 +49,9 @@ pub(crate) struct Sample {
 }
 
 /// Reads a sample of a guest; nothing if it is of no use any more. A value above `timeout`, which no probe outlives, is an outage that it took for a latency.
-pub(super) fn read(sample: &pb::Sample, timeout: Duration, now: Wall) -> Result<Option<Sample>, &'static str> {
+pub(super) fn read(sample: &pb::SampleView<'_>, timeout: Duration, now: Wall) -> Result<Option<Sample>, &'static str> {
     let name = |text: &str| text.parse::<NodeName>().map_err(|_| "a sample has no valid name");
-    let (from, to) = (name(&sample.from)?, name(&sample.to)?);
+    let (from, to) = (name(sample.from)?, name(sample.to)?);
     if !matches!(sample.key, RTT_TOTAL | RTT_REQUEST) {
         return Err("a sample is of an unknown kind");
     }
@@ -64,7 +64,7 @@ pub(super) fn read(sample: &pb::Sample, timeout: Duration, now: Wall) -> Result<
         // The original keeps those of hosts that are long gone, and tells them with every push.
         return Ok(None);
     }
-    let latency = match sample.value.as_str() {
+    let latency = match sample.value {
         "NaN" => None,
         digits => {
             let nanos = digits.parse().map_err(|_| "a sample's value is no number of nanoseconds")?;
@@ -87,6 +87,14 @@ fn spell(from: &NodeName, to: &NodeName, key: i64, latency: Option<Duration>, wa
 }
 
 impl Sample {
+    /// The same with the snapshot's own names, if it is a guest's and of who is known. Rows of ours are their own, and of a stranger nothing is
+    /// kept.
+    pub(super) fn of(self, snapshot: &Snapshot) -> Option<Self> {
+        let from = snapshot.member(&self.from).filter(|member| member.status.is_present() && is_guest(&member.record))?;
+        let to = if self.to == snapshot.me.name { &snapshot.me } else { &snapshot.member(&self.to)?.record };
+        Some(Self { from: from.record.name.clone(), to: to.name.clone(), ..self })
+    }
+
     /// The same as it is told on.
     pub(super) fn spell(&self) -> pb::Sample {
         spell(&self.from, &self.to, self.kind, self.told.latency, Wall::from_unix_millis(self.told.unix * 1000))
@@ -251,7 +259,7 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn told(key: i64, value: &str, ts: i64) -> Result<Option<Sample>, &'static str> {
-        let sample = pb::Sample { from: "old".into(), to: "owl".into(), key, value: value.into(), ts, ..Default::default() };
+        let sample = pb::SampleView { from: "old", to: "owl", key, value, ts, ..Default::default() };
         read(&sample, TIMEOUT, Wall::from_unix_millis(NOW * 1000))
     }
 

@@ -19,7 +19,7 @@ use crate::transport::{Arrived, original as pb};
 /// How long a joiner waits for its answer, at most: the original gives up after three seconds.
 const JOIN_TIME: Duration = Duration::from_millis(1800);
 /// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones are told to come again.
-const PUSHES_MAX: (usize, usize) = (16, 4);
+const PUSHES_MAX: (usize, usize) = (8, 2);
 
 /// The one method with long messages.
 pub(crate) const PUSH_PATH: &str = "/mesh.v1.MeshService/PushSamples";
@@ -119,16 +119,22 @@ impl pb::MeshService for GuestService {
     }
 
     async fn push_samples(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
-        let samples: pb::Samples = request.to_owned_message();
-        let (mut read, mut refused) = (Vec::with_capacity(samples.samples.len()), None);
-        for sample in &samples.samples {
-            match samples::read(sample, self.probe_timeout, clock::now().wall) {
-                Ok(sample) => read.extend(sample),
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let now = clock::now().wall;
+        // Two kinds of every pair: more than that is no news.
+        let most = 2 * (snapshot.members.len() + 1).pow(2);
+        let (mut read, mut refused, mut good) = (Vec::new(), None, false);
+        for sample in &request.samples {
+            match samples::read(sample, self.probe_timeout, now) {
+                Ok(sample) => {
+                    good = true;
+                    read.extend(sample.filter(|_| read.len() < most).and_then(|sample| sample.of(&snapshot)));
+                }
                 Err(why) => refused = Some(why),
             }
         }
         // What is good of it is kept: guests pass on what they were told, and one bad sample would silence all others.
-        match refused.filter(|_| read.is_empty()) {
+        match refused.filter(|_| !good) {
             Some(why) => Err(ConnectError::new(ErrorCode::InvalidArgument, why)),
             None => {
                 self.tell(Told::Samples(read, ctx.extensions().get::<Arc<Place>>().cloned()))?;

@@ -72,11 +72,9 @@ impl Context {
         let client = self.links.original(target).await?;
         let me = node(&self.snapshot().me);
         let answer = client.join_mesh(me).await.map_err(|error| self.links.explain(target, &error))?.into_owned();
-        for node in answer.nodes.into_iter().take(HEARD_PER_INTRODUCER_MAX) {
-            if let (Ok(name), Ok(target)) = (node.name.parse(), node.target.parse()) {
-                // What does not fit is told again.
-                let _ = self.told.try_send(Told::Node { name, target });
-            }
+        for (name, target) in told_of(answer.nodes) {
+            // What does not fit is told again.
+            let _ = self.told.try_send(Told::Node { name, target });
         }
         if !answer.name_unique && answer.my_name.is_empty() {
             return Ok(None);
@@ -175,6 +173,11 @@ async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, a
     let heartbeat = heartbeat.saturating_add(1);
     let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
     Ok(Response::Exchange(Box::new(Exchange { from: Some(guest.instance), to: asked.from, entries: vec![entry], ..Exchange::default() })))
+}
+
+/// Whom a guest tells of, as far as it can be.
+pub(super) fn told_of(nodes: Vec<pb::Node>) -> impl Iterator<Item = (NodeName, Target)> {
+    nodes.into_iter().take(HEARD_PER_INTRODUCER_MAX).filter_map(|node| Some((node.name.parse().ok()?, node.target.parse().ok()?)))
 }
 
 pub(super) fn node(record: &Record) -> pb::Node {
