@@ -10,6 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Look-ups at once: each holds a thread until the system's resolver answers, however long that takes. Further ones wait.
 const LOOKUPS_MAX: usize = 32;
+/// The same for names that strangers told: a name server that never answers is theirs to give.
+const STRANGERS_LOOKUPS_MAX: usize = 8;
 /// Addresses of one name that are used; a name with more is a list that only discovery wants whole.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -28,6 +30,11 @@ pub(crate) struct Resolver {
 impl Resolver {
     pub(crate) fn new() -> Self {
         Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)), found: Arc::default() }
+    }
+
+    /// The same for names that are not known to be a member's: however long they take, they hold up nobody else's.
+    pub(crate) fn for_strangers(&self) -> Self {
+        Self { permits: Arc::new(Semaphore::new(STRANGERS_LOOKUPS_MAX)), found: Arc::clone(&self.found) }
     }
 
     /// Remembers that these addresses were found by a configured name, and no others.
@@ -76,5 +83,28 @@ impl Resolver {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn strangers_names_hold_up_nobody_elses() {
+        let resolver = Resolver::new();
+        let strangers = resolver.for_strangers();
+        let name = "owl.example.net:1".parse().unwrap();
+        let at_once = |resolver: &Resolver| match std::pin::pin!(resolver.turn(&name)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        };
+        let held: Vec<_> = std::iter::from_fn(|| at_once(&strangers)).collect();
+        assert_eq!(held.len(), STRANGERS_LOOKUPS_MAX);
+        assert!(at_once(&resolver).is_some());
+        drop(held);
+        assert!(at_once(&strangers).is_some());
     }
 }

@@ -113,6 +113,7 @@ impl ClientTransport for Link {
 #[derive(Debug)]
 pub(crate) struct Links {
     resolver: Resolver,
+    strangers: Resolver,
     guard: Guard,
     traffic: Arc<Traffic>,
     links: Mutex<HashMap<Target, (Link, Instant)>>,
@@ -121,7 +122,8 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn new(resolver: Resolver, guard: Guard, traffic: Arc<Traffic>) -> Self {
-        Self { resolver, guard, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
+        let strangers = resolver.for_strangers();
+        Self { resolver, strangers, guard, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
     }
 
     /// Answers that could not be read.
@@ -152,7 +154,7 @@ impl Links {
             // Whoever answers at this address now is asked: names move, and behind one address there may be many.
             self.forget(target);
             let found_as = self.resolver.found_as(target);
-            let link = self.dial(target, found_as.as_deref().unwrap_or(target.host())).await?;
+            let link = self.dial(&self.resolver, target, found_as.as_deref().unwrap_or(target.host())).await?;
             if found_as.is_none() {
                 self.keep(target, &link);
             }
@@ -160,7 +162,9 @@ impl Links {
         } else if let Some(link) = self.warm(target) {
             link
         } else {
-            let link = self.dial(target, target.host()).await?;
+            // Who has to be asked for its name may be anybody.
+            let resolver = if matches!(request, Request::Identify) { &self.strangers } else { &self.resolver };
+            let link = self.dial(resolver, target, target.host()).await?;
             self.keep(target, &link);
             link
         };
@@ -190,7 +194,7 @@ impl Links {
         let link = match self.warm(target) {
             Some(link) => link,
             None => {
-                let link = self.dial(target, target.host()).await?;
+                let link = self.dial(&self.resolver, target, target.host()).await?;
                 self.keep(target, &link);
                 link
             }
@@ -255,9 +259,9 @@ impl Links {
     }
 
     /// Connects to whoever can prove to be `host`.
-    async fn dial(&self, target: &Target, host: &str) -> Result<Link, CallError> {
+    async fn dial(&self, resolver: &Resolver, target: &Target, host: &str) -> Result<Link, CallError> {
         let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
-        let addresses = self.resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
+        let addresses = resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
         let stream = connect_any(&addresses).await.map_err(|error| match blame(&error) {
             Blame::Network(failure) => fail(failure, &error),
             // Nothing is known of the peer, and nothing worse may be concluded than that it was not heard in time.
