@@ -6,6 +6,7 @@
 //! know nothing of them.
 
 pub(crate) mod bridge;
+pub(crate) mod foreign;
 mod guest;
 mod samples;
 mod server;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use buffa::Message as _;
+use buffa::{Message as _, MessageView as _};
 use canary_core::{CallId, Config, Core, Incarnation, Instance, Labels, Now, Output, Record, Request, RequestId, Response, Time, Wall};
 
 use super::{pb, wire};
+use crate::v1;
 
 const MEMBER: Instance = Instance(2);
 
@@ -49,7 +50,7 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
         unreachable!("a joiner that answers is let in, and exchanged with");
     };
     let now = at(6000);
-    match kind % 6 {
+    match kind % 8 {
         0 => {
             let Some(gossip) = pb::ExchangeRequest::decode_from_slice(body).ok().and_then(|request| request.gossip.into_option()) else {
                 return;
@@ -77,9 +78,22 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
         4 => {
             let _ = pb::AskResponse::decode_from_slice(body).ok().map(|response| wire::answer(&response));
         }
-        _ => {
+        5 => {
             let _ = wire::decode_probe_response(body);
             return;
+        }
+        6 => {
+            let Some(guest) = core.record_of(MEMBER).map(Arc::clone) else { return };
+            let Ok(samples) = pb::mesh::v1::SamplesView::decode_view(body) else { return };
+            for request in v1::foreign::pushed(&samples, &guest, core.record(), now.wall) {
+                core.handle_request(RequestId(9), request, now);
+            }
+        }
+        _ => {
+            let Ok(answer) = pb::mesh::v1::JoinMeshResponse::decode_from_slice(body) else { return };
+            for request in v1::foreign::joined(answer, &core) {
+                core.handle_request(RequestId(9), request, now);
+            }
         }
     }
     live_on(&mut core, now);
