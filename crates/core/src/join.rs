@@ -10,8 +10,9 @@ use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
-    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX, JOINS_PENDING_MAX,
-    SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
+    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_STEP, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX,
+    JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND,
+    UNPROVEN_FORGET_AFTER,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
@@ -361,7 +362,9 @@ impl Core {
             self.hear_own_name(record, heard.left, now);
             return None;
         }
-        if heard.age > self.config.retain_nodes / 2 || record.incarnation.0 > INCARNATION_MAX {
+        let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot)).map(|member| member.record.incarnation);
+        let largest = held.map_or(INCARNATION_MAX, |held| held.0.max(INCARNATION_MAX)).saturating_add(INCARNATION_STEP);
+        if heard.age > self.config.retain_nodes / 2 || record.incarnation.0 > largest {
             return None;
         }
         let first_hand = introducer.is_none();

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::core::{CallError, Calling, Core, Timer, is_refusal};
 use crate::identity::{Incarnation, Record};
 use crate::join::Standing;
-use crate::limits::IDENTIFY_TIMEOUT;
+use crate::limits::{IDENTIFY_TIMEOUT, INCARNATION_MAX};
 use crate::members::{ME, Slot};
 use crate::message::{Heard, Request, Response};
 use crate::tally::EventKind;
@@ -141,7 +141,10 @@ impl Core {
     }
 
     fn overtake(&mut self, claimed: Incarnation, now: Now) {
-        if claimed >= self.record().incarnation {
+        let own = self.record().incarnation;
+        // A lie that nobody takes must not be outdone: nobody would take us then. Whoever did take it tells us when we join.
+        let taken = claimed.0 <= INCARNATION_MAX.max(own.0);
+        if claimed >= own && taken {
             self.contest_pause = (self.contest_pause * 2).min(CONTEST_PAUSE.1);
             self.reincarnate(claimed, now);
         } else {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::life::Life;
+use canary_core::limits::{INCARNATION_MAX, INCARNATION_STEP};
 use canary_core::{
-    CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, Labels, LatencyCode, Merge,
-    NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall, pack_entries,
-    unpack_entries,
+    CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, Labels, LatencyCode,
+    Merge, NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
+    pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -26,7 +27,7 @@ fn record(name: &str, incarnation: u64) -> Arc<Record> {
         labels: Labels::default(),
         incarnation: Incarnation(incarnation),
         // Of one life there is one instance.
-        instance: Instance(incarnation * 1000 + u64::from(name.as_bytes()[0])),
+        instance: Instance(incarnation.wrapping_mul(1000) + u64::from(name.as_bytes()[0])),
     })
 }
 
@@ -289,13 +290,53 @@ fn a_target_that_is_listed_again_is_asked_again() {
             }
         }
         let asked = asked.unwrap_or_else(|| panic!("not asked in round {round}"));
-        let refused = canary_core::CallError { failure: Failure::Refused, detail: "refused".to_owned() };
+        let refused = CallError { failure: Failure::Refused, detail: "refused".to_owned() };
         core.handle_response(asked, Err(refused), at);
         core.handle_seeds(Vec::new(), at);
         at.time = at.time + Duration::from_secs(60);
         core.handle_timeout(at);
         while let Some(output) = core.poll_output() {
             assert!(!matches!(output, Output::Call { request: Request::Join(_), .. }), "what is not listed is not asked");
+        }
+    }
+}
+
+/// What is asked of others until now, and by which calls.
+fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
+    let outputs = std::iter::from_fn(|| core.poll_output());
+    outputs.filter_map(|output| if let Output::Call { id, request, .. } = output { Some((id, request)) } else { None }).collect()
+}
+
+#[test]
+fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
+    let me = |core: &Core| Arc::clone(core.record());
+    for claimed in [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_STEP, 1 << 62, u64::MAX] {
+        let (mut core, peer) = core_with_peer();
+        let former = me(&core);
+        for round in 0..3_u64 {
+            let liar =
+                Record { target: Target::new("nowhere", 1).unwrap(), ..(*record("me", claimed + round.min(u64::MAX - claimed))).clone() };
+            let heard = Heard { record: Arc::new(liar), heartbeat: 9, age: Duration::ZERO, left: false };
+            let lie = Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
+            let later = Now { time: now().time + Duration::from_secs(3600 * round), ..now() };
+            core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), later);
+            for (call, _) in asked(&mut core).into_iter().filter(|(_, request)| matches!(request, Request::Identify)) {
+                let refused = CallError { failure: Failure::Refused, detail: String::new() };
+                core.handle_response(call, Err(refused), later);
+            }
+        }
+        // Who knows the former life, and who was never told, both take the present one.
+        for known in [true, false] {
+            let name = "other".parse().unwrap();
+            let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
+            for joiner in known.then(|| Arc::clone(&former)).into_iter().chain([me(&core)]) {
+                other.handle_request(RequestId(1), Request::Join(Arc::clone(&joiner)), now());
+                for (call, _) in asked(&mut other).into_iter().filter(|(_, request)| matches!(request, Request::Identify)) {
+                    other.handle_response(call, Ok(Response::Identify(Arc::clone(&joiner))), now());
+                }
+            }
+            let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
+            assert_eq!(held, Some(me(&core).life()), "claimed {claimed}");
         }
     }
 }
