@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::identity::Record;
+
 /// Intervals, rates and retention of one bot. The defaults suit 3 to 2,000 hosts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// How often each pair is measured while the budget allows it. Shorter finds faults sooner and costs probes.
     pub probe_interval: Duration,
@@ -25,6 +27,8 @@ pub struct Config {
     pub retain_nodes: Duration,
     /// How long a row is kept without news of it.
     pub retain_samples: Duration,
+    /// Who takes part in gossip and can be asked about others; the rest are members that are only measured and asked for their own life. All do.
+    pub takes_part: fn(&Record) -> bool,
 }
 
 impl Default for Config {
@@ -40,6 +44,7 @@ impl Default for Config {
             join_interval: Duration::from_secs(3),
             retain_nodes: Duration::from_secs(24 * 3600),
             retain_samples: Duration::from_secs(24 * 3600),
+            takes_part: |_| true,
         }
     }
 }

@@ -237,7 +237,7 @@ impl Core {
         let mut rng = Rng::with_seed(seed);
         let instance = Instance(rng.u64(..));
         // A clock beyond all reason must not make a life that nobody takes.
-        let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX >> 1));
+        let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
         let me = Arc::new(Record { name, target, labels, incarnation, instance });
         let time = now.time;
         let mut timers = Timers::default();
@@ -385,7 +385,8 @@ impl Core {
             return;
         }
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
-        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| member.is_partner()).map(|(slot, _)| slot).collect();
+        let told = |member: &Member| member.is_partner() && (self.config.takes_part)(&member.record);
+        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| told(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);
         self.leaving = Some(partners.len());

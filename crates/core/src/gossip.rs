@@ -95,9 +95,23 @@ impl Core {
             self.refuse(Refusal::GossipRate);
             return;
         }
-        if let Some(partner) = self.next_partner() {
-            self.begin_exchange(partner, now);
+        let Some(partner) = self.next_partner() else { return };
+        self.begin_exchange(partner, now);
+        // Who takes no part knows no news: however many they are, those who do are asked as often.
+        if !self.members.get(partner).is_some_and(|member| (self.config.takes_part)(&member.record)) {
+            let gossipers = self.gossipers();
+            if !gossipers.is_empty() {
+                let chosen = self.rng.usize(..gossipers.len());
+                self.begin_exchange(gossipers[chosen], now);
+            }
         }
+    }
+
+    /// Partners that hear gossip and tell it on.
+    pub(crate) fn gossipers(&self) -> Vec<Slot> {
+        let mut partners = self.members.partners();
+        partners.retain(|slot| self.members.get(*slot).is_some_and(|member| (self.config.takes_part)(&member.record)));
+        partners
     }
 
     fn next_partner(&mut self) -> Option<Slot> {

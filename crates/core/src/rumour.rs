@@ -79,7 +79,7 @@ impl Core {
         if self.gossip.rumours.is_empty() || matches!(self.standing, Standing::Yielded(_)) {
             return;
         }
-        let mut partners = self.members.partners();
+        let mut partners = self.gossipers();
         if partners.is_empty() {
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;

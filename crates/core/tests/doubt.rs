@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallId, Config, Core, Exchange, Heard, Incarnation, Instance, Labels, Now, Output, Record, Request, RequestId, Response, Status,
-    Suspicion, Target, Time, Wall,
+    CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request, RequestId,
+    Response, Status, Suspicion, Target, Time, Timing, Wall,
 };
 
 fn at(millis: u64) -> Now {
@@ -87,4 +87,67 @@ fn what_waited_for_a_paused_host_kills_nobody() {
     tell(&mut core, &peer, Exchange { suspicions: doubt(&other, 1400), ..Exchange::default() }, at(6100));
     pass(&mut core, 6120, 6700);
     assert_eq!(status(&core, &other, at(6700)), Status::Alive);
+}
+
+#[test]
+fn news_is_not_spent_on_who_takes_no_part() {
+    let config = Config { takes_part: |record| !record.name.as_str().starts_with("deaf"), ..Config::default() };
+    let mut core = Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0));
+    let deaf: Vec<_> = (0..40).map(|number| record(&format!("deaf-{number}"))).collect();
+    let hearing = record("peer");
+    for (number, joiner) in (1..).zip(deaf.iter().chain([&hearing])) {
+        // Joins have a budget.
+        let now = at(1000 * number);
+        core.handle_request(RequestId(number), Request::Join(Arc::clone(joiner)), now);
+        let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+        for output in calls {
+            if let Output::Call { id, request: Request::Identify, .. } = output {
+                core.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now);
+            }
+        }
+    }
+    drain(&mut core);
+    let (mut pushed, mut gossiped, mut asked) = (0, 0, 0);
+    let mut doubted = false;
+    for now in (42_000..52_000).step_by(20) {
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
+                    let deaf = whom.is_some_and(|whom| whom.name.as_str().starts_with("deaf"));
+                    assert!(!deaf || exchange.range.is_some(), "a push to who does not hear it");
+                    pushed += u32::from(exchange.range.is_none());
+                    gossiped += u32::from(!deaf && exchange.range.is_some());
+                    let answer = Exchange { from: exchange.to, to: exchange.from, ..Exchange::default() };
+                    core.handle_response(id, Ok(Response::Exchange(Box::new(answer))), at(now));
+                }
+                Output::Call { whom, request: Request::Ask(_), .. } => {
+                    assert_eq!(whom.unwrap().name, hearing.name);
+                    asked += 1;
+                }
+                Output::Probe { id, whom } => {
+                    let report = if whom.name == deaf[0].name {
+                        doubted = true;
+                        ProbeReport::Failed(Failure::Timeout)
+                    } else {
+                        let (name, incarnation, instance) = (whom.name.clone(), whom.incarnation, whom.instance);
+                        let millisecond = Duration::from_millis(1);
+                        let (resolve, connect, first_request) = (Duration::ZERO, millisecond, millisecond);
+                        let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
+                        ProbeReport::Answered { timing, name, incarnation, instance }
+                    };
+                    core.handle_probe(id, report, at(now));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(doubted && asked > 0 && pushed > 0, "{doubted} {asked} {pushed}");
+    assert!(gossiped >= 10, "{gossiped} exchanges in ten seconds");
+    core.leave(at(52_000));
+    let told = std::iter::from_fn(|| core.poll_output()).filter_map(|output| match output {
+        Output::Call { whom, request: Request::Exchange(exchange), .. } if exchange.entries.iter().any(|entry| entry.left) => whom,
+        _ => None,
+    });
+    assert_eq!(told.map(|whom| whom.name.clone()).collect::<Vec<_>>(), [hearing.name.clone()]);
 }

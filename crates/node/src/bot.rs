@@ -182,7 +182,9 @@ impl Builder {
             }
         };
         let seed = getrandom::u64().map_err(StartError::Random)?;
-        let core = Core::new(self.config.clone(), self.name, target, self.labels, seed, clock::now());
+        let mut config = self.config.clone();
+        config.takes_part = |record| !v1::is_guest(record);
+        let core = Core::new(config, self.name, target, self.labels, seed, clock::now());
 
         let resolver = Resolver::new();
         let traffic = Arc::new(Traffic::default());
