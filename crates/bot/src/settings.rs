@@ -242,6 +242,7 @@ impl Parser<'_> {
             join_interval: self.duration("join-interval", default.join_interval),
             retain_nodes: self.duration("retain-nodes", default.retain_nodes),
             retain_samples: self.duration("retain-samples", default.retain_samples),
+            takes_part: default.takes_part,
         };
         for error in config.problems() {
             let name = match &error {

@@ -8,7 +8,7 @@ use crate::identity::{NodeName, Record, Target};
 use crate::join::Standing;
 use crate::life::Status;
 use crate::pair::Pair;
-use crate::row::Row;
+use crate::row::{Row, Version};
 use crate::tally::{Events, Histogram, Refusals};
 use crate::time::{Now, Time};
 
@@ -60,6 +60,8 @@ pub struct MemberView {
     pub pair: Arc<Pair>,
     /// What it published; none before the first row is readable.
     pub row: Option<Arc<Row>>,
+    /// The largest version of its rows that was heard, readable or not.
+    pub version: Version,
 }
 
 impl Snapshot {
@@ -96,6 +98,7 @@ impl Core {
                 proven: member.proven,
                 pair: Arc::clone(&member.pair),
                 row: member.row().cloned(),
+                version: member.version(),
             })
         };
         Snapshot {

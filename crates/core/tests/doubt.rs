@@ -149,5 +149,5 @@ fn news_is_not_spent_on_who_takes_no_part() {
         Output::Call { whom, request: Request::Exchange(exchange), .. } if exchange.entries.iter().any(|entry| entry.left) => whom,
         _ => None,
     });
-    assert_eq!(told.map(|whom| whom.name.clone()).collect::<Vec<_>>(), [hearing.name.clone()]);
+    assert_eq!(told.map(|whom| whom.name.clone()).collect::<Vec<_>>(), std::slice::from_ref(&hearing.name));
 }

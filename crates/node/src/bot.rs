@@ -199,8 +199,8 @@ impl Builder {
         let original = (self.protocol != Protocol::V2 && self.guard.tokens.get().is_empty()).then(|| {
             let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
             let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
-            let service = v1::GuestService::new(snapshot.clone(), told.clone(), arrivals_in.clone(), timeout, proxies);
-            let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol);
+            let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol, timeout);
+            let service = v1::GuestService::new(context.clone(), proxies);
             (service, Bridge::new(context.clone(), arrivals_in, told_out), context)
         });
         let port = Arc::new(canary_net::Stats::default());

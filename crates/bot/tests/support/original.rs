@@ -13,6 +13,7 @@ use super::puppet::Message;
 /// The original's limit of one message.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+const JOIN_INTERVAL: Duration = Duration::from_secs(3);
 const RTT_TOTAL: u64 = 2;
 const RTT_REQUEST: u64 = 3;
 
@@ -24,6 +25,10 @@ pub struct State {
     /// Value and time by from, to and kind.
     pub samples: BTreeMap<(String, String, u64), (String, i64)>,
     joined: bool,
+    /// It waits for the answer of somebody whom it joins.
+    joining: bool,
+    /// Somebody joined it, or told it of a node, meanwhile.
+    joined_meanwhile: bool,
     /// What it died of.
     pub died: Option<String>,
     /// The longest message that it was sent, in bytes.
@@ -171,6 +176,7 @@ impl Me {
                 Ok(Vec::new())
             }
             "NodeDiscovery" => {
+                self.discovered();
                 for new in messages(body, 1) {
                     if self.record(&new) {
                         self.tell_of(new);
@@ -199,6 +205,16 @@ impl Me {
         }
     }
 
+    /// Somebody is new: that ends its own joining. While it waits for an answer the end is kept, and there is room for one.
+    fn discovered(&self) {
+        let mut state = self.state();
+        if state.joining {
+            state.joined_meanwhile = true;
+        } else {
+            state.joined = true;
+        }
+    }
+
     fn join_mesh(&self, joiner: &[u8]) -> Message {
         let (name, target) = (text(joiner, 1), text(joiner, 2));
         if name.is_empty() || target.is_empty() {
@@ -206,8 +222,9 @@ impl Me {
         }
         let nodes = self.state().nodes.clone();
         if name == self.name || nodes.get(&name).is_some_and(|held| *held != target) {
-            return Message::default();
+            return Message::default().bytes(2, self.name.as_bytes());
         }
+        self.discovered();
         if nodes.keys().any(|known| *known != name) {
             self.record(joiner);
             self.tell_of(joiner.to_vec());
@@ -226,28 +243,50 @@ impl Me {
         }
     }
 
+    /// It joins at the first target that answers, every three seconds, until somebody is known.
     async fn join(self, targets: Vec<String>) {
         loop {
-            for target in &targets {
-                let Ok((answer, _)) = self.call(target, "JoinMesh", &self.node().0).await else { continue };
-                if number(&answer, 1) == 0 {
-                    self.die("its name is not unique in the mesh");
-                    return;
+            tokio::time::sleep(JOIN_INTERVAL).await;
+            {
+                let mut state = self.state();
+                if state.joined {
+                    continue;
                 }
-                self.record(&node(&text(&answer, 2), target).0);
-                messages(&answer, 3).iter().for_each(|known| {
-                    self.record(known);
-                });
-                self.state().joined = true;
-                return;
+                state.joining = true;
             }
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            let connected = self.join_at(&targets).await;
+            let mut state = self.state();
+            state.joining = false;
+            if connected && state.joined_meanwhile {
+                // Two ends, and room for one: the routine that should read them waits to write (defects-v1 4).
+                state.died.get_or_insert_with(|| "it was asked while it joined, and waits for ever".to_owned());
+            }
+            state.joined = connected || state.joined_meanwhile;
         }
+    }
+
+    async fn join_at(&self, targets: &[String]) -> bool {
+        for target in targets {
+            let Ok((answer, _)) = self.call(target, "JoinMesh", &self.node().0).await else { continue };
+            if number(&answer, 1) == 0 {
+                self.die("its name is not unique in the mesh");
+                return true;
+            }
+            self.record(&node(&text(&answer, 2), target).0);
+            messages(&answer, 3).iter().for_each(|known| {
+                self.record(known);
+            });
+            return true;
+        }
+        false
     }
 
     async fn ping_one(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(10)).await;
+            if !self.state().joined {
+                continue;
+            }
             for (name, target) in self.some_nodes(1) {
                 let mut heard = false;
                 for attempt in 0..3 {
@@ -260,7 +299,10 @@ impl Me {
                     }
                 }
                 if !heard {
-                    self.state().nodes.remove(&name);
+                    let mut state = self.state();
+                    state.nodes.remove(&name);
+                    // Who knows nobody begins anew.
+                    state.joined &= !state.nodes.is_empty();
                 }
             }
         }
@@ -269,6 +311,9 @@ impl Me {
     async fn push(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
+            if !self.state().joined {
+                continue;
+            }
             let samples = self.state().samples.iter().fold(Message::default(), |all, ((from, to, key), (value, ts))| {
                 let sample = Message::default().bytes(1, from.as_bytes()).bytes(2, to.as_bytes()).varint(3, *key);
                 all.message(1, &sample.bytes(4, value.as_bytes()).varint(5, *ts as u64))
@@ -282,6 +327,9 @@ impl Me {
     async fn measure_one(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(3)).await;
+            if !self.state().joined {
+                continue;
+            }
             for (name, target) in self.some_nodes(1) {
                 let begun = Instant::now();
                 let measured = self.call(&target, "Rtt", &[]).await;

@@ -211,6 +211,9 @@ impl pb::MeshService for MeshService {
         let received = encoded_len(&request);
         let node = request.node.into_option().ok_or_else(|| malformed("the node is missing"))?;
         let record = wire::record(node).map_err(|why| malformed(&why))?;
+        if v1::is_guest(&record) {
+            return Err(malformed("a bot of the original does not speak this protocol"));
+        }
         let Response::Join(answer) = self.ask_driver(&ctx, Request::Join(record)).await? else {
             return Err(unexpected());
         };

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::guest::{is_guest, record, record_for, sponsors};
-use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, news_of, pages, roster};
+use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, fresh_since, news_of, pages, roster};
 use super::server::Place;
 use super::speak::{Context, node};
 use crate::transport::{Arrived, Links, original as pb};
@@ -33,36 +33,53 @@ const TELL_ALL_INTERVAL: Duration = Duration::from_secs(300);
 const CANDIDATES_MAX: usize = 1024;
 /// Candidates that are looked at at once, and begun with at one look: eight dials a second, or whoever reaches one port could aim the mesh.
 const LOOKS_MAX: (usize, usize) = (8, 4);
+/// Candidates of one teller, so that none keeps others' out.
+const CANDIDATES_PER_TELLER_MAX: usize = 64;
+/// A bot of the original that is asked while it waits for its own answer never wakes from that: who joins, or is told of because it joined
+/// somewhere, is left alone for so long. One that pings has joined.
+const JOINING: Duration = Duration::from_secs(2);
 /// First pause before a candidate is looked at again; each is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
 /// After so many looks a candidate is forgotten, unless somebody tells of it again.
 const TRIES_MAX: u32 = 6;
-/// Samples that wait to be passed on. Further ones are not: the guest tells them again.
+/// Samples that wait to be passed on, and pairs whose latest was. Further ones are not: they come by others, or by the guest itself.
 const FORWARD_MAX: usize = 100_000;
 /// A row's version beyond this was never made by a host: nothing could follow it.
 const VERSION_MAX: Version = 1 << 62;
 /// How often samples of who is not known any more are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one candidate, and one call to a guest, may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What guests tell.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// There is a node.
-    Node { name: NodeName, target: Target },
-    /// This one has just started: it knows nothing.
-    Joined { name: NodeName },
+    /// There is a node, somebody said.
+    Node { name: NodeName, target: Target, sign: Sign, teller: Arc<str> },
     /// Somebody told a lie of this guest that it cannot refute itself.
     Spoiled(Arc<Record>),
     /// Samples, and the place that their push takes.
     Samples(Vec<Sample>, Option<Arc<Place>>),
 }
 
+/// By what a node was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It wants to join: it has just started, and knows nothing.
+    Joins,
+    /// It pings.
+    Pings,
+    /// Another told of it.
+    Hearsay,
+}
+
 /// A node that somebody told of.
 #[derive(Debug)]
 struct Candidate {
     target: Target,
+    teller: Arc<str>,
+    /// It is looked at though a node of its name is there: it may have taken that one's place.
+    joins: bool,
     not_before: Instant,
     tries: u32,
     looking: bool,
@@ -117,7 +134,10 @@ pub(crate) struct Bridge {
     driver: mpsc::Sender<Arrived>,
     told: mpsc::Receiver<Told>,
     candidates: BTreeMap<NodeName, Candidate>,
+    /// What the guests that this bot cares for measured.
     measured: Measured,
+    /// What was passed on of the others' of late.
+    passed: Measured,
     cares: BTreeMap<NodeName, Care>,
     /// Guests with samples that are not published.
     dirty: BTreeSet<NodeName>,
@@ -136,6 +156,7 @@ impl Bridge {
             told,
             candidates: BTreeMap::new(),
             measured: Measured::default(),
+            passed: Measured::default(),
             cares: BTreeMap::new(),
             dirty: BTreeSet::new(),
             forward: Vec::new(),
@@ -164,40 +185,61 @@ impl Bridge {
     fn hear(&mut self, told: Told, tasks: &mut JoinSet<Done>) {
         let snapshot = self.context.snapshot();
         match told {
-            Told::Joined { name } => {
-                if let Some(care) = self.cares.get_mut(&name) {
-                    care.rejoined = true;
-                }
-            }
-            Told::Node { name, target } => {
-                let known = snapshot.member(&name).is_some_and(|member| member.status.is_present());
-                let room = self.candidates.len() < CANDIDATES_MAX;
-                // However many claim one address, it is dialled for one of them.
-                let claimed = self.candidates.values().any(|candidate| candidate.target == target);
-                if name != snapshot.me.name && target != snapshot.me.target && !known && !claimed && room {
-                    let new = || Candidate { target: target.clone(), not_before: Instant::now(), tries: 0, looking: false };
-                    let candidate = self.candidates.entry(name).or_insert_with(new);
-                    // Another address has to wait until the first has failed, and is not looked at sooner for it.
-                    if !candidate.looking && candidate.tries > 0 {
-                        candidate.target = target;
-                    }
-                }
-            }
+            Told::Node { name, target, sign, teller } => self.hear_of(&snapshot, name, target, sign, teller),
             Told::Spoiled(record) => self.renew(&record, tasks),
             Told::Samples(samples, _place) => {
                 let mut mine = BTreeMap::new();
+                let mut room = FORWARD_MAX.saturating_sub(self.passed.len().max(self.forward.len()));
                 for sample in samples {
-                    if !self.measured.take(&sample) {
-                        continue;
-                    }
                     if *mine.entry(sample.from.clone()).or_insert_with(|| is_sponsored(&snapshot, &sample.from)) {
-                        self.dirty.insert(sample.from);
-                    } else if self.forward.len() < FORWARD_MAX {
+                        if self.measured.take(&sample) {
+                            self.dirty.insert(sample.from);
+                        }
+                    } else if room > 0 && sample.is_fresh(snapshot.now.wall) && self.passed.take(&sample) {
+                        room -= 1;
                         self.forward.push(sample.spell());
                     }
                 }
             }
         }
+    }
+
+    fn hear_of(&mut self, snapshot: &Snapshot, name: NodeName, target: Target, sign: Sign, teller: Arc<str>) {
+        let now = Instant::now();
+        let held = snapshot.member(&name).filter(|member| member.status.is_present());
+        let joins = sign == Sign::Joins;
+        if joins && let Some(care) = self.cares.get_mut(&name) {
+            (care.rejoined, care.pushed_at) = (true, Some(now));
+        }
+        let known = held.is_some_and(|held| !joins || (is_guest(&held.record) && held.record.target == target));
+        if known || name == snapshot.me.name || target == snapshot.me.target {
+            return;
+        }
+        if let Some(candidate) = self.candidates.get_mut(&name) {
+            candidate.joins |= joins;
+            if sign == Sign::Pings && candidate.tries == 0 && candidate.target == target {
+                candidate.not_before = now;
+            }
+            // Another address has to wait until the first has failed, and is not looked at sooner for it.
+            if !candidate.looking && candidate.tries > 0 {
+                candidate.target = target;
+            }
+            return;
+        }
+        // However many claim one address, it is dialled for one of them.
+        let claimed = self.candidates.values().any(|candidate| candidate.target == target);
+        let of_teller = self.candidates.values().filter(|candidate| candidate.teller == teller).count();
+        if claimed || of_teller >= CANDIDATES_PER_TELLER_MAX {
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            // Whoever failed most often gives way.
+            let failed = self.candidates.iter().filter(|(_, candidate)| !candidate.looking && candidate.tries > 0);
+            let Some(name) = failed.max_by_key(|(_, candidate)| candidate.tries).map(|(name, _)| name.clone()) else { return };
+            self.candidates.remove(&name);
+        }
+        let not_before = if sign == Sign::Pings { now } else { now + JOINING };
+        self.candidates.insert(name, Candidate { target, teller, joins, not_before, tries: 0, looking: false });
     }
 
     fn done(&mut self, done: Done) {
@@ -227,12 +269,17 @@ impl Bridge {
 
     async fn look(&mut self, tasks: &mut JoinSet<Done>) {
         let snapshot = self.context.snapshot();
+        if snapshot.name_conflict().is_some() {
+            // Whoever yielded its name does not speak by it.
+            return;
+        }
         self.look_at_candidates(&snapshot, tasks);
         let guests: Vec<_> = snapshot.present().filter(|member| is_guest(&member.record)).collect();
         if self.forgot_at.elapsed() > FORGET_INTERVAL {
             self.forgot_at = Instant::now();
             let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
-            self.measured.retain(|name| guest_in(&snapshot, name), known);
+            self.measured.retain(|name| guest_in(&snapshot, name) && is_sponsored(&snapshot, name), known);
+            self.passed.forget_before(fresh_since(snapshot.now.wall));
         }
         let life = |name: &NodeName| snapshot.member(name).filter(|member| member.status.is_present()).map(|member| member.record.instance);
         self.cares.retain(|name, care| life(name) == Some(care.instance));
@@ -247,14 +294,14 @@ impl Bridge {
     }
 
     fn look_at_candidates(&mut self, snapshot: &Arc<Snapshot>, tasks: &mut JoinSet<Done>) {
-        self.candidates
-            .retain(|name, candidate| candidate.looking || !snapshot.member(name).is_some_and(|member| member.status.is_present()));
+        let present = |name: &NodeName| snapshot.member(name).is_some_and(|member| member.status.is_present());
+        self.candidates.retain(|name, candidate| candidate.looking || candidate.joins || !present(name));
         let now = Instant::now();
         let looking = self.candidates.values().filter(|candidate| candidate.looking).count();
         let mut due: Vec<_> =
             self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now).collect();
-        // Who waits longest is next, whatever its name.
-        due.sort_by_key(|(_, candidate)| candidate.not_before);
+        // Who was never looked at is next, and of those who waits longest, whatever its name.
+        due.sort_by_key(|(_, candidate)| (candidate.tries, candidate.not_before));
         for (name, candidate) in due.into_iter().take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1)) {
             candidate.looking = true;
             let (name, target, snapshot) = (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
@@ -274,16 +321,15 @@ impl Bridge {
             return;
         }
         care.published_at = Some(Instant::now());
-        let mut version: Version = 0;
         if let Some(row) = &guest.row {
             // What its other host published is as good.
-            self.measured.take_row(name, row, snapshot.now.wall);
-            version = row.version();
+            self.measured.take_row(name, row, self.context.probe_timeout, snapshot.now.wall);
         }
-        if version >= VERSION_MAX {
+        // One that cannot be read counts as well: it could never be.
+        if guest.version >= VERSION_MAX {
             return self.renew(&guest.record, tasks);
         }
-        let gossip = gossip_of(&self.measured, &guest.record, version + 1, roster(snapshot), snapshot.me.instance);
+        let gossip = gossip_of(&self.measured, &guest.record, guest.version + 1, roster(snapshot), snapshot.me.instance);
         for exchange in gossip {
             ask(&self.driver, Request::Exchange(Box::new(exchange))).await;
         }
@@ -334,7 +380,7 @@ impl Bridge {
             }
         }
         for (target, samples) in by_host {
-            // What does not reach a host that is slow or gone, the guest tells again.
+            // What does not reach a host that is slow or gone comes to it by others, or by the guest itself.
             if !self.forwarding.insert(target.clone()) {
                 continue;
             }
@@ -392,7 +438,7 @@ async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Respons
 }
 
 /// Has the core let a guest in: it dials back, as it does with every joiner.
-pub(super) async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Option<Response> {
+async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Option<Response> {
     let joiner = record_for(name, target, snapshot.member(name));
     match ask(driver, Request::Join(Arc::new(joiner))).await {
         // A goodbye or a larger life was told of it meanwhile.
@@ -410,7 +456,8 @@ async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snap
         Err(error) if error.unimplemented => let_in(driver, snapshot, name, target).await,
         Ok(_) | Err(_) => None,
     };
-    matches!(answer, Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself)))
+    // Where the name is held by a living one there is nothing to find out.
+    matches!(answer, Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::NameTaken(_))))
 }
 
 async fn pushed(links: &Links, target: &Target, page: pb::Samples) -> bool {

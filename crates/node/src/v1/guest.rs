@@ -1,15 +1,19 @@
 //! Who a guest is to the mesh: a record that every host makes alike.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use canary_core::{Incarnation, Instance, Labels, MemberView, NodeName, Record, Status, Target};
 
 /// Addresses at which somebody was found; the oldest goes when there are more.
 const FOUND_MAX: usize = 4096;
-/// How long it is believed who was found at an address, before it is asked again: addresses are used anew.
-const FOUND_OF_LATE: Duration = Duration::from_secs(30);
+/// After how long it is asked again who is at an address, for addresses are used anew.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How long it is believed who was found there, if nobody tells any more.
+const FOUND_OF_LATE: Duration = Duration::from_secs(60);
+/// How long an address is left alone after it was asked.
+const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
 pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
@@ -54,25 +58,58 @@ pub(super) fn sponsors<'a>(guest: &NodeName, hosts: impl Iterator<Item = &'a Nod
     hosts
 }
 
+/// Who answered at an address.
+#[derive(Clone, Debug)]
+pub(super) enum Who {
+    /// One of ours.
+    Ours(Arc<Record>),
+    /// A guest of this name.
+    Guest(NodeName),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    found: Option<(Who, Instant)>,
+    asked_at: Option<Instant>,
+}
+
 /// Who was found at addresses of guests of late: a guest says who it is when it is asked to let somebody in, and never else.
 #[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<BTreeMap<Target, (NodeName, Instant)>>);
+pub(crate) struct Guests(Mutex<BTreeMap<Target, Seen>>);
 
 impl Guests {
-    /// This one answered there just now.
-    pub(super) fn found(&self, target: &Target, name: &NodeName) {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() >= FOUND_MAX && !found.contains_key(target) {
-            let oldest = found.iter().min_by_key(|(_, (_, at))| *at).map(|(target, _)| target.clone());
-            oldest.and_then(|target| found.remove(&target));
+    fn seen<T>(&self, target: &Target, change: impl FnOnce(&mut Seen) -> T) -> T {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= FOUND_MAX && !all.contains_key(target) {
+            let latest = |seen: &Seen| seen.found.as_ref().map(|(_, at)| *at).max(seen.asked_at);
+            let oldest = all.iter().min_by_key(|(_, seen)| latest(seen)).map(|(target, _)| target.clone());
+            oldest.and_then(|target| all.remove(&target));
         }
-        found.insert(target.clone(), (name.clone(), Instant::now()));
+        change(all.entry(target.clone()).or_default())
+    }
+
+    /// This one answered there just now.
+    pub(super) fn found(&self, target: &Target, who: Who) {
+        self.seen(target, |seen| seen.found = Some((who, Instant::now())));
     }
 
     /// Who answered there of late.
-    pub(super) fn at(&self, target: &Target) -> Option<NodeName> {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.get(target).filter(|(_, at)| at.elapsed() < FOUND_OF_LATE).map(|(name, _)| name.clone())
+    pub(super) fn at(&self, target: &Target) -> Option<Who> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (who, at) = all.get(target)?.found.as_ref()?;
+        (at.elapsed() < FOUND_OF_LATE).then(|| who.clone())
+    }
+
+    /// Whether it is time to ask again who is there; if so, it is taken for asked.
+    pub(super) fn ask_again(&self, target: &Target) -> bool {
+        self.seen(target, |seen| {
+            let known = seen.found.as_ref().is_some_and(|(_, at)| at.elapsed() < ASK_AGAIN);
+            let due = !known && seen.asked_at.is_none_or(|at| at.elapsed() > ASK_PAUSE);
+            if due {
+                seen.asked_at = Some(Instant::now());
+            }
+            due
+        })
     }
 }
 
@@ -80,7 +117,6 @@ impl Guests {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::Arc;
 
     fn name(text: &str) -> NodeName {
         text.parse().unwrap()
@@ -88,7 +124,16 @@ mod tests {
 
     fn held(record: &Record, status: Status) -> MemberView {
         let now = canary_core::Time::ZERO;
-        MemberView { record: Arc::new(record.clone()), status, since: now, evidence_at: now, proven: true, pair: Arc::default(), row: None }
+        MemberView {
+            record: Arc::new(record.clone()),
+            status,
+            since: now,
+            evidence_at: now,
+            proven: true,
+            pair: Arc::default(),
+            row: None,
+            version: 0,
+        }
     }
 
     #[test]

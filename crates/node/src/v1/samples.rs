@@ -16,6 +16,8 @@ const RTT_REQUEST: i64 = 3;
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// A sample from longer ago than this is nobody's news: the original's own age limit.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a sample is passed on to who cares for its guest. The guest itself tells all of it to everybody, sooner or later.
+const FRESH: Duration = Duration::from_secs(300);
 /// Ticks of a row's ages are an eighth of a second.
 const TICKS_PER_SECOND: u64 = 8;
 /// Samples of one page that is pushed to a guest: it stores some thousands a second and gives up after three seconds.
@@ -87,6 +89,11 @@ fn spell(from: &NodeName, to: &NodeName, key: i64, latency: Option<Duration>, wa
 }
 
 impl Sample {
+    /// Whether it was measured of late.
+    pub(super) fn is_fresh(&self, now: Wall) -> bool {
+        self.told.unix >= fresh_since(now)
+    }
+
     /// The same with the snapshot's own names, if it is a guest's and of who is known. Rows of ours are their own, and of a stranger nothing is
     /// kept.
     pub(super) fn of(self, snapshot: &Snapshot) -> Option<Self> {
@@ -118,12 +125,13 @@ impl Measured {
     }
 
     /// Keeps what another host published for a guest, where that is newer, and not from a time to come.
-    pub(super) fn take_row(&mut self, from: &NodeName, row: &Row, now: Wall) {
+    pub(super) fn take_row(&mut self, from: &NodeName, row: &Row, timeout: Duration, now: Wall) {
         let latest = now.unix_millis().saturating_add(AHEAD_MAX.as_millis() as u64);
         for view in row.cells().into_iter().filter(|view| view.wall.unix_millis() <= latest) {
             let (total, request) = match view.cell.state {
                 State::Unknown => continue,
                 State::Failed(_) => (None, None),
+                State::Ok { total, .. } if total.decode() > timeout => (None, None),
                 State::Ok { total, request, .. } => (Some(total.decode()), request.map(LatencyCode::decode)),
             };
             let unix = view.wall.unix_millis() / 1000;
@@ -131,6 +139,19 @@ impl Measured {
                 self.take(&Sample { from: from.clone(), to: view.target.clone(), kind, told: Told { latency, unix } });
             }
         }
+    }
+
+    /// How many pairs there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    /// Forgets what was measured before a time.
+    pub(super) fn forget_before(&mut self, unix: u64) {
+        self.0.values_mut().for_each(|pairs| {
+            pairs.retain(|_, pair| [pair.total, pair.request].into_iter().flatten().any(|told| told.unix >= unix));
+        });
+        self.0.retain(|_, pairs| !pairs.is_empty());
     }
 
     /// Forgets who is no guest any more, and pairs with who is not known.
@@ -166,6 +187,11 @@ impl Pair {
         let ticks = label.saturating_sub(total.unix) * TICKS_PER_SECOND;
         Cell { state, age_ticks: u32::try_from(ticks).unwrap_or(u32::MAX), loss: 0 }
     }
+}
+
+/// What was measured before this second is not passed on any more: it was when it was new.
+pub(super) fn fresh_since(now: Wall) -> u64 {
+    (now.unix_millis() / 1000).saturating_sub(FRESH.as_secs())
 }
 
 /// How far each row was told to a guest: up to which measurement, and which version was looked at last.
@@ -208,7 +234,10 @@ pub(super) fn news_of(row: usize, guest: &NodeName, snapshot: &Snapshot, progres
         return news;
     }
     let order = if is_guest(&member.record) { GUESTS_ORDER.as_millis() as u64 } else { 0 };
-    for view in row.cells().iter().filter(|view| is_there(view.target) && view.wall.unix_millis().saturating_add(order) > told) {
+    // A guest would hold what comes from a time to come against all that follows.
+    let latest = snapshot.now.wall.unix_millis().saturating_add(AHEAD_MAX.as_millis() as u64);
+    let is_news = |wall: Wall| wall.unix_millis().saturating_add(order) > told && wall.unix_millis() <= latest;
+    for view in row.cells().iter().filter(|view| is_there(view.target) && is_news(view.wall)) {
         match view.cell.state {
             State::Unknown => {}
             State::Failed(_) => tell(from, view.target, None, None, view.wall),

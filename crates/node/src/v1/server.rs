@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buffa_types::google::protobuf::Empty;
-use canary_core::{JoinAnswer, NodeName, Response, Snapshot, Target};
+use canary_core::{NodeName, Record, Request, Response, Target};
 use canary_net::{Full, IpNet, Peer, Places};
 use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::Semaphore;
 
-use super::bridge::{Told, let_in};
+use super::bridge::{Sign, Told};
 use super::guest::is_guest;
-use super::{samples, speak};
+use super::samples;
+use super::speak::{Context, node};
 use crate::clock;
-use crate::transport::{Arrived, original as pb};
+use crate::transport::original as pb;
 
-/// How long a joiner waits for its answer, at most: the original gives up after three seconds.
-const JOIN_TIME: Duration = Duration::from_millis(1800);
+/// How long the holder of a joiner's name has for its answer: the original gives up after three seconds.
+const JOIN_TIME: Duration = Duration::from_millis(1500);
+/// Holders of names that are asked at once.
+const INCUMBENTS_ASKED_MAX: usize = 16;
 /// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones are told to come again.
 const PUSHES_MAX: (usize, usize) = (8, 2);
 
@@ -29,26 +32,18 @@ pub(crate) const SHORT_BYTES_MAX: usize = 64 * 1024;
 /// Answers guests.
 #[derive(Debug)]
 pub(crate) struct GuestService {
-    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) told: mpsc::Sender<Told>,
-    pub(crate) driver: mpsc::Sender<Arrived>,
-    pub(crate) probe_timeout: Duration,
+    context: Context,
     pushes: Arc<Places>,
+    incumbents: Semaphore,
 }
 
 /// What a push holds from its head until its samples are taken in.
 pub(crate) type Place = canary_net::Place;
 
 impl GuestService {
-    pub(crate) fn new(
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-        told: mpsc::Sender<Told>,
-        driver: mpsc::Sender<Arrived>,
-        probe_timeout: Duration,
-        proxies: Arc<[IpNet]>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(context: Context, proxies: Arc<[IpNet]>) -> Arc<Self> {
         let pushes = Places::new(PUSHES_MAX.0, PUSHES_MAX.1, proxies);
-        Arc::new(Self { snapshot, told, driver, probe_timeout, pushes })
+        Arc::new(Self { context, pushes, incumbents: Semaphore::new(INCUMBENTS_ASKED_MAX) })
     }
 
     /// Gives a request whose body may be long its place; an error if there is none.
@@ -62,8 +57,33 @@ impl GuestService {
     }
 
     fn tell(&self, told: Told) -> Result<(), ConnectError> {
-        self.told.try_send(told).map_err(|_| ConnectError::new(ErrorCode::ResourceExhausted, "too much to do; come again later"))
+        if self.context.tell(told) { Ok(()) } else { Err(busy()) }
     }
+
+    fn tell_of(&self, ctx: &RequestContext, (name, target): (NodeName, Target), sign: Sign) -> Result<(), ConnectError> {
+        self.tell(Told::Node { name, target, sign, teller: teller(ctx) })
+    }
+
+    /// Whether one of ours answers at its target.
+    async fn lives(&self, incumbent: &Record) -> Result<bool, ConnectError> {
+        let _turn = self.incumbents.try_acquire().map_err(|_| busy())?;
+        let asking = self.context.links().ask_ours(&incumbent.target, Request::Identify);
+        let answer = tokio::time::timeout(JOIN_TIME, asking).await;
+        Ok(matches!(answer, Ok(Ok(Response::Identify(record))) if record.name == incumbent.name))
+    }
+}
+
+fn busy() -> ConnectError {
+    ConnectError::new(ErrorCode::ResourceExhausted, "too much to do; come again later")
+}
+
+/// Who tells, as far as it can be told apart from others: the network of its address.
+fn teller(ctx: &RequestContext) -> Arc<str> {
+    let network = ctx.extensions().get::<Peer>().map(|peer| match peer.0.ip().to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("{:x?}", &address.segments()[..4]),
+    });
+    network.unwrap_or_default().into()
 }
 
 fn read(node: &pb::Node) -> Result<(NodeName, Target), ConnectError> {
@@ -79,53 +99,48 @@ fn empty() -> ServiceResult<Empty> {
 
 #[expect(refining_impl_trait, reason = "the handlers name what they return")]
 impl pb::MeshService for GuestService {
-    async fn join_mesh(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<pb::JoinMeshResponse> {
+    async fn join_mesh(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<pb::JoinMeshResponse> {
         let (name, target) = read(&request.to_owned_message())?;
-        let snapshot = Arc::clone(&self.snapshot.borrow());
-        if name == snapshot.me.name {
-            return RpcResponse::ok(pb::JoinMeshResponse::default());
-        }
-        let answer = tokio::time::timeout(JOIN_TIME, let_in(&self.driver, &snapshot, &name, &target)).await;
-        match answer.ok().flatten() {
-            Some(Response::Join(JoinAnswer::NameTaken(holder))) if !is_guest(&holder) => {
-                return RpcResponse::ok(pb::JoinMeshResponse::default());
-            }
-            Some(Response::Join(JoinAnswer::Yourself)) => return RpcResponse::ok(pb::JoinMeshResponse::default()),
-            // A guest that is known by another address, as behind a Service, asks its own name of itself: it would end if it were told so.
-            Some(Response::Join(JoinAnswer::NameTaken(_) | JoinAnswer::Admitted(_))) => self.tell(Told::Joined { name: name.clone() })?,
-            // It is looked at again if it could not be reached by now.
-            _ => self.tell(Told::Node { name: name.clone(), target })?,
-        }
-        let others = snapshot.present().filter(|member| member.record.name != name).map(|member| speak::node(&member.record));
-        let nodes = std::iter::once(speak::node(&snapshot.me)).chain(others).collect();
+        let snapshot = self.context.snapshot();
         let my_name = snapshot.me.name.as_str().to_owned();
+        let incumbent = snapshot.member(&name).filter(|held| held.status.is_present() && held.record.target != target);
+        // A guest that is known by another address, as behind a Service, would end if it were told that its name is held.
+        let is_held = match incumbent.filter(|held| !is_guest(&held.record)) {
+            Some(held) => self.lives(&held.record).await?,
+            None => name == snapshot.me.name,
+        };
+        if is_held {
+            return RpcResponse::ok(pb::JoinMeshResponse { my_name, ..Default::default() });
+        }
+        // The joiner itself is not asked anything before it has its answer.
+        self.tell_of(&ctx, (name.clone(), target), Sign::Joins)?;
+        let others = snapshot.present().filter(|member| member.record.name != name).map(|member| node(&member.record));
+        let nodes = std::iter::once(node(&snapshot.me)).chain(others).collect();
         RpcResponse::ok(pb::JoinMeshResponse { name_unique: true, my_name, nodes, ..Default::default() })
     }
 
-    async fn ping(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<Empty> {
-        let (name, target) = read(&request.to_owned_message())?;
-        self.tell(Told::Node { name, target })?;
+    async fn ping(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<Empty> {
+        self.tell_of(&ctx, read(&request.to_owned_message())?, Sign::Pings)?;
         empty()
     }
 
-    async fn node_discovery(&self, _ctx: RequestContext, request: ServiceRequest<'_, pb::NodeDiscoveryRequest>) -> ServiceResult<Empty> {
+    async fn node_discovery(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::NodeDiscoveryRequest>) -> ServiceResult<Empty> {
         let request: pb::NodeDiscoveryRequest = request.to_owned_message();
         // The original says of itself where it listens, which nobody need reach.
         if let Some(node) = request.new_node.into_option() {
-            let (name, target) = read(&node)?;
-            self.tell(Told::Node { name, target })?;
+            self.tell_of(&ctx, read(&node)?, Sign::Hearsay)?;
         }
         empty()
     }
 
     async fn push_samples(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
-        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let snapshot = self.context.snapshot();
         let now = clock::now().wall;
         // Two kinds of every pair: more than that is no news.
         let most = 2 * (snapshot.members.len() + 1).pow(2);
         let (mut read, mut refused, mut good) = (Vec::new(), None, false);
         for sample in &request.samples {
-            match samples::read(sample, self.probe_timeout, now) {
+            match samples::read(sample, self.context.probe_timeout, now) {
                 Ok(sample) => {
                     good = true;
                     read.extend(sample.filter(|_| read.len() < most).and_then(|sample| sample.of(&snapshot)));

@@ -7,8 +7,8 @@ use canary_core::limits::HEARD_PER_INTRODUCER_MAX;
 use canary_core::{Answer, CallError, Entry, Exchange, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot, Target};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::bridge::Told;
-use super::guest::{is_guest, record_for};
+use super::bridge::{PATIENCE, Sign, Told};
+use super::guest::{Who, is_guest, record_for};
 use super::{Guests, Protocol};
 use crate::transport::{Links, original as pb};
 
@@ -25,6 +25,8 @@ pub(crate) struct Context {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     told: mpsc::Sender<Told>,
     protocol: Protocol,
+    /// No latency that is told is above it.
+    pub(super) probe_timeout: Duration,
     asking: Arc<Semaphore>,
 }
 
@@ -37,9 +39,15 @@ enum Found {
 }
 
 impl Context {
-    pub(crate) fn new(links: Arc<Links>, snapshot: watch::Receiver<Arc<Snapshot>>, told: mpsc::Sender<Told>, protocol: Protocol) -> Self {
+    pub(crate) fn new(
+        links: Arc<Links>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        told: mpsc::Sender<Told>,
+        protocol: Protocol,
+        probe_timeout: Duration,
+    ) -> Self {
         let asking = Arc::new(Semaphore::new(ASKED_AT_ONCE));
-        Self { links, guests: Arc::default(), snapshot, told, protocol, asking }
+        Self { links, guests: Arc::default(), snapshot, told, protocol, probe_timeout, asking }
     }
 
     pub(super) fn links(&self) -> &Arc<Links> {
@@ -50,12 +58,17 @@ impl Context {
         Arc::clone(&self.snapshot.borrow())
     }
 
+    /// Has the bridge hear something; whether there is room for it.
+    pub(super) fn tell(&self, told: Told) -> bool {
+        self.told.try_send(told).is_ok()
+    }
+
     /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
     async fn find(&self, target: &Target) -> Result<Found, CallError> {
         if self.protocol == Protocol::Auto {
             match self.links.ask_ours(target, Request::Identify).await {
                 Ok(Response::Identify(record)) => {
-                    self.guests.found(target, &record.name);
+                    self.guests.found(target, Who::Ours(Arc::clone(&record)));
                     return Ok(Found::Ours(record));
                 }
                 Ok(_) => return Err(failed(target, "it answers something else than was asked")),
@@ -72,25 +85,36 @@ impl Context {
         let client = self.links.original(target).await?;
         let me = node(&self.snapshot().me);
         let answer = client.join_mesh(me).await.map_err(|error| self.links.explain(target, &error))?.into_owned();
+        let teller: Arc<str> = target.host().into();
         for (name, target) in told_of(answer.nodes) {
             // What does not fit is told again.
-            let _ = self.told.try_send(Told::Node { name, target });
+            self.tell(Told::Node { name, target, sign: Sign::Hearsay, teller: Arc::clone(&teller) });
         }
         if !answer.name_unique && answer.my_name.is_empty() {
             return Ok(None);
         }
-        let name = answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?;
-        self.guests.found(target, &name);
+        let name: NodeName = answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?;
+        self.guests.found(target, Who::Guest(name.clone()));
         Ok(Some(name))
     }
 
-    /// Whether another than this guest is known to be at its address by now; it is asked within `patience` if that was not found out of late.
-    pub(crate) async fn is_another(&self, guest: &Record, patience: Duration) -> bool {
-        if self.guests.at(&guest.target).is_none() {
-            // Who does not answer that in time has answered a probe: it stays who it was.
-            let _ = tokio::time::timeout(patience, self.find(&guest.target)).await;
+    /// Who was found at an address of late; it is asked again in the meantime if that is some time ago. Nobody waits for that: who does not
+    /// answer it in time may answer all else.
+    fn at(&self, target: &Target) -> Option<Who> {
+        if self.guests.ask_again(target) {
+            let (context, target) = (self.clone(), target.clone());
+            tokio::spawn(async move { tokio::time::timeout(PATIENCE, context.find(&target)).await });
         }
-        self.guests.at(&guest.target).is_some_and(|name| name != guest.name)
+        self.guests.at(target)
+    }
+
+    /// Whether another than this guest is known to be at its address by now.
+    pub(crate) fn is_another(&self, guest: &Record) -> bool {
+        match self.at(&guest.target) {
+            Some(Who::Ours(_)) => true,
+            Some(Who::Guest(name)) => name != guest.name,
+            None => false,
+        }
     }
 }
 
@@ -156,19 +180,18 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
 /// Asks a guest whether it is there, and answers as it would: with its next heartbeat.
 async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, asked: &Exchange) -> Result<Response, CallError> {
     let target = &guest.target;
-    if context.guests.at(target).is_none()
-        && let Found::Ours(record) = context.find(target).await?
-    {
-        return Ok(Response::NotMe(record));
-    }
-    if let Some(name) = context.guests.at(target).filter(|name| *name != guest.name) {
-        return Err(CallError { failure: Failure::Identity, detail: format!("{target}: it is {name} by now") });
+    match context.at(target) {
+        Some(Who::Ours(record)) => return Ok(Response::NotMe(record)),
+        Some(Who::Guest(name)) if name != guest.name => {
+            return Err(CallError { failure: Failure::Identity, detail: format!("{target}: it is {name} by now") });
+        }
+        Some(Who::Guest(_)) | None => {}
     }
     let client = context.links.original(target).await?;
     client.ping(node(&context.snapshot().me)).await.map_err(|error| context.links.explain(target, &error))?;
     if heartbeat >= HEARTBEAT_MAX {
         // Somebody told a lie of it that it cannot refute itself.
-        let _ = context.told.try_send(Told::Spoiled(Arc::clone(guest)));
+        context.tell(Told::Spoiled(Arc::clone(guest)));
     }
     let heartbeat = heartbeat.saturating_add(1);
     let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
