@@ -539,5 +539,45 @@ fn lies_about_a_guests_life_are_overcome() {
     liar.gossip(mesh, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
     assert!(wait(Duration::from_secs(10), || !measured()).is_some(), "the lie was not heard");
     assert!(wait(Duration::from_secs(60), || there() && measured()).is_some(), "its row did not come back");
+    // A version that nothing can follow in a row that nobody can read.
+    let unreadable = Message::default().varint(1, u64::MAX - 1).bytes(2, &[7; 16]).varint(3, 1).bytes(5, &[0, 0, 0]);
+    for life in 2..8 {
+        liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &unreadable))).unwrap();
+    }
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let told = now();
+    // It measures one of three every three seconds.
+    let told_anew = || {
+        bots.iter().all(|bot| {
+            let times = bot.samples().into_iter().filter(|sample| sample.from == "old").map(|sample| seconds_of_day(&sample.ts));
+            times.max().is_some_and(|latest| (latest + 86_400 - (told + 5) % 86_400) % 86_400 < 43_200)
+        })
+    };
+    assert!(wait(Duration::from_secs(60), told_anew).is_some(), "its row is frozen");
+    original.assert_well();
+}
+
+/// The time of day in `2006-01-02 15:04:05 +0000 UTC`.
+fn seconds_of_day(ts: &str) -> u64 {
+    let clock = ts.split(' ').nth(1).unwrap_or_default().split(':');
+    clock.fold(0, |sum, part| sum * 60 + part.parse::<u64>().unwrap())
+}
+
+#[test]
+fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
+    let _turn = alone();
+    let plans = plans_at(own_address(), 2);
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
+    becomes_whole(&bots, std::slice::from_ref(&original));
+    original.state().wedged = true;
+    // Longer than it is believed who is at an address.
+    let until = Instant::now() + Duration::from_secs(70);
+    assert!(wait(Duration::from_secs(75), || Instant::now() > until).is_some());
+    for bot in &bots {
+        assert!(bot.nodes().is_some_and(|nodes| nodes.contains("old")), "it is lost");
+        assert!(!bot.logged().contains("it is suspected"), "{}", bot.logged());
+    }
     original.assert_well();
 }

@@ -29,6 +29,8 @@ pub struct State {
     joining: bool,
     /// Somebody joined it, or told it of a node, meanwhile.
     joined_meanwhile: bool,
+    /// It answers no more who joins it or tells it of a node, and all else (defects-v1 5).
+    pub wedged: bool,
     /// What it died of.
     pub died: Option<String>,
     /// The longest message that it was sent, in bytes.
@@ -388,6 +390,9 @@ impl Me {
                     message.extend_from_slice(&chunk);
                 }
                 let method = path.strip_prefix("/mesh.v1.MeshService/").unwrap_or_default();
+                if matches!(method, "JoinMesh" | "NodeDiscovery") && me.state().wedged {
+                    std::future::pending::<()>().await;
+                }
                 let answered = me.answer(method, message.get(5..).unwrap_or_default());
                 let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
                 let Ok(mut send) = respond.send_response(head, false) else { return };
