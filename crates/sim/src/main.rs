@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use canary_sim::hunt::hunt;
 use canary_sim::scenario::{ALL, Scenario};
 use canary_sim::stage::{Observers, Setup, Stage};
-use canary_sim::table::{self, detector};
+use canary_sim::table::{self, LOSSES, detector};
 use clap::Parser;
 
 /// Plays scenarios on simulated meshes of the real cores, and exits with 1 when a promise is broken.
@@ -29,9 +29,9 @@ struct Args {
     /// How long phases without end last, in simulated minutes
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// Per cent of packets lost
-    #[arg(long, default_value_t = 0.0)]
-    loss: f64,
+    /// Per cent of packets lost; none if not given, and 0, 1, 5 and 10 in turn for the detector's table
+    #[arg(long)]
+    loss: Option<f64>,
     /// How a tenth of the observers fares: healthy, pausing or starved; healthy if not given, and each in turn for the detector's table
     #[arg(long)]
     observers: Option<Observers>,
@@ -70,13 +70,14 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         }
         return Ok(true);
     }
-    if !(0.0..=50.0).contains(&args.loss) || !(0.1..=600.0).contains(&args.minutes) {
+    let loss = args.loss.unwrap_or_default() / 100.0;
+    if !(0.0..=0.5).contains(&loss) || !(0.1..=600.0).contains(&args.minutes) {
         return Err("choose --loss between 0 and 50, and --minutes between 0.1 and 600".into());
     }
     let setup = Setup {
         nodes: args.nodes as usize,
         seed: args.seed,
-        loss: args.loss / 100.0,
+        loss,
         observers: args.observers.unwrap_or_default(),
         lasting: Duration::from_secs_f64(args.minutes * 60.0),
     };
@@ -86,7 +87,8 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let seeds = args.seed..args.seed + args.seeds;
     if args.detector {
         let kinds = args.observers.map_or_else(|| Observers::ALL.to_vec(), |only| vec![only]);
-        return Ok(detector(setup, &kinds, seeds, &mut out)?);
+        let losses = args.loss.map_or_else(|| LOSSES.to_vec(), |_| vec![loss]);
+        return Ok(detector(setup, &losses, &kinds, seeds, &mut out)?);
     }
     let scenarios: Vec<Scenario> = match &args.scenario {
         Some(name) => vec![Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}; --list names them"))?],

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::scenario::{Detections, Fault, Scenario, detections};
-use crate::stage::{Observers, Setup, Stage};
+use crate::stage::{Death, Observers, Setup, Stage};
 use crate::world::{HostId, Link};
 
 /// The command that plays the same again.
@@ -51,13 +51,16 @@ pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, 
 /// From so many bots on one mesh plays all losses one after another, and the faults strike three bots at once: a mesh for each would take
 /// days.
 const TOGETHER_FROM: usize = 2000;
-const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];
+/// False deaths of a row that are told of by themselves.
+const FALSE_DEATHS_TOLD: usize = 20;
+/// The losses of the detector's table.
+pub const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];
 
-/// Prints rows of the detector's table for one size of mesh: every fault and loss, with these kinds of observers.
-pub fn detector(setup: Setup, kinds: &[Observers], seeds: Range<u64>, out: &mut impl Write) -> io::Result<bool> {
+/// Prints rows of the detector's table for one size of mesh: every fault, with these losses and kinds of observers.
+pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<u64>, out: &mut impl Write) -> io::Result<bool> {
     let mut held = true;
     if setup.nodes < TOGETHER_FROM {
-        for loss in LOSSES {
+        for &loss in losses {
             for observers in kinds {
                 let mut row = Row::default();
                 for seed in seeds.clone() {
@@ -67,7 +70,7 @@ pub fn detector(setup: Setup, kinds: &[Observers], seeds: Range<u64>, out: &mut 
                         row.add(fault, &detections(&mut stage, &[(fault, victim)])[0]);
                     }
                     stage.read();
-                    row.false_deaths += stage.false_deaths().len();
+                    row.false_deaths.extend(stage.false_deaths());
                 }
                 held &= row.print(&setup, loss, *observers, out)?;
             }
@@ -76,7 +79,7 @@ pub fn detector(setup: Setup, kinds: &[Observers], seeds: Range<u64>, out: &mut 
     }
     for observers in kinds {
         let victims = [1, 2, 3].map(|back| HostId(setup.nodes - back));
-        let mut rows = LOSSES.map(|loss| (loss, Row::default()));
+        let mut rows: Vec<_> = losses.iter().map(|loss| (*loss, Row::default())).collect();
         for seed in seeds.clone() {
             let mut stage = watched(Setup { seed, loss: 0.0, observers: *observers, ..setup }, &victims);
             for (loss, row) in &mut rows {
@@ -87,7 +90,7 @@ pub fn detector(setup: Setup, kinds: &[Observers], seeds: Range<u64>, out: &mut 
                 for ((fault, _), found) in faults.iter().zip(detections(&mut stage, &faults)) {
                     row.add(*fault, &found);
                 }
-                row.false_deaths += stage.false_deaths().len() - before;
+                row.false_deaths.extend(stage.false_deaths().split_off(before));
                 if seeds.end - seed == 1 {
                     held &= row.print(&setup, *loss, *observers, out)?;
                 }
@@ -111,7 +114,7 @@ fn watched(setup: Setup, victims: &[HostId]) -> Stage {
 #[derive(Default)]
 struct Row {
     taken: [Detections; Fault::ALL.len()],
-    false_deaths: usize,
+    false_deaths: Vec<Death>,
 }
 
 impl Row {
@@ -120,14 +123,18 @@ impl Row {
     }
 
     fn print(&self, setup: &Setup, loss: f64, observers: Observers, out: &mut impl Write) -> io::Result<bool> {
-        let mut held = self.false_deaths == 0;
+        let mut held = self.false_deaths.is_empty();
         for (fault, taken) in Fault::ALL.into_iter().zip(&self.taken) {
             let cell =
                 |quantile| taken.quantile(quantile).map_or_else(|| "never".to_owned(), |taken| format!("{:.1}", taken.as_secs_f64()));
             let (median, p99, worst) = (cell(0.5), cell(0.99), cell(1.0));
-            let (nodes, fault, loss, deaths) = (setup.nodes, fault.as_str(), loss * 100.0, self.false_deaths);
+            let (nodes, fault, loss, deaths) = (setup.nodes, fault.as_str(), loss * 100.0, self.false_deaths.len());
             writeln!(out, "| {nodes} | {fault} | {loss} % | {observers} | {median} | {p99} | {worst} | {deaths} |")?;
             held &= taken.quantile(0.99).is_some_and(|taken| taken <= Duration::from_secs(6));
+        }
+        for death in self.false_deaths.iter().take(FALSE_DEATHS_TOLD) {
+            let (name, observer, at) = (&death.name, death.observer.0, death.at.as_secs_f64());
+            writeln!(out, "<!-- {name} was held for dead by host {observer} at {at:.2} s -->")?;
         }
         out.flush()?;
         Ok(held)
