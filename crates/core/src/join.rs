@@ -10,7 +10,7 @@ use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
-    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_STEP, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX,
+    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_ROOM, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX,
     JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND,
     UNPROVEN_FORGET_AFTER,
 };
@@ -198,8 +198,9 @@ impl Core {
                 }
             }
             JoinAnswer::Outdated(incarnation) => {
-                // Many seeds may say so of one request: the first is heeded.
-                if incarnation >= self.record().incarnation {
+                // Many seeds may say so of one request: the first is heeded. What nobody would believe of us is not outdone.
+                let own = self.record().incarnation;
+                if incarnation >= own && incarnation.0 <= INCARNATION_MAX.max(own.0) {
                     self.reincarnate(incarnation, now);
                 }
                 self.seed_again(index, JOIN_BACKOFF_MIN, now);
@@ -337,7 +338,8 @@ impl Core {
     fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
         if let Some(member) = self.members.named(&record.name).and_then(|slot| self.members.get(slot)) {
             let (held, left) = (&member.record, member.life.status() == Status::Left);
-            if (held.life() > record.life()) || (left && held.instance == record.instance) {
+            let outdated = held.life() > record.life() && !member.is_beyond_belief();
+            if outdated || (left && held.instance == record.instance) {
                 return JoinAnswer::Outdated(held.incarnation);
             }
         }
@@ -362,16 +364,17 @@ impl Core {
             self.hear_own_name(record, heard.left, now);
             return None;
         }
-        let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot)).map(|member| member.record.incarnation);
-        let largest = held.map_or(INCARNATION_MAX, |held| held.0.max(INCARNATION_MAX)).saturating_add(INCARNATION_STEP);
-        if heard.age > self.config.retain_nodes / 2 || record.incarnation.0 > largest {
+        let first_hand = introducer.is_none();
+        let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
+        let is_held = held.is_some_and(|held| held.record.life() == record.life());
+        let largest = if first_hand { INCARNATION_MAX + INCARNATION_ROOM } else { INCARNATION_MAX };
+        if heard.age > self.config.retain_nodes / 2 || (record.incarnation.0 > largest && !is_held) {
             return None;
         }
-        let first_hand = introducer.is_none();
         let slot = match self.members.named(&record.name) {
             Some(slot) => {
                 let held = self.members.get(slot)?;
-                if held.record.life() > record.life() {
+                if held.record.life() > record.life() && !(first_hand && held.is_beyond_belief()) {
                     return None;
                 }
                 let other_life = held.record.instance != record.instance;

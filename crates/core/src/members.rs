@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{Instance, NodeName, Record};
 use crate::life::{Life, Status};
-use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, MEMBERS_MAX, RETIRED_MAX};
+use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, MEMBERS_MAX, RETIRED_MAX};
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
 use crate::row::{Merge, Patch, Row, Version};
@@ -56,6 +56,11 @@ impl Member {
     pub(crate) fn version_expected(&self, now: Time, patience: Duration) -> Version {
         let asked = self.wanted.filter(|(_, at)| now.since(*at) < patience).map_or(0, |(version, _)| version);
         self.version().max(asked)
+    }
+
+    /// Whether it is gone, and of a life that only somebody who lied of it can have told of: who answers by its name is taken instead.
+    pub(crate) fn is_beyond_belief(&self) -> bool {
+        self.record.incarnation.0 > INCARNATION_MAX && !self.is_present()
     }
 
     /// The version that is here, readable or not.

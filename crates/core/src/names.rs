@@ -81,7 +81,9 @@ impl Core {
     /// Somebody speaks of our own name in another life.
     pub(crate) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
         let me = self.record();
-        if now.time < self.contest_after || left || record.instance == me.instance || record.life() < me.life() {
+        // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
+        let believed = record.incarnation.0 <= INCARNATION_MAX.max(me.incarnation.0);
+        if now.time < self.contest_after || left || !believed || record.instance == me.instance || record.life() < me.life() {
             return;
         }
         self.contest_after = now.time + self.contest_pause;
@@ -142,9 +144,8 @@ impl Core {
 
     fn overtake(&mut self, claimed: Incarnation, now: Now) {
         let own = self.record().incarnation;
-        // A lie that nobody takes must not be outdone: nobody would take us then. Whoever did take it tells us when we join.
-        let taken = claimed.0 <= INCARNATION_MAX.max(own.0);
-        if claimed >= own && taken {
+        // What nobody would believe of us is not outdone: nobody would take us then.
+        if claimed >= own && claimed.0 <= INCARNATION_MAX.max(own.0) {
             self.contest_pause = (self.contest_pause * 2).min(CONTEST_PAUSE.1);
             self.reincarnate(claimed, now);
         } else {

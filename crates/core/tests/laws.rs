@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::life::Life;
-use canary_core::limits::{INCARNATION_MAX, INCARNATION_STEP};
+use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM};
 use canary_core::{
-    CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, Labels, LatencyCode,
-    Merge, NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
-    pack_entries, unpack_entries,
+    CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, JoinAnswer, Labels,
+    LatencyCode, Merge, NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time,
+    Wall, pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -307,36 +307,88 @@ fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
     outputs.filter_map(|output| if let Output::Call { id, request, .. } = output { Some((id, request)) } else { None }).collect()
 }
 
+/// Who answers at its target is let in; what the other says to that.
+fn join(other: &mut Core, joiner: &Arc<Record>) -> JoinAnswer {
+    other.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now());
+    for _ in 0..3 {
+        for output in std::iter::from_fn(|| other.poll_output()).collect::<Vec<_>>() {
+            match output {
+                Output::Call { id, target, request: Request::Identify, .. } if target == joiner.target => {
+                    other.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now());
+                }
+                Output::Call { id, request: Request::Identify, .. } => other.handle_response(id, Err(refused()), now()),
+                Output::Reply { response: Response::Join(answer), .. } => return answer,
+                _ => {}
+            }
+        }
+    }
+    panic!("no answer");
+}
+
+/// A seed says that a larger life is held; whether it was asked.
+fn says_outdated(core: &mut Core, seed: &Target, held: Incarnation) -> bool {
+    core.handle_seeds(vec![seed.clone()], now());
+    core.handle_timeout(Now { time: now().time + Duration::from_secs(10_000), ..now() });
+    let joins = asked(core).into_iter().filter(|(_, request)| matches!(request, Request::Join(_)));
+    joins.map(|(call, _)| core.handle_response(call, Ok(Response::Join(JoinAnswer::Outdated(held))), now())).count() > 0
+}
+
+fn refused() -> CallError {
+    CallError { failure: Failure::Refused, detail: String::new() }
+}
+
 #[test]
 fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
     let me = |core: &Core| Arc::clone(core.record());
-    for claimed in [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_STEP, 1 << 62, u64::MAX] {
+    let nowhere = |claimed| Arc::new(Record { target: Target::new("nowhere", 1).unwrap(), ..(*record("me", claimed)).clone() });
+    let lie = |from: &Record, claimed, left| {
+        let heard = Heard { record: nowhere(claimed), heartbeat: 9, age: Duration::ZERO, left };
+        Request::Exchange(Box::new(Exchange { from: Some(from.instance), records: vec![heard], ..Exchange::default() }))
+    };
+    let claims = [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_ROOM, 1 << 62, u64::MAX];
+    for claimed in claims {
         let (mut core, peer) = core_with_peer();
         let former = me(&core);
         for round in 0..3_u64 {
-            let liar =
-                Record { target: Target::new("nowhere", 1).unwrap(), ..(*record("me", claimed + round.min(u64::MAX - claimed))).clone() };
-            let heard = Heard { record: Arc::new(liar), heartbeat: 9, age: Duration::ZERO, left: false };
-            let lie = Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
             let later = Now { time: now().time + Duration::from_secs(3600 * round), ..now() };
-            core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), later);
+            core.handle_request(RequestId(7), lie(&peer, claimed.saturating_add(round), false), later);
             for (call, _) in asked(&mut core).into_iter().filter(|(_, request)| matches!(request, Request::Identify)) {
-                let refused = CallError { failure: Failure::Refused, detail: String::new() };
-                core.handle_response(call, Err(refused), later);
+                core.handle_response(call, Err(refused()), later);
             }
         }
-        // Who knows the former life, and who was never told, both take the present one.
-        for known in [true, false] {
+        // A peer says so itself when it is joined.
+        assert!(says_outdated(&mut core, &peer.target, Incarnation(claimed)));
+        // Who was never told of it, who knows the former life, and who was lied to: all take the present one, or say what it has to follow.
+        for knows in 0..4 {
             let name = "other".parse().unwrap();
             let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
-            for joiner in known.then(|| Arc::clone(&former)).into_iter().chain([me(&core)]) {
-                other.handle_request(RequestId(1), Request::Join(Arc::clone(&joiner)), now());
-                for (call, _) in asked(&mut other).into_iter().filter(|(_, request)| matches!(request, Request::Identify)) {
-                    other.handle_response(call, Ok(Response::Identify(Arc::clone(&joiner))), now());
-                }
+            if knows > 0 {
+                assert!(matches!(join(&mut other, &former), JoinAnswer::Admitted(_)));
+            }
+            if knows > 1 {
+                let goodbye = Entry { instance: former.instance, version: 0, heartbeat: 99, age: Duration::ZERO, left: true };
+                let exchange = Exchange { from: Some(former.instance), entries: vec![goodbye], ..Exchange::default() };
+                other.handle_request(RequestId(5), Request::Exchange(Box::new(exchange)), now());
+            }
+            if knows > 2 {
+                let liar = record("liar", 1);
+                assert!(matches!(join(&mut other, &liar), JoinAnswer::Admitted(_)));
+                other.handle_request(RequestId(6), lie(&liar, claimed, false), now());
+                // Somebody answers at its own address by that name, and is gone again.
+                let impostor = nowhere(claimed.min(INCARNATION_MAX + INCARNATION_ROOM));
+                join(&mut other, &impostor);
+                let goodbye = Entry { instance: impostor.instance, version: 0, heartbeat: 99, age: Duration::ZERO, left: true };
+                let exchange = Exchange { from: Some(liar.instance), entries: vec![goodbye], ..Exchange::default() };
+                other.handle_request(RequestId(5), Request::Exchange(Box::new(exchange)), now());
+            }
+            let mut answers = 0;
+            while let JoinAnswer::Outdated(held) = join(&mut other, &me(&core)) {
+                answers += 1;
+                assert!(answers < 3, "claimed {claimed}, knows {knows}: {held:?} again");
+                assert!(says_outdated(&mut core, &format!("other-{knows}:{answers}").parse().unwrap(), held));
             }
             let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
-            assert_eq!(held, Some(me(&core).life()), "claimed {claimed}");
+            assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, knows {knows}");
         }
     }
 }
