@@ -188,10 +188,10 @@ impl Builder {
 
         let resolver = Resolver::new();
         let traffic = Arc::new(Traffic::default());
-        let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic)));
         let stalls = Arc::new(StallWatch::new());
         let (me, me_seen) = watch::channel(Arc::clone(core.record()));
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
+        let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic), snapshot.clone()));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic));

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use buffa::Message as _;
 use bytes::Bytes;
-use canary_core::{CallError, Failure, Request, Response, Target};
+use canary_core::{CallError, Failure, Request, Response, Snapshot, Target};
 use canary_net::{Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{MESSAGE_BYTES_MAX, pb, wire};
@@ -70,6 +71,7 @@ pub(crate) struct Link {
     sender: hyper::client::conn::http2::SendRequest<ClientBody>,
     tokens: Live<Tokens>,
     scheme: &'static str,
+    since: Instant,
     driver: Arc<Driver>,
 }
 
@@ -116,14 +118,15 @@ pub(crate) struct Links {
     strangers: Resolver,
     guard: Guard,
     traffic: Arc<Traffic>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
     links: Mutex<HashMap<Target, (Link, Instant)>>,
     malformed: AtomicU64,
 }
 
 impl Links {
-    pub(crate) fn new(resolver: Resolver, guard: Guard, traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(resolver: Resolver, guard: Guard, traffic: Arc<Traffic>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
         let strangers = resolver.for_strangers();
-        Self { resolver, strangers, guard, traffic, links: Mutex::default(), malformed: AtomicU64::new(0) }
+        Self { resolver, strangers, guard, traffic, snapshot, links: Mutex::default(), malformed: AtomicU64::new(0) }
     }
 
     /// Answers that could not be read.
@@ -163,7 +166,8 @@ impl Links {
             link
         } else {
             // Who has to be asked for its name may be anybody.
-            let resolver = if matches!(request, Request::Identify) { &self.strangers } else { &self.resolver };
+            let is_stranger = matches!(request, Request::Identify) && !self.is_members(target);
+            let resolver = if is_stranger { &self.strangers } else { &self.resolver };
             let link = self.dial(resolver, target, target.host()).await?;
             self.keep(target, &link);
             link
@@ -237,6 +241,11 @@ impl Links {
         })
     }
 
+    /// Whether somebody answered at a target who is known by it.
+    fn is_members(&self, target: &Target) -> bool {
+        self.snapshot.borrow().members.iter().any(|member| member.proven && member.record.target == *target)
+    }
+
     fn warm(&self, target: &Target) -> Option<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let (link, used) = links.get_mut(target)?;
@@ -246,6 +255,11 @@ impl Links {
         }
         *used = Instant::now();
         Some(link.clone())
+    }
+
+    /// Since when there is a connection to a target; none if there is none.
+    pub(crate) fn warm_since(&self, target: &Target) -> Option<Instant> {
+        self.warm(target).map(|link| link.since)
     }
 
     fn forget(&self, target: &Target) {
@@ -284,7 +298,7 @@ impl Links {
             }
         });
         let (tokens, scheme) = (self.guard.tokens.clone(), secure::scheme(&set));
-        Ok(Link { sender, tokens, scheme, driver: Arc::new(Driver(driver)) })
+        Ok(Link { sender, tokens, scheme, since: Instant::now(), driver: Arc::new(Driver(driver)) })
     }
 
     fn keep(&self, target: &Target, link: &Link) {

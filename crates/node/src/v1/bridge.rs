@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::guest::{is_guest, record, record_for, sponsors};
 use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, fresh_since, news_of, pages, roster};
 use super::server::Place;
-use super::speak::{Context, node};
+use super::speak::{Context, Found, node};
 use crate::transport::{Arrived, Links, original as pb};
 
 /// What waits for the bridge. A push counts as one, and holds its place meanwhile.
@@ -118,9 +118,20 @@ impl Care {
     }
 }
 
+/// What came of a look at a candidate.
+#[derive(Debug)]
+enum Looked {
+    /// It is in, or never will be.
+    Settled,
+    /// Another is at its address.
+    Another(NodeName),
+    /// It has to be looked at again.
+    Failed,
+}
+
 #[derive(Debug)]
 enum Done {
-    Looked(NodeName, bool),
+    Looked(NodeName, Looked),
     /// How far a guest is told now.
     Pushed(NodeName, Instance, Progress, BTreeSet<NodeName>),
     Forwarded(Target),
@@ -208,26 +219,31 @@ impl Bridge {
         let now = Instant::now();
         let held = snapshot.member(&name).filter(|member| member.status.is_present());
         let joins = sign == Sign::Joins;
-        if joins && let Some(care) = self.cares.get_mut(&name) {
+        // Anybody can say so: what is told to the guest waits for it once in a while, and no longer.
+        let there = held.is_some_and(|held| held.record.target == target);
+        if joins
+            && there
+            && let Some(care) = self.cares.get_mut(&name).filter(|care| !care.rejoined)
+        {
             (care.rejoined, care.pushed_at) = (true, Some(now));
         }
         let known = held.is_some_and(|held| !joins || (is_guest(&held.record) && held.record.target == target));
         if known || name == snapshot.me.name || target == snapshot.me.target {
             return;
         }
+        // However many claim one address, it is dialled for one of them.
+        let claimed = self.candidates.values().any(|candidate| candidate.target == target);
         if let Some(candidate) = self.candidates.get_mut(&name) {
             candidate.joins |= joins;
             if sign == Sign::Pings && candidate.tries == 0 && candidate.target == target {
                 candidate.not_before = now;
             }
             // Another address has to wait until the first has failed, and is not looked at sooner for it.
-            if !candidate.looking && candidate.tries > 0 {
+            if !candidate.looking && candidate.tries > 0 && !claimed {
                 candidate.target = target;
             }
             return;
         }
-        // However many claim one address, it is dialled for one of them.
-        let claimed = self.candidates.values().any(|candidate| candidate.target == target);
         let of_teller = self.candidates.values().filter(|candidate| candidate.teller == teller).count();
         if claimed || of_teller >= CANDIDATES_PER_TELLER_MAX {
             return;
@@ -244,10 +260,15 @@ impl Bridge {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Looked(name, true) => {
+            Done::Looked(name, Looked::Settled) => {
                 self.candidates.remove(&name);
             }
-            Done::Looked(name, false) => {
+            Done::Looked(name, Looked::Another(other)) => {
+                if let Some(Candidate { target, teller, .. }) = self.candidates.remove(&name) {
+                    self.hear_of(&self.context.snapshot(), other, target, Sign::Hearsay, teller);
+                }
+            }
+            Done::Looked(name, Looked::Failed) => {
                 if let Some(candidate) = self.candidates.get_mut(&name) {
                     candidate.looking = false;
                     candidate.not_before = Instant::now() + PAUSE * (1 << candidate.tries);
@@ -308,7 +329,7 @@ impl Bridge {
             let (context, driver) = (self.context.clone(), self.driver.clone());
             tasks.spawn(async move {
                 let found = tokio::time::timeout(PATIENCE, find(&context, &driver, &snapshot, &name, &target)).await;
-                Done::Looked(name, found.unwrap_or(false))
+                Done::Looked(name, found.unwrap_or(Looked::Failed))
             });
         }
     }
@@ -448,16 +469,19 @@ async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &Node
 }
 
 /// Finds out what a node speaks that somebody told of, and has it let in.
-async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> bool {
-    let ours = context.links().ask_ours(target, Request::Identify).await;
-    let answer = match ours {
+async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Looked {
+    let answer = match context.find(target).await {
         // One of ours: it will be heard of by gossip, or this is how islands meet.
-        Ok(Response::Identify(record)) => ask(driver, Request::Join(record)).await,
-        Err(error) if error.unimplemented => let_in(driver, snapshot, name, target).await,
-        Ok(_) | Err(_) => None,
+        Ok(Found::Ours(record)) => ask(driver, Request::Join(record)).await,
+        Ok(Found::Guest(Some(other))) if other != *name => return Looked::Another(other),
+        Ok(Found::Guest(_)) => let_in(driver, snapshot, name, target).await,
+        Err(_) => None,
     };
-    // Where the name is held by a living one there is nothing to find out.
-    matches!(answer, Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::NameTaken(_))))
+    match answer {
+        // Where the name is held by a living one there is nothing to find out.
+        Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::NameTaken(_))) => Looked::Settled,
+        _ => Looked::Failed,
+    }
 }
 
 async fn pushed(links: &Links, target: &Target, page: pb::Samples) -> bool {

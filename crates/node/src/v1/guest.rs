@@ -12,8 +12,8 @@ const FOUND_MAX: usize = 4096;
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long it is believed who was found there, if nobody tells any more.
 const FOUND_OF_LATE: Duration = Duration::from_secs(60);
-/// How long an address is left alone after it was asked.
-const ASK_PAUSE: Duration = Duration::from_secs(5);
+/// How long an address is left alone after it was asked, or is to be.
+const ASK_PAUSE: Duration = Duration::from_secs(15);
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
 pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {

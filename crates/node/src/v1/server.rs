@@ -102,6 +102,10 @@ impl pb::MeshService for GuestService {
     async fn join_mesh(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<pb::JoinMeshResponse> {
         let (name, target) = read(&request.to_owned_message())?;
         let snapshot = self.context.snapshot();
+        if snapshot.name_conflict().is_some() {
+            // Whoever yielded its name does not speak by it.
+            return Err(busy());
+        }
         let my_name = snapshot.me.name.as_str().to_owned();
         let incumbent = snapshot.member(&name).filter(|held| held.status.is_present() && held.record.target != target);
         // A guest that is known by another address, as behind a Service, would end if it were told that its name is held.

@@ -14,6 +14,12 @@ use crate::transport::{Links, original as pb};
 
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
 const ASKED_AT_ONCE: usize = 16;
+/// How far a guest's life may be above the one that is held, and above the clock, which lives of ours begin with: hosts that heard nothing of each
+/// other for long still agree.
+const LIVES_AHEAD_MAX: u64 = 1 << 32;
+/// How long a connection to a guest has been there before it is asked to let us in: one that started just now may wait for an answer to its own
+/// joining, and never wakes if it is asked meanwhile.
+const SETTLED: Duration = Duration::from_secs(10);
 /// A heartbeat beyond this was never made by a host: nothing could advance it.
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
@@ -31,7 +37,7 @@ pub(crate) struct Context {
 }
 
 /// Who is at an address.
-enum Found {
+pub(super) enum Found {
     /// One of ours.
     Ours(Arc<Record>),
     /// A guest of this name; none if it holds our name for another's, and does not tell.
@@ -64,7 +70,7 @@ impl Context {
     }
 
     /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
-    async fn find(&self, target: &Target) -> Result<Found, CallError> {
+    pub(super) async fn find(&self, target: &Target) -> Result<Found, CallError> {
         if self.protocol == Protocol::Auto {
             match self.links.ask_ours(target, Request::Identify).await {
                 Ok(Response::Identify(record)) => {
@@ -101,11 +107,27 @@ impl Context {
     /// Who was found at an address of late; it is asked again in the meantime if that is some time ago. Nobody waits for that: who does not
     /// answer it in time may answer all else.
     fn at(&self, target: &Target) -> Option<Who> {
-        if self.guests.ask_again(target) {
+        // Whoever yielded its name does not speak by it.
+        if self.snapshot().name_conflict().is_none() && self.guests.ask_again(target) {
             let (context, target) = (self.clone(), target.clone());
-            tokio::spawn(async move { tokio::time::timeout(PATIENCE, context.find(&target)).await });
+            tokio::spawn(async move {
+                if context.settled(&target).await {
+                    let _ = tokio::time::timeout(PATIENCE, context.find(&target)).await;
+                }
+            });
         }
         self.guests.at(target)
+    }
+
+    /// Waits until one connection has stood for some time; whether it does.
+    async fn settled(&self, target: &Target) -> bool {
+        let dialling = tokio::time::timeout(PATIENCE, self.links.original(target)).await;
+        if !matches!(dialling, Ok(Ok(_))) {
+            return false;
+        }
+        let Some(since) = self.links.warm_since(target) else { return false };
+        tokio::time::sleep(SETTLED.saturating_sub(since.elapsed())).await;
+        self.links.warm_since(target) == Some(since)
     }
 
     /// Whether another than this guest is known to be at its address by now.
@@ -169,10 +191,13 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
         Found::Ours(record) => return Ok(Response::Identify(record)),
         Found::Guest(name) => name.ok_or_else(|| failed(target, "it does not tell its name"))?,
     };
-    // Which life it is, is for whoever asks: a guest knows of none.
+    let snapshot = context.snapshot();
+    let held = snapshot.member(&name);
+    // Which life it is, is for whoever asks: a guest knows of none. One that no host would have come to is a lie.
+    let largest = held.map_or(0, |held| held.record.incarnation.0).max(snapshot.now.wall.unix_millis()).saturating_add(LIVES_AHEAD_MAX);
     let record = match guest {
-        Some(guest) if guest.name == name && guest.target == *target => guest,
-        _ => Arc::new(record_for(&name, target, context.snapshot().member(&name))),
+        Some(guest) if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest => guest,
+        _ => Arc::new(record_for(&name, target, held)),
     };
     Ok(Response::Identify(record))
 }
