@@ -10,9 +10,9 @@ use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
-    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_ROOM, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINER_BACKOFF_MAX,
-    JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND,
-    UNPROVEN_FORGET_AFTER,
+    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, JOIN_BACKOFF_MIN, JOIN_TIMEOUT,
+    JOINER_BACKOFF_MAX, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST,
+    UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
@@ -338,7 +338,7 @@ impl Core {
     fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
         if let Some(member) = self.members.named(&record.name).and_then(|slot| self.members.get(slot)) {
             let (held, left) = (&member.record, member.life.status() == Status::Left);
-            let outdated = held.life() > record.life() && !member.is_beyond_belief();
+            let outdated = held.life() > record.life() && !member.gives_way_at(dialled);
             if outdated || (left && held.instance == record.instance) {
                 return JoinAnswer::Outdated(held.incarnation);
             }
@@ -367,14 +367,14 @@ impl Core {
         let first_hand = introducer.is_none();
         let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
         let is_held = held.is_some_and(|held| held.record.life() == record.life());
-        let largest = if first_hand { INCARNATION_MAX + INCARNATION_ROOM } else { INCARNATION_MAX };
+        let largest = INCARNATION_MAX + if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
         if heard.age > self.config.retain_nodes / 2 || (record.incarnation.0 > largest && !is_held) {
             return None;
         }
         let slot = match self.members.named(&record.name) {
             Some(slot) => {
                 let held = self.members.get(slot)?;
-                if held.record.life() > record.life() && !(first_hand && held.is_beyond_belief()) {
+                if held.record.life() > record.life() && !(first_hand && held.gives_way_at(&record.target)) {
                     return None;
                 }
                 let other_life = held.record.instance != record.instance;

@@ -134,10 +134,12 @@ pub const INQUIRIES: (f64, f64) = (50.0, 512.0);
 pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause of a joiner's address after a failed dial-back: who can be reached again should not wait.
 pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Largest incarnation that is believed of others than who answers: far beyond any clock.
+/// Largest incarnation that is outdone: far beyond any clock.
 pub const INCARNATION_MAX: u64 = 1 << 61;
-/// So much further are lives believed of who answers itself: room for the next ones of whoever was lied about.
-pub const INCARNATION_ROOM: u64 = 1 << 40;
+/// So much further are lives believed of whoever is heard of: room for the next ones of who was lied about, one after another.
+pub const INCARNATION_ROOM: u64 = 1 << 20;
+/// And so much further of who answers itself.
+pub const INCARNATION_ROOM_FIRST_HAND: u64 = 1 << 40;
 /// First pause of the join back-off; the longest is configured.
 pub const JOIN_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// A target that was found to be this very bot is looked at again after so long: addresses move.

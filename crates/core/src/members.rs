@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::identity::{Instance, NodeName, Record};
+use crate::identity::{Instance, NodeName, Record, Target};
 use crate::life::{Life, Status};
 use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, MEMBERS_MAX, RETIRED_MAX};
 use crate::message::{Entry, Heard, Suspicion};
@@ -58,9 +58,9 @@ impl Member {
         self.version().max(asked)
     }
 
-    /// Whether it is gone, and of a life that only somebody who lied of it can have told of: who answers by its name is taken instead.
-    pub(crate) fn is_beyond_belief(&self) -> bool {
-        self.record.incarnation.0 > INCARNATION_MAX && !self.is_present()
+    /// Whether its life is one that lies led to, and whoever answers by its name at a target is taken instead: it is gone, or was there itself.
+    pub(crate) fn gives_way_at(&self, target: &Target) -> bool {
+        self.record.incarnation.0 > INCARNATION_MAX && (!self.is_present() || self.record.target == *target)
     }
 
     /// The version that is here, readable or not.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::life::Life;
-use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM};
+use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
 use canary_core::{
     CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, JoinAnswer, Labels,
     LatencyCode, Merge, NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time,
@@ -345,7 +345,8 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
         let heard = Heard { record: nowhere(claimed), heartbeat: 9, age: Duration::ZERO, left };
         Request::Exchange(Box::new(Exchange { from: Some(from.instance), records: vec![heard], ..Exchange::default() }))
     };
-    let claims = [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_ROOM, 1 << 62, u64::MAX];
+    let claims =
+        [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_ROOM_FIRST_HAND, 1 << 62, u64::MAX];
     for claimed in claims {
         let (mut core, peer) = core_with_peer();
         let former = me(&core);
@@ -375,7 +376,7 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
                 assert!(matches!(join(&mut other, &liar), JoinAnswer::Admitted(_)));
                 other.handle_request(RequestId(6), lie(&liar, claimed, false), now());
                 // Somebody answers at its own address by that name, and is gone again.
-                let impostor = nowhere(claimed.min(INCARNATION_MAX + INCARNATION_ROOM));
+                let impostor = nowhere(claimed.min(INCARNATION_MAX + INCARNATION_ROOM_FIRST_HAND));
                 join(&mut other, &impostor);
                 let goodbye = Entry { instance: impostor.instance, version: 0, heartbeat: 99, age: Duration::ZERO, left: true };
                 let exchange = Exchange { from: Some(liar.instance), entries: vec![goodbye], ..Exchange::default() };
@@ -389,7 +390,18 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
             }
             let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
             assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, knows {knows}");
+            // Back at once with a life of the clock, before anybody missed it.
+            assert!(matches!(join(&mut other, &former), JoinAnswer::Admitted(_)) || me(&core).incarnation.0 <= INCARNATION_MAX);
         }
+        // And who only hears of it.
+        let name = "other".parse().unwrap();
+        let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
+        assert!(matches!(join(&mut other, &peer), JoinAnswer::Admitted(_)));
+        let heard = Heard { record: me(&core), heartbeat: 9, age: Duration::ZERO, left: false };
+        let exchange = Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
+        other.handle_request(RequestId(8), Request::Exchange(Box::new(exchange)), now());
+        let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
+        assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, heard");
     }
 }
 

@@ -264,18 +264,17 @@ impl Bridge {
                 self.candidates.remove(&name);
             }
             Done::Looked(name, Looked::Another(other)) => {
-                if let Some(Candidate { target, teller, .. }) = self.candidates.remove(&name) {
-                    self.hear_of(&self.context.snapshot(), other, target, Sign::Hearsay, teller);
+                let known = self.context.snapshot().member(&other).is_some_and(|member| member.status.is_present());
+                self.failed(&name);
+                // It has the place of who was told of there, with its pauses: otherwise the address could be asked without end.
+                if !known
+                    && !self.candidates.contains_key(&other)
+                    && let Some(candidate) = self.candidates.remove(&name)
+                {
+                    self.candidates.insert(other, candidate);
                 }
             }
-            Done::Looked(name, Looked::Failed) => {
-                if let Some(candidate) = self.candidates.get_mut(&name) {
-                    candidate.looking = false;
-                    candidate.not_before = Instant::now() + PAUSE * (1 << candidate.tries);
-                    candidate.tries += 1;
-                }
-                self.candidates.retain(|_, candidate| candidate.tries < TRIES_MAX);
-            }
+            Done::Looked(name, Looked::Failed) => self.failed(&name),
             Done::Pushed(name, instance, progress, told) => {
                 if let Some(care) = self.cares.get_mut(&name).filter(|care| care.instance == instance) {
                     (care.pushing, care.progress, care.told) = (false, progress, told);
@@ -286,6 +285,16 @@ impl Bridge {
             }
             Done::Renewed => {}
         }
+    }
+
+    /// A candidate has to be looked at again, later each time.
+    fn failed(&mut self, name: &NodeName) {
+        if let Some(candidate) = self.candidates.get_mut(name) {
+            candidate.looking = false;
+            candidate.not_before = Instant::now() + PAUSE * (1 << candidate.tries);
+            candidate.tries += 1;
+        }
+        self.candidates.retain(|_, candidate| candidate.tries < TRIES_MAX);
     }
 
     async fn look(&mut self, tasks: &mut JoinSet<Done>) {

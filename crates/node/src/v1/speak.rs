@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::limits::HEARD_PER_INTRODUCER_MAX;
+use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX};
 use canary_core::{Answer, CallError, Entry, Exchange, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot, Target};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -14,9 +14,6 @@ use crate::transport::{Links, original as pb};
 
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
 const ASKED_AT_ONCE: usize = 16;
-/// How far a guest's life may be above the one that is held, and above the clock, which lives of ours begin with: hosts that heard nothing of each
-/// other for long still agree.
-const LIVES_AHEAD_MAX: u64 = 1 << 32;
 /// How long a connection to a guest has been there before it is asked to let us in: one that started just now may wait for an answer to its own
 /// joining, and never wakes if it is asked meanwhile.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -193,8 +190,8 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
     };
     let snapshot = context.snapshot();
     let held = snapshot.member(&name);
-    // Which life it is, is for whoever asks: a guest knows of none. One that no host would have come to is a lie.
-    let largest = held.map_or(0, |held| held.record.incarnation.0).max(snapshot.now.wall.unix_millis()).saturating_add(LIVES_AHEAD_MAX);
+    // Which life it is, is for whoever asks: a guest knows of none. Beyond what is believed of anybody it goes one by one.
+    let largest = held.map_or(INCARNATION_MAX, |held| held.record.incarnation.next().0.max(INCARNATION_MAX));
     let record = match guest {
         Some(guest) if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest => guest,
         _ => Arc::new(record_for(&name, target, held)),
