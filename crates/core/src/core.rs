@@ -125,6 +125,9 @@ pub(crate) struct Probing {
     /// The slot may have gone to another name when the report comes.
     pub(crate) name: NodeName,
     pub(crate) purpose: Purpose,
+    /// When it was ordered: what it measured is of then.
+    pub(crate) ordered_at: Time,
+    /// The same, later by the time that our own loop did not run since.
     pub(crate) begun: Time,
 }
 
@@ -436,7 +439,7 @@ impl Core {
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         self.next_id += 1;
         let id = ProbeId(self.next_id);
-        self.probes.insert(id, Probing { slot, name, purpose, begun: now.time });
+        self.probes.insert(id, Probing { slot, name, purpose, ordered_at: now.time, begun: now.time });
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }

@@ -105,9 +105,9 @@ impl Pair {
         self.latest.map(|(attempt, _, wall)| (attempt, wall))
     }
 
-    /// Books an attempt that began at `begun` and reports what changed.
-    pub(crate) fn book(&mut self, attempt: Attempt, begun: Time, now: Now) -> Urgency {
-        let wall = now.wall.back(now.time.since(begun));
+    /// Books an attempt that was ordered at `ordered_at`, for our own loop ran since `begun`, and reports what changed.
+    pub(crate) fn book(&mut self, attempt: Attempt, ordered_at: Time, begun: Time, now: Now) -> Urgency {
+        let wall = now.wall.back(now.time.since(ordered_at));
         let urgency = self.urgency(&attempt);
         self.losses = self.losses << 1 | u64::from(matches!(attempt, Attempt::Failed(_)));
         self.attempts = (self.attempts + 1).min(LOSS_WINDOW);
@@ -142,7 +142,7 @@ impl Pair {
                 self.failures[kind as usize] += 1;
             }
         }
-        self.latest = Some((attempt, begun, wall));
+        self.latest = Some((attempt, ordered_at, wall));
         urgency
     }
 

@@ -268,7 +268,7 @@ impl Core {
             return;
         };
         let before = member.pair.latest().map(|(attempt, _)| attempt);
-        let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.begun, now);
+        let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
         let (name, proven, target) = (member.record.name.clone(), member.proven, member.record.target.clone());
         self.path_event(name, before, attempt, now);
         self.pair_changed(slot, urgency, now);

@@ -56,6 +56,8 @@ fn what_was_found_stays_mended() {
         // A failure that had begun before a silence ended was taken for a broken path, by all.
         ("detect", Setup { loss: 0.05, ..setup(8, 698_482_832) }),
         ("detect", setup(31, 3_510_284_261)),
+        // What was measured before a host stood still had the time after it, in an outage that had begun meanwhile.
+        ("detect", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(7, 2_703_055_797) }),
         // The push of a suspicion missed a few, and nothing told them later.
         ("detect", setup(79, 2_641_100_635)),
         ("detect", Setup { loss: 0.05, observers: Observers::Starved, ..setup(74, 3_669_691_516) }),
