@@ -58,9 +58,10 @@ impl Member {
         self.version().max(asked)
     }
 
-    /// Whether its life is one that lies led to, and whoever answers by its name at a target is taken instead: it is gone, or was there itself.
+    /// Whether its life is one that lies led to, and whoever answers by its name at a target is taken instead: it is gone, never answered, or was
+    /// there itself.
     pub(crate) fn gives_way_at(&self, target: &Target) -> bool {
-        self.record.incarnation.0 > INCARNATION_MAX && (!self.is_present() || self.record.target == *target)
+        self.record.incarnation.0 > INCARNATION_MAX && (!self.is_partner() || self.record.target == *target)
     }
 
     /// The version that is here, readable or not.

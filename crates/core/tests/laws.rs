@@ -360,7 +360,7 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
         // A peer says so itself when it is joined.
         assert!(says_outdated(&mut core, &peer.target, Incarnation(claimed)));
         // Who was never told of it, who knows the former life, and who was lied to: all take the present one, or say what it has to follow.
-        for knows in 0..4 {
+        for knows in 0..5 {
             let name = "other".parse().unwrap();
             let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
             if knows > 0 {
@@ -371,7 +371,13 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
                 let exchange = Exchange { from: Some(former.instance), entries: vec![goodbye], ..Exchange::default() };
                 other.handle_request(RequestId(5), Request::Exchange(Box::new(exchange)), now());
             }
-            if knows > 2 {
+            if knows == 4 {
+                // Nobody ever answered by the lie, and nobody took it back.
+                let liar = record("liar", 1);
+                assert!(matches!(join(&mut other, &liar), JoinAnswer::Admitted(_)));
+                other.handle_request(RequestId(6), lie(&liar, claimed, false), now());
+            }
+            if knows == 3 {
                 let liar = record("liar", 1);
                 assert!(matches!(join(&mut other, &liar), JoinAnswer::Admitted(_)));
                 other.handle_request(RequestId(6), lie(&liar, claimed, false), now());

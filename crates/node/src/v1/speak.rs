@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX};
+use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, INCARNATION_ROOM};
 use canary_core::{Answer, CallError, Entry, Exchange, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot, Target};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -190,8 +190,9 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
     };
     let snapshot = context.snapshot();
     let held = snapshot.member(&name);
-    // Which life it is, is for whoever asks: a guest knows of none. Beyond what is believed of anybody it goes one by one.
-    let largest = held.map_or(INCARNATION_MAX, |held| held.record.incarnation.next().0.max(INCARNATION_MAX));
+    // Which life it is, is for whoever asks: a guest knows of none. Beyond what is believed by hearsay it goes one by one.
+    let most = INCARNATION_MAX + INCARNATION_ROOM;
+    let largest = held.map_or(most, |held| held.record.incarnation.next().0.max(most));
     let record = match guest {
         Some(guest) if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest => guest,
         _ => Arc::new(record_for(&name, target, held)),
