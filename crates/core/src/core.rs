@@ -131,6 +131,13 @@ pub(crate) struct Probing {
     pub(crate) begun: Time,
 }
 
+impl Probing {
+    /// When the first of its two requests was answered.
+    pub(crate) fn answered_at(&self, timing: &Timing) -> Time {
+        self.begun + timing.resolve + timing.total()
+    }
+}
+
 /// What a call is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Calling {

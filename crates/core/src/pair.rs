@@ -65,8 +65,10 @@ pub struct Pair {
     previous: Option<Duration>,
     /// The longest total lately: it decays by a sixteenth with every success.
     usual_max: Duration,
-    /// When the first of the latest failures in a row began; none while the latest attempt succeeded.
+    /// When our attempts began to fail; none while the latest was answered.
     failing_since: Option<Time>,
+    /// When an attempt was last answered, booked or not.
+    answered_at: Time,
     /// When an attempt last succeeded, by our clock.
     pub last_success: Option<Wall>,
     /// Successful attempts.
@@ -120,7 +122,6 @@ impl Pair {
                 }
                 self.previous = Some(total);
                 self.usual_max = total.max(self.usual_max - self.usual_max / 16);
-                self.failing_since = None;
                 self.last_success = Some(now.wall);
                 self.successes += 1;
                 self.total.observe(total);
@@ -138,7 +139,7 @@ impl Pair {
                 first_request.observe(timing.first_request);
             }
             Attempt::Failed(kind) => {
-                self.failing_since.get_or_insert(begun);
+                self.failing_since.get_or_insert(begun.max(self.answered_at));
                 self.failures[kind as usize] += 1;
             }
         }
@@ -157,7 +158,14 @@ impl Pair {
         }
     }
 
-    /// When the first of the latest failures in a row began; none while the latest attempt succeeded.
+    /// An attempt was answered, booked or not: what failed until then is over.
+    pub(crate) fn answered(&mut self, at: Time) {
+        self.answered_at = self.answered_at.max(at);
+        self.failing_since = self.failing_since.filter(|since| *since > at);
+    }
+
+    /// When our attempts began to fail: the first of the latest failures in a row, or what was answered while it was under way. None while the
+    /// latest attempt was answered.
     pub(crate) fn failing_since(&self) -> Option<Time> {
         self.failing_since
     }
