@@ -132,9 +132,9 @@ pub(crate) struct Probing {
 }
 
 impl Probing {
-    /// When the first of its two requests was answered.
-    pub(crate) fn answered_at(&self, timing: &Timing) -> Time {
-        self.begun + timing.resolve + timing.total()
+    /// When the first of its two requests was sent, at the earliest.
+    pub(crate) fn sent_at(&self, timing: &Timing) -> Time {
+        self.ordered_at + timing.resolve + timing.connect + timing.tls.unwrap_or_default()
     }
 }
 
@@ -148,9 +148,9 @@ pub(crate) enum Calling {
     /// Is a joiner reached at its target?
     DialBack { request: RequestId, joiner: Arc<Record> },
     /// Gossip that we began; `leg` counts the messages.
-    Exchange { instance: Instance, leg: u8 },
+    Exchange { instance: Instance, leg: u8, sent_at: Time },
     /// A peer is asked to try a node.
-    Ask { about: Instance, question: u64 },
+    Ask { about: Instance, question: u64, sent_at: Time },
     /// Who answers at this member's target?
     Identify { slot: Slot },
     /// Does a member live on in a larger life that somebody tells of?
@@ -369,13 +369,13 @@ impl Core {
             Calling::Join { seed } => self.join_answered(seed, result, now),
             Calling::Incumbent { request, joiner } => self.incumbent_answered(request, joiner, result, now),
             Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
-            Calling::Exchange { instance, leg } => self.exchange_answered(instance, leg, result, now),
-            Calling::Ask { about, question } => {
+            Calling::Exchange { instance, leg, sent_at } => self.exchange_answered(instance, leg, sent_at, result, now),
+            Calling::Ask { about, question, sent_at } => {
                 let answer = match result {
                     Ok(Response::Asked(answer)) => answer,
                     _ => Answer::Unknown,
                 };
-                self.question_answered(about, question, answer, now);
+                self.question_answered(about, question, sent_at, answer, now);
             }
             Calling::Identify { slot } => self.identified(slot, result, now),
             Calling::Succession { slot, successor } => self.succession_answered(slot, &successor, result, now),
@@ -462,14 +462,10 @@ impl Core {
         self.refusals.count(refusal);
     }
 
-    /// An attempt with this member succeeded: it lived, not later than now.
-    pub(crate) fn reached(&mut self, slot: Slot, now: Now) {
-        self.reached_at(slot, now.time, now);
-    }
-
-    /// The same, and its answer came at `at` already.
-    pub(crate) fn reached_at(&mut self, slot: Slot, at: Time, now: Now) {
-        let at = at.min(now.time.back(self.waited(now)));
+    /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How long after nobody can tell, for the answer may
+    /// have been lost on its way and sent again.
+    pub(crate) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
+        let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.evidence(at, now.time);
             self.changed(slot, change, now);

@@ -77,7 +77,7 @@ impl Core {
         self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
         for peer in peers {
             if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
-                self.call(&whom, Calling::Ask { about, question: number }, Request::Ask(about), ASK_TIMEOUT);
+                self.call(&whom, Calling::Ask { about, question: number, sent_at: now.time }, Request::Ask(about), ASK_TIMEOUT);
             }
         }
     }
@@ -115,12 +115,12 @@ impl Core {
         self.answered_enough(slot, now);
     }
 
-    pub(crate) fn question_answered(&mut self, about: Instance, number: u64, answer: Answer, now: Now) {
+    pub(crate) fn question_answered(&mut self, about: Instance, number: u64, asked_at: Time, answer: Answer, now: Now) {
         let Some(slot) = self.members.of_instance(about) else {
             return;
         };
         if answer == Answer::Reached {
-            self.reached(slot, now);
+            self.reached_since(slot, asked_at, now);
             return;
         }
         let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
@@ -238,7 +238,7 @@ impl Core {
             self.spread_life(ME, now);
             return;
         }
-        if !self.waited(now).is_zero() {
+        if self.is_catching_up(now) {
             // Nobody knows how old it is by now, nor what refuted it meanwhile; if it still stands, it is told again.
             return;
         }

@@ -162,7 +162,7 @@ impl Core {
         exchange.from = Some(from);
         exchange.to = Some(instance);
         self.gossip.rate.charge(exchange.packed_len() as f64, now.time);
-        let calling = Calling::Exchange { instance, leg };
+        let calling = Calling::Exchange { instance, leg, sent_at: now.time };
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
     }
@@ -256,7 +256,7 @@ impl Core {
         self.reply(id, Response::Exchange(Box::new(answer)));
     }
 
-    pub(crate) fn exchange_answered(&mut self, instance: Instance, leg: u8, result: Result<Response, CallError>, now: Now) {
+    pub(crate) fn exchange_answered(&mut self, instance: Instance, leg: u8, sent_at: Time, result: Result<Response, CallError>, now: Now) {
         let Some(slot) = self.members.of_instance(instance) else {
             return;
         };
@@ -266,7 +266,7 @@ impl Core {
         match result {
             Ok(Response::Exchange(answer)) => {
                 self.prove(slot, now);
-                self.reached(slot, now);
+                self.reached_since(slot, sent_at, now);
                 let reaction = self.absorb(slot, *answer, false, now);
                 let next = self.compose(reaction, now);
                 if leg == INQUIRY {
@@ -277,7 +277,7 @@ impl Core {
                 }
             }
             Ok(Response::NotAdmitted) => {
-                self.reached(slot, now);
+                self.reached_since(slot, sent_at, now);
                 self.join_at_member(slot);
             }
             Ok(Response::NotMe(record)) => {
@@ -394,7 +394,7 @@ impl Core {
 
     /// A heartbeat was heard of by way of others.
     pub(crate) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
-        if !self.waited(now).is_zero() {
+        if self.is_catching_up(now) {
             // Nobody knows how old it is by now; it is told again, with an age that is true.
             return;
         }

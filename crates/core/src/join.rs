@@ -425,7 +425,7 @@ impl Core {
         };
         if first_hand {
             self.prove(slot, now);
-            self.reached(slot, now);
+            self.reached_since(slot, now.time, now);
         }
         self.hear(slot, heard.heartbeat, heard.age, now);
         let member = self.members.get_mut(slot)?;

@@ -93,8 +93,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const ISOLATED_AFTER: Duration = Duration::from_secs(2);
 /// A loop that ran so late was stalled: the time is taken off every silence.
 pub const STALL_MIN: Duration = Duration::from_millis(250);
-/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have come before it ended: an answer to what was asked before it counts as old as the stall,
-/// and what is told of others does not count, or a word from before a death would pass for one from after it.
+/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have come before it ended: what is told of others does not count,
+/// or a word from before a death would pass for one from after it.
 pub const CATCHING_UP: Duration = Duration::from_millis(100);
 
 /// Probes that begin later than this after their time show an overloaded host.

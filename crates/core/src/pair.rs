@@ -67,7 +67,7 @@ pub struct Pair {
     usual_max: Duration,
     /// When our attempts began to fail; none while the latest was answered.
     failing_since: Option<Time>,
-    /// When an attempt was last answered, booked or not.
+    /// When the latest attempt was sent that was answered, booked or not.
     answered_at: Time,
     /// When an attempt last succeeded, by our clock.
     pub last_success: Option<Wall>,
@@ -158,10 +158,10 @@ impl Pair {
         }
     }
 
-    /// An attempt was answered, booked or not: what failed until then is over.
-    pub(crate) fn answered(&mut self, at: Time) {
-        self.answered_at = self.answered_at.max(at);
-        self.failing_since = self.failing_since.filter(|since| *since > at);
+    /// An attempt that was sent at `sent_at` was answered, booked or not: what failed until then is over.
+    pub(crate) fn answered(&mut self, sent_at: Time) {
+        self.answered_at = self.answered_at.max(sent_at);
+        self.failing_since = self.failing_since.filter(|since| *since > sent_at);
     }
 
     /// When our attempts began to fail: the first of the latest failures in a row, or what was answered while it was under way. None while the

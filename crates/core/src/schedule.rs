@@ -198,14 +198,13 @@ impl Core {
         if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome
             && let Some(member) = self.members.get_mut(probing.slot)
         {
-            Arc::make_mut(&mut member.pair).answered(probing.answered_at(timing));
+            Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
         }
         match &outcome {
             Outcome::Reached(timing) => {
                 self.contact_at = now.time;
                 self.prove(probing.slot, now);
-                // The report may have waited for a second request that was never answered: the evidence is the answer to the first.
-                self.reached_at(probing.slot, probing.answered_at(timing), now);
+                self.reached_since(probing.slot, probing.sent_at(timing), now);
             }
             Outcome::Renewed(_) => {
                 self.contact_at = now.time;

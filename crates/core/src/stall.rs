@@ -37,11 +37,9 @@ impl Core {
         self.stalls.fresh = order.is_some_and(|order| order > self.stalls.ordered_before);
     }
 
-    /// How long what arrives now may have waited for our own loop.
-    pub(crate) fn waited(&self, now: Now) -> Duration {
-        let catching_up =
-            !self.stalls.fresh && self.stalls.latest >= DOUBT_AFTER && now.time.since(self.stalls.forgiven_until) < CATCHING_UP;
-        if catching_up { self.stalls.latest } else { Duration::ZERO }
+    /// Whether what arrives now may have waited for our own loop.
+    pub(crate) fn is_catching_up(&self, now: Now) -> bool {
+        !self.stalls.fresh && self.stalls.latest >= DOUBT_AFTER && now.time.since(self.stalls.forgiven_until) < CATCHING_UP
     }
 
     /// Time in which our loop did not run is nobody's silence but our own.

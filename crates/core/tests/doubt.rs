@@ -90,6 +90,33 @@ fn what_waited_for_a_paused_host_kills_nobody() {
 }
 
 #[test]
+fn an_answer_is_as_old_as_what_it_answers() {
+    let (mut core, peer, other) = core_with_two();
+    let mut sent = None;
+    for now in (20..=5000).step_by(20) {
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            if let Output::Call { id, whom: Some(whom), request: Request::Exchange(_), .. } = output
+                && whom.name == peer.name
+            {
+                sent.get_or_insert((id, now));
+            }
+        }
+        if sent.is_some() {
+            break;
+        }
+    }
+    let (call, now) = sent.unwrap();
+    // Somebody could not reach it half a second later; the answer from before that was lost and comes again.
+    pass(&mut core, now + 20, now + 700);
+    tell(&mut core, &other, Exchange { suspicions: doubt(&peer, 200), ..Exchange::default() }, at(now + 700));
+    assert_eq!(status(&core, &peer, at(now + 700)), Status::Suspect);
+    let answer = Exchange { from: Some(peer.instance), ..Exchange::default() };
+    core.handle_response(call, Ok(Response::Exchange(Box::new(answer))), at(now + 720));
+    assert_eq!(status(&core, &peer, at(now + 720)), Status::Suspect);
+}
+
+#[test]
 fn news_is_not_spent_on_who_takes_no_part() {
     let config = Config { takes_part: |record| !record.name.as_str().starts_with("deaf"), ..Config::default() };
     let mut core = Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0));
