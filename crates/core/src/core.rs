@@ -231,6 +231,8 @@ pub struct Core {
 
     /// When anybody was last heard: an answer, a refusal, or a request.
     pub(crate) contact_at: Time,
+    /// When somebody was heard again after nobody had been for [`ISOLATED_AFTER`].
+    pub(crate) contact_again_at: Time,
     pub(crate) isolated: bool,
     pub(crate) stalls: Stalls,
     leaving: Option<usize>,
@@ -280,6 +282,7 @@ impl Core {
             seeds: Vec::new(),
             questions: BTreeMap::new(),
             contact_at: time,
+            contact_again_at: time,
             isolated: false,
             stalls: Stalls::new(time),
             leaving: None,
@@ -343,7 +346,7 @@ impl Core {
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         self.take_input(None, now);
-        self.contact_at = now.time;
+        self.contact(now);
         match request {
             Request::Join(record) => self.joiner(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(Arc::clone(self.record()))),
@@ -363,7 +366,7 @@ impl Core {
             return;
         }
         if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
-            self.contact_at = now.time;
+            self.contact(now);
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
@@ -576,6 +579,14 @@ impl Core {
         if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.isolated {
             self.silent(slot, now);
         }
+    }
+
+    /// Somebody was heard: our own network works.
+    pub(crate) fn contact(&mut self, now: Now) {
+        if now.time.since(self.contact_at) > ISOLATED_AFTER {
+            self.contact_again_at = now.time;
+        }
+        self.contact_at = now.time;
     }
 
     /// Whether nobody was heard for so long that it says more about us than about them.

@@ -144,12 +144,13 @@ impl Core {
         let Some(question) = self.drop_question(slot) else {
             return;
         };
-        if question.voids > 0 {
+        if question.voids > 0 || question.first_failure < self.contact_again_at {
             // We could not even try as we should: whoever can will ask, and we will again.
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
-        let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open };
+        let unheard = self.contact_at < question.first_failure && self.members.present() >= 2;
+        let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open, unheard };
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.suspect(doubt, now.time);
             self.changed(slot, change, now);
@@ -242,7 +243,7 @@ impl Core {
             // Nobody knows how old it is by now, nor what refuted it meanwhile; if it still stands, it is told again.
             return;
         }
-        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused };
+        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused, unheard: false };
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -317,7 +318,7 @@ impl Core {
         if member.proven {
             self.doubt(slot, false, now);
         } else {
-            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false }, now.time);
+            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
             self.changed(slot, change, now);
         }
     }

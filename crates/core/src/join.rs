@@ -434,7 +434,7 @@ impl Core {
             self.changed(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
             // Heard of as long silent. Whoever says so may have been silent longer: there is time to hear otherwise.
-            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false }, now.time);
+            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
             self.changed(slot, change, now);
         }
         Some(slot)

@@ -62,6 +62,8 @@ pub struct Doubt {
     pub first_failure: Time,
     /// Whether every one of them was refused: nothing was silent.
     pub refused: bool,
+    /// Whether we heard from nobody at all meanwhile: it may be our own network that failed, and we do not tell of it.
+    pub unheard: bool,
 }
 
 impl Doubt {
@@ -174,7 +176,12 @@ impl Life {
             Status::Dead | Status::Left => Change::None,
             _ if self.evidence_at > doubt.first_failure => Change::Refuted,
             Status::Suspect => {
-                if let Some(held) = &mut self.doubt {
+                if doubt.unheard {
+                    return Change::None;
+                }
+                if let Some(held) = self.doubt.as_mut().filter(|held| held.unheard) {
+                    *held = doubt;
+                } else if let Some(held) = &mut self.doubt {
                     held.first_failure = held.first_failure.min(doubt.first_failure);
                     held.refused &= doubt.refused;
                 }

@@ -147,9 +147,9 @@ impl Member {
         Entry { instance: self.record.instance, version, heartbeat, age: now.since(at), left: self.life.status() == Status::Left }
     }
 
-    /// What made it suspect or dead, if it is.
+    /// What made it suspect or dead, if it is and others should hear of it.
     pub(crate) fn suspicion(&self, now: Time) -> Option<Suspicion> {
-        let doubt = self.life.doubt()?;
+        let doubt = self.life.doubt().filter(|doubt| !doubt.unheard)?;
         Some(Suspicion { instance: self.record.instance, age: now.since(doubt.first_failure), refused: doubt.refused })
     }
 }

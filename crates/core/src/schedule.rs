@@ -202,15 +202,15 @@ impl Core {
         }
         match &outcome {
             Outcome::Reached(timing) => {
-                self.contact_at = now.time;
+                self.contact(now);
                 self.prove(probing.slot, now);
                 self.reached_since(probing.slot, probing.sent_at(timing), now);
             }
             Outcome::Renewed(_) => {
-                self.contact_at = now.time;
+                self.contact(now);
                 self.identify(probing.slot);
             }
-            Outcome::Failed(kind) if is_answer(*kind) => self.contact_at = now.time,
+            Outcome::Failed(kind) if is_answer(*kind) => self.contact(now),
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
                 self.load.voids += 1;

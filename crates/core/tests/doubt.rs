@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request, RequestId,
-    Response, Status, Suspicion, Target, Time, Timing, Wall,
+    Answer, CallError, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request,
+    RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
 };
 
 fn at(millis: u64) -> Now {
@@ -24,18 +24,26 @@ fn record(name: &str) -> Arc<Record> {
     })
 }
 
+fn core(config: Config) -> Core {
+    Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0))
+}
+
+/// The core is asked to let `joiner` in, and reaches it.
+fn let_in(core: &mut Core, joiner: &Arc<Record>, now: Now) {
+    core.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now);
+    let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    for output in calls {
+        if let Output::Call { id, request: Request::Identify, .. } = output {
+            core.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now);
+        }
+    }
+}
+
 /// A core that let `peer` in and heard of `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
-    let mut core = Core::new(Config::default(), "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0));
-    core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), at(0));
-    let mut dialled: Vec<CallId> = Vec::new();
-    while let Some(output) = core.poll_output() {
-        if let Output::Call { id, request: Request::Identify, .. } = output {
-            dialled.push(id);
-        }
-    }
-    core.handle_response(dialled[0], Ok(Response::Identify(Arc::clone(&peer))), at(0));
+    let mut core = core(Config::default());
+    let_in(&mut core, &peer, at(0));
     let heard = Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     (core, peer, other)
@@ -116,22 +124,70 @@ fn an_answer_is_as_old_as_what_it_answers() {
     assert_eq!(status(&core, &peer, at(now + 720)), Status::Suspect);
 }
 
+/// Lets time pass in which nothing is reached, and returns how many suspicions were pushed; peers that are asked to try say that they failed as well,
+/// if they can be heard.
+fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize {
+    let mut pushed = 0;
+    for now in (from..to).step_by(20) {
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Call { id, request, .. } => {
+                    let in_vain = Err(CallError { failure: Failure::Timeout, detail: String::new() });
+                    let result = match request {
+                        Request::Ask(_) if peers_heard => Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
+                        Request::Exchange(exchange) if exchange.range.is_none() => {
+                            pushed += exchange.suspicions.len();
+                            in_vain
+                        }
+                        _ => in_vain,
+                    };
+                    core.handle_response(id, result, at(now));
+                }
+                Output::Probe { id, .. } => core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now)),
+                _ => {}
+            }
+        }
+    }
+    pushed
+}
+
+/// What the core says of others to `peer`, who asks.
+fn doubts_told(core: &mut Core, peer: &Record, now: Now) -> usize {
+    let digest = Exchange { from: Some(peer.instance), range: Some((0, u64::MAX)), ..Exchange::default() };
+    core.handle_request(RequestId(3), Request::Exchange(Box::new(digest)), now);
+    let mut told = None;
+    while let Some(output) = core.poll_output() {
+        if let Output::Reply { response: Response::Exchange(answer), .. } = output {
+            told = Some(answer.suspicions.len());
+        }
+    }
+    told.unwrap()
+}
+
+#[test]
+fn who_was_cut_off_does_not_tell_of_the_doubts_it_had_meanwhile() {
+    for peers_heard in [true, false] {
+        let mut core = core(Config::default());
+        let peers = ["one", "two", "three"].map(record);
+        peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+        drain(&mut core);
+        let pushed = pass_in_vain(&mut core, 20, 3000, peers_heard);
+        assert!(peers.iter().any(|peer| status(&core, peer, at(3000)) != Status::Alive));
+        let told = doubts_told(&mut core, &peers[0], at(3000));
+        assert_eq!((pushed > 0, told > 0), (peers_heard, peers_heard), "{pushed} pushed, {told} told");
+    }
+}
+
 #[test]
 fn news_is_not_spent_on_who_takes_no_part() {
     let config = Config { takes_part: |record| !record.name.as_str().starts_with("deaf"), ..Config::default() };
-    let mut core = Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0));
+    let mut core = core(config);
     let deaf: Vec<_> = (0..40).map(|number| record(&format!("deaf-{number}"))).collect();
     let hearing = record("peer");
     for (number, joiner) in (1..).zip(deaf.iter().chain([&hearing])) {
         // Joins have a budget.
-        let now = at(1000 * number);
-        core.handle_request(RequestId(number), Request::Join(Arc::clone(joiner)), now);
-        let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
-        for output in calls {
-            if let Output::Call { id, request: Request::Identify, .. } = output {
-                core.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now);
-            }
-        }
+        let_in(&mut core, joiner, at(1000 * number));
     }
     drain(&mut core);
     let (mut pushed, mut gossiped, mut asked) = (0, 0, 0);

@@ -12,8 +12,8 @@ fn at(seconds: u64) -> Time {
 const NONE: Duration = Duration::ZERO;
 
 /// A doubt whose first failure was at 100 s.
-const SILENT: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: false };
-const REFUSED: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: true };
+const SILENT: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: false, unheard: false };
+const REFUSED: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: true, unheard: false };
 
 fn alive() -> Life {
     Life::new(7, NONE, at(90))
@@ -79,7 +79,7 @@ const TABLE: &[Line] = {
         ),
         (
             "a suspicion with older failures than evidence",
-            |life| life.suspect(Doubt { first_failure: at(80), refused: true }, at(102)),
+            |life| life.suspect(Doubt { first_failure: at(80), refused: true, unheard: false }, at(102)),
             [(C::Refuted, Alive), (C::Refuted, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
@@ -119,6 +119,19 @@ fn who_hears_of_a_doubt_late_has_time_left_to_ask() {
     life.suspect(SILENT, at(110));
     assert_eq!(life.deadline(), Some(Time::from_micros(110_500_000)));
     assert_eq!(life.doubt(), Some(SILENT), "it is told on as old as it is");
+}
+
+#[test]
+fn what_others_hold_against_it_takes_the_place_of_a_doubt_that_is_not_told() {
+    let unheard = Doubt { unheard: true, ..SILENT };
+    let theirs = Doubt { first_failure: at(102), refused: true, unheard: false };
+    let mut life = alive();
+    assert_eq!(life.suspect(unheard, at(102)), Change::Suspected);
+    assert_eq!(life.deadline(), Some(at(103)), "it is for us alone, and kills as any other");
+    assert_eq!(life.suspect(theirs, at(102)), Change::None);
+    assert_eq!(life.doubt(), Some(theirs));
+    assert_eq!(life.suspect(unheard, at(102)), Change::None);
+    assert_eq!(life.doubt(), Some(theirs));
 }
 
 #[test]
