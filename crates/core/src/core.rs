@@ -138,6 +138,15 @@ impl Probing {
     }
 }
 
+/// A message of gossip on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentExchange {
+    pub(crate) instance: Instance,
+    /// Counts the messages of one exchange.
+    pub(crate) leg: u8,
+    pub(crate) sent_at: Time,
+}
+
 /// What a call is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Calling {
@@ -147,8 +156,8 @@ pub(crate) enum Calling {
     Incumbent { request: RequestId, joiner: Arc<Record> },
     /// Is a joiner reached at its target?
     DialBack { request: RequestId, joiner: Arc<Record> },
-    /// Gossip that we began; `leg` counts the messages.
-    Exchange { instance: Instance, leg: u8, sent_at: Time },
+    /// Gossip that we began.
+    Exchange(SentExchange),
     /// A peer is asked to try a node.
     Ask { about: Instance, question: u64, sent_at: Time },
     /// Who answers at this member's target?
@@ -372,7 +381,7 @@ impl Core {
             Calling::Join { seed } => self.join_answered(seed, result, now),
             Calling::Incumbent { request, joiner } => self.incumbent_answered(request, joiner, result, now),
             Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
-            Calling::Exchange { instance, leg, sent_at } => self.exchange_answered(instance, leg, sent_at, result, now),
+            Calling::Exchange(sent) => self.exchange_answered(id, sent, result, now),
             Calling::Ask { about, question, sent_at } => {
                 let answer = match result {
                     Ok(Response::Asked(answer)) => answer,

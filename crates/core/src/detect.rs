@@ -23,6 +23,8 @@ use crate::time::{Now, Time};
 pub(crate) struct Question {
     /// What belongs to a former question about the same member does not count for this one.
     number: u64,
+    /// The probe or call that is overdue; if it is answered after all, it is as if nobody had asked.
+    raised_by: Option<u64>,
     first_failure: Time,
     /// Every attempt so far was refused.
     refused: bool,
@@ -32,6 +34,8 @@ pub(crate) struct Question {
     asks_open: u8,
     /// Repetitions that this host spoiled.
     voids: u8,
+    /// Somebody else could not reach it either, or its own host says that it is not there.
+    confirmed: bool,
 }
 
 /// What others' doubts may have us ask.
@@ -45,8 +49,19 @@ pub(crate) fn ask_budget(now: Time) -> Bucket {
 }
 
 impl Core {
-    /// An attempt with this member failed or is overdue.
+    /// An attempt with this member failed.
     pub(crate) fn doubt(&mut self, slot: Slot, refused: bool, now: Now) {
+        self.ask_about(slot, refused, None, now);
+    }
+
+    /// The probe or call that was ordered under this number is overdue.
+    fn doubt_overdue(&mut self, slot: Slot, order: u64, now: Now) {
+        if !self.load.doubts_itself(now.time) {
+            self.ask_about(slot, false, Some(order), now);
+        }
+    }
+
+    fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<u64>, now: Now) {
         if let Some(question) = self.questions.get_mut(&slot) {
             question.refused &= refused;
             return;
@@ -54,7 +69,8 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
             return;
         };
-        if member.life.status() == Status::Suspect {
+        let told = |doubt: Doubt| !doubt.unheard || self.contact_at < doubt.first_failure;
+        if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(told) {
             return;
         }
         // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more. With nobody else there is only us.
@@ -70,7 +86,9 @@ impl Core {
         let peers = self.peers_to_ask(slot);
         self.next_id += 1;
         let number = self.next_id;
-        let question = Question { number, first_failure: now.time, refused, probes_open: 2, asks_open: peers.len() as u8, voids: 0 };
+        let asks_open = peers.len() as u8;
+        let question =
+            Question { number, raised_by, first_failure: now.time, refused, probes_open: 2, asks_open, voids: 0, confirmed: false };
         self.questions.insert(slot, question);
         self.order_probe(slot, Purpose::Question(number), now);
         self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
@@ -109,7 +127,10 @@ impl Core {
         };
         question.probes_open = question.probes_open.saturating_sub(1);
         match failure {
-            Some(kind) => question.refused &= is_refusal(*kind),
+            Some(kind) => {
+                question.refused &= is_refusal(*kind);
+                question.confirmed |= is_refusal(*kind);
+            }
             None => question.voids += 1,
         }
         self.answered_enough(slot, now);
@@ -121,16 +142,28 @@ impl Core {
         };
         if answer == Answer::Reached {
             self.reached_since(slot, asked_at, now);
-            return;
         }
         let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
             return;
         };
+        if answer == Answer::Reached {
+            // Our own loop may have stood still since it was asked, and the question have been forgiven so much.
+            self.drop_question(slot);
+            return;
+        }
         question.asks_open = question.asks_open.saturating_sub(1);
         if let Answer::Failed(kind) = answer {
             question.refused &= is_refusal(kind);
+            question.confirmed = true;
         }
         self.answered_enough(slot, now);
+    }
+
+    /// What was overdue is answered after all.
+    pub(crate) fn overdue_answered(&mut self, slot: Slot, order: u64) {
+        if self.questions.get(&slot).is_some_and(|question| question.raised_by == Some(order)) {
+            self.drop_question(slot);
+        }
     }
 
     fn answered_enough(&mut self, slot: Slot, now: Now) {
@@ -144,12 +177,13 @@ impl Core {
         let Some(question) = self.drop_question(slot) else {
             return;
         };
-        if question.voids > 0 || question.first_failure < self.contact_again_at {
+        let on_our_word = !question.confirmed && self.members.present() >= 2;
+        if question.voids > 0 || (on_our_word && question.first_failure < self.contact_again_at) {
             // We could not even try as we should: whoever can will ask, and we will again.
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
-        let unheard = self.contact_at < question.first_failure && self.members.present() >= 2;
+        let unheard = on_our_word && self.contact_at < question.first_failure;
         let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open, unheard };
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.suspect(doubt, now.time);
@@ -190,17 +224,14 @@ impl Core {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
-        if !self.load.doubts_itself(now.time) {
-            self.doubt(slot, false, now);
-        }
+        self.doubt_overdue(slot, id.0, now);
     }
 
     pub(crate) fn call_slow(&mut self, id: CallId, now: Now) {
-        if let Some(Calling::Exchange { instance, .. }) = self.calls.get(&id)
-            && let Some(slot) = self.members.of_instance(*instance)
-            && !self.load.doubts_itself(now.time)
+        if let Some(Calling::Exchange(sent)) = self.calls.get(&id)
+            && let Some(slot) = self.members.of_instance(sent.instance)
         {
-            self.doubt(slot, false, now);
+            self.doubt_overdue(slot, id.0, now);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
-use crate::core::{CallError, Calling, Core, RequestId, Timer, is_refusal};
+use crate::core::{CallError, CallId, Calling, Core, RequestId, SentExchange, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::join::Standing;
 use crate::life::{Change, Status};
@@ -87,7 +87,9 @@ impl Core {
         if matches!(self.standing, Standing::Yielded(_)) {
             return;
         }
-        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange { leg: 1, .. })).count() >= EXCHANGES_IN_FLIGHT_MAX {
+        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange(SentExchange { leg: 1, .. }))).count()
+            >= EXCHANGES_IN_FLIGHT_MAX
+        {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
@@ -162,7 +164,7 @@ impl Core {
         exchange.from = Some(from);
         exchange.to = Some(instance);
         self.gossip.rate.charge(exchange.packed_len() as f64, now.time);
-        let calling = Calling::Exchange { instance, leg, sent_at: now.time };
+        let calling = Calling::Exchange(SentExchange { instance, leg, sent_at: now.time });
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
     }
@@ -256,7 +258,8 @@ impl Core {
         self.reply(id, Response::Exchange(Box::new(answer)));
     }
 
-    pub(crate) fn exchange_answered(&mut self, instance: Instance, leg: u8, sent_at: Time, result: Result<Response, CallError>, now: Now) {
+    pub(crate) fn exchange_answered(&mut self, id: CallId, sent: SentExchange, result: Result<Response, CallError>, now: Now) {
+        let SentExchange { instance, leg, sent_at } = sent;
         let Some(slot) = self.members.of_instance(instance) else {
             return;
         };
@@ -264,9 +267,14 @@ impl Core {
             member.exchanging = false;
         }
         match result {
-            Ok(Response::Exchange(answer)) => {
+            Ok(Response::Exchange(mut answer)) => {
                 self.prove(slot, now);
                 self.reached_since(slot, sent_at, now);
+                self.overdue_answered(slot, id.0);
+                // Its own heartbeat is as old as the answer may be.
+                for own in answer.entries.iter_mut().filter(|entry| entry.instance == instance) {
+                    own.age = own.age.saturating_add(now.time.since(sent_at));
+                }
                 let reaction = self.absorb(slot, *answer, false, now);
                 let next = self.compose(reaction, now);
                 if leg == INQUIRY {

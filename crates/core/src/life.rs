@@ -179,9 +179,11 @@ impl Life {
                 if doubt.unheard {
                     return Change::None;
                 }
-                if let Some(held) = self.doubt.as_mut().filter(|held| held.unheard) {
-                    *held = doubt;
-                } else if let Some(held) = &mut self.doubt {
+                if self.doubt.is_some_and(|held| held.unheard) {
+                    self.doubt = Some(doubt);
+                    return Change::Suspected;
+                }
+                if let Some(held) = &mut self.doubt {
                     held.first_failure = held.first_failure.min(doubt.first_failure);
                     held.refused &= doubt.refused;
                 }
@@ -220,6 +222,12 @@ impl Life {
         }
         self.forgiven += stall;
         self.grace += stall;
+    }
+
+    /// An attempt failed that was begun when others were heard again: its death is no finding about ourselves any more. Tells whether it was one.
+    pub fn confirm(&mut self) -> bool {
+        let unheard = self.doubt.as_mut().filter(|doubt| doubt.unheard && self.status == Status::Dead);
+        unheard.map(|doubt| doubt.unheard = false).is_some()
     }
 
     fn enter(&mut self, status: Status, now: Time) {

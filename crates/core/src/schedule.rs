@@ -205,6 +205,7 @@ impl Core {
                 self.contact(now);
                 self.prove(probing.slot, now);
                 self.reached_since(probing.slot, probing.sent_at(timing), now);
+                self.overdue_answered(probing.slot, id.0);
             }
             Outcome::Renewed(_) => {
                 self.contact(now);
@@ -285,6 +286,13 @@ impl Core {
                 self.schedule_soon(slot, now);
             }
             self.doubt(slot, is_refusal(kind), now);
+            let heard_meanwhile = self.contact_at > probing.ordered_at && probing.ordered_at > self.contact_again_at;
+            if heard_meanwhile
+                && let Some(member) = self.members.get_mut(slot)
+                && member.life.confirm()
+            {
+                member.changed_at = now.time;
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Answer, CallError, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request,
-    RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
+    Answer, CallError, Config, Core, Entry, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record,
+    Request, RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
 };
 
 fn at(millis: u64) -> Now {
@@ -119,7 +119,8 @@ fn an_answer_is_as_old_as_what_it_answers() {
     pass(&mut core, now + 20, now + 700);
     tell(&mut core, &other, Exchange { suspicions: doubt(&peer, 200), ..Exchange::default() }, at(now + 700));
     assert_eq!(status(&core, &peer, at(now + 700)), Status::Suspect);
-    let answer = Exchange { from: Some(peer.instance), ..Exchange::default() };
+    let own = Entry { instance: peer.instance, version: 0, heartbeat: 2, age: Duration::ZERO, left: false };
+    let answer = Exchange { from: Some(peer.instance), entries: vec![own], ..Exchange::default() };
     core.handle_response(call, Ok(Response::Exchange(Box::new(answer))), at(now + 720));
     assert_eq!(status(&core, &peer, at(now + 720)), Status::Suspect);
 }

@@ -128,10 +128,24 @@ fn what_others_hold_against_it_takes_the_place_of_a_doubt_that_is_not_told() {
     let mut life = alive();
     assert_eq!(life.suspect(unheard, at(102)), Change::Suspected);
     assert_eq!(life.deadline(), Some(at(103)), "it is for us alone, and kills as any other");
-    assert_eq!(life.suspect(theirs, at(102)), Change::None);
+    assert_eq!(life.suspect(theirs, at(102)), Change::Suspected);
     assert_eq!(life.doubt(), Some(theirs));
     assert_eq!(life.suspect(unheard, at(102)), Change::None);
     assert_eq!(life.doubt(), Some(theirs));
+}
+
+#[test]
+fn a_death_that_was_not_told_is_confirmed_once() {
+    let unheard = Doubt { unheard: true, ..SILENT };
+    let mut life = alive();
+    life.suspect(unheard, at(102));
+    assert!(!life.confirm(), "a suspect is asked about");
+    life.expire(at(103));
+    assert!(life.confirm());
+    assert_eq!(life.doubt(), Some(SILENT));
+    for mut life in [life, alive(), suspect(), dead(), left()] {
+        assert!(!life.confirm());
+    }
 }
 
 #[test]
