@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Answer, CallError, Config, Core, Entry, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record,
-    Request, RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
+    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport,
+    Record, Request, RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
 };
 
 fn at(millis: u64) -> Now {
@@ -47,6 +47,20 @@ fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let heard = Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     (core, peer, other)
+}
+
+/// What a probe finds out that is answered at once.
+fn answer_of(whom: &Record) -> ProbeReport {
+    let (name, incarnation, instance) = (whom.name.clone(), whom.incarnation, whom.instance);
+    let millisecond = Duration::from_millis(1);
+    let (resolve, connect, first_request) = (Duration::ZERO, millisecond, millisecond);
+    let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
+    ProbeReport::Answered { timing, name, incarnation, instance }
+}
+
+/// The answer of who has no news.
+fn nothing_new(exchange: &Exchange) -> Response {
+    Response::Exchange(Box::new(Exchange { from: exchange.to, to: exchange.from, ..Exchange::default() }))
 }
 
 fn tell(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
@@ -181,6 +195,38 @@ fn who_was_cut_off_does_not_tell_of_the_doubts_it_had_meanwhile() {
 }
 
 #[test]
+fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
+    let mut core = core(Config { gossip_interval: Duration::from_secs(60), probe_interval: Duration::from_secs(60), ..Config::default() });
+    let peers = ["one", "two", "three"].map(record);
+    peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+    drain(&mut core);
+    // All is answered at first; then nothing but the questions, and these after a second.
+    let mut asked: Vec<(CallId, u64)> = Vec::new();
+    for now in (20..100_000).step_by(20) {
+        core.handle_timeout(at(now));
+        let well = now < 10_000;
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Call { id, request: Request::Exchange(exchange), .. } if well => {
+                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
+                }
+                Output::Probe { id, whom } if well => core.handle_probe(id, answer_of(&whom), at(now)),
+                Output::Call { id, request: Request::Ask(_), .. } => asked.push((id, now)),
+                _ => {}
+            }
+        }
+        for (id, _) in asked.iter().filter(|(_, at)| at + 1000 == now) {
+            core.handle_response(*id, Ok(Response::Asked(Answer::Failed(Failure::Timeout))), at(now));
+        }
+        if asked.first().is_some_and(|(_, at)| at + 1400 == now) {
+            assert!(doubts_told(&mut core, &peers[0], at(now)) > 0);
+            return;
+        }
+    }
+    panic!("nobody is asked about");
+}
+
+#[test]
 fn news_is_not_spent_on_who_takes_no_part() {
     let config = Config { takes_part: |record| !record.name.as_str().starts_with("deaf"), ..Config::default() };
     let mut core = core(config);
@@ -202,8 +248,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
                     assert!(!deaf || exchange.range.is_some(), "a push to who does not hear it");
                     pushed += u32::from(exchange.range.is_none());
                     gossiped += u32::from(!deaf && exchange.range.is_some());
-                    let answer = Exchange { from: exchange.to, to: exchange.from, ..Exchange::default() };
-                    core.handle_response(id, Ok(Response::Exchange(Box::new(answer))), at(now));
+                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                 }
                 Output::Call { whom, request: Request::Ask(_), .. } => {
                     assert_eq!(whom.unwrap().name, hearing.name);
@@ -214,11 +259,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
                         doubted = true;
                         ProbeReport::Failed(Failure::Timeout)
                     } else {
-                        let (name, incarnation, instance) = (whom.name.clone(), whom.incarnation, whom.instance);
-                        let millisecond = Duration::from_millis(1);
-                        let (resolve, connect, first_request) = (Duration::ZERO, millisecond, millisecond);
-                        let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
-                        ProbeReport::Answered { timing, name, incarnation, instance }
+                        answer_of(&whom)
                     };
                     core.handle_probe(id, report, at(now));
                 }
