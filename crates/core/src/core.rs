@@ -407,7 +407,7 @@ impl Core {
             return;
         }
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
-        let told = |member: &Member| member.is_partner() && (self.config.takes_part)(&member.record);
+        let told = |member: &Member| member.is_partner() && self.takes_part(member);
         let mut partners: Vec<_> = self.members.others().filter(|(_, member)| told(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);

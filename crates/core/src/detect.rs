@@ -103,7 +103,7 @@ impl Core {
     fn peers_to_ask(&mut self, about: Slot) -> Vec<Slot> {
         let may = |(slot, member): &(Slot, &crate::members::Member)| {
             let fit = *slot != about && member.is_partner() && member.life.status() == Status::Alive && !self.questions.contains_key(slot);
-            fit && (self.config.takes_part)(&member.record)
+            fit && self.takes_part(member)
         };
         let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
         let chosen = ASK_PEERS.min(peers.len());

@@ -15,7 +15,7 @@ use crate::limits::{
     DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
     PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
 };
-use crate::members::{ME, Slot};
+use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Merge, Row, Version};
@@ -100,7 +100,7 @@ impl Core {
         let Some(partner) = self.next_partner() else { return };
         self.begin_exchange(partner, now);
         // Who takes no part knows no news: however many they are, those who do are asked as often.
-        if !self.members.get(partner).is_some_and(|member| (self.config.takes_part)(&member.record)) {
+        if !self.members.get(partner).is_some_and(|member| self.takes_part(member)) {
             let gossipers = self.gossipers();
             if !gossipers.is_empty() {
                 let chosen = self.rng.usize(..gossipers.len());
@@ -111,15 +111,18 @@ impl Core {
 
     /// Partners that hear gossip and tell it on.
     pub(crate) fn gossipers(&self) -> Vec<Slot> {
-        let mut partners = self.members.partners();
-        partners.retain(|slot| self.members.get(*slot).is_some_and(|member| (self.config.takes_part)(&member.record)));
-        partners
+        self.members.partners(|member| self.takes_part(member))
+    }
+
+    /// Whether it takes part in gossip, and can be asked about others.
+    pub(crate) fn takes_part(&self, member: &Member) -> bool {
+        (self.config.takes_part)(&member.record)
     }
 
     fn next_partner(&mut self) -> Option<Slot> {
         for refill in [false, true] {
             if refill {
-                let mut partners = self.members.partners();
+                let mut partners = self.members.partners(|_| true);
                 self.rng.shuffle(&mut partners);
                 self.gossip.partners = partners.into();
             }

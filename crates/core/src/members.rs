@@ -376,9 +376,9 @@ impl Members {
         (1..self.slots.len() as u32).map(Slot)
     }
 
-    /// Whom gossip may go to: whom we reach, or whoever is there if we reach nobody.
-    pub(crate) fn partners(&self) -> Vec<Slot> {
-        let partners = || self.others().filter(|(_, member)| member.is_partner());
+    /// Whom of the fitting gossip may go to: whom we reach, or whoever is there if we reach nobody.
+    pub(crate) fn partners(&self, fit: impl Fn(&Member) -> bool) -> Vec<Slot> {
+        let partners = || self.others().filter(|(_, member)| member.is_partner() && fit(member));
         let reached: Vec<_> = partners().filter(|(_, member)| member.pair.failing_since().is_none()).map(|(slot, _)| slot).collect();
         if reached.is_empty() { partners().map(|(slot, _)| slot).collect() } else { reached }
     }
