@@ -355,7 +355,7 @@ impl Core {
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         self.take_input(None, now);
-        self.contact(now);
+        self.contact(now.time);
         match request {
             Request::Join(record) => self.joiner(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(Arc::clone(self.record()))),
@@ -375,7 +375,7 @@ impl Core {
             return;
         }
         if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
-            self.contact(now);
+            self.contact(now.time);
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
@@ -590,12 +590,12 @@ impl Core {
         }
     }
 
-    /// Somebody was heard: our own network works.
-    pub(crate) fn contact(&mut self, now: Now) {
-        if now.time.since(self.contact_at) > ISOLATED_AFTER {
-            self.contact_again_at = now.time;
+    /// Somebody was heard at `at`: our own network worked.
+    pub(crate) fn contact(&mut self, at: Time) {
+        if at.since(self.contact_at) > ISOLATED_AFTER {
+            self.contact_again_at = at;
         }
-        self.contact_at = now.time;
+        self.contact_at = self.contact_at.max(at);
     }
 
     /// Whether nobody was heard for so long that it says more about us than about them.

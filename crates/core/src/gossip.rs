@@ -393,12 +393,12 @@ impl Core {
         }
         let expected = self.members.get(slot).map_or(0, |member| member.version_expected(now.time, WANT_PATIENCE));
         if entry.version > expected && slot != ME && reaction.answer.wants_rows.len() < WANTS_MAX {
-            let held = self.members.get(slot).map_or(0, crate::members::Member::version);
+            let held = self.members.get(slot).map_or(0, Member::version);
             reaction.answer.wants_rows.push((entry.instance, held));
             if let Some(member) = self.members.get_mut(slot) {
                 member.wanted = Some((entry.version, now.time));
             }
-        } else if digest && entry.version < self.members.get(slot).map_or(0, crate::members::Member::version) {
+        } else if digest && entry.version < self.members.get(slot).map_or(0, Member::version) {
             reaction.rows.push((slot, entry.version));
         }
     }
@@ -447,7 +447,7 @@ impl Core {
         room = room.saturating_sub(roster_bytes);
         rows.sort_by_key(|(slot, version)| {
             let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
-            let whole = self.members.get(*slot).and_then(crate::members::Member::row).is_none_or(|row| *version < row.frame().version());
+            let whole = self.members.get(*slot).and_then(Member::row).is_none_or(|row| *version < row.frame().version());
             (whole, std::cmp::Reverse(lag))
         });
         rows.dedup_by_key(|(slot, _)| *slot);
@@ -482,7 +482,7 @@ impl Core {
         if news.age > self.config.retain_samples / 2 {
             return self.refuse(Refusal::RowOld);
         }
-        let Some(held) = self.members.get(slot).map(crate::members::Member::version) else {
+        let Some(held) = self.members.get(slot).map(Member::version) else {
             return;
         };
         if let Some((frame, age)) = news.frame
@@ -564,7 +564,7 @@ impl Core {
 }
 
 /// Whether somebody who does not know a member would take it: the long dead are not learned by hearsay.
-fn worth_telling(member: &crate::members::Member, now: Now) -> bool {
+fn worth_telling(member: &Member, now: Now) -> bool {
     member.is_present() || member.life.silence(now.time) <= UNPROVEN_FORGET_AFTER
 }
 

@@ -195,23 +195,21 @@ impl Core {
         {
             member.probing = false;
         }
-        if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome
-            && let Some(member) = self.members.get_mut(probing.slot)
-        {
-            Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
+        if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome {
+            // The report may have waited for a second request that was never answered.
+            self.contact((probing.begun + timing.resolve + timing.total()).min(now.time));
+            if let Some(member) = self.members.get_mut(probing.slot) {
+                Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
+            }
         }
         match &outcome {
             Outcome::Reached(timing) => {
-                self.contact(now);
                 self.prove(probing.slot, now);
                 self.reached_since(probing.slot, probing.sent_at(timing), now);
                 self.overdue_answered(probing.slot, id.0);
             }
-            Outcome::Renewed(_) => {
-                self.contact(now);
-                self.identify(probing.slot);
-            }
-            Outcome::Failed(kind) if is_answer(*kind) => self.contact(now),
+            Outcome::Renewed(_) => self.identify(probing.slot),
+            Outcome::Failed(kind) if is_answer(*kind) => self.contact(now.time),
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
                 self.load.voids += 1;

@@ -195,6 +195,32 @@ fn who_was_cut_off_does_not_tell_of_the_doubts_it_had_meanwhile() {
 }
 
 #[test]
+fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
+    let mut core = core(Config::default());
+    let peers = ["one", "two", "three"].map(record);
+    peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+    drain(&mut core);
+    // The first probe was answered at once, and its second request never; of all else nothing is heard.
+    let mut first = None;
+    for now in (20..=2500).step_by(20) {
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            if let Output::Probe { id, whom } = output {
+                first.get_or_insert((id, whom, now));
+            }
+        }
+        if let Some((id, whom, begun)) = &first
+            && begun + 1500 == now
+        {
+            core.handle_probe(*id, answer_of(whom), at(now));
+        }
+    }
+    assert!(first.is_some_and(|(.., begun)| begun < 900));
+    assert!(peers.iter().any(|peer| status(&core, peer, at(2500)) == Status::Suspect));
+    assert_eq!(doubts_told(&mut core, &peers[0], at(2500)), 0);
+}
+
+#[test]
 fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
     let mut core = core(Config { gossip_interval: Duration::from_secs(60), probe_interval: Duration::from_secs(60), ..Config::default() });
     let peers = ["one", "two", "three"].map(record);
