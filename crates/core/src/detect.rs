@@ -23,7 +23,7 @@ use crate::time::{Now, Time};
 pub(crate) struct Question {
     /// What belongs to a former question about the same member does not count for this one.
     number: u64,
-    /// The probe or call that is overdue; if it is answered after all, it is as if nobody had asked.
+    /// The probe or call that is overdue, while nothing else failed; if it is answered after all, it is as if nobody had asked.
     raised_by: Option<u64>,
     first_failure: Time,
     /// Every attempt so far was refused.
@@ -64,6 +64,7 @@ impl Core {
     fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<u64>, now: Now) {
         if let Some(question) = self.questions.get_mut(&slot) {
             question.refused &= refused;
+            question.raised_by = question.raised_by.filter(|order| raised_by == Some(*order));
             return;
         }
         let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
@@ -130,6 +131,7 @@ impl Core {
             Some(kind) => {
                 question.refused &= is_refusal(*kind);
                 question.confirmed |= is_refusal(*kind);
+                question.raised_by = None;
             }
             None => question.voids += 1,
         }
@@ -155,6 +157,7 @@ impl Core {
         if let Answer::Failed(kind) = answer {
             question.refused &= is_refusal(kind);
             question.confirmed = true;
+            question.raised_by = None;
         }
         self.answered_enough(slot, now);
     }
@@ -172,14 +175,19 @@ impl Core {
         }
     }
 
-    /// Nobody reached it: the suspicion is spread, and newer evidence has until its deadline to come.
+    /// Nobody reached it: newer evidence has until the deadline of the suspicion to come. It is told, unless it may be about ourselves.
     pub(crate) fn close_question(&mut self, slot: Slot, now: Now) {
         let Some(question) = self.drop_question(slot) else {
             return;
         };
         let on_our_word = !question.confirmed && self.members.present() >= 2;
-        if question.voids > 0 || (on_our_word && question.first_failure < self.contact_again_at) {
+        if question.voids > 0 {
             // We could not even try as we should: whoever can will ask, and we will again.
+            return;
+        }
+        if on_our_word && question.first_failure < self.contact_again_at {
+            // It may have been about ourselves: it is tried again now that somebody is heard.
+            self.schedule_soon(slot, now);
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;

@@ -149,8 +149,9 @@ impl Life {
             return Change::None;
         }
         self.heartbeat = heartbeat;
-        self.beat_at = now.back(age);
-        self.evidence(now.back(age), now)
+        // It was made after those before it, however old it is said to be.
+        self.beat_at = self.beat_at.max(now.back(age));
+        self.evidence(self.beat_at, now)
     }
 
     /// An attempt with it succeeded at `at`.
@@ -181,6 +182,7 @@ impl Life {
                 }
                 if self.doubt.is_some_and(|held| held.unheard) {
                     self.doubt = Some(doubt);
+                    self.enter(Status::Suspect, now);
                     return Change::Suspected;
                 }
                 if let Some(held) = &mut self.doubt {
@@ -224,7 +226,7 @@ impl Life {
         self.grace += stall;
     }
 
-    /// An attempt failed that was begun when others were heard again: its death is no finding about ourselves any more. Tells whether it was one.
+    /// An attempt failed that was begun after others were heard again: its death is no finding about ourselves any more. Tells whether it was one.
     pub fn confirm(&mut self) -> bool {
         let unheard = self.doubt.as_mut().filter(|doubt| doubt.unheard && self.status == Status::Dead);
         unheard.map(|doubt| doubt.unheard = false).is_some()

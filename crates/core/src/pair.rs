@@ -65,8 +65,8 @@ pub struct Pair {
     previous: Option<Duration>,
     /// The longest total lately: it decays by a sixteenth with every success.
     usual_max: Duration,
-    /// When our attempts began to fail; none while the latest was answered.
-    failing_since: Option<Time>,
+    /// When our attempts began to fail, and how many did since; none while the latest was answered.
+    failing: Option<(Time, u32)>,
     /// When the latest attempt was sent that was answered, booked or not.
     answered_at: Time,
     /// When an attempt last succeeded, by our clock.
@@ -139,7 +139,8 @@ impl Pair {
                 first_request.observe(timing.first_request);
             }
             Attempt::Failed(kind) => {
-                self.failing_since.get_or_insert(begun.max(self.answered_at));
+                let (_, count) = self.failing.get_or_insert((begun.max(self.answered_at), 0));
+                *count = count.saturating_add(1);
                 self.failures[kind as usize] += 1;
             }
         }
@@ -161,18 +162,18 @@ impl Pair {
     /// An attempt that was sent at `sent_at` was answered, booked or not: what failed until then is over.
     pub(crate) fn answered(&mut self, sent_at: Time) {
         self.answered_at = self.answered_at.max(sent_at);
-        self.failing_since = self.failing_since.filter(|since| *since > sent_at);
+        self.failing = self.failing.filter(|(since, _)| *since > sent_at);
     }
 
     /// When our attempts began to fail: the first of the latest failures in a row, or what was answered while it was under way. None while the
     /// latest attempt was answered.
     pub(crate) fn failing_since(&self) -> Option<Time> {
-        self.failing_since
+        self.failing.map(|(since, _)| since)
     }
 
     /// Whether more than one attempt failed in a row: a lost packet alone does not do that often.
     pub(crate) fn failed_again(&self) -> bool {
-        self.losses & 0b11 == 0b11
+        self.failing.is_some_and(|(_, count)| count > 1)
     }
 
     /// Attempts in the loss window, and how many of them failed.

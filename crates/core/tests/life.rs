@@ -104,6 +104,15 @@ fn every_input_makes_of_every_status_what_the_table_says() {
 }
 
 #[test]
+fn a_larger_heartbeat_was_made_later_however_old_it_is_said_to_be() {
+    let mut life = alive();
+    life.hear(8, NONE, at(95));
+    life.hear(9, Duration::from_secs(10), at(100));
+    assert_eq!(life.heartbeat(), (9, at(95)));
+    assert_eq!(life.evidence_at(), at(95));
+}
+
+#[test]
 fn refusals_by_everybody_need_half_the_time() {
     let mut life = alive();
     life.suspect(REFUSED, at(100));
@@ -128,8 +137,9 @@ fn what_others_hold_against_it_takes_the_place_of_a_doubt_that_is_not_told() {
     let mut life = alive();
     assert_eq!(life.suspect(unheard, at(102)), Change::Suspected);
     assert_eq!(life.deadline(), Some(at(103)), "it is for us alone, and kills as any other");
-    assert_eq!(life.suspect(theirs, at(102)), Change::Suspected);
+    assert_eq!(life.suspect(theirs, at(103)), Change::Suspected);
     assert_eq!(life.doubt(), Some(theirs));
+    assert_eq!(life.since(), at(103), "it leaves as much time to ask as if it were the first");
     assert_eq!(life.suspect(unheard, at(102)), Change::None);
     assert_eq!(life.doubt(), Some(theirs));
 }
