@@ -375,7 +375,7 @@ impl Core {
             Some(slot) => {
                 let held = self.members.get(slot)?;
                 if held.record.life() > record.life() && !(first_hand && held.gives_way_at(&record.target)) {
-                    if !first_hand && held.gives_way_at(&record.target) {
+                    if held.gives_way_at(&record.target) {
                         self.look_for_successor(slot, record, now);
                     }
                     return None;
