@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tracing::{info, warn};
 
 use crate::bucket::Bucket;
 use crate::cell::Failure;
@@ -14,8 +13,8 @@ use crate::detect::Question;
 use crate::gossip::Gossip;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
-use crate::life::{Change, Status};
-use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, ISOLATED_AFTER, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
+use crate::life::Status;
+use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::names::CONTEST_PAUSE;
@@ -23,7 +22,7 @@ use crate::pair::Timing;
 use crate::publish::Publisher;
 use crate::schedule::Load;
 use crate::stall::Stalls;
-use crate::tally::{EventKind, Events, Histogram, Refusal, Refusals};
+use crate::tally::{Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
 use crate::timers::Timers;
 
@@ -474,90 +473,6 @@ impl Core {
         self.refusals.count(refusal);
     }
 
-    /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How long after nobody can tell, for the answer may
-    /// have been lost on its way and sent again.
-    pub(crate) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
-        let at = (sent_at + Duration::from_micros(1)).min(now.time);
-        if let Some(member) = self.members.get_mut(slot) {
-            let change = member.life.evidence(at, now.time);
-            self.changed(slot, change, now);
-        }
-        self.settle_question(slot);
-    }
-
-    /// Carries out what a change of a member's life means.
-    pub(crate) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
-        let Some(member) = self.members.get_mut(slot) else {
-            return;
-        };
-        let name = member.record.name.clone();
-        let deadline = member.life.deadline();
-        if change != Change::None && change != Change::Refuted {
-            member.changed_at = now.time;
-            self.members.recount();
-        }
-        match change {
-            Change::None | Change::Refuted => {
-                // An earlier first failure brings the deadline forward.
-                if let Some(deadline) = deadline {
-                    self.timers.set_earlier(Timer::Death(slot), deadline);
-                }
-            }
-            Change::Suspected => {
-                info!(node = %name, "nobody could reach the node; it is suspected");
-                self.events.push(now.wall, EventKind::Suspected(name));
-                if let Some(deadline) = deadline {
-                    self.timers.set(Timer::Death(slot), deadline);
-                }
-                self.spread_suspicion(slot, now);
-            }
-            Change::Died => {
-                info!(node = %name, "the node is dead");
-                self.events.push(now.wall, EventKind::Died(name));
-                self.lost(slot);
-                self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
-            }
-            Change::Revived => {
-                info!(node = %name, "the node lives");
-                self.events.push(now.wall, EventKind::Revived(name));
-                self.timers.cancel(&Timer::Death(slot));
-                self.timers.cancel(&Timer::Dial(slot));
-                self.settle_question(slot);
-                self.schedule_soon(slot, now);
-                self.spread_life(slot, now);
-            }
-            Change::Left => {
-                info!(node = %name, "the node left");
-                self.events.push(now.wall, EventKind::Left(name));
-                self.lost(slot);
-                self.timers.cancel(&Timer::Death(slot));
-                self.timers.cancel(&Timer::Dial(slot));
-                self.spread_life(slot, now);
-            }
-        }
-    }
-
-    /// Takes a member out of everything that is for the present.
-    fn lost(&mut self, slot: Slot) {
-        self.unschedule(slot);
-        self.drop_question(slot);
-    }
-
-    /// Takes a member out of everything.
-    pub(crate) fn forget(&mut self, slot: Slot, now: Now) {
-        self.lost(slot);
-        self.timers.cancel(&Timer::Death(slot));
-        self.timers.cancel(&Timer::Dial(slot));
-        if let Some(member) = self.members.remove(slot) {
-            self.forgotten(&member, now);
-        }
-        self.roster_changed(now);
-    }
-
-    pub(crate) fn forgotten(&mut self, member: &Member, now: Now) {
-        self.events.push(now.wall, EventKind::Forgotten(member.record.name.clone()));
-    }
-
     fn keep_house(&mut self, now: Now) {
         self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
         self.notice_isolation(now);
@@ -588,35 +503,6 @@ impl Core {
         if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.isolated {
             self.silent(slot, now);
         }
-    }
-
-    /// Somebody was heard at `at`: our own network worked.
-    pub(crate) fn contact(&mut self, at: Time) {
-        if at.since(self.contact_at) > ISOLATED_AFTER {
-            self.contact_again_at = at;
-        }
-        self.contact_at = self.contact_at.max(at);
-    }
-
-    /// Whether nobody was heard for so long that it says more about us than about them.
-    pub(crate) fn hears_nobody(&self, now: Now) -> bool {
-        now.time.since(self.contact_at) > ISOLATED_AFTER && self.members.present() >= 2
-    }
-
-    fn notice_isolation(&mut self, now: Now) {
-        // Once cut off, everybody is dead after a while: that is no news of anybody.
-        let silent = now.time.since(self.contact_at) > ISOLATED_AFTER;
-        let isolated = self.hears_nobody(now) || (self.isolated && silent);
-        if isolated == self.isolated {
-            return;
-        }
-        self.isolated = isolated;
-        if isolated {
-            warn!("this bot hears from nobody: its own network may be cut");
-        } else {
-            info!("this bot hears from others again");
-        }
-        self.events.push(now.wall, if isolated { EventKind::Isolated } else { EventKind::Heard });
     }
 
     /// Starts a new life under the same name, larger than any that was heard.

@@ -142,17 +142,18 @@ impl Core {
         let Some(slot) = self.members.of_instance(about) else {
             return;
         };
+        let asked = |question: &&mut Question| question.number == number;
         if answer == Answer::Reached {
             self.reached_since(slot, asked_at, now);
+            // Our own loop may have stood still since it was asked, and the question have been forgiven so much.
+            if self.questions.get_mut(&slot).filter(asked).is_some() {
+                self.drop_question(slot);
+            }
+            return;
         }
-        let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
+        let Some(question) = self.questions.get_mut(&slot).filter(asked) else {
             return;
         };
-        if answer == Answer::Reached {
-            // Our own loop may have stood still since it was asked, and the question have been forgiven so much.
-            self.drop_question(slot);
-            return;
-        }
         question.asks_open = question.asks_open.saturating_sub(1);
         if let Answer::Failed(kind) = answer {
             question.refused &= is_refusal(kind);
@@ -180,11 +181,11 @@ impl Core {
         let Some(question) = self.drop_question(slot) else {
             return;
         };
-        let on_our_word = !question.confirmed && self.members.present() >= 2;
         if question.voids > 0 {
             // We could not even try as we should: whoever can will ask, and we will again.
             return;
         }
+        let on_our_word = !question.confirmed && self.members.present() >= 2;
         if on_our_word && question.first_failure < self.contact_again_at {
             // It may have been about ourselves: it is tried again now that somebody is heard.
             self.schedule_soon(slot, now);
@@ -347,6 +348,17 @@ impl Core {
             self.timers.set(Timer::Death(slot), deadline);
         }
         self.changed(slot, change, now);
+    }
+
+    /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept to ourselves may be told.
+    pub(crate) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
+        let heard = self.contact_at > ordered_at && ordered_at > self.contact_again_at;
+        if heard
+            && let Some(member) = self.members.get_mut(slot)
+            && member.life.confirm()
+        {
+            member.changed_at = now.time;
+        }
     }
 
     /// There has been no evidence for so long that it is doubtful even though no probe of ours failed.

@@ -27,12 +27,14 @@
 
 mod bucket;
 mod cell;
+mod changes;
 mod code;
 mod config;
 mod core;
 mod detect;
 mod gossip;
 mod identity;
+mod isolation;
 mod join;
 pub mod life;
 pub mod limits;

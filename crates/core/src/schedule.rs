@@ -284,13 +284,7 @@ impl Core {
                 self.schedule_soon(slot, now);
             }
             self.doubt(slot, is_refusal(kind), now);
-            let heard_meanwhile = self.contact_at > probing.ordered_at && probing.ordered_at > self.contact_again_at;
-            if heard_meanwhile
-                && let Some(member) = self.members.get_mut(slot)
-                && member.life.confirm()
-            {
-                member.changed_at = now.time;
-            }
+            self.confirm_death(slot, probing.ordered_at, now);
         }
     }
 

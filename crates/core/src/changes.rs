@@ -1,0 +1,97 @@
+//! What a change in a member's life means for everything else.
+
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::core::{Core, Timer};
+use crate::life::Change;
+use crate::members::{Member, Slot};
+use crate::tally::EventKind;
+use crate::time::{Now, Time};
+
+impl Core {
+    /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How long after nobody can tell, for the answer may
+    /// have been lost on its way and sent again.
+    pub(crate) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
+        let at = (sent_at + Duration::from_micros(1)).min(now.time);
+        if let Some(member) = self.members.get_mut(slot) {
+            let change = member.life.evidence(at, now.time);
+            self.changed(slot, change, now);
+        }
+        self.settle_question(slot);
+    }
+
+    /// Carries out what a change of a member's life means.
+    pub(crate) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let name = member.record.name.clone();
+        let deadline = member.life.deadline();
+        if change != Change::None && change != Change::Refuted {
+            member.changed_at = now.time;
+            self.members.recount();
+        }
+        match change {
+            Change::None | Change::Refuted => {
+                // An earlier first failure brings the deadline forward.
+                if let Some(deadline) = deadline {
+                    self.timers.set_earlier(Timer::Death(slot), deadline);
+                }
+            }
+            Change::Suspected => {
+                info!(node = %name, "nobody could reach the node; it is suspected");
+                self.events.push(now.wall, EventKind::Suspected(name));
+                if let Some(deadline) = deadline {
+                    self.timers.set(Timer::Death(slot), deadline);
+                }
+                self.spread_suspicion(slot, now);
+            }
+            Change::Died => {
+                info!(node = %name, "the node is dead");
+                self.events.push(now.wall, EventKind::Died(name));
+                self.lost(slot);
+                self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
+            }
+            Change::Revived => {
+                info!(node = %name, "the node lives");
+                self.events.push(now.wall, EventKind::Revived(name));
+                self.timers.cancel(&Timer::Death(slot));
+                self.timers.cancel(&Timer::Dial(slot));
+                self.settle_question(slot);
+                self.schedule_soon(slot, now);
+                self.spread_life(slot, now);
+            }
+            Change::Left => {
+                info!(node = %name, "the node left");
+                self.events.push(now.wall, EventKind::Left(name));
+                self.lost(slot);
+                self.timers.cancel(&Timer::Death(slot));
+                self.timers.cancel(&Timer::Dial(slot));
+                self.spread_life(slot, now);
+            }
+        }
+    }
+
+    /// Takes a member out of everything that is for the present.
+    fn lost(&mut self, slot: Slot) {
+        self.unschedule(slot);
+        self.drop_question(slot);
+    }
+
+    /// Takes a member out of everything.
+    pub(crate) fn forget(&mut self, slot: Slot, now: Now) {
+        self.lost(slot);
+        self.timers.cancel(&Timer::Death(slot));
+        self.timers.cancel(&Timer::Dial(slot));
+        if let Some(member) = self.members.remove(slot) {
+            self.forgotten(&member, now);
+        }
+        self.roster_changed(now);
+    }
+
+    pub(crate) fn forgotten(&mut self, member: &Member, now: Now) {
+        self.events.push(now.wall, EventKind::Forgotten(member.record.name.clone()));
+    }
+}
