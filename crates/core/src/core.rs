@@ -239,7 +239,7 @@ pub struct Core {
 
     /// When anybody was last heard: an answer, a refusal, or a request.
     pub(crate) contact_at: Time,
-    /// When somebody was heard again after nobody had been for [`ISOLATED_AFTER`].
+    /// When somebody was heard again after nobody had been for [`ISOLATED_AFTER`](crate::limits::ISOLATED_AFTER).
     pub(crate) contact_again_at: Time,
     pub(crate) isolated: bool,
     pub(crate) stalls: Stalls,
