@@ -60,7 +60,7 @@ impl Core {
                 self.timers.cancel(&Timer::Death(slot));
                 self.timers.cancel(&Timer::Dial(slot));
                 self.settle_question(slot);
-                self.schedule_soon(slot, now);
+                self.schedule_again(slot, now);
                 self.spread_life(slot, now);
             }
             Change::Left => {

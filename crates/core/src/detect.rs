@@ -318,6 +318,9 @@ impl Core {
 
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
+        if self.load.doubts_itself(now.time) {
+            return;
+        }
         let may =
             |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
         if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.inquiry_budget.take(1.0, now.time) {

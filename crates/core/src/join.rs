@@ -274,6 +274,13 @@ impl Core {
             self.refuse(Refusal::NameTaken);
             return self.reply(id, Response::Join(JoinAnswer::NameTaken(me)));
         }
+        if self.is_in(&joiner) {
+            if matches!(self.standing, Standing::Starting) {
+                self.standing = Standing::Member;
+            }
+            let me = Arc::clone(self.record());
+            return self.reply(id, Response::Join(JoinAnswer::Admitted(me)));
+        }
         let pending = |calling: &&Calling| matches!(calling, Calling::Incumbent { .. } | Calling::DialBack { .. });
         let held_back = self.guards.get(&joiner.target).filter(|guard| guard.not_before > now.time).cloned();
         if let Some(why) = held_back.as_ref().and_then(|guard| guard.why.as_ref()) {
@@ -295,6 +302,12 @@ impl Core {
             }
             None => self.dial_back(id, joiner),
         }
+    }
+
+    /// Whether this very node answered us at this very target before, and nobody doubts that it lives: there is nothing to prove.
+    fn is_in(&self, joiner: &Record) -> bool {
+        let held = self.members.of_instance(joiner.instance).and_then(|slot| self.members.get(slot));
+        held.is_some_and(|held| held.proven && held.life.status() == Status::Alive && *held.record == *joiner && self.takes_part(held))
     }
 
     pub(crate) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, _now: Now) {

@@ -107,6 +107,11 @@ impl Pair {
         self.latest.map(|(attempt, _, wall)| (attempt, wall))
     }
 
+    /// When the latest attempt began, if it was answered.
+    pub(crate) fn answered_latest(&self) -> Option<Time> {
+        self.latest.and_then(|(attempt, begun, _)| matches!(attempt, Attempt::Ok(_)).then_some(begun))
+    }
+
     /// Books an attempt that was ordered at `ordered_at`, for our own loop ran since `begun`, and reports what changed.
     pub(crate) fn book(&mut self, attempt: Attempt, ordered_at: Time, begun: Time, now: Now) -> Urgency {
         let wall = now.wall.back(now.time.since(ordered_at));

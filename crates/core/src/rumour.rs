@@ -71,7 +71,7 @@ impl Core {
         let since = held.map_or(since, |held| held.since.min(since));
         let pushes = if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
         self.gossip.rumours.insert(rumour, Waiting { pushes, since });
-        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + PUSH_INTERVAL));
+        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + self.load.stretched(PUSH_INTERVAL)));
     }
 
     /// Pushes the rumours to a few others.
@@ -94,7 +94,7 @@ impl Core {
         self.gossip.pushed_at = now.time;
         let exchange = self.rumours_to_push(now);
         if !self.gossip.rumours.is_empty() {
-            self.timers.set(Timer::Push, now.time + PUSH_INTERVAL);
+            self.timers.set(Timer::Push, now.time + self.load.stretched(PUSH_INTERVAL));
         }
         if exchange.is_empty() {
             return;

@@ -13,7 +13,7 @@ use crate::identity::NodeName;
 use crate::life::Status;
 use crate::limits::{
     DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS,
-    PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
+    PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
@@ -39,11 +39,45 @@ pub(crate) struct Load {
     voids: u32,
     /// When a probe was last spoiled.
     void_at: Option<Time>,
+    window: Window,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None }
+        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None, window: Window::default() }
+    }
+}
+
+/// How many probes of the schedule may be under way at once, by how those before them ended: as congestion windows do, it grows while they
+/// are not spoiled, and is halved when they are. What waits for each other cannot drown a host, however many share it.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    size: f64,
+    /// From here on it grows by one for a whole window of probes, below by one for each.
+    slowly_from: f64,
+    /// Probes up to this number were under way when it was halved: that they are spoiled as well is no news.
+    halved_at: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { size: PROBE_WINDOW_FIRST, slowly_from: PROBES_IN_FLIGHT_MAX as f64, halved_at: 0 }
+    }
+}
+
+impl Window {
+    fn grow(&mut self) {
+        let step = if self.size < self.slowly_from { 1.0 } else { 1.0 / self.size };
+        self.size = (self.size + step).min(PROBES_IN_FLIGHT_MAX as f64);
+    }
+
+    /// The probe with number `order` was spoiled; the latest ordered has number `latest`.
+    fn shrink(&mut self, order: u64, latest: u64) {
+        if order > self.halved_at {
+            self.size = (self.size / 2.0).max(1.0);
+            self.slowly_from = self.size;
+            self.halved_at = latest;
+        }
     }
 }
 
@@ -61,8 +95,30 @@ impl Load {
             _ => fast,
         };
         self.stretch = (self.stretch * factor).clamp(1.0, longest);
-        *self = Self { stretch: self.stretch, calm: self.calm, void_at: self.void_at, ..Self::default() };
+        *self = Self { stretch: self.stretch, calm: self.calm, void_at: self.void_at, window: self.window, ..Self::default() };
         self.stretch < before
+    }
+
+    /// A pause that a host which does not keep up makes longer.
+    pub(crate) fn stretched(&self, pause: Duration) -> Duration {
+        pause.mul_f64(self.stretch)
+    }
+
+    /// How many probes of the schedule may be under way at once.
+    fn window(&self) -> usize {
+        self.window.size as usize
+    }
+
+    /// A probe ended; the latest ordered has number `latest`.
+    fn ended(&mut self, id: ProbeId, spoiled: bool, latest: u64, now: Time) {
+        self.ended += 1;
+        if spoiled {
+            self.voids += 1;
+            self.void_at = Some(now);
+            self.window.shrink(id.0, latest);
+        } else {
+            self.window.grow();
+        }
     }
 
     /// Whether this host spoiled a probe just now: what it holds for silence may be its own.
@@ -92,12 +148,22 @@ impl Core {
     pub fn pair_interval(&self) -> Duration {
         let pairs = self.members.present();
         let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
-        within_budget.mul_f64(self.load.stretch)
+        self.load.stretched(within_budget)
     }
 
     pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
-        let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
+        let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
         self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
+    }
+
+    /// It was lost and is there again. What was measured lately and answered is measured when it would have been anyway: a node that others
+    /// doubt over and over, because it is short of time, would else be dialled by the whole mesh at once each time.
+    pub(crate) fn schedule_again(&mut self, slot: Slot, now: Now) {
+        let answered = self.members.get(slot).and_then(|member| member.pair.answered_latest());
+        match answered.map(|begun| begun + self.pair_interval()).filter(|turn| *turn > now.time) {
+            Some(turn) => self.timers.set_earlier(Timer::Probe(slot), turn),
+            None => self.schedule_soon(slot, now),
+        }
     }
 
     /// The pair interval has shrunk: who was put off for longer than it now is gets a turn within it, and so does the own row.
@@ -139,8 +205,10 @@ impl Core {
 
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(crate) fn fire_ready(&mut self, now: Now) {
+        let of_schedule = |probing: &&Probing| probing.purpose == Purpose::Schedule;
+        let mut under_way = self.probes.values().filter(of_schedule).count();
         while let Some(&(measured, due, slot)) = self.ready.first() {
-            if self.probes.len() >= PROBES_IN_FLIGHT_MAX {
+            if under_way >= self.load.window() || self.probes.len() >= PROBES_IN_FLIGHT_MAX {
                 return;
             }
             if self.probe_budget.level(now.time) < 1.0 {
@@ -149,19 +217,20 @@ impl Core {
                 return;
             }
             self.ready.remove(&(measured, due, slot));
-            self.fire(slot, now);
+            under_way += usize::from(self.fire(slot, now));
         }
     }
 
-    fn fire(&mut self, slot: Slot, now: Now) {
+    /// Orders the probe of this pair; tells whether it did.
+    fn fire(&mut self, slot: Slot, now: Now) -> bool {
         let interval = self.pair_interval().mul_f64(0.95 + 0.1 * self.rng.f64());
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
-            return;
+            return false;
         };
         let next = now.time + interval;
         if member.probing {
             self.timers.set(Timer::Probe(slot), next);
-            return;
+            return false;
         }
         if !member.proven {
             let target = member.record.target.clone();
@@ -170,16 +239,16 @@ impl Core {
                 // Not to the same instant each time: a host that runs in slices would be too late each time.
                 let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
                 self.timers.set(Timer::Probe(slot), not_before + spread);
-                return;
+                return false;
             }
         }
         self.probe_budget.take(1.0, now.time);
         self.timers.set(Timer::Probe(slot), next);
-        if self.order_probe(slot, Purpose::Schedule, now).is_some()
-            && let Some(member) = self.members.get_mut(slot)
-        {
+        let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
+        if ordered && let Some(member) = self.members.get_mut(slot) {
             member.probing = true;
         }
+        ordered
     }
 
     /// A probe that was ordered has ended.
@@ -212,13 +281,11 @@ impl Core {
             Outcome::Failed(kind) if is_answer(*kind) => self.contact(now.time),
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
-                self.load.voids += 1;
-                self.load.void_at = Some(now.time);
                 self.try_again(probing.slot, now);
             }
             Outcome::Failed(_) => {}
         }
-        self.load.ended += 1;
+        self.load.ended(id, matches!(outcome, Outcome::Void), self.next_id, now.time);
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
@@ -240,7 +307,7 @@ impl Core {
     /// This host spoiled a probe. A pair that was never measured does not wait a whole interval for the next: nothing is known of it.
     fn try_again(&mut self, slot: Slot, now: Now) {
         if self.timers.at(&Timer::Probe(slot)).is_some() && self.members.get(slot).is_some_and(|member| member.pair.latest().is_none()) {
-            let soon = self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+            let soon = self.pair_interval().mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
             self.timers.set_earlier(Timer::Probe(slot), now.time + soon);
         }
     }

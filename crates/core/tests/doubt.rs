@@ -2,42 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Incarnation, Instance, Labels, Now, Output, ProbeReport,
-    Record, Request, RequestId, Response, Status, Suspicion, Target, Time, Timing, Wall,
+    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output, ProbeReport, Record, Request, RequestId,
+    Response, Status, Suspicion,
 };
-
-fn at(millis: u64) -> Now {
-    Now { time: Time::from_micros((1 << 50) + millis * 1000), wall: Wall::from_unix_millis(1_700_000_000_000 + millis) }
-}
-
-fn record(name: &str) -> Arc<Record> {
-    Arc::new(Record {
-        name: name.parse().unwrap(),
-        target: Target::new(name, 8081).unwrap(),
-        labels: Labels::default(),
-        incarnation: Incarnation(1),
-        instance: Instance(name.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte))),
-    })
-}
-
-fn core(config: Config) -> Core {
-    Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0))
-}
-
-/// The core is asked to let `joiner` in, and reaches it.
-fn let_in(core: &mut Core, joiner: &Arc<Record>, now: Now) {
-    core.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now);
-    let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
-    for output in calls {
-        if let Output::Call { id, request: Request::Identify, .. } = output {
-            core.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now);
-        }
-    }
-}
+use support::{answer_of, at, core, drain, let_in, nothing_new, record, tell};
 
 /// A core that let `peer` in and heard of `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
@@ -47,29 +21,6 @@ fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let heard = Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     (core, peer, other)
-}
-
-/// What a probe finds out that is answered at once.
-fn answer_of(whom: &Record) -> ProbeReport {
-    let (name, incarnation, instance) = (whom.name.clone(), whom.incarnation, whom.instance);
-    let millisecond = Duration::from_millis(1);
-    let (resolve, connect, first_request) = (Duration::ZERO, millisecond, millisecond);
-    let timing = Timing { resolve, connect, tls: None, first_request, request: None, kernel: None };
-    ProbeReport::Answered { timing, name, incarnation, instance }
-}
-
-/// The answer of who has no news.
-fn nothing_new(exchange: &Exchange) -> Response {
-    Response::Exchange(Box::new(Exchange { from: exchange.to, to: exchange.from, ..Exchange::default() }))
-}
-
-fn tell(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
-    core.handle_request(RequestId(2), Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })), now);
-    drain(core);
-}
-
-fn drain(core: &mut Core) {
-    while core.poll_output().is_some() {}
 }
 
 /// Lets time pass as a driver would, up to `millis`.

@@ -1,0 +1,203 @@
+//! What a host that does not keep up spares: many bots may share it, and must not drown each other.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{
+    Config, Core, Entry, Exchange, Heard, JoinAnswer, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status, Suspicion,
+};
+use support::{answer_of, at, core, let_in, nothing_new, record, tell};
+
+/// A core that let so many nodes in, and has budget for all of them.
+fn core_with(count: usize) -> (Core, Vec<Arc<Record>>) {
+    core_configured(count, Config { probe_rate_max: 1000.0, ..Config::default() })
+}
+
+fn core_configured(count: usize, config: Config) -> (Core, Vec<Arc<Record>>) {
+    let mut core = core(config);
+    let nodes: Vec<_> = (0..count).map(|index| record(&format!("node-{index:02}"))).collect();
+    for node in &nodes {
+        let_in(&mut core, node, at(0));
+    }
+    (core, nodes)
+}
+
+/// What the core did.
+#[derive(Default)]
+struct Done {
+    probes: Vec<Arc<Record>>,
+    exchanges: Vec<Exchange>,
+}
+
+/// Lets time pass as a driver would. Probes end as `report` says, at once; who has none answers nothing; nobody has news.
+fn drive(core: &mut Core, from: u64, to: u64, report: impl Fn(&Record) -> Option<ProbeReport>) -> Done {
+    let mut done = Done::default();
+    for now in (from..to).step_by(20).map(at) {
+        core.handle_timeout(now);
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom } => {
+                    if let Some(report) = report(&whom) {
+                        core.handle_probe(id, report, now);
+                    }
+                    done.probes.push(whom);
+                }
+                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
+                    if whom.is_some_and(|whom| report(&whom).is_none()) {
+                        continue;
+                    }
+                    core.handle_response(id, Ok(nothing_new(&exchange)), now);
+                    done.exchanges.push(*exchange);
+                }
+                _ => {}
+            }
+        }
+    }
+    done
+}
+
+fn answered(whom: &Record) -> Option<ProbeReport> {
+    Some(answer_of(whom))
+}
+
+fn spoiled(_: &Record) -> Option<ProbeReport> {
+    Some(ProbeReport::Void)
+}
+
+fn status(core: &Core, node: &Record, now: Now) -> Status {
+    core.snapshot(now).members.iter().find(|member| member.record.name == node.name).unwrap().status
+}
+
+/// Probes that are ordered by then, and not reported yet.
+fn ordered(core: &mut Core, now: Now) -> Vec<(canary_core::ProbeId, Arc<Record>)> {
+    core.handle_timeout(now);
+    let probe = |output| match output {
+        Output::Probe { id, whom } => Some((id, whom)),
+        _ => None,
+    };
+    std::iter::from_fn(|| core.poll_output()).filter_map(probe).collect()
+}
+
+#[test]
+fn so_many_probes_are_under_way_as_the_host_can_bear() {
+    let (mut core, _) = core_with(60);
+    let mut under_way = ordered(&mut core, at(200));
+    assert_eq!(under_way.len(), 16);
+    for (now, expected) in [(220, 8), (240, 4), (260, 2), (280, 1), (300, 1)] {
+        for (id, _) in under_way.drain(..) {
+            core.handle_probe(id, ProbeReport::Void, at(now));
+        }
+        under_way = ordered(&mut core, at(now));
+        assert_eq!(under_way.len(), expected, "at {now}");
+    }
+    // Once it keeps up, all that waited is measured, more and more at once.
+    let mut most = 0;
+    for now in (320..3000).step_by(20) {
+        most = most.max(under_way.len());
+        for (id, whom) in under_way.drain(..) {
+            core.handle_probe(id, answer_of(&whom), at(now));
+        }
+        under_way = ordered(&mut core, at(now));
+    }
+    let snapshot = core.snapshot(at(3000));
+    assert!(snapshot.members.iter().all(|member| member.pair.latest().is_some()));
+    assert!((4..60).contains(&most), "{most}");
+}
+
+#[test]
+fn the_less_a_host_keeps_up_the_later_it_tries_again() {
+    let (mut core, nodes) = core_with(10);
+    let first = drive(&mut core, 20, 3020, spoiled).probes.len();
+    assert!(first >= nodes.len(), "{first}");
+    drive(&mut core, 3020, 20_020, spoiled);
+    let later = drive(&mut core, 20_020, 40_020, spoiled).probes.len();
+    assert!((1..=3 * nodes.len()).contains(&later), "{later} probes in 20 s");
+}
+
+#[test]
+fn news_waits_while_the_host_does_not_keep_up() {
+    let pushes = |report: fn(&Record) -> Option<ProbeReport>| {
+        let (mut core, nodes) = core_with(5);
+        drive(&mut core, 20, 10_020, report);
+        let mut pushed = 0;
+        for round in 0..50 {
+            let now = 10_020 + 100 * round;
+            let heard = Heard { record: record(&format!("new-{round:02}")), heartbeat: 1, age: Duration::ZERO, left: false };
+            tell(&mut core, &nodes[0], Exchange { records: vec![heard], ..Exchange::default() }, at(now));
+            let done = drive(&mut core, now, now + 100, report);
+            pushed += done.exchanges.iter().filter(|exchange| !exchange.records.is_empty()).count();
+        }
+        pushed
+    };
+    let (busy, calm) = (pushes(spoiled), pushes(answered));
+    assert!(busy > 0 && busy * 5 < calm, "{busy} pushes, else {calm}");
+}
+
+#[test]
+fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
+    for keeps_up in [true, false] {
+        let (mut core, nodes) = core_with(3);
+        drive(&mut core, 20, 2000, answered);
+        let report = if keeps_up { answered } else { spoiled };
+        drive(&mut core, 2000, 6000, report);
+        let suspicions = vec![Suspicion { instance: nodes[1].instance, age: Duration::ZERO, refused: false }];
+        tell_keeping_calls(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(6000));
+        let asked = std::iter::from_fn(|| core.poll_output()).any(|output| match output {
+            Output::Call { whom, request: Request::Exchange(exchange), .. } => {
+                whom.is_some_and(|whom| whom.name == nodes[1].name) && !exchange.suspicions.is_empty()
+            }
+            _ => false,
+        });
+        assert_eq!(asked, keeps_up);
+    }
+}
+
+fn tell_keeping_calls(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
+    core.handle_request(RequestId(2), Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })), now);
+}
+
+#[test]
+fn a_node_that_lives_again_is_measured_in_its_turn_if_it_answered_just_now() {
+    // No exchange that is overdue has it dialled.
+    let (mut core, nodes) = core_configured(3, Config { gossip_interval: Duration::from_secs(60), ..Config::default() });
+    drive(&mut core, 20, 4000, answered);
+    let doubted = &nodes[1];
+    let suspicions = vec![Suspicion { instance: doubted.instance, age: Duration::ZERO, refused: true }];
+    tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(4000));
+    // It answers nobody: it is for others to say that it lives.
+    let dies = 4000 + 1520;
+    drive(&mut core, 4000, dies, |whom| (whom.name != doubted.name).then(|| answer_of(whom)));
+    assert_eq!(status(&core, doubted, at(dies)), Status::Dead);
+    let entry = Entry { instance: doubted.instance, heartbeat: 1000, age: Duration::ZERO, left: false, version: 0 };
+    tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(dies));
+    assert_eq!(status(&core, doubted, at(dies)), Status::Alive);
+    let probed = |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
+    assert_eq!(probed(drive(&mut core, dies, dies + 200, answered)), 0);
+    assert_eq!(probed(drive(&mut core, dies + 200, dies + 3200, answered)), 1);
+}
+
+#[test]
+fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
+    let (mut core, nodes) = core_with(3);
+    let joiner = &nodes[1];
+    let joined = |core: &mut Core, now: Now| {
+        support::drain(core);
+        core.handle_request(RequestId(7), Request::Join(Arc::clone(joiner)), now);
+        std::iter::from_fn(|| core.poll_output()).collect::<Vec<_>>()
+    };
+    let outputs = joined(&mut core, at(100));
+    assert!(matches!(&outputs[..], [Output::Reply { response: Response::Join(JoinAnswer::Admitted(_)), .. }]), "{outputs:?}");
+    let suspicions = vec![Suspicion { instance: joiner.instance, age: Duration::ZERO, refused: true }];
+    tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(200));
+    let outputs = joined(&mut core, at(220));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Call { request: Request::Identify, .. })), "{outputs:?}");
+    // What it says of itself now is not what it answered with then.
+    let moved = Arc::new(Record { target: canary_core::Target::new("elsewhere", 8081).unwrap(), ..(*nodes[2]).clone() });
+    core.handle_request(RequestId(8), Request::Join(moved), at(240));
+    let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Reply { .. })), "{outputs:?}");
+}
