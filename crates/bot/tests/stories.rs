@@ -7,11 +7,13 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait};
+use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait, wait_at_rest};
 
 const PROBE_TIMEOUT_NANOS: u64 = 3_000_000_000;
 /// Latencies of others travel as codes that are exact to 0.05 %.
 const CODE_ERROR: f64 = 1.0005;
+/// Threads that look at the matrices of a large mesh.
+const LOOKERS: usize = 8;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -28,13 +30,23 @@ fn start_together(count: usize, limit: Duration) -> (Vec<Bot>, Option<Duration>,
         waiting.is_empty()
     });
     let known = known.map(|_| started.elapsed());
-    // One at a time: a matrix of a hundred is megabytes of text, and asking all for it over and over would be the heaviest load of all.
-    let mut waiting: Vec<_> = bots.iter().collect();
-    let full = wait(limit, || {
-        while waiting.last().is_some_and(|bot| bot.measured() >= count * (count - 1)) {
-            waiting.pop();
-        }
-        waiting.is_empty()
+    // A matrix of a hundred is megabytes of text: looking at it over and over would be the heaviest load of all, and one bot after another
+    // would take minutes on a machine that is short of time.
+    let has_all = |bot: &Bot| bot.measured() >= count * (count - 1);
+    let full = std::thread::scope(|scope| {
+        let looking = bots.chunks(count.div_ceil(LOOKERS)).map(|some| {
+            scope.spawn(move || {
+                let mut waiting: Vec<_> = some.iter().collect();
+                wait_at_rest(limit, 2, || {
+                    while waiting.last().is_some_and(|bot| has_all(bot)) {
+                        waiting.pop();
+                    }
+                    waiting.is_empty()
+                })
+            })
+        });
+        let looking: Vec<_> = looking.collect();
+        looking.into_iter().map(|one| one.join().unwrap()).collect::<Option<Vec<_>>>()
     });
     (bots, known, full.map(|_| started.elapsed()))
 }

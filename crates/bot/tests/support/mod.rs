@@ -372,9 +372,15 @@ pub fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
 }
 
 /// Waits until `done`, at most `limit`; tells how long it took.
-pub fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+pub fn wait(limit: Duration, done: impl FnMut() -> bool) -> Option<Duration> {
+    wait_at_rest(limit, 0, done)
+}
+
+/// The same, resting after each look for so many times as long as it took: for what is a load to look at.
+pub fn wait_at_rest(limit: Duration, rest: u32, mut done: impl FnMut() -> bool) -> Option<Duration> {
     let begun = Instant::now();
     loop {
+        let looked = Instant::now();
         if done() {
             return Some(begun.elapsed());
         }
@@ -382,7 +388,7 @@ pub fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration>
             return None;
         }
         #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a state that is waited for")]
-        std::thread::sleep(LOOK);
+        std::thread::sleep(LOOK.max(looked.elapsed() * rest));
     }
 }
 
