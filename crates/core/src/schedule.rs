@@ -104,6 +104,11 @@ impl Load {
         pause.mul_f64(self.stretch)
     }
 
+    /// Whether nothing is stretched.
+    fn keeps_up(&self) -> bool {
+        self.stretch <= 1.0
+    }
+
     /// How many probes of the schedule may be under way at once.
     fn window(&self) -> usize {
         self.window.size as usize
@@ -156,10 +161,11 @@ impl Core {
         self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
     }
 
-    /// It was lost and is there again. What was measured lately and answered is measured when it would have been anyway: a node that others
-    /// doubt over and over, because it is short of time, would else be dialled by the whole mesh at once each time.
+    /// It was lost and is there again: whether our own path to it is good must be known soon, or we doubt it for what others may reach. A host
+    /// that does not keep up leaves what it measured lately, and was answered, until its turn: a node that many doubt over and over, because
+    /// the host is short of time, would else be dialled by all of them at once each time.
     pub(crate) fn schedule_again(&mut self, slot: Slot, now: Now) {
-        let answered = self.members.get(slot).and_then(|member| member.pair.answered_latest());
+        let answered = self.members.get(slot).and_then(|member| member.pair.answered_latest()).filter(|_| !self.load.keeps_up());
         match answered.map(|begun| begun + self.pair_interval()).filter(|turn| *turn > now.time) {
             Some(turn) => self.timers.set_earlier(Timer::Probe(slot), turn),
             None => self.schedule_soon(slot, now),

@@ -161,23 +161,27 @@ fn tell_keeping_calls(core: &mut Core, peer: &Record, exchange: Exchange, now: N
 }
 
 #[test]
-fn a_node_that_lives_again_is_measured_in_its_turn_if_it_answered_just_now() {
-    // No exchange that is overdue has it dialled.
-    let (mut core, nodes) = core_configured(3, Config { gossip_interval: Duration::from_secs(60), ..Config::default() });
-    drive(&mut core, 20, 4000, answered);
-    let doubted = &nodes[1];
-    let suspicions = vec![Suspicion { instance: doubted.instance, age: Duration::ZERO, refused: true }];
-    tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(4000));
-    // It answers nobody: it is for others to say that it lives.
-    let dies = 4000 + 1520;
-    drive(&mut core, 4000, dies, |whom| (whom.name != doubted.name).then(|| answer_of(whom)));
-    assert_eq!(status(&core, doubted, at(dies)), Status::Dead);
-    let entry = Entry { instance: doubted.instance, heartbeat: 1000, age: Duration::ZERO, left: false, version: 0 };
-    tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(dies));
-    assert_eq!(status(&core, doubted, at(dies)), Status::Alive);
-    let probed = |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
-    assert_eq!(probed(drive(&mut core, dies, dies + 200, answered)), 0);
-    assert_eq!(probed(drive(&mut core, dies + 200, dies + 3200, answered)), 1);
+fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_and_it_answered_just_now() {
+    for keeps_up in [true, false] {
+        // No exchange that is overdue has it dialled.
+        let (mut core, nodes) = core_configured(3, Config { gossip_interval: Duration::from_secs(60), ..Config::default() });
+        let doubted = &nodes[1];
+        let others = if keeps_up { answered } else { spoiled };
+        let report = |whom: &Record| if whom.name == doubted.name { answered(whom) } else { others(whom) };
+        drive(&mut core, 20, 4000, report);
+        let suspicions = vec![Suspicion { instance: doubted.instance, age: Duration::ZERO, refused: true }];
+        tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(4000));
+        // It answers nobody: it is for others to say that it lives.
+        let dies = 4000 + 1520;
+        drive(&mut core, 4000, dies, |whom| (whom.name != doubted.name).then(|| others(whom)).flatten());
+        assert_eq!(status(&core, doubted, at(dies)), Status::Dead);
+        let entry = Entry { instance: doubted.instance, heartbeat: 1000, age: Duration::ZERO, left: false, version: 0 };
+        tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(dies));
+        assert_eq!(status(&core, doubted, at(dies)), Status::Alive);
+        let probed = |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
+        assert_eq!(probed(drive(&mut core, dies, dies + 200, report)), usize::from(keeps_up));
+        assert!(probed(drive(&mut core, dies + 200, dies + 60_000, report)) > 0);
+    }
 }
 
 #[test]
