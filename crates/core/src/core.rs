@@ -128,6 +128,8 @@ pub(crate) struct Probing {
     pub(crate) ordered_at: Time,
     /// The same, later by the time that our own loop did not run since.
     pub(crate) begun: Time,
+    /// It is unanswered for longer than it usually takes, and this host had time to hear of an answer.
+    pub(crate) overdue: bool,
 }
 
 impl Probing {
@@ -457,7 +459,7 @@ impl Core {
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         self.next_id += 1;
         let id = ProbeId(self.next_id);
-        self.probes.insert(id, Probing { slot, name, purpose, ordered_at: now.time, begun: now.time });
+        self.probes.insert(id, Probing { slot, name, purpose, ordered_at: now.time, begun: now.time, overdue: false });
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }

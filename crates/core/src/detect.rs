@@ -233,6 +233,10 @@ impl Core {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
+        if !self.load.doubts_itself(now.time) {
+            probing.overdue = true;
+            self.fire_ready(now);
+        }
         self.doubt_overdue(slot, id.0, now);
     }
 
@@ -318,7 +322,7 @@ impl Core {
 
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
-        if self.load.doubts_itself(now.time) {
+        if self.load.doubts_itself(now.time) && !self.load.keeps_up() {
             return;
         }
         let may =

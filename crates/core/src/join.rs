@@ -304,10 +304,14 @@ impl Core {
         }
     }
 
-    /// Whether this very node answered us at this very target before, and nobody doubts that it lives: there is nothing to prove.
+    /// Whether this very node answered us at this very target before, our latest probe of it did not fail, and nobody doubts that it lives: there
+    /// is nothing to prove.
     fn is_in(&self, joiner: &Record) -> bool {
         let held = self.members.of_instance(joiner.instance).and_then(|slot| self.members.get(slot));
-        held.is_some_and(|held| held.proven && held.life.status() == Status::Alive && *held.record == *joiner && self.takes_part(held))
+        held.is_some_and(|held| {
+            let undoubted = held.proven && held.life.status() == Status::Alive && held.pair.failing_since().is_none();
+            undoubted && *held.record == *joiner && self.takes_part(held)
+        })
     }
 
     pub(crate) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, _now: Now) {

@@ -71,7 +71,10 @@ impl Core {
         let since = held.map_or(since, |held| held.since.min(since));
         let pushes = if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
         self.gossip.rumours.insert(rumour, Waiting { pushes, since });
-        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + self.load.stretched(PUSH_INTERVAL)));
+        // That we live cannot wait for us to have time.
+        let refutes = rumour == Rumour::Life(self.record().instance);
+        let pause = if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) };
+        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
     }
 
     /// Pushes the rumours to a few others.

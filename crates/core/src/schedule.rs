@@ -105,7 +105,7 @@ impl Load {
     }
 
     /// Whether nothing is stretched.
-    fn keeps_up(&self) -> bool {
+    pub(crate) fn keeps_up(&self) -> bool {
         self.stretch <= 1.0
     }
 
@@ -114,14 +114,15 @@ impl Load {
         self.window.size as usize
     }
 
-    /// A probe ended; the latest ordered has number `latest`.
-    fn ended(&mut self, id: ProbeId, spoiled: bool, latest: u64, now: Time) {
+    /// A probe ended while so many of the schedule were under way; the latest ordered has number `latest`.
+    fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: u64, now: Time) {
         self.ended += 1;
         if spoiled {
             self.voids += 1;
             self.void_at = Some(now);
             self.window.shrink(id.0, latest);
-        } else {
+        } else if 2 * under_way >= self.window() {
+            // What was not used shows nothing.
             self.window.grow();
         }
     }
@@ -205,14 +206,21 @@ impl Core {
         self.schedule_delay.observe(delay);
         self.load.delay_max = self.load.delay_max.max(delay);
         let measured = member.pair.latest().is_some();
-        self.ready.insert((measured, due, slot));
+        if !self.ready.iter().any(|(_, _, waiting)| *waiting == slot) {
+            self.ready.insert((measured, due, slot));
+        }
         self.fire_ready(now);
+    }
+
+    /// Probes of the schedule that are under way, but those that are overdue: they cost nothing any more, and a black hole must not hold places
+    /// that others need.
+    fn under_way(&self) -> usize {
+        self.probes.values().filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue).count()
     }
 
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(crate) fn fire_ready(&mut self, now: Now) {
-        let of_schedule = |probing: &&Probing| probing.purpose == Purpose::Schedule;
-        let mut under_way = self.probes.values().filter(of_schedule).count();
+        let mut under_way = self.under_way();
         while let Some(&(measured, due, slot)) = self.ready.first() {
             if under_way >= self.load.window() || self.probes.len() >= PROBES_IN_FLIGHT_MAX {
                 return;
@@ -265,6 +273,7 @@ impl Core {
             return;
         };
         let outcome = self.judge(&probing, report);
+        let under_way = self.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
             && probing.purpose == Purpose::Schedule
         {
@@ -291,7 +300,7 @@ impl Core {
             }
             Outcome::Failed(_) => {}
         }
-        self.load.ended(id, matches!(outcome, Outcome::Void), self.next_id, now.time);
+        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.next_id, now.time);
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
@@ -313,7 +322,7 @@ impl Core {
     /// This host spoiled a probe. A pair that was never measured does not wait a whole interval for the next: nothing is known of it.
     fn try_again(&mut self, slot: Slot, now: Now) {
         if self.timers.at(&Timer::Probe(slot)).is_some() && self.members.get(slot).is_some_and(|member| member.pair.latest().is_none()) {
-            let soon = self.pair_interval().mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+            let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
             self.timers.set_earlier(Timer::Probe(slot), now.time + soon);
         }
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Entry, Exchange, Heard, JoinAnswer, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status, Suspicion,
+    Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status,
+    Suspicion,
 };
 use support::{answer_of, at, core, let_in, nothing_new, record, tell};
 
@@ -109,6 +110,60 @@ fn so_many_probes_are_under_way_as_the_host_can_bear() {
 }
 
 #[test]
+fn a_black_hole_holds_no_places_that_others_need() {
+    let (mut core, nodes) = core_with(60);
+    for now in (20..400).step_by(20) {
+        for (id, _) in ordered(&mut core, at(now)) {
+            core.handle_probe(id, ProbeReport::Void, at(now));
+        }
+    }
+    // From now on the host keeps up, and half of the mesh is silent.
+    let silent = |node: &Record| nodes.iter().position(|other| other.name == node.name).is_some_and(|index| index % 2 == 0);
+    let mut waiting = std::collections::VecDeque::new();
+    for now in (2000..7500).step_by(20) {
+        core.handle_timeout(at(now));
+        while waiting.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, id) = waiting.pop_front().unwrap();
+            core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
+        }
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom } if silent(&whom) => waiting.push_back((now + 3000, id)),
+                Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), at(now)),
+                Output::Call { id, whom, request: Request::Exchange(exchange), .. } if !whom.as_ref().is_some_and(|whom| silent(whom)) => {
+                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
+                }
+                _ => {}
+            }
+        }
+    }
+    let snapshot = core.snapshot(at(7500));
+    let unmeasured = snapshot.members.iter().filter(|member| member.pair.latest().is_none() && !silent(&member.record)).count();
+    assert_eq!(unmeasured, 0);
+}
+
+#[test]
+fn a_pair_that_waits_for_its_turn_gets_one_however_often_its_node_is_doubted() {
+    let (mut core, nodes) = core_with(30);
+    let under_way = ordered(&mut core, at(200));
+    let waits = nodes.iter().skip(1).find(|node| under_way.iter().all(|(_, whom)| whom.name != node.name)).unwrap();
+    for round in 0..10 {
+        let now = 210 + 10 * round;
+        let suspicions = vec![Suspicion { instance: waits.instance, age: Duration::ZERO, refused: false }];
+        tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(now));
+        let entry = Entry { instance: waits.instance, heartbeat: 1000 + round, age: Duration::ZERO, left: false, version: 0 };
+        tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(now + 5));
+        assert_eq!(ordered(&mut core, at(now + 9)).len(), 0);
+    }
+    for (id, whom) in under_way {
+        core.handle_probe(id, answer_of(&whom), at(420));
+    }
+    // Before any call is overdue, and repeats probes for that.
+    let done = drive(&mut core, 420, 1000, answered);
+    assert_eq!(done.probes.iter().filter(|whom| whom.name == waits.name).count(), 1);
+}
+
+#[test]
 fn the_less_a_host_keeps_up_the_later_it_tries_again() {
     let (mut core, nodes) = core_with(10);
     let first = drive(&mut core, 20, 3020, spoiled).probes.len();
@@ -179,8 +234,10 @@ fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_
         tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(dies));
         assert_eq!(status(&core, doubted, at(dies)), Status::Alive);
         let probed = |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
-        assert_eq!(probed(drive(&mut core, dies, dies + 200, report)), usize::from(keeps_up));
-        assert!(probed(drive(&mut core, dies + 200, dies + 60_000, report)) > 0);
+        // First probes are spread over a tenth of a second, stretched by sixteen at most.
+        let soon = if keeps_up { dies + 200 } else { dies + 1600 };
+        assert_eq!(probed(drive(&mut core, dies, soon, report)), usize::from(keeps_up));
+        assert!(probed(drive(&mut core, soon, dies + 60_000, report)) > 0);
     }
 }
 
