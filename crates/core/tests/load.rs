@@ -144,9 +144,18 @@ fn a_black_hole_holds_no_places_that_others_need() {
 
 #[test]
 fn a_pair_that_waits_for_its_turn_gets_one_however_often_its_node_is_doubted() {
-    let (mut core, nodes) = core_with(30);
-    let under_way = ordered(&mut core, at(200));
-    let waits = nodes.iter().skip(1).find(|node| under_way.iter().all(|(_, whom)| whom.name != node.name)).unwrap();
+    let (mut core, nodes) = core_with(60);
+    let mut under_way = ordered(&mut core, at(100));
+    let mut had_turns = under_way.clone();
+    // Until one at a time is left.
+    for now in (110..190).step_by(10) {
+        for (id, _) in under_way.drain(..) {
+            core.handle_probe(id, ProbeReport::Void, at(now));
+        }
+        under_way = ordered(&mut core, at(now));
+        had_turns.extend(under_way.clone());
+    }
+    let waits = nodes.iter().skip(1).find(|node| had_turns.iter().all(|(_, whom)| whom.name != node.name)).unwrap();
     for round in 0..10 {
         let now = 210 + 10 * round;
         let suspicions = vec![Suspicion { instance: waits.instance, age: Duration::ZERO, refused: false }];
