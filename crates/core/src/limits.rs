@@ -27,8 +27,8 @@ pub const SEEDS_MAX: usize = 4096;
 pub const JOINS_PENDING_MAX: usize = 1024;
 /// Probes under way at once: three seconds of timeouts at the default budget fit. Beyond it the schedule waits.
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
-/// Probes of the schedule under way at once, at first. The bound grows with every probe that this host did not spoil, up to
-/// [`PROBES_IN_FLIGHT_MAX`], and is halved when it did.
+/// Probes of the schedule under way at once, at first. While at least half of the bound is used it grows with every probe that this host did
+/// not spoil, up to [`PROBES_IN_FLIGHT_MAX`]; it is halved when it did.
 pub const PROBE_WINDOW_FIRST: f64 = 16.0;
 /// Exchanges under way at once that we started. Beyond it the tick is skipped and counted.
 pub const EXCHANGES_IN_FLIGHT_MAX: usize = 32;
