@@ -38,6 +38,7 @@ mod isolation;
 mod join;
 pub mod life;
 pub mod limits;
+mod load;
 mod members;
 mod message;
 mod names;
