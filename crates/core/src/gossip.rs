@@ -140,7 +140,7 @@ impl Core {
         let place = self.rng.usize(..=self.gossip.partners.len());
         self.gossip.partners.insert(place, slot);
         if !self.gossip.rumours.is_empty() {
-            self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + self.load.stretched(PUSH_INTERVAL)));
+            self.push_after(self.load.stretched(PUSH_INTERVAL), now);
         }
     }
 

@@ -275,11 +275,8 @@ impl Core {
             return self.reply(id, Response::Join(JoinAnswer::NameTaken(me)));
         }
         if self.is_in(&joiner) {
-            if matches!(self.standing, Standing::Starting) {
-                self.standing = Standing::Member;
-            }
-            let me = Arc::clone(self.record());
-            return self.reply(id, Response::Join(JoinAnswer::Admitted(me)));
+            let answer = self.admitted();
+            return self.reply(id, Response::Join(answer));
         }
         let pending = |calling: &&Calling| matches!(calling, Calling::Incumbent { .. } | Calling::DialBack { .. });
         let held_back = self.guards.get(&joiner.target).filter(|guard| guard.not_before > now.time).cloned();
@@ -364,14 +361,17 @@ impl Core {
             if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         match self.learn(heard, None, now) {
-            Some(_) => {
-                if matches!(self.standing, Standing::Starting) {
-                    self.standing = Standing::Member;
-                }
-                JoinAnswer::Admitted(Arc::clone(self.record()))
-            }
+            Some(_) => self.admitted(),
             None => JoinAnswer::Busy,
         }
+    }
+
+    /// Who lets others in is in.
+    fn admitted(&mut self) -> JoinAnswer {
+        if matches!(self.standing, Standing::Starting) {
+            self.standing = Standing::Member;
+        }
+        JoinAnswer::Admitted(Arc::clone(self.record()))
     }
 
     /// Takes in what is heard of a member. Without an introducer it is first-hand: it answered us at its target just now.

@@ -73,7 +73,11 @@ impl Core {
         self.gossip.rumours.insert(rumour, Waiting { pushes, since });
         // That we live cannot wait for us to have time.
         let refutes = rumour == Rumour::Life(self.record().instance);
-        let pause = if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) };
+        self.push_after(if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) }, now);
+    }
+
+    /// Pushes so long after the last push, if not before.
+    pub(crate) fn push_after(&mut self, pause: Duration, now: Now) {
         self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
     }
 

@@ -11,7 +11,7 @@ use canary_core::{
     Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output, ProbeReport, Record, Request, RequestId,
     Response, Status, Suspicion,
 };
-use support::{answer_of, at, core, drain, let_in, nothing_new, record, tell};
+use support::{answer_of, at, core, drain, let_in, nothing_new, record, status, tell};
 
 /// A core that let `peer` in and heard of `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
@@ -29,10 +29,6 @@ fn pass(core: &mut Core, from: u64, millis: u64) {
         core.handle_timeout(at(now));
         drain(core);
     }
-}
-
-fn status(core: &Core, record: &Record, now: Now) -> Status {
-    core.snapshot(now).members.iter().find(|member| member.record.name == record.name).unwrap().status
 }
 
 fn doubt(other: &Record, age_millis: u64) -> Vec<Suspicion> {

@@ -11,7 +11,7 @@ use canary_core::{
     Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status,
     Suspicion,
 };
-use support::{answer_of, at, core, let_in, nothing_new, record, tell};
+use support::{answer_of, at, core, let_in, nothing_new, record, say, status, tell};
 
 /// A core that let so many nodes in, and has budget for all of them.
 fn core_with(count: usize) -> (Core, Vec<Arc<Record>>) {
@@ -67,10 +67,6 @@ fn answered(whom: &Record) -> Option<ProbeReport> {
 
 fn spoiled(_: &Record) -> Option<ProbeReport> {
     Some(ProbeReport::Void)
-}
-
-fn status(core: &Core, node: &Record, now: Now) -> Status {
-    core.snapshot(now).members.iter().find(|member| member.record.name == node.name).unwrap().status
 }
 
 /// Probes that are ordered by then, and not reported yet.
@@ -202,6 +198,23 @@ fn news_waits_while_the_host_does_not_keep_up() {
 }
 
 #[test]
+fn that_a_bot_lives_is_told_at_once_even_by_a_host_that_does_not_keep_up() {
+    let (mut core, nodes) = core_with(5);
+    drive(&mut core, 20, 10_020, spoiled);
+    let me = core.record().instance;
+    let heard = Heard { record: record("new"), heartbeat: 1, age: Duration::ZERO, left: false };
+    tell(&mut core, &nodes[0], Exchange { records: vec![heard], ..Exchange::default() }, at(10_020));
+    drive(&mut core, 10_020, 12_020, spoiled);
+    // A push just now: the next one would wait.
+    let suspicions = vec![Suspicion { instance: me, age: Duration::ZERO, refused: false }];
+    tell(&mut core, &nodes[0], Exchange { suspicions: suspicions.clone(), ..Exchange::default() }, at(12_020));
+    drive(&mut core, 12_020, 12_140, spoiled);
+    tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(12_140));
+    let told = drive(&mut core, 12_140, 12_280, spoiled).exchanges;
+    assert!(told.iter().any(|exchange| exchange.range.is_none() && exchange.entries.iter().any(|entry| entry.instance == me)));
+}
+
+#[test]
 fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
     for keeps_up in [true, false] {
         let (mut core, nodes) = core_with(3);
@@ -209,7 +222,7 @@ fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
         let report = if keeps_up { answered } else { spoiled };
         drive(&mut core, 2000, 6000, report);
         let suspicions = vec![Suspicion { instance: nodes[1].instance, age: Duration::ZERO, refused: false }];
-        tell_keeping_calls(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(6000));
+        say(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(6000));
         let asked = std::iter::from_fn(|| core.poll_output()).any(|output| match output {
             Output::Call { whom, request: Request::Exchange(exchange), .. } => {
                 whom.is_some_and(|whom| whom.name == nodes[1].name) && !exchange.suspicions.is_empty()
@@ -218,10 +231,6 @@ fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
         });
         assert_eq!(asked, keeps_up);
     }
-}
-
-fn tell_keeping_calls(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
-    core.handle_request(RequestId(2), Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })), now);
 }
 
 #[test]
@@ -264,6 +273,14 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
     let suspicions = vec![Suspicion { instance: joiner.instance, age: Duration::ZERO, refused: true }];
     tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(200));
     let outputs = joined(&mut core, at(220));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Call { request: Request::Identify, .. })), "{outputs:?}");
+    // Our own latest probe of it failed, though nobody doubts it yet.
+    let (mut failing, nodes) = core_with(3);
+    let probes = ordered(&mut failing, at(200));
+    let (id, whom) = probes.iter().find(|(_, whom)| whom.name == nodes[1].name).unwrap();
+    failing.handle_probe(*id, ProbeReport::Failed(Failure::Timeout), at(220));
+    assert_eq!(status(&failing, whom, at(220)), Status::Alive);
+    let outputs = joined(&mut failing, at(220));
     assert!(outputs.iter().any(|output| matches!(output, Output::Call { request: Request::Identify, .. })), "{outputs:?}");
     // What it says of itself now is not what it answered with then.
     let moved = Arc::new(Record { target: canary_core::Target::new("elsewhere", 8081).unwrap(), ..(*nodes[2]).clone() });

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Exchange, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request, RequestId, Response, Target, Time,
-    Timing, Wall,
+    Config, Core, Exchange, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status, Target,
+    Time, Timing, Wall,
 };
 
 pub fn at(millis: u64) -> Now {
@@ -48,9 +48,19 @@ pub fn answer_of(whom: &Record) -> ProbeReport {
     ProbeReport::Answered { timing, name, incarnation, instance }
 }
 
-pub fn tell(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
+/// What `peer` says; what the core does about it stays in its output.
+pub fn say(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
     core.handle_request(RequestId(2), Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })), now);
+}
+
+/// What `peer` says; what the core does about it at once is nobody's concern.
+pub fn tell(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
+    say(core, peer, exchange, now);
     drain(core);
+}
+
+pub fn status(core: &Core, node: &Record, now: Now) -> Status {
+    core.snapshot(now).members.iter().find(|member| member.record.name == node.name).unwrap().status
 }
 
 pub fn drain(core: &mut Core) {
