@@ -106,6 +106,16 @@ fn so_many_probes_are_under_way_as_the_host_can_bear() {
 }
 
 #[test]
+fn what_was_not_used_shows_nothing_of_what_the_host_can_bear() {
+    let (mut core, _) = core_with(3);
+    drive(&mut core, 20, 120_000, answered);
+    for index in 0..50 {
+        let_in(&mut core, &record(&format!("more-{index:02}")), at(120_000));
+    }
+    assert_eq!(ordered(&mut core, at(120_200)).len(), 16);
+}
+
+#[test]
 fn a_black_hole_holds_no_places_that_others_need() {
     let (mut core, nodes) = core_with(60);
     for now in (20..400).step_by(20) {
