@@ -10,8 +10,8 @@ use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME,
-    QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION,
+    PROBES_IN_FLIGHT_MAX, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -79,7 +79,9 @@ impl Core {
             return;
         }
         let present = self.members.present();
-        if self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX) {
+        let full = self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
+        // A question that was answered otherwise leaves its probes to their timeout.
+        if full || self.in_flight(|purpose| matches!(purpose, Purpose::Question(_))) >= PROBES_IN_FLIGHT_MAX {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
@@ -269,7 +271,7 @@ impl Core {
     }
 
     fn may_ask(&mut self, slot: Slot, now: Now) -> bool {
-        let asks = self.probes.values().filter(|probing| matches!(probing.purpose, Purpose::Ask(_))).count();
+        let asks = self.in_flight(|purpose| matches!(purpose, Purpose::Ask(_)));
         asks < ASKS_IN_FLIGHT_MAX && self.ask_budget.take(1.0, now.time) && self.members.get(slot).is_some_and(|member| member.proven)
     }
 

@@ -108,11 +108,18 @@ impl Core {
         self.probes.values().filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue).count()
     }
 
+    /// Probes under way for one purpose, overdue ones included. Each purpose has its own bound: in an outage there are many doubts, and they must
+    /// not keep the schedule from measuring.
+    pub(crate) fn in_flight(&self, purpose: impl Fn(Purpose) -> bool) -> usize {
+        self.probes.values().filter(|probing| purpose(probing.purpose)).count()
+    }
+
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(crate) fn fire_ready(&mut self, now: Now) {
         let mut under_way = self.under_way();
+        let mut in_flight = self.in_flight(|purpose| purpose == Purpose::Schedule);
         while let Some(&(measured, due, slot)) = self.ready.first() {
-            if under_way >= self.load.window() || self.probes.len() >= PROBES_IN_FLIGHT_MAX {
+            if under_way >= self.load.window() || in_flight >= PROBES_IN_FLIGHT_MAX {
                 return;
             }
             if self.probe_budget.level(now.time) < 1.0 {
@@ -121,7 +128,9 @@ impl Core {
                 return;
             }
             self.ready.remove(&(measured, due, slot));
-            under_way += usize::from(self.fire(slot, now));
+            let fired = usize::from(self.fire(slot, now));
+            under_way += fired;
+            in_flight += fired;
         }
     }
 
@@ -282,7 +291,7 @@ impl Core {
         let (proven, target) = (member.proven, member.record.target.clone());
         let interval = self.dial_interval(slot).mul_f64(0.9 + 0.2 * self.rng.f64());
         self.timers.set(Timer::Dial(slot), now.time + interval);
-        if self.probes.len() >= PROBES_IN_FLIGHT_MAX {
+        if self.in_flight(|purpose| purpose == Purpose::Dial) >= PROBES_IN_FLIGHT_MAX {
             return;
         }
         if !self.dial_budget.take(1.0, now.time) {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use canary_core::{
     Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output, ProbeReport, Record, Request, RequestId,
     Response, Status, Suspicion,
 };
-use support::{answer_of, at, core, drain, let_in, nothing_new, record, status, tell};
+use support::{answer_of, at, core, drain, let_in, nothing_new, record, say, status, tell};
 
 /// A core that let `peer` in and heard of `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
@@ -248,4 +249,66 @@ fn news_is_not_spent_on_who_takes_no_part() {
         _ => None,
     });
     assert_eq!(told.map(|whom| whom.name.clone()).collect::<Vec<_>>(), std::slice::from_ref(&hearing.name));
+}
+
+#[test]
+fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
+    const CUT: u64 = 12_000;
+    let config = Config { probe_timeout: Duration::from_secs(10), ..Config::default() };
+    let mut core = core(config.clone());
+    let nodes: Vec<_> = (0..300).map(|index| record(&format!("node-{index:03}"))).collect();
+    nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
+    // From the cut on half of them are heard of by a bridge alone, and what is asked of them is never answered.
+    let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";
+    let (mut probes, mut calls) = (VecDeque::new(), VecDeque::new());
+    for millis in (20..CUT + 40_000).step_by(20) {
+        let now = at(millis);
+        if millis % 200 == 0 {
+            let news = |node: &Arc<Record>| Entry {
+                instance: node.instance,
+                version: 0,
+                heartbeat: millis,
+                age: Duration::from_millis(300),
+                left: false,
+            };
+            say(&mut core, &nodes[0], Exchange { entries: nodes.iter().map(news).collect(), ..Exchange::default() }, now);
+        }
+        // Those on our side doubt the others as we do, and ask us.
+        if millis >= CUT {
+            let suspicion = |index: u64| Suspicion {
+                instance: nodes[150 + index as usize % 150].instance,
+                age: Duration::from_millis(1300),
+                refused: false,
+            };
+            let suspicions = (0..8).map(|index| suspicion(millis / 20 * 8 + index)).collect();
+            say(&mut core, &nodes[1], Exchange { suspicions, ..Exchange::default() }, now);
+            core.handle_request(RequestId(millis), Request::Ask(nodes[150 + (millis / 20) as usize % 150].instance), now);
+        }
+        core.handle_timeout(now);
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom } if beyond(&whom, millis) => probes.push_back((millis + 10_000, id)),
+                Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), now),
+                Output::Call { id, whom: Some(whom), .. } if beyond(&whom, millis) => calls.push_back((millis + 3000, id)),
+                Output::Call { id, request: Request::Exchange(exchange), .. } => core.handle_response(id, Ok(nothing_new(&exchange)), now),
+                Output::Call { id, request: Request::Ask(_), .. } => {
+                    core.handle_response(id, Ok(Response::Asked(Answer::Failed(Failure::Timeout))), now);
+                }
+                _ => {}
+            }
+        }
+        while let Some((_, id)) = probes.pop_front_if(|(due, _)| *due <= millis) {
+            core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), now);
+        }
+        while let Some((_, id)) = calls.pop_front_if(|(due, _)| *due <= millis) {
+            core.handle_response(id, Err(CallError { failure: Failure::Timeout, detail: String::new() }), now);
+        }
+    }
+    let now = at(CUT + 40_000);
+    let snapshot = core.snapshot(now);
+    assert_eq!(snapshot.members.iter().filter(|member| member.status == Status::Dead).count(), 0);
+    let begun = snapshot.members.iter().map(|member| member.pair.latest().unwrap().1).min().unwrap();
+    let longest = Duration::from_millis(now.wall.unix_millis() - begun.unix_millis());
+    // A turn that falls into a failing attempt is left to the next.
+    assert!(longest < snapshot.pair_interval * 2 + config.probe_timeout * 2, "{longest:?}, every {:?}", snapshot.pair_interval);
 }

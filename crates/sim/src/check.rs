@@ -188,6 +188,18 @@ pub fn oldest_row(world: &World) -> Option<Duration> {
     Some(oldest)
 }
 
+/// The longest time since a running bot last began to measure one that it holds for present; none while one was never measured.
+pub fn longest_unmeasured(world: &World) -> Option<Duration> {
+    let mut longest = Duration::ZERO;
+    for snapshot in world.running().filter_map(|id| world.snapshot(id)) {
+        for member in snapshot.present() {
+            let (_, begun) = member.pair.latest()?;
+            longest = longest.max(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(begun.unix_millis())));
+        }
+    }
+    Some(longest)
+}
+
 /// Probes that each running bot has ended, so that who stands still is seen.
 pub fn probes_ended(world: &World) -> BTreeMap<HostId, u64> {
     let ended =

@@ -87,6 +87,7 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Process,
+    Pause,
     Silence,
     Island,
     Pair,
@@ -400,15 +401,15 @@ impl Stage {
     /// The process stops running, for longer than others wait.
     pub fn pause(&mut self, id: HostId) {
         self.write(format!("pause {}", id.0));
-        self.disturb(Kind::Process, id, true, false);
-        self.outage(Kind::Process, id, None);
+        self.disturb(Kind::Pause, id, true, false);
+        self.outage(Kind::Pause, id, None);
         self.world.pause(id);
     }
 
     /// It runs again.
     pub fn resume(&mut self, id: HostId) {
         self.write(format!("resume {}", id.0));
-        self.undisturb(Kind::Process, id);
+        self.undisturb(Kind::Pause, id);
         self.world.resume(id);
     }
 
@@ -537,11 +538,16 @@ impl Stage {
     pub fn false_deaths(&self) -> Vec<Death> {
         let hosts: BTreeMap<_, _> = (0..self.world.len()).map(|index| (self.world.name(HostId(index)).clone(), HostId(index))).collect();
         let explained = |id: HostId, at: Duration, which: fn(&Disturbance) -> bool| {
-            self.disturbances
-                .get(&id)
-                .into_iter()
-                .flatten()
-                .any(|disturbance| which(disturbance) && disturbance.from <= at && disturbance.to.is_none_or(|to| at <= to + AFTERMATH))
+            let all = self.disturbances.get(&id).map_or(&[][..], Vec::as_slice);
+            // What a host goes through goes on where it was when the host runs again.
+            let ran = |from: Duration| {
+                let pauses = all.iter().filter(|disturbance| disturbance.kind == Kind::Pause);
+                let paused: Duration = pauses.map(|pause| pause.to.unwrap_or(at).min(at).saturating_sub(pause.from.max(from))).sum();
+                at.saturating_sub(from).saturating_sub(paused)
+            };
+            all.iter().any(|disturbance| {
+                which(disturbance) && disturbance.from <= at && disturbance.to.is_none_or(|to| at <= to || ran(to) <= AFTERMATH)
+            })
         };
         let unexplained = |death: &&Death| {
             let subject = hosts.get(&death.name).is_some_and(|id| explained(*id, death.at, |disturbance| disturbance.may_be_dead));
