@@ -188,11 +188,12 @@ pub fn oldest_row(world: &World) -> Option<Duration> {
     Some(oldest)
 }
 
-/// The longest time since a running bot last began to measure one that it holds for present; none while one was never measured.
+/// The longest time since a running bot last began to measure one that it holds for present; none while one was never measured. An address that
+/// never answered is dialled as rarely as strangers are, and is left out.
 pub fn longest_unmeasured(world: &World) -> Option<Duration> {
     let mut longest = Duration::ZERO;
     for snapshot in world.running().filter_map(|id| world.snapshot(id)) {
-        for member in snapshot.present() {
+        for member in snapshot.present().filter(|member| member.proven) {
             let (_, begun) = member.pair.latest()?;
             longest = longest.max(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(begun.unix_millis())));
         }
