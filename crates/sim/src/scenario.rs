@@ -12,6 +12,8 @@ use crate::world::{HostId, Link, Starvation};
 const DETECTED_P99: Duration = Duration::from_secs(6);
 /// After a fault of any length is over, until there is one whole mesh again.
 const HEALED: Duration = Duration::from_secs(30);
+/// Bytes of a packed cell.
+const CELL_BYTES: usize = 8;
 
 /// One of the scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +75,9 @@ fn start_bounds(stage: &Stage) -> (Duration, Duration) {
     let whole = if nodes <= 40 && stage.setup.loss == 0.0 {
         Duration::from_secs(6)
     } else {
-        Duration::from_secs(10) + stage.pair_interval() * turns
+        // Everybody has to be sent the whole matrix, at twice the ideal bytes and no faster than the rate limit.
+        let sent = (2 * nodes * nodes * CELL_BYTES) as f64 / Config::default().gossip_rate_max as f64;
+        Duration::from_secs(10) + stage.pair_interval() * turns + Duration::from_secs_f64(sent)
     };
     (known, whole)
 }
@@ -109,7 +113,7 @@ fn rest(stage: &mut Stage) {
     let highest = rates.iter().copied().fold(0.0, f64::max);
     // Who is short of time publishes less often, and says so.
     let publish = ids.iter().filter_map(|id| stage.world.snapshot(*id)).map(|snapshot| snapshot.publish_interval).max().unwrap_or_default();
-    let ideal = (nodes * nodes * 8) as f64 / publish.as_secs_f64() / 1000.0;
+    let ideal = (nodes * nodes * CELL_BYTES) as f64 / publish.as_secs_f64() / 1000.0;
     if nodes == 200 {
         stage.found_number("gossip sent per bot at 200", mean, 50.0, "kB/s");
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use canary_core::{CallError, CallId, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing};
 
-use super::{HostId, Input, Knock, Link, REORDERED_BY, Waiting, World};
+use super::host::{Input, Knock, Waiting};
+use super::{HostId, Link, REORDERED_BY, World};
 
 /// What the kernel waits before it sends a lost SYN again (RFC 6298 section 2).
 const SYN_RETRY: Duration = Duration::from_secs(1);
