@@ -80,8 +80,9 @@ impl Core {
         }
         let present = self.members.present();
         let full = self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
-        // A question that was answered otherwise leaves its probes to their timeout.
-        if full || self.in_flight(|purpose| matches!(purpose, Purpose::Question(_))) >= PROBES_IN_FLIGHT_MAX {
+        // A question that was answered otherwise leaves its probes to their timeout, and each that is open may still repeat its own.
+        let probes = self.in_flight(|purpose| matches!(purpose, Purpose::Question(_))) + self.questions.len();
+        if full || probes + 2 > PROBES_IN_FLIGHT_MAX {
             self.refuse(Refusal::QuestionsFull);
             return;
         }

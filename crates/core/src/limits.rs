@@ -25,8 +25,8 @@ pub const SEEDS_MAX: usize = 4096;
 
 /// Joins being proven at once: a mesh that starts together joins at a few seeds. Beyond it the joiner is told to come again.
 pub const JOINS_PENDING_MAX: usize = 1024;
-/// Probes under way at once for each purpose, be it the schedule, questions or dials of the dead: three seconds of timeouts at the default budget fit.
-/// Beyond it the schedule waits, a question is not asked, and counted, and a dial is left to the next.
+/// Probes under way at once for each purpose, be it the schedule, questions or dials of the dead: three seconds of the schedule's timeouts at the default
+/// budget fit. Beyond it the schedule waits, a question is not asked, and counted, and a dial is left to the next.
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
 /// Probes of the schedule under way at once, at first. While at least half of the bound is used it grows with every probe that this host did
 /// not spoil, up to [`PROBES_IN_FLIGHT_MAX`]; it is halved when it did.

@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) exchanging: bool,
     /// A scheduled probe of it is under way.
     pub(crate) probing: bool,
+    /// Its turn came out of order, by something that many bots saw at one instant: they would go on in step.
+    pub(crate) in_step: bool,
     /// Somebody is being asked who answers at its target.
     pub(crate) identifying: bool,
     /// When it was last asked for its heartbeat because somebody else doubted it.
@@ -204,6 +206,7 @@ impl Members {
             wanted: None,
             exchanging: false,
             probing: false,
+            in_step: false,
             identifying: false,
             inquired_at: Time::ZERO,
             changed_at: now,

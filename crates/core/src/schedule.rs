@@ -50,6 +50,9 @@ impl Core {
     pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
         let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
         self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
+        if let Some(member) = self.members.get_mut(slot) {
+            member.in_step = true;
+        }
     }
 
     /// It was lost and is there again: whether our own path to it is good must be known soon, or we doubt it for what others may reach. A host
@@ -136,12 +139,15 @@ impl Core {
 
     /// Orders the probe of this pair; tells whether it did.
     fn fire(&mut self, slot: Slot, now: Now) -> bool {
-        let interval = self.pair_interval().mul_f64(0.95 + 0.1 * self.rng.f64());
-        let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
+        let interval = self.pair_interval();
+        let draw = self.rng.f64();
+        let Some(member) = self.members.get_mut(slot).filter(|member| member.is_present()) else {
             return false;
         };
-        let next = now.time + interval;
+        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long.
+        let next = now.time + interval.mul_f64(if member.in_step { 0.5 + draw } else { 0.95 + 0.1 * draw });
         if member.probing {
+            member.in_step = false;
             self.timers.set(Timer::Probe(slot), next);
             return false;
         }
@@ -158,8 +164,9 @@ impl Core {
         self.probe_budget.take(1.0, now.time);
         self.timers.set(Timer::Probe(slot), next);
         let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
-        if ordered && let Some(member) = self.members.get_mut(slot) {
-            member.probing = true;
+        if let Some(member) = self.members.get_mut(slot) {
+            member.probing = ordered;
+            member.in_step = false;
         }
         ordered
     }

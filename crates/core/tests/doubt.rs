@@ -260,7 +260,7 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
     nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
     // From the cut on half of them are heard of by a bridge alone, and what is asked of them is never answered.
     let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";
-    let (mut probes, mut calls) = (VecDeque::new(), VecDeque::new());
+    let (mut probes, mut calls, mut most) = (VecDeque::new(), VecDeque::new(), 0);
     for millis in (20..CUT + 40_000).step_by(20) {
         let now = at(millis);
         if millis % 200 == 0 {
@@ -297,6 +297,7 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
                 _ => {}
             }
         }
+        most = most.max(probes.len());
         while let Some((_, id)) = probes.pop_front_if(|(due, _)| *due <= millis) {
             core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), now);
         }
@@ -304,6 +305,8 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
             core.handle_response(id, Err(CallError { failure: Failure::Timeout, detail: String::new() }), now);
         }
     }
+    // Twice 256, and what twenty a second and sixty-four at once that others ask for leave to a timeout of ten seconds.
+    assert!(most <= 2 * 256 + 20 * 10 + 64, "{most} probes under way");
     let now = at(CUT + 40_000);
     let snapshot = core.snapshot(now);
     assert_eq!(snapshot.members.iter().filter(|member| member.status == Status::Dead).count(), 0);

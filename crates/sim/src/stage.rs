@@ -396,6 +396,7 @@ impl Stage {
         let seeds = self.seeds(id);
         self.world.start(id, &seeds);
         self.undisturb(Kind::Process, id);
+        self.undisturb(Kind::Pause, id);
     }
 
     /// The process stops running, for longer than others wait.
