@@ -144,10 +144,12 @@ impl Core {
         let Some(member) = self.members.get_mut(slot).filter(|member| member.is_present()) else {
             return false;
         };
-        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long.
-        let next = now.time + interval.mul_f64(if member.in_step { 0.5 + draw } else { 0.95 + 0.1 * draw });
+        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. What
+        // did not answer at once does not wait for that.
+        let spread = member.in_step && member.pair.answered_latest().is_some();
+        member.in_step &= !spread;
+        let next = now.time + interval.mul_f64(if spread { 0.5 + draw } else { 0.95 + 0.1 * draw });
         if member.probing {
-            member.in_step = false;
             self.timers.set(Timer::Probe(slot), next);
             return false;
         }
@@ -164,9 +166,8 @@ impl Core {
         self.probe_budget.take(1.0, now.time);
         self.timers.set(Timer::Probe(slot), next);
         let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
-        if let Some(member) = self.members.get_mut(slot) {
-            member.probing = ordered;
-            member.in_step = false;
+        if ordered && let Some(member) = self.members.get_mut(slot) {
+            member.probing = true;
         }
         ordered
     }
