@@ -139,16 +139,16 @@ impl Core {
 
     /// Orders the probe of this pair; tells whether it did.
     fn fire(&mut self, slot: Slot, now: Now) -> bool {
-        let interval = self.pair_interval();
+        let (interval, keeps_up) = (self.pair_interval(), self.load.keeps_up());
         let draw = self.rng.f64();
         let Some(member) = self.members.get_mut(slot).filter(|member| member.is_present()) else {
             return false;
         };
-        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. What
-        // did not answer at once does not wait for that.
-        let spread = member.in_step && member.pair.answered_latest().is_some();
+        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It
+        // costs half a turn: first everybody is to be measured at all, and the host to keep up.
+        let spread = member.in_step && keeps_up && member.pair.answered_latest().is_some();
         member.in_step &= !spread;
-        let next = now.time + interval.mul_f64(if spread { 0.5 + draw } else { 0.95 + 0.1 * draw });
+        let next = now.time + interval.mul_f64(if spread { 0.05 + draw } else { 0.95 + 0.1 * draw });
         if member.probing {
             self.timers.set(Timer::Probe(slot), next);
             return false;
