@@ -11,8 +11,8 @@ use crate::identity::{Instance, Record, Target};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
     ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, JOIN_BACKOFF_MIN, JOIN_TIMEOUT,
-    JOINER_BACKOFF_MAX, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST,
-    UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
+    JOINER_BACKOFF_MAX, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_BACKOFF,
+    UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
@@ -398,7 +398,8 @@ impl Core {
                     return None;
                 }
                 let other_life = held.record.instance != record.instance;
-                if other_life && !first_hand && held.is_partner() {
+                let lives = held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER;
+                if other_life && !first_hand && lives {
                     self.look_for_successor(slot, record, now);
                     return None;
                 }

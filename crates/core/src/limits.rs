@@ -91,6 +91,9 @@ pub const QUESTION_TIME: Duration = Duration::from_millis(1300);
 /// A node that others had news of while our own attempts failed is not doubted for our failures, unless there was no news for so long: word of
 /// it may come by one bridge and several hops.
 pub const BROKEN_PATH_EVIDENCE: Duration = Duration::from_secs(20);
+/// A life without evidence for so long gives way to a larger one that others tell of, though nobody answers us there: before it would be doubted
+/// behind a broken path, and well after a living one would have been heard of.
+pub const SUCCESSION_AFTER: Duration = Duration::from_secs(10);
 /// A node without evidence for so long is doubted even if no probe of it failed; unmeasured links may carry its heartbeat slowly.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Hearing from nobody for so long is a finding about this host.

@@ -252,6 +252,57 @@ fn news_is_not_spent_on_who_takes_no_part() {
 }
 
 #[test]
+fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_gives_way_to_no_tale() {
+    for restarts in [true, false] {
+        let (peer, other) = (record("peer"), record("other"));
+        let mut core = core(Config::default());
+        let_in(&mut core, &peer, at(0));
+        let_in(&mut core, &other, at(0));
+        let heir = Arc::new(Record { incarnation: canary_core::Incarnation(2), instance: canary_core::Instance(99), ..(*other).clone() });
+        for millis in (20..60_000).step_by(20) {
+            let now = at(millis);
+            // Somebody between refuses our connections to the other; by the peer it is heard of.
+            if millis % 500 == 0 {
+                let entry = |node: &Record| Entry {
+                    instance: node.instance,
+                    version: 0,
+                    heartbeat: millis,
+                    age: Duration::from_millis(300),
+                    left: false,
+                };
+                let told = if restarts && millis > 5000 { &heir } else { &other };
+                let tale = Heard { record: Arc::clone(&heir), heartbeat: millis, age: Duration::from_millis(300), left: false };
+                let records = if millis > 5000 { vec![tale] } else { Vec::new() };
+                say(&mut core, &peer, Exchange { entries: vec![entry(told)], records, ..Exchange::default() }, now);
+            }
+            core.handle_timeout(now);
+            while let Some(output) = core.poll_output() {
+                let refused = |whom: &Record| whom.name == other.name && millis > 1000;
+                match output {
+                    Output::Probe { id, whom } if refused(&whom) => {
+                        core.handle_probe(id, ProbeReport::Failed(Failure::Refused), now);
+                    }
+                    Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), now),
+                    Output::Call { id, whom: Some(whom), .. } if refused(&whom) => {
+                        core.handle_response(id, Err(CallError { failure: Failure::Refused, detail: String::new() }), now);
+                    }
+                    Output::Call { id, request: Request::Exchange(exchange), .. } => {
+                        core.handle_response(id, Ok(nothing_new(&exchange)), now);
+                    }
+                    Output::Call { id, request: Request::Ask(_), .. } => {
+                        core.handle_response(id, Ok(Response::Asked(Answer::Reached)), now);
+                    }
+                    _ => {}
+                }
+            }
+            assert_ne!(status(&core, &other, now), Status::Dead, "after {millis} ms, restarts: {restarts}");
+        }
+        let held = core.snapshot(at(60_000)).members.iter().find(|member| member.record.name == other.name).unwrap().record.instance;
+        assert_eq!(held == heir.instance, restarts);
+    }
+}
+
+#[test]
 fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
     const CUT: u64 = 12_000;
     let config = Config { probe_timeout: Duration::from_secs(10), ..Config::default() };

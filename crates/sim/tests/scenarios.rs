@@ -49,6 +49,8 @@ fn what_was_found_stays_mended() {
         ("chaos", setup(10, 5)),
         // Who was cut off and stood still right after had the time of its pause counted as the time since the cut: a fault of the checker.
         ("chaos", setup(16, 4_276_892_266)),
+        // Who restarted where one was refused was dead to that one until its next word of the new life.
+        ("chaos", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(15, 2_227_428_336) }),
         // Who restarted behind a cut was not dialled for two minutes.
         ("chaos", setup(10, 9)),
         // A host that had been starved measured some pairs long after.
