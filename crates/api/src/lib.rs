@@ -39,6 +39,8 @@ pub struct Transport {
     pub messages: Vec<Messages>,
     /// What was refused below the core, by reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// Log lines that were not written, by reason; none where the process logs otherwise.
+    pub log_lost: Vec<(&'static str, u64)>,
 }
 
 /// Messages of one kind in one direction.
@@ -92,9 +94,12 @@ pub struct Config {
     pub version: &'static str,
 }
 
+/// The API port may have one in so many of the descriptors that this process may open.
+const API_PORT_SHARE: u64 = 8;
+
 /// What the API port lets strangers hold.
 fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
-    Limits {
+    let limits = Limits {
         proxies,
         handshakes: 256,
         handshakes_per_address: 32,
@@ -103,12 +108,15 @@ fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
         connections_per_address: 128,
         header_bytes: 16 * 1024,
         headers: 64,
-        streams: 32,
+        // Each may hold a piece of an answer that is not read.
+        streams: 16,
         header_time: Duration::from_secs(30),
         idle_time: Duration::from_secs(120),
         write_patience: Duration::from_secs(20),
+        window_bytes: 64 * 1024,
         drain_time: Duration::from_secs(1),
-    }
+    };
+    limits.fit(canary_net::accept::descriptors_max(), API_PORT_SHARE)
 }
 
 /// Serves the API on `listener` until `stop`.

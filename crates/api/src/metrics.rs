@@ -1,7 +1,7 @@
 //! `/metrics`: what this bot measured and how it fares, in OpenMetrics text.
 //!
-//! Every family is written from the snapshot when it is asked for; there is no second copy of any counter. The answer is made family by
-//! family while it is read.
+//! Every family is written from the snapshot when it is asked for; there is no second copy of any counter. The answer is made piece by piece
+//! while it is read: a family of every pair is written for a few nodes at a time, so that a reader that is slow, or stops, holds little.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use canary_core::{BUCKETS_SECONDS, Failure, Histogram, NATIVE_SCHEMA, Native, Pair, Snapshot, Status};
+use canary_core::{BUCKETS_SECONDS, Failure, Histogram, MemberView, NATIVE_SCHEMA, Native, Pair, Record, Snapshot, Status};
 use http::{HeaderMap, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_protobuf::encode_to_vec;
@@ -43,7 +43,7 @@ struct Scrape {
     snapshot: Arc<Snapshot>,
     transport: Transport,
     requests: Vec<(Key, Histogram)>,
-    refused_connections: [(&'static str, u64); 8],
+    refused_connections: [(&'static str, u64); 9],
     guard: Guard,
     process: Process,
     metrics: Metrics,
@@ -63,6 +63,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
             ("api_handshakes_failed", count(&api.port.handshakes_failed)),
             ("api_handshakes_late", count(&api.port.handshakes_late)),
             ("api_idle", count(&api.port.idle)),
+            ("api_unread", count(&api.port.unread)),
             ("api_accept_failed", count(&api.port.failed)),
             ("auth_limited", api.guard.failures.limited()),
         ],
@@ -72,58 +73,144 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         version: api.version,
     });
     let form = Form::wanted(&headers);
-    let parts = PARTS.iter().map(move |part| part(&scrape, form).map(Bytes::from));
-    ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(parts))).into_response()
+    let nodes = scrape.snapshot.members.len();
+    // A family stands in protobuf once, and is written whole.
+    let step = if form == Form::Protobuf { nodes.max(1) } else { NODES_AT_ONCE };
+    let pieces = PARTS.iter().flat_map(move |(range, write)| {
+        let last = if *range == Range::EachNode { nodes.max(1) } else { 1 };
+        (0..last).step_by(if *range == Range::EachNode { step } else { 1 }).map(move |from| (from..from.saturating_add(step), write))
+    });
+    let pieces = pieces.map(move |(nodes, write)| {
+        let is_first = nodes.start == 0;
+        let piece = write(&scrape, &nodes, form)?;
+        Ok::<_, fmt::Error>(Bytes::from(if is_first || form == Form::Protobuf { piece } else { without_heads(&piece) }))
+    });
+    ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(pieces))).into_response()
 }
 
-/// Writes whole families.
-type Write = fn(&Arc<Scrape>, Form) -> Result<Vec<u8>, fmt::Error>;
+/// Nodes that a family of every pair is written for at once: about sixty kilobytes of histograms.
+const NODES_AT_ONCE: usize = 16;
 
-/// What is written one after the other.
-const PARTS: &[Write] = &[
-    |scrape, form| if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, Part::Probes, form) } else { Ok(Vec::new()) },
-    |scrape, form| if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot, form) } else { Ok(Vec::new()) },
-    |scrape, form| if scrape.metrics.level >= MetricsLevel::Histograms { collected(scrape, Part::Durations, form) } else { Ok(Vec::new()) },
-    |scrape, form| if scrape.metrics.legacy { collected(scrape, Part::Legacy, form) } else { Ok(Vec::new()) },
-    |scrape, form| collected(scrape, Part::Mesh, form),
-    |scrape, form| collected(scrape, Part::Bot, form),
-    |_, form| {
+/// Lines of series alone: what describes a family stands before its first piece.
+fn without_heads(piece: &[u8]) -> Vec<u8> {
+    let lines = piece.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# "));
+    lines.flatten().copied().collect()
+}
+
+/// What a part is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Range {
+    /// Everything at once.
+    Whole,
+    /// Some nodes at a time.
+    EachNode,
+}
+
+type Nodes = std::ops::Range<usize>;
+
+/// Writes families, as far as they are about these nodes.
+type Write = fn(&Arc<Scrape>, &Nodes, Form) -> Result<Vec<u8>, fmt::Error>;
+
+/// What is written one after the other. A part that is written for some nodes at a time has one family.
+const PARTS: &[(Range, Write)] = &[
+    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Probes, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Successes, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Segments, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Retransmissions, nodes, form)),
+    (
+        Range::EachNode,
+        |scrape, nodes, form| {
+            if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot, nodes, form) } else { Ok(Vec::new()) }
+        },
+    ),
+    (Range::EachNode, |scrape, nodes, form| {
+        let wanted = scrape.metrics.level >= MetricsLevel::Histograms;
+        if wanted { collected(scrape, Part::Durations, nodes, form) } else { Ok(Vec::new()) }
+    }),
+    (Range::EachNode, |scrape, nodes, form| {
+        let wanted = scrape.metrics.legacy && scrape.metrics.level >= MetricsLevel::Histograms;
+        if wanted { collected(scrape, Part::LegacyPairs, nodes, form) } else { Ok(Vec::new()) }
+    }),
+    (Range::Whole, |scrape, nodes, form| if scrape.metrics.legacy { collected(scrape, Part::Legacy, nodes, form) } else { Ok(Vec::new()) }),
+    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::NodeUp, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::NodeInfo, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::ClockOffset, nodes, form)),
+    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::RowAge, nodes, form)),
+    (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Mesh, nodes, form)),
+    (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Bot, nodes, form)),
+    (Range::Whole, |_, _, form| {
         let mut end = String::new();
         if form == Form::OpenMetrics {
             encode_eof(&mut end)?;
         }
         Ok(end.into_bytes())
-    },
+    }),
 ];
+
+fn of_pairs(scrape: &Arc<Scrape>, part: Part, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt::Error> {
+    if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, part, nodes, form) } else { Ok(Vec::new()) }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Probes,
+    Successes,
+    Segments,
+    Retransmissions,
     Durations,
+    LegacyPairs,
     Legacy,
+    NodeUp,
+    NodeInfo,
+    ClockOffset,
+    RowAge,
     Mesh,
     Bot,
 }
 
 #[derive(Debug)]
-struct PartOf(Arc<Scrape>, Part);
+struct PartOf(Arc<Scrape>, Part, Nodes);
 
 impl Collector for PartOf {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (scrape, encoder) = (&*self.0, &mut encoder);
+        let (scrape, nodes, encoder) = (&*self.0, &self.2, &mut encoder);
+        let snapshot = &*scrape.snapshot;
         match self.1 {
-            Part::Probes => probes(scrape, encoder),
-            Part::Durations => durations(&scrape.snapshot, encoder),
-            Part::Legacy => legacy(&scrape.snapshot, scrape.metrics.level, encoder),
+            Part::Probes => probes(snapshot, nodes, encoder),
+            Part::Successes => successes(snapshot, nodes, encoder),
+            Part::Segments => {
+                let sent = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.segments));
+                counters(encoder, "canary_probe_segments", "Segments that the kernel sent under successful probes.", sent)
+            }
+            Part::Retransmissions => {
+                let sent_again = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.retransmissions));
+                let help =
+                    "Segments that the kernel sent again under successful probes: packets were lost, and their latencies contain it.";
+                counters(encoder, "canary_probe_retransmissions", help, sent_again)
+            }
+            Part::Durations => durations(snapshot, nodes, encoder),
+            Part::LegacyPairs => legacy_pairs(snapshot, nodes, encoder),
+            Part::Legacy => {
+                let count = snapshot.present().count() as f64;
+                gauges(encoder, "node_count", "Nodes that this bot knows to be there, without itself.", None, [(vec![], count)])
+            }
+            Part::NodeUp => {
+                let up = known(snapshot, nodes)
+                    .map(|member| (vec![("node", member.record.name.as_str())], f64::from(u8::from(member.status.is_present()))));
+                gauges(encoder, "canary_mesh_node_up", "1 while a node is alive or suspected, 0 while it is dead.", None, up)
+            }
+            Part::NodeInfo => node_infos(snapshot, nodes, encoder),
+            Part::ClockOffset => clock_offsets(snapshot, nodes, encoder),
+            Part::RowAge => row_ages(snapshot, nodes, encoder),
             Part::Mesh => mesh(scrape, encoder),
             Part::Bot => bot(scrape, encoder),
         }
     }
 }
 
-fn collected(scrape: &Arc<Scrape>, part: Part, form: Form) -> Result<Vec<u8>, fmt::Error> {
+fn collected(scrape: &Arc<Scrape>, part: Part, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(PartOf(Arc::clone(scrape), part)));
+    registry.register_collector(Box::new(PartOf(Arc::clone(scrape), part, nodes.clone())));
     if form == Form::Protobuf {
         return encode_to_vec(&registry).map_err(|_| fmt::Error);
     }
@@ -158,7 +245,12 @@ fn gauges<'a>(
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for (labels, value) in series {
-        family.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+        if labels.is_empty() {
+            // A series without labels has no braces.
+            family.encode_gauge(&value)?;
+        } else {
+            family.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+        }
     }
     Ok(())
 }
@@ -196,47 +288,107 @@ fn rebucket(histogram: &Histogram, bounds: &[f64]) -> Vec<(f64, u64)> {
     buckets
 }
 
-/// A target's series exist until the node says goodbye or is forgotten: a dead one's are what an alert is made of.
-fn pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Pair)> {
-    let known = snapshot.members.iter().filter(|member| member.status != Status::Left);
-    known.map(|member| (member.record.name.as_str(), &*member.pair))
+/// Of these nodes those that answered once and did not leave: a node's series exist until it says goodbye or is forgotten, for a dead one's are what
+/// an alert is made of.
+fn known<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = &'a MemberView> + use<'a> {
+    let members = snapshot.members.get(nodes.start..nodes.end.min(snapshot.members.len())).unwrap_or_default();
+    members.iter().filter(|member| member.known && member.status != Status::Left)
 }
 
-/// The original's series vanish with the node.
-fn present_pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Pair)> {
-    snapshot.present().map(|member| (member.record.name.as_str(), &*member.pair))
+/// Of these nodes those that are there. The original's series vanish with the node.
+fn present<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = &'a MemberView> + use<'a> {
+    known(snapshot, nodes).filter(|member| member.status.is_present())
 }
 
-fn probes(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let snapshot = &scrape.snapshot;
-    let results = pairs(snapshot).flat_map(|(target, pair)| {
+fn pairs<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = (&'a str, &'a Pair)> + use<'a> {
+    known(snapshot, nodes).map(|member| (member.record.name.as_str(), &*member.pair))
+}
+
+fn probes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let results = pairs(snapshot, nodes).flat_map(|(target, pair)| {
         let failures = Failure::ALL.iter().map(|kind| (kind.as_str(), pair.failures[*kind as usize]));
         std::iter::once(("success", pair.successes))
             .chain(failures)
             .map(move |(result, count)| (vec![("target", target), ("result", result)], count))
     });
-    counters(encoder, "canary_probes", "Attempts to measure a pair, by how they ended.", results)?;
-    let successes =
-        pairs(snapshot).filter_map(|(target, pair)| Some((vec![("target", target)], pair.last_success?.unix_millis() as f64 / 1000.0)));
+    counters(encoder, "canary_probes", "Attempts to measure a pair, by how they ended.", results)
+}
+
+fn successes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let at = |(target, pair): (&'_ str, &'_ Pair)| Some((target.to_owned(), pair.last_success?.unix_millis() as f64 / 1000.0));
+    let successes: Vec<_> = pairs(snapshot, nodes).filter_map(at).collect();
     gauges(
         encoder,
         "canary_probe_last_success_timestamp",
         "When a pair was last measured, since the epoch. No series before the first success.",
         Some(&Unit::Seconds),
-        successes,
+        successes.iter().map(|(target, at)| (vec![("target", target.as_str())], *at)),
+    )
+}
+
+/// Where every node is, and what it says of itself.
+fn node_infos(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family =
+        encoder.encode_descriptor("canary_mesh_node_info", "Every other node: its address and its labels.", None, MetricType::Gauge)?;
+    for member in known(snapshot, nodes) {
+        let described = described(&member.record);
+        let labels: Vec<_> = described.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        family.encode_family(&labels.as_slice())?.encode_gauge(&1.0)?;
+    }
+    Ok(())
+}
+
+/// A node's name, address and labels as labels of a series. Two keys may become one name; a series has each name once.
+fn described(record: &Record) -> Vec<(String, String)> {
+    let mut labels = vec![("node".to_owned(), record.name.as_str().to_owned()), ("address".to_owned(), record.target.to_string())];
+    for (key, value) in record.labels.iter() {
+        let key = label_name(key);
+        if !labels.iter().any(|(taken, _)| *taken == key) {
+            labels.push((key, value.to_owned()));
+        }
+    }
+    labels
+}
+
+/// How far every node's clock is from ours, by when it says that it published its row, and how long ago that was.
+fn clock_offsets(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let offsets = present(snapshot, nodes).filter_map(|member| {
+        let row = member.row.as_ref()?;
+        let expected = snapshot.now.wall.unix_millis() as f64 / 1000.0 - row.frame_age(snapshot.now.time).as_secs_f64();
+        Some((vec![("node", member.record.name.as_str())], row.frame().wall().unix_millis() as f64 / 1000.0 - expected))
+    });
+    gauges(
+        encoder,
+        "canary_mesh_node_clock_offset",
+        "How far a node's clock is ahead of this host's: its samples are dated by it.",
+        Some(&Unit::Seconds),
+        offsets,
+    )
+}
+
+fn row_ages(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let ages = present(snapshot, nodes)
+        .filter_map(|member| Some((member, member.row.as_ref()?)))
+        .map(|(member, row)| (vec![("source", member.record.name.as_str())], row.age(snapshot.now.time).as_secs_f64()));
+    gauges(
+        encoder,
+        "canary_mesh_row_age",
+        "Time since a node last published what it measured, as far as this bot heard. No series before the first.",
+        Some(&Unit::Seconds),
+        ages,
     )
 }
 
 /// The library has no summaries: this family is written by hand between its parts.
-fn phases(snapshot: &Snapshot, form: Form) -> Result<Vec<u8>, fmt::Error> {
+fn phases(snapshot: &Snapshot, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt::Error> {
     use fmt::Write as _;
     const NAME: &str = "canary_probe_phase_duration_seconds";
     const HELP: &str = "Phases of successful probes; they add up to the total, after resolve.";
     if form == Form::Protobuf {
-        return phases_in_protobuf(snapshot, NAME, HELP);
+        return phases_in_protobuf(snapshot, nodes, NAME, HELP);
     }
     let mut text = format!("# HELP {NAME} {HELP}\n# TYPE {NAME} summary\n# UNIT {NAME} seconds\n");
-    for (target, pair) in pairs(snapshot) {
+    for (target, pair) in pairs(snapshot, nodes) {
         let target = escape(target);
         for (phase, summary) in PHASES.iter().zip(&pair.phases) {
             let labels = format!("{{target=\"{target}\",phase=\"{phase}\"}}");
@@ -247,10 +399,10 @@ fn phases(snapshot: &Snapshot, form: Form) -> Result<Vec<u8>, fmt::Error> {
     Ok(form.write(text).into_bytes())
 }
 
-fn phases_in_protobuf(snapshot: &Snapshot, name: &str, help: &str) -> Result<Vec<u8>, fmt::Error> {
+fn phases_in_protobuf(snapshot: &Snapshot, nodes: &Nodes, name: &str, help: &str) -> Result<Vec<u8>, fmt::Error> {
     use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{LabelPair, Metric, MetricFamily, MetricType, Summary};
     let label = |name: &str, value: &str| LabelPair { name: name.to_owned(), value: value.to_owned() };
-    let metrics = pairs(snapshot).flat_map(|(target, pair)| {
+    let metrics = pairs(snapshot, nodes).flat_map(|(target, pair)| {
         PHASES.iter().zip(&pair.phases).map(move |(phase, summary)| Metric {
             label: vec![label("target", target), label("phase", phase)],
             summary: Some(Summary { sample_count: summary.count, sample_sum: summary.sum_seconds, ..Summary::default() }),
@@ -291,8 +443,8 @@ fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let series = pairs(snapshot).flat_map(|(target, pair)| {
+fn durations(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let series = pairs(snapshot, nodes).flat_map(|(target, pair)| {
         let labels = |probe| vec![("target", target), ("probe", probe)];
         [(labels("total"), &pair.total, &pair.native_total), (labels("request"), &pair.request, &pair.native_request)]
     });
@@ -324,28 +476,32 @@ fn durations(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
     Ok(())
 }
 
-/// The original's two families, so that its dashboards go on working.
-fn legacy(snapshot: &Snapshot, level: MetricsLevel, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let series = present_pairs(snapshot).flat_map(|(target, pair)| {
-        let labels = |kind| vec![("type", kind), ("to", target)];
-        [(labels("rtt_total"), &pair.total), (labels("rtt_request"), &pair.request)]
+/// The original's histogram, so that its dashboards go on working.
+fn legacy_pairs(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let series = present(snapshot, nodes).flat_map(|member| {
+        let labels = |kind| vec![("type", kind), ("to", member.record.name.as_str())];
+        [(labels("rtt_total"), &member.pair.total), (labels("rtt_request"), &member.pair.request)]
     });
-    if level >= MetricsLevel::Histograms {
-        histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)?;
-    }
-    let nodes = snapshot.present().count() as f64;
-    gauges(encoder, "node_count", "Nodes that this bot knows to be there, without itself.", None, [(vec![], nodes)])
+    histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)
 }
 
 fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let snapshot = &scrape.snapshot;
-    let in_state = |state: Status| snapshot.members.iter().filter(|member| member.status == state).count() as f64;
+    let in_state = |state: Status| snapshot.nodes().filter(|member| member.status == state).count() as f64;
     let states = [Status::Alive, Status::Suspect, Status::Dead, Status::Left];
     let members = states.map(|state| (vec![("state", state.as_str())], in_state(state)));
     gauges(encoder, "canary_mesh_members", "Other nodes that this bot knows, by what it holds of them.", None, members)?;
-    let known = snapshot.members.iter().filter(|member| member.status != Status::Left);
-    let up = known.map(|member| (vec![("node", member.record.name.as_str())], f64::from(u8::from(member.status.is_present()))));
-    gauges(encoder, "canary_mesh_node_up", "1 while a node is alive or suspected, 0 while it is dead.", None, up)?;
+    let unproven = snapshot.unproven as f64;
+    gauges(
+        encoder,
+        "canary_mesh_unproven_names",
+        "Names that others tell of and that never answered this bot in their present life: they are in no list.",
+        None,
+        [(vec![], unproven)],
+    )?;
+    let targets: Vec<_> = snapshot.targets.iter().map(|(target, up)| (target.to_string(), *up)).collect();
+    let up = targets.iter().map(|(target, up)| (vec![("target", target.as_str())], f64::from(u8::from(*up))));
+    gauges(encoder, "canary_mesh_target_up", "1 while a target to join at let this bot in when it was last asked.", None, up)?;
     let failing = snapshot.join_problems.len() as f64;
     gauges(encoder, "canary_mesh_targets_failing", "Targets that do not let this bot in.", None, [(vec![], failing)])?;
     let labels = |messages: &Messages| vec![("kind", messages.kind), ("direction", messages.direction)];
@@ -357,17 +513,6 @@ fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let refused = refused.chain(scrape.transport.refused.iter().copied()).chain(scrape.refused_connections);
     let refused = refused.map(|(reason, count)| (vec![("reason", reason)], count));
     counters(encoder, "canary_mesh_refused", "What a bound of this bot refused or left out, by bound.", refused)?;
-    let ages = snapshot
-        .present()
-        .filter_map(|member| Some((member, member.row.as_ref()?)))
-        .map(|(member, row)| (vec![("source", member.record.name.as_str())], row.age(snapshot.now.time).as_secs_f64()));
-    gauges(
-        encoder,
-        "canary_mesh_row_age",
-        "Time since a node last published what it measured, as far as this bot heard. No series before the first.",
-        Some(&Unit::Seconds),
-        ages,
-    )?;
     secured(snapshot, encoder)?;
     let interval = |name, help, interval: std::time::Duration, encoder: &mut DescriptorEncoder<'_>| {
         gauges(encoder, name, help, Some(&Unit::Seconds), [(vec![], interval.as_secs_f64())])
@@ -444,17 +589,14 @@ fn bot(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     )?;
     let info = [(vec![("version", scrape.version)], 1.0)];
     gauges(encoder, "canary_build_info", "The program that runs.", None, info)?;
-    let me = &scrape.snapshot.me;
-    let target = me.target.to_string();
-    let keys: Vec<(String, &str)> = me.labels.iter().map(|(key, value)| (label_name(key), value)).collect();
-    let mut labels = vec![("node", me.name.as_str()), ("address", target.as_str())];
-    for (key, value) in &keys {
-        // Two keys may become one name; a series has each name once.
-        if !labels.iter().any(|(taken, _)| taken == key) {
-            labels.push((key, value));
-        }
-    }
+    let described = described(&scrape.snapshot.me);
+    let labels = described.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     gauges(encoder, "canary_node_info", "This node as it describes itself.", None, [(labels, 1.0)])?;
+    if !scrape.transport.log_lost.is_empty() {
+        let lost = scrape.transport.log_lost.iter().map(|(reason, count)| (vec![("reason", *reason)], *count));
+        let help = "Log lines that were not written: nobody read them in time, or they repeated too often.";
+        counters(encoder, "canary_log_lines_lost", help, lost)?;
+    }
     process(&scrape.process, encoder)
 }
 

@@ -117,22 +117,22 @@ fn command() -> Command {
 
 fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let mut problems = Vec::new();
-    let sources = Sources::collect(matches, |name| std::env::var(name).ok(), &mut problems);
+    let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
     let settings = match Settings::parse(&sources, problems) {
         Ok(settings) => settings,
         Err(problems) => {
-            let mut stderr = io::stderr().lock();
-            for problem in &problems {
-                let _ = writeln!(stderr, "canary-bot: {problem}");
-            }
+            let lines: Vec<_> = problems.iter().map(|problem| format!("canary-bot: {problem}")).collect();
+            logs::say(lines.join("\n"));
             return Ok(ExitCode::from(USAGE));
         }
     };
     if settings.dry_run {
-        let _ = writeln!(io::stderr(), "canary-bot: the configuration works");
+        let warnings = settings.warnings.iter().map(|warning| format!("canary-bot: warning: {warning}"));
+        let lines: Vec<_> = warnings.chain(["canary-bot: the configuration works".to_owned()]).collect();
+        logs::say(lines.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
-    logs::start(settings.log);
+    let _logs = logs::start(settings.log).map_err(RunError::Thread)?;
     match drive(run::run(settings))? {
         Ended::Well => Ok(ExitCode::SUCCESS),
         Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
@@ -197,5 +197,5 @@ fn report(error: &RunError) {
         line.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
-    let _ = writeln!(io::stderr(), "{line}");
+    logs::say(line);
 }

@@ -52,6 +52,9 @@ impl Source for ReaderSource {
             refused: vec![
                 ("malformed", stats.malformed()),
                 ("driver_busy", stats.busy()),
+                ("mesh_overdrawn", stats.overdrawn()),
+                ("joins_limited", stats.joins_limited()),
+                ("lookup_stale", stats.stale_lookups()),
                 ("mesh_token", stats.unauthenticated().0),
                 ("mesh_impostor", stats.unauthenticated().1),
                 ("mesh_handshakes_full", stats.port.handshakes_full.load(Relaxed)),
@@ -60,8 +63,10 @@ impl Source for ReaderSource {
                 ("mesh_connections_full", stats.port.full.load(Relaxed)),
                 ("mesh_address_full", stats.port.address_full.load(Relaxed)),
                 ("mesh_idle", stats.port.idle.load(Relaxed)),
+                ("mesh_unread", stats.port.unread.load(Relaxed)),
                 ("mesh_accept_failed", stats.port.failed.load(Relaxed)),
             ],
+            log_lost: crate::logs::lost().to_vec(),
         }
     }
 }

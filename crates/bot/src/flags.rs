@@ -55,6 +55,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     short('n', one("name", "NAME", "host name", "Name of this node, unique in the mesh")),
     one(
+        "mesh-name",
+        "NAME",
+        "none",
+        "Name of the mesh: bots of another name, or of none, are refused, and bots of the original stay outside",
+    ),
+    one(
         "listen-address",
         "ADDRESS",
         "address of the outbound interface",

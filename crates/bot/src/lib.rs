@@ -10,6 +10,7 @@ pub mod fuzz;
 mod issue;
 mod logs;
 mod matrix;
+mod outbound;
 mod run;
 mod secrets;
 mod settings;

@@ -1,21 +1,156 @@
-//! Logs: messages for people and machines, on stderr.
+//! Logs: messages for people and machines, on stderr. Measuring never waits for them.
+//!
+//! Lines go through a bounded queue to a thread that writes them. A stderr that is closed, full or not read costs lines, which are counted, and
+//! nothing else. A line that repeats very often is left out and counted as well.
 
-use std::io::{self, IsTerminal};
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::settings::LogSettings;
 
+/// Lines that wait to be written. Further ones are lost: who reads no log needs no older one.
+const LINES_WAITING_MAX: usize = 1024;
+/// How long the end of the process waits for lines to be written.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+/// Lines of one place in the code: so many at once, and so many a second after that. What repeats by design is logged once a minute; this is for
+/// what nobody thought of.
+const LINES_OF_ONE_PLACE: (f64, f64) = (200.0, 1.0);
+
+/// Lines that were lost because nobody read them.
+static UNREAD: AtomicU64 = AtomicU64::new(0);
+/// Lines that were left out because they repeated too often.
+static REPEATED: AtomicU64 = AtomicU64::new(0);
+
+/// Log lines that were not written, by reason.
+pub(crate) fn lost() -> [(&'static str, u64); 2] {
+    [("unread", UNREAD.load(Ordering::Relaxed)), ("repeated", REPEATED.load(Ordering::Relaxed))]
+}
+
+/// What the thread that writes is given.
+enum Message {
+    Line(Vec<u8>),
+    /// Everything before this is to be written; tell when it is.
+    Flush(Sender<()>),
+}
+
+/// The way to the thread that writes. Dropping it waits for what is queued, but not for long.
+#[must_use = "lines are written until it is dropped"]
+pub(crate) struct Logs(SyncSender<Message>);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        let (done, flushed) = channel();
+        if self.0.try_send(Message::Flush(done)).is_ok() {
+            // Whoever does not read its log by now loses the end of it.
+            let _ = flushed.recv_timeout(FLUSH_TIME);
+        }
+    }
+}
+
 /// Starts logging. Everything goes to stderr: stdout is for data.
-pub(crate) fn start(settings: LogSettings) {
-    let libraries = if settings.libraries { "debug" } else { "warn" };
+pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
+    let (queue, lines) = sync_channel(LINES_WAITING_MAX);
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines, &mut io::stderr()))?;
+    let libraries = if settings.libraries { "debug" } else { "error" };
     let filter = format!("{},h2={libraries},hyper={libraries},hyper_util={libraries},connectrpc={libraries}", settings.level);
-    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(io::stderr);
-    if settings.json {
+    // A failed write is counted, and must not be told on the very stream that failed.
+    let lines = fmt::layer().with_writer(Queue(queue.clone())).log_internal_errors(false).with_target(false);
+    let lines: Box<dyn Layer<_> + Send + Sync> = if settings.json {
         // Without the module: its key is "target", which is a word of ours.
-        logs.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false).init();
+        Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false))
     } else {
-        logs.with_ansi(colours(&io::stderr())).with_target(false).init();
+        Box::new(lines.with_ansi(colours(&io::stderr())))
+    };
+    tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines).with(Repeated::default()).init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a part of this bot failed; please report it")));
+    Ok(Logs(queue))
+}
+
+/// Says a last word on stderr, and waits a moment for it: whoever does not read must not keep the process.
+pub(crate) fn say(line: String) {
+    let (done, said) = channel();
+    let saying = std::thread::Builder::new().spawn(move || {
+        let _ = writeln!(io::stderr(), "{line}");
+        let _ = done.send(());
+    });
+    if saying.is_ok() {
+        let _ = said.recv_timeout(FLUSH_TIME);
+    }
+}
+
+fn write(lines: &Receiver<Message>, out: &mut impl Write) {
+    for message in lines {
+        match message {
+            Message::Line(line) => {
+                if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                    UNREAD.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Message::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Takes a line in one call, and never waits.
+#[derive(Clone)]
+struct Queue(SyncSender<Message>);
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            UNREAD.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Leaves out lines of a place in the code that logs all the time.
+#[derive(Default)]
+struct Repeated(Mutex<HashMap<tracing::callsite::Identifier, (f64, Instant)>>);
+
+impl Repeated {
+    fn allows(&self, place: tracing::callsite::Identifier, now: Instant) -> bool {
+        let (burst, per_second) = LINES_OF_ONE_PLACE;
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, at) = places.entry(place).or_insert((burst, now));
+        *left = (*left + now.saturating_duration_since(*at).as_secs_f64() * per_second).min(burst);
+        *at = now;
+        let allows = *left >= 1.0;
+        *left -= f64::from(u8::from(allows));
+        allows
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Repeated {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        // Who asks for more than messages to operators gets all of it.
+        let allows = *event.metadata().level() > Level::INFO || self.allows(event.metadata().callsite(), Instant::now());
+        REPEATED.fetch_add(u64::from(!allows), Ordering::Relaxed);
+        allows
     }
 }
 

@@ -1,20 +1,25 @@
 //! The bot as a process: starts, serves, and leaves when asked to.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use canary_net::tls::{ClientAuth, Mode};
-use canary_node::Protocol;
 
 use crate::{Bot, End, serve_api};
-use canary_net::Token;
-use tokio::signal::unix::{SignalKind, signal};
+use canary_net::{Seldom, Token};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::secrets::Watched;
+use crate::outbound;
+use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
+
+/// How often this host's own address is looked at.
+const ADDRESS_LOOK: Duration = Duration::from_secs(5);
 
 /// How a run ended, as the exit code tells it.
 #[derive(Debug)]
@@ -42,36 +47,63 @@ pub(crate) enum RunError {
     Issue(#[from] crate::issue::IssueError),
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
-    #[error("cannot start the threads of the bot")]
+    #[error("this host has no more threads; raise its limit (ulimit -u, pids)")]
     Thread(#[source] io::Error),
     #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
     Token(String),
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
+    #[error("the thread {0} ended by a fault of its own; the log above says where. Please report it")]
+    Died(&'static str),
     #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
     Failed,
 }
 
-/// Runs the bot until a signal, or until it ends by itself.
-pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
+/// Why one life of the bot ended.
+enum Stop {
+    Ended(Ended),
+    /// This host has another address now.
+    Moved(IpAddr),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Runs the bot until a signal, or until it ends by itself. Where nobody gave an address it follows the one of this host.
+pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
     raise_file_limit();
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate()).map_err(RunError::Signal)?,
+        interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signal)?,
+    };
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    if settings.api_tokens.load().map_err(RunError::Secrets)?.is_empty() {
+        settings.api_tokens.given.push(new_token()?);
+        warn!("a token for the API was generated and ends with this process; give one by --token-file");
+    }
+    loop {
+        match run_at(settings.clone(), &mut signals).await? {
+            Stop::Ended(ended) => return Ok(ended),
+            Stop::Moved(address) => settings = settings.moved_to(address),
+        }
+    }
+}
+
+/// Runs the bot at one address of this host.
+async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunError> {
     // Whoever writes certificates may tell us at once.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
-    let (mutual, client_auth) = (settings.tls.mode == Mode::Mutual, settings.tls.client_auth);
-    let (watched, guards) = Watched::load(settings.tls, settings.mesh_tokens, settings.api_tokens, settings.proxies, new_token)?;
+    let (mode, client_auth) = (settings.tls.mode, settings.tls.client_auth);
+    let again = settings.clone();
+    let (secrets, guards) = Secrets::load(settings.tls, settings.mesh_tokens, settings.api_tokens, settings.proxies)?;
+    let has_mesh_token = !guards.mesh.tokens.get().is_empty();
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
-    if !guards.mesh.tokens.get().is_empty() && settings.protocol != Protocol::V2 {
-        info!("a mesh token is set: bots of the original, which cannot present one, stay outside");
-    }
-    if mutual && client_auth == ClientAuth::Required && settings.protocol != Protocol::V2 {
-        info!(
-            "client certificates are required: bots of the original, which present none, stay outside; --client-auth optional lets them in"
-        );
-    }
     let mut builder = Bot::builder(settings.name.clone())
         .listen(settings.listen)
         .labels(settings.labels)
@@ -82,19 +114,54 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
         Join::Target(target) => builder.target(target),
         Join::Host(host) => builder.host(&host),
     };
-    for seed in settings.seeds {
-        builder = builder.seed(seed);
+    for seed in &settings.seeds {
+        builder = builder.seed(seed.clone());
     }
     let mut bot = builder.start().await?;
-    info!(name = %settings.name, target = %bot.snapshot().me.target, mesh = %bot.address(), api = %api_address, version = crate::VERSION, "started");
+    let targets: Vec<_> = settings.seeds.iter().map(ToString::to_string).collect();
+    let me = bot.snapshot().me.clone();
+    info!(
+        name = %me.name,
+        address = %me.target,
+        targets = targets.join(","),
+        mesh_name = me.mesh.as_str(),
+        tls = ?Words(mode),
+        mesh_token = if has_mesh_token { "yes" } else { "no" },
+        mesh = %bot.address(),
+        api = %api_address,
+        version = crate::VERSION,
+        "started"
+    );
+    let is_closed = has_mesh_token || (mode == Mode::Mutual && client_auth == ClientAuth::Required);
+    if !is_closed {
+        warn!("the mesh port is open to whoever reaches it: give --mesh-token-file, or a CA, a certificate and a key (docs/security.md)");
+    }
+    if targets.is_empty() {
+        info!(address = %me.target, "no target is given: this bot waits until another one names it as a target");
+    }
+    if (again.found.listen || again.found.join) && again.listen.ip().is_loopback() {
+        warn!("this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address");
+    }
     let stop = CancellationToken::new();
-    let serving = run_apart("api", serve_api(bot.reader(), api, guards.api, settings.metrics, stop.clone())).map_err(RunError::Thread)?;
-    // A file that hangs, as on a lost mount, holds nobody else.
-    run_apart("secrets", watched.watch(hangup)).map_err(RunError::Thread)?;
+    let serving = serve_api(bot.reader(), api, guards.api, settings.metrics, stop.clone());
+    let mut serving = run_apart("api", serving).map_err(RunError::Thread)?;
+    let mut watching = run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
+    let mut moving = run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;
     let end = tokio::select! {
-        _ = terminate.recv() => bot.leave().await,
-        _ = interrupt.recv() => bot.leave().await,
+        _ = signals.terminate.recv() => bot.leave().await,
+        _ = signals.interrupt.recv() => bot.leave().await,
         end = bot.ended() => end,
+        _ = &mut serving => return Err(RunError::Died("api")),
+        _ = &mut watching => return Err(RunError::Died("secrets")),
+        moved = &mut moving => {
+            let address = moved.ok().flatten().ok_or(RunError::Died("address"))?;
+            warn!(from = %me.target, to = %address, "this host has another address: the bot starts anew there");
+            // Whoever can still be told hears it; the others find the new life.
+            bot.leave().await;
+            stop.cancel();
+            let _ = serving.await;
+            return Ok(Stop::Moved(address));
+        }
     };
     stop.cancel();
     // The port has its own limit on how long it takes to close; it ends by itself if its thread failed.
@@ -102,7 +169,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
     match end {
         End::Left => {
             info!("left the mesh");
-            Ok(Ended::Well)
+            Ok(Stop::Ended(Ended::Well))
         }
         End::NameTaken(holder) => {
             error!(
@@ -110,20 +177,70 @@ pub(crate) async fn run(settings: Settings) -> Result<Ended, RunError> {
                 target = %holder.target,
                 "the name is taken by a living node; choose another by --name, or stop that one"
             );
-            Ok(Ended::NameTaken)
+            Ok(Stop::Ended(Ended::NameTaken))
         }
         End::Failed => Err(RunError::Failed),
     }
 }
 
-/// Runs a task on a thread of its own, so that nothing of it delays a measurement.
-pub(crate) fn run_apart(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<oneshot::Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// A mode as its flag spells it.
+struct Words(Mode);
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Mode::None => "none",
+            Mode::Edge => "edge",
+            Mode::Mutual => "mutual",
+        })
+    }
+}
+
+/// Waits until this host's address is another than the bot was started with, as far as nobody gave one. One that was given and is gone is told.
+async fn own_address(settings: Settings, stop: CancellationToken) -> Option<IpAddr> {
+    let follows = settings.found.listen || settings.found.join;
+    let listens_on = settings.listen.ip();
+    let announced = match &settings.join {
+        Join::Host(host) if settings.found.join => host.parse().ok(),
+        Join::Host(_) | Join::Target(_) => None,
+    };
+    let current = announced.unwrap_or(listens_on);
+    let gone = Seldom::new();
+    let mut tick = tokio::time::interval(ADDRESS_LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            _ = tick.tick() => {}
+        }
+        let is_lost = current.is_loopback() || !outbound::is_here(current);
+        if follows && is_lost {
+            let found = outbound::address_by_names(&settings.seeds);
+            if found != current && !found.is_loopback() {
+                return Some(found);
+            }
+        } else if is_lost
+            && !outbound::is_here(current)
+            && let Some(left_out) = gone.allows()
+        {
+            error!(address = %current, left_out, "this host no longer has the address that this bot was given; nobody reaches it there");
+        }
+    }
+}
+
+/// Runs a task on a thread of its own, so that nothing of it delays a measurement. The receiver fails if the task does.
+pub(crate) fn run_apart<T: Send + 'static>(name: &str, task: impl Future<Output = T> + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        runtime.block_on(task);
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                error!(%error, "cannot start a thread's runtime");
+                return;
+            }
+        };
         // Nobody waits any more if the process is past that.
-        let _ = done.send(());
+        let _ = done.send(runtime.block_on(task));
     })?;
     Ok(ended)
 }

@@ -1,18 +1,21 @@
 //! Tokens, certificates and keys: read from files, and again when they change.
+//!
+//! Certificates, the mesh's tokens and the API's tokens are read apart from each other: what is wrong with one keeps no other from changing. Each
+//! reading has a thread of its own, so that a file that hangs, as on a lost mount, is a file that does not work.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
 
-use canary_net::tls::Materials;
-use canary_net::{Guard, IpNet, Live, Token, Tokens};
+use canary_net::tls::{Facts, Materials, Set};
+use canary_net::{Guard, IpNet, Live, Reloads, Token, Tokens};
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use crate::run::RunError;
 
@@ -22,6 +25,12 @@ const TOKENS_MAX: usize = 64;
 const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
 /// How often files are looked at: what is new is in force within five seconds, and a signal is faster.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long reading may take before the files count as broken.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// How long before its end a certificate is told of.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often it is told of, before its end and after.
+const EXPIRY_REPEAT: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
 
 /// Where tokens come from.
 #[derive(Clone, Debug, Default)]
@@ -56,24 +65,19 @@ impl TokenSource {
 
     /// The text of the file, a little of what is too long; nothing without a file.
     fn contents(&self) -> std::io::Result<String> {
-        let mut text = String::new();
-        if let Some(path) = &self.file {
-            File::open(path)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-        }
-        Ok(text)
+        let Some(path) = &self.file else {
+            return Ok(String::new());
+        };
+        let bytes = canary_net::files::read(path, TOKEN_FILE_BYTES_MAX)?;
+        // The library's words would be about bytes of the secret.
+        String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is no UTF-8 text"))
     }
-}
 
-/// Everything that is read again, and what of it is in force.
-pub(crate) struct Watched {
-    tls: Materials,
-    mesh: TokenSource,
-    api: TokenSource,
-    guards: Guards,
-    /// Of the contents that were read last.
-    seen: u64,
-    /// Why they do not work, as it was said.
-    broken: Option<String>,
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.contents().map_err(|error| error.to_string()).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// What guards the mesh port, and what guards the API port.
@@ -83,83 +87,227 @@ pub(crate) struct Guards {
     pub(crate) api: Guard,
 }
 
-impl Watched {
-    /// Reads everything for the first time and puts it in force; where no token of the API is given, `generate` makes one.
-    pub(crate) fn load(
-        tls: Materials,
-        mesh: TokenSource,
-        api: TokenSource,
-        proxies: Vec<IpNet>,
-        generate: impl FnOnce() -> Result<Token, RunError>,
-    ) -> Result<(Self, Guards), RunError> {
-        // Taken before the first reading: what changes in between is read again.
-        let seen = fingerprint(&tls, [&mesh, &api]);
-        let mut api_tokens = api.load().map_err(RunError::Secrets)?;
-        if api_tokens.is_empty() {
-            api_tokens.push(generate()?);
+/// What one reading found.
+struct Read<T> {
+    fingerprint: u64,
+    /// None while nothing changed.
+    loaded: Option<Result<T, String>>,
+}
+
+/// Some files that are read again, and put in force as one.
+struct Watched<T> {
+    /// What they are, for the log.
+    what: &'static str,
+    /// Reads them, as one of these contents if they are still the same.
+    read: Arc<dyn Fn(Option<u64>) -> Read<T> + Send + Sync>,
+    put_in_force: Box<dyn Fn(T) + Send>,
+    /// Of the contents that were read last.
+    seen: u64,
+    /// Why they do not work, as it was said.
+    broken: Option<String>,
+    /// A reading that is under way, since when.
+    reading: Option<(Receiver<Read<T>>, Instant)>,
+}
+
+impl<T: Send + 'static> Watched<T> {
+    fn new(
+        what: &'static str,
+        seen: u64,
+        fingerprint: impl Fn() -> u64 + Send + Sync + 'static,
+        load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
+        put_in_force: impl Fn(T) + Send + 'static,
+    ) -> Self {
+        let read = move |seen| {
+            let fingerprint = fingerprint();
+            Read { fingerprint, loaded: (seen != Some(fingerprint)).then(&load) }
+        };
+        Self { what, read: Arc::new(read), put_in_force: Box::new(put_in_force), seen, broken: None, reading: None }
+    }
+
+    /// Takes what was read since the last look, and begins the next reading: of everything if somebody asks for it.
+    fn look(&mut self, asked: bool, reloads: &Reloads) {
+        self.take(reloads);
+        if self.reading.is_none() {
+            // What does not work is tried again: it may be the time that is lacking, or a descriptor.
+            let seen = (!asked && self.broken.is_none()).then_some(self.seen);
+            let (done, reading) = sync_channel(1);
+            let read = Arc::clone(&self.read);
+            let began = std::thread::Builder::new().name("read".to_owned()).spawn(move || {
+                // Nobody waits any more if the bot is gone.
+                let _ = done.send(read(seen));
+            });
+            match began {
+                Ok(_) => self.reading = Some((reading, Instant::now())),
+                Err(error) => self.fail(format!("no thread to read files: {error}"), reloads),
+            }
         }
-        let in_force = Guard {
+    }
+
+    fn take(&mut self, reloads: &Reloads) {
+        let Some((reading, since)) = &self.reading else {
+            return;
+        };
+        match reading.try_recv() {
+            Ok(read) => {
+                self.reading = None;
+                self.seen = read.fingerprint;
+                match read.loaded {
+                    Some(Ok(loaded)) => {
+                        (self.put_in_force)(loaded);
+                        self.broken = None;
+                        reloads.done.fetch_add(1, Relaxed);
+                        info!(what = self.what, "files of secrets were read again and are in force");
+                    }
+                    Some(Err(why)) => self.fail(why, reloads),
+                    None => {}
+                }
+            }
+            Err(TryRecvError::Empty) if since.elapsed() > READ_PATIENCE => {
+                self.fail(format!("reading hangs for more than {} s: a lost mount?", READ_PATIENCE.as_secs()), reloads);
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                self.reading = None;
+                self.fail("reading failed by a fault of this bot; please report it".to_owned(), reloads);
+            }
+        }
+    }
+
+    fn fail(&mut self, why: String, reloads: &Reloads) {
+        if self.broken.as_ref() != Some(&why) {
+            reloads.failed.fetch_add(1, Relaxed);
+            error!(what = self.what, %why, "changed files of secrets do not work; what was read before stays in force. Mend the file");
+            self.broken = Some(why);
+        }
+    }
+}
+
+/// Everything that is read again.
+pub(crate) struct Secrets {
+    tls: Watched<Set>,
+    mesh: Watched<Vec<Token>>,
+    api: Watched<Vec<Token>>,
+    in_force: Live<Set>,
+    reloads: Arc<Reloads>,
+    expiry: Expiry,
+}
+
+impl Secrets {
+    /// Reads everything for the first time and puts it in force.
+    pub(crate) fn load(tls: Materials, mesh: TokenSource, api: TokenSource, proxies: Vec<IpNet>) -> Result<(Self, Guards), RunError> {
+        // Taken before the first reading: what changes in between is read again.
+        let seen = (tls.fingerprint(), mesh.fingerprint(), api.fingerprint());
+        let guard = Guard {
             failures: Arc::default(),
             tls: Live::new(tls.load().map_err(|error| RunError::Secrets(error.to_string()))?),
             tokens: Live::new(Tokens::new(mesh.load().map_err(RunError::Secrets)?)),
             proxies: proxies.into(),
             reloads: Arc::default(),
         };
-        let guards = Guards { api: Guard { tokens: Live::new(Tokens::new(api_tokens)), ..in_force.clone() }, mesh: in_force };
-        Ok((Self { tls, mesh, api, guards: guards.clone(), seen, broken: None }, guards))
+        let api_tokens = Live::new(Tokens::new(api.load().map_err(RunError::Secrets)?));
+        let guards = Guards { api: Guard { tokens: api_tokens.clone(), ..guard.clone() }, mesh: guard.clone() };
+        let (in_force, set) = (guard.tls.clone(), guard.tls.clone());
+        let (tls, again) = (Arc::new(tls.clone()), Arc::new(tls));
+        let load = move || again.load().map_err(|error| error.to_string());
+        let swap = |tokens: Live<Tokens>| move |read: Vec<Token>| tokens.swap(Tokens::new(read));
+        let watch_tokens = |what, source: TokenSource, seen, tokens| {
+            let again = source.clone();
+            Watched::new(what, seen, move || source.fingerprint(), move || again.load(), swap(tokens))
+        };
+        let secrets = Self {
+            tls: Watched::new("certificates", seen.0, move || tls.fingerprint(), load, move |read| set.swap(read)),
+            mesh: watch_tokens("tokens of the mesh", mesh, seen.1, guard.tokens),
+            api: watch_tokens("tokens of the API", api, seen.2, api_tokens),
+            in_force,
+            reloads: guard.reloads,
+            expiry: Expiry::default(),
+        };
+        Ok((secrets, guards))
     }
 
-    /// Looks at the files for ever, and at once when `hangup` comes. What does not work leaves in force what was, all of a set at once, and is
-    /// tried again: it may be the time that is lacking, or a descriptor.
-    pub(crate) async fn watch(mut self, mut hangup: Signal) {
+    /// Looks at the files until `stop`, and at once when `hangup` comes.
+    pub(crate) async fn watch(mut self, mut hangup: Signal, stop: CancellationToken) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Soon after a reading began it is done: what was asked for by a signal is in force at once.
+        let mut again = tokio::time::interval(LOOK / 10);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = again.tick() => {
+                    self.take();
+                    continue;
+                }
                 _ = tick.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let now = fingerprint(&self.tls, [&self.mesh, &self.api]);
-            if std::mem::replace(&mut self.seen, now) != now || asked || self.broken.is_some() {
-                self.reload();
-            }
+            self.tls.look(asked, &self.reloads);
+            self.mesh.look(asked, &self.reloads);
+            self.api.look(asked, &self.reloads);
+            self.take();
+            self.expiry.tell(&self.in_force.get(), SystemTime::now());
         }
     }
 
-    fn reload(&mut self) {
-        let loaded = self.tls.load().map_err(|error| error.to_string()).and_then(|set| Ok((set, self.mesh.load()?, self.api.load()?)));
-        let reloads = &self.guards.mesh.reloads;
-        match loaded {
-            Ok((set, mesh, api)) => {
-                let expires = set.own.as_ref().map(|own| own.dates.1.clone());
-                self.guards.mesh.tls.swap(set);
-                self.guards.mesh.tokens.swap(Tokens::new(mesh));
-                // A token that was generated at the start stays: there is nothing to read it from.
-                if !api.is_empty() {
-                    self.guards.api.tokens.swap(Tokens::new(api));
-                }
-                self.broken = None;
-                reloads.done.fetch_add(1, Relaxed);
-                reloads.broken.store(false, Relaxed);
-                info!(expires, "certificates and tokens were read again and are in force");
-            }
-            Err(why) if self.broken.as_ref() == Some(&why) => {}
-            Err(why) => {
-                reloads.failed.fetch_add(1, Relaxed);
-                reloads.broken.store(true, Relaxed);
-                error!(%why, "changed certificates or tokens do not work; the former ones stay in force. Mend the file");
-                self.broken = Some(why);
-            }
-        }
+    fn take(&mut self) {
+        self.tls.take(&self.reloads);
+        self.mesh.take(&self.reloads);
+        self.api.take(&self.reloads);
+        let broken = self.tls.broken.is_some() || self.mesh.broken.is_some() || self.api.broken.is_some();
+        self.reloads.broken.store(broken, Relaxed);
     }
 }
 
-/// Changes when any of the contents does.
-fn fingerprint(tls: &Materials, tokens: [&TokenSource; 2]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    tls.fingerprint().hash(&mut hasher);
-    for source in tokens {
-        source.contents().map_err(|error| error.to_string()).hash(&mut hasher);
+/// What is to be said of certificates that work.
+pub(crate) fn warnings(set: &Set) -> Vec<String> {
+    let left_out = set.left_out.iter().map(|why| format!("a certificate is left out: {why}"));
+    let now = SystemTime::now();
+    let soon = set.own.iter().chain(&set.authorities).filter_map(|facts| Some((facts, left(facts, now)?)));
+    let soon = soon.map(|(facts, left)| format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left)));
+    left_out.chain(soon).collect()
+}
+
+/// How long a certificate is still valid, if that is not long.
+fn left(facts: &Facts, now: SystemTime) -> Option<Duration> {
+    facts.not_after.duration_since(now).ok().filter(|left| *left < EXPIRES_SOON)
+}
+
+fn days(left: Duration) -> String {
+    let hours = left.as_secs() / 3600;
+    if hours >= 48 { format!("{} days", hours / 24) } else { format!("{hours} hours") }
+}
+
+/// When it was last said that a certificate ends.
+#[derive(Debug, Default)]
+struct Expiry(Option<SystemTime>);
+
+impl Expiry {
+    fn tell(&mut self, set: &Set, now: SystemTime) {
+        let Some(ends) = set.own.iter().chain(&set.authorities).map(|facts| facts.not_after).min() else {
+            return;
+        };
+        let over = now >= ends;
+        let pause = if over { EXPIRY_REPEAT.1 } else { EXPIRY_REPEAT.0 };
+        let said_lately = self.0.is_some_and(|at| now >= at && now.duration_since(at).is_ok_and(|since| since < pause));
+        // That it is over is said at once, whatever was said before.
+        let news = over && self.0.is_some_and(|at| at < ends);
+        if (said_lately && !news) || ends.duration_since(now).is_ok_and(|left| left >= EXPIRES_SOON) {
+            return;
+        }
+        self.0 = Some(now);
+        for warning in warnings(set).iter().filter(|_| !over) {
+            warn!("{warning}; renew it: files are read again by themselves");
+        }
+        for facts in set.own.iter().filter(|facts| now >= facts.not_after) {
+            let (subject, date) = (&facts.subject, &facts.dates.1);
+            error!(
+                subject,
+                date, "this bot's certificate has expired: no probe and no call by TLS can succeed; renew it, the file is read again"
+            );
+        }
+        for facts in set.authorities.iter().filter(|facts| now >= facts.not_after) {
+            error!(subject = facts.subject, date = facts.dates.1, "an authority has expired: what it signed is refused; renew both");
+        }
     }
-    hasher.finish()
 }

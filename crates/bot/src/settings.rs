@@ -1,18 +1,19 @@
 //! From text to settings that cannot be wrong; every mistake is reported at once.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::{Metrics, MetricsLevel};
 use base64::Engine as _;
-use canary_core::{Config, ConfigError, Labels, NodeName, Target};
+use canary_core::{Config, ConfigError, Labels, MeshName, NodeName, Target};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
 use canary_node::{Protocol, Seed};
 
-use crate::secrets::TokenSource;
+use crate::outbound;
+use crate::secrets::{self, TokenSource};
 use crate::sources::{Given, Problem, Sources};
 
 /// How much is logged, and in which form.
@@ -53,27 +54,64 @@ pub(crate) struct Settings {
     pub(crate) metrics: Metrics,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
+    pub(crate) found: Found,
+    /// What works and is hardly meant.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Which addresses nobody gave: they are those of the way out, and follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) listen: bool,
+    pub(crate) api: bool,
+    pub(crate) join: bool,
+}
+
+impl Settings {
+    /// The same at another address of this host, as far as nobody gave one.
+    #[must_use]
+    pub(crate) fn moved_to(mut self, address: IpAddr) -> Self {
+        if self.found.listen {
+            self.listen.set_ip(address);
+        }
+        if self.found.api {
+            self.api_listen.set_ip(address);
+        }
+        if self.found.join {
+            self.join = Join::Host(address.to_string());
+            self.tls.host = Some(address.to_string());
+        }
+        self
+    }
 }
 
 /// Reads settings and keeps what is wrong with them.
 struct Parser<'a> {
     sources: &'a Sources,
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl Settings {
     /// Parses all settings, or tells everything that is wrong with them.
     pub(crate) fn parse(sources: &Sources, problems: Vec<Problem>) -> Result<Self, Vec<Problem>> {
-        let mut parser = Parser { sources, problems };
+        let mut parser = Parser { sources, problems, warnings: Vec::new() };
         let name = parser.name();
         let listen_port = parser.port("listen-port", 8081);
         let api_port = parser.port("api-port", 8080);
         let listen_ip = parser.address("listen-address");
         let api_ip = parser.address("api-address").or(listen_ip);
-        let outbound = outbound_address();
-        let join = parser.join(listen_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(outbound));
-        let tls = parser.tls(&join);
-        let seeds = parser.seeds(tls.mode);
+        let mode = parser.mode();
+        let seeds = parser.seeds(mode);
+        let outbound = outbound::address(&seeds);
+        let reachable = listen_ip.filter(|ip| !ip.is_unspecified());
+        let join = parser.join(reachable.unwrap_or(outbound));
+        let found = Found {
+            listen: listen_ip.is_none(),
+            api: api_ip.is_none(),
+            join: reachable.is_none() && sources.get("join-address").is_none(),
+        };
+        let tls = parser.tls(mode, &join);
         let labels = parser.labels();
         let config = parser.config();
         let api_tokens = parser.tokens("token", "token-file");
@@ -92,6 +130,7 @@ impl Settings {
             parser.switch(accepted);
         }
         let dry_run = parser.switch("dry-run");
+        parser.exposed_files();
         let listen = SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port);
         let api_listen = SocketAddr::new(api_ip.unwrap_or(outbound), api_port);
         if listen == api_listen && listen.port() != 0 {
@@ -99,7 +138,7 @@ impl Settings {
                 .problems
                 .push(Problem(format!("the mesh and the API cannot both listen on {listen}; change --listen-port or --api-port")));
         }
-        let Parser { problems, .. } = parser;
+        let Parser { problems, warnings, .. } = parser;
         match name {
             Some(name) if problems.is_empty() => Ok(Self {
                 name,
@@ -117,6 +156,8 @@ impl Settings {
                 metrics,
                 log,
                 dry_run,
+                found,
+                warnings,
             }),
             _ => Err(problems),
         }
@@ -232,6 +273,7 @@ impl Parser<'_> {
     fn config(&mut self) -> Config {
         let default = Config::default();
         let config = Config {
+            mesh_name: self.one("mesh-name", MeshName::from_str).unwrap_or_default(),
             probe_interval: self.duration("probe-interval", default.probe_interval),
             probe_timeout: self.duration("probe-timeout", default.probe_timeout),
             probe_rate_max: self.number("probe-rate-max", default.probe_rate_max),
@@ -316,15 +358,46 @@ impl Parser<'_> {
         file.or(text)
     }
 
-    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the start.
-    fn tls(&mut self, join: &Join) -> Materials {
-        let before = self.problems.len();
-        let pinned = self.one("tls", |value| match value {
+    /// The mode that is asked for, as far as it is.
+    fn pinned(&mut self) -> Option<Mode> {
+        self.one("tls", |value| match value {
             "none" => Ok(Mode::None),
             "edge" => Ok(Mode::Edge),
             "mutual" => Ok(Mode::Mutual),
             _ => Err("choose none, edge or mutual"),
-        });
+        })
+    }
+
+    /// Who encrypts and who verifies what, as the flag or the certificates given say.
+    fn mode(&mut self) -> Mode {
+        let before = self.problems.len();
+        let pinned = self.pinned();
+        // What is wrong with it is told where certificates are read.
+        self.problems.truncate(before);
+        let any = |names: &[&str]| names.iter().any(|name| self.sources.get(name).is_some());
+        let pair = any(&["server-cert-path", "server-cert", "server-key-path", "server-key"]);
+        pinned.unwrap_or(match (any(&["ca-cert-path", "ca-cert"]), pair) {
+            (_, true) => Mode::Mutual,
+            (true, false) => Mode::Edge,
+            (false, false) => Mode::None,
+        })
+    }
+
+    /// Files of secrets that others on the host may read or change.
+    fn exposed_files(&mut self) {
+        for name in ["token-file", "mesh-token-file", "server-key-path"] {
+            if let Some((_, path)) = self.given(name)
+                && let Some(why) = canary_net::files::exposed(path.as_ref())
+            {
+                self.warnings.push(format!("{path}: {why}"));
+            }
+        }
+    }
+
+    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the start.
+    fn tls(&mut self, mode: Mode, join: &Join) -> Materials {
+        let before = self.problems.len();
+        let pinned = self.pinned();
         let client_auth = self.one("client-auth", |value| match value {
             "off" => Ok(ClientAuth::Off),
             "optional" => Ok(ClientAuth::Optional),
@@ -349,31 +422,20 @@ impl Parser<'_> {
             });
         }
         let (authority, pair) = (!ca.is_empty(), certificate.is_some() || key.is_some());
-        let mode = match (pinned, authority, pair) {
-            (None, false, false) => Mode::None,
-            (None, true, false) => Mode::Edge,
-            (None | Some(Mode::Mutual), true, true) => Mode::Mutual,
-            (Some(Mode::None), false, false) => Mode::None,
-            (Some(Mode::Edge), _, false) => Mode::Edge,
+        match (pinned, authority, pair) {
+            (None, false, false) | (None, true, false) | (None | Some(Mode::Mutual), true, true) => {}
+            (Some(Mode::None), false, false) | (Some(Mode::Edge), _, false) => {}
             (None, false, true) => {
                 say(
                     "a certificate is given and no CA: nobody could be verified; add --ca-cert-path, a self-signed certificate may be its own",
                 );
-                Mode::Mutual
             }
-            (Some(Mode::None), ..) => {
-                say("--tls none contradicts the certificates that are given; remove one or the other");
-                Mode::None
-            }
+            (Some(Mode::None), ..) => say("--tls none contradicts the certificates that are given; remove one or the other"),
             (Some(Mode::Edge), _, true) => {
                 say("with --tls edge the ports are plain and no certificate is presented; remove it, or use --tls mutual");
-                Mode::Edge
             }
-            (Some(Mode::Mutual), ..) => {
-                say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path");
-                Mode::Mutual
-            }
-        };
+            (Some(Mode::Mutual), ..) => say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path"),
+        }
         if client_auth.is_some() && mode != Mode::Mutual {
             say(
                 "--client-auth says whom the mesh port's TLS asks for certificates, and only --tls mutual has TLS there; remove it, or add a CA, a certificate and a key",
@@ -384,10 +446,11 @@ impl Parser<'_> {
             Join::Host(host) => host.clone(),
         };
         let materials = Materials { mode, client_auth: client_auth.unwrap_or_default(), ca, certificate, key, host: Some(host) };
-        if self.problems.len() == before
-            && let Err(error) = materials.load()
-        {
-            self.problems.push(Problem(format!("{error}")));
+        if self.problems.len() == before {
+            match materials.load() {
+                Ok(set) => self.warnings.extend(secrets::warnings(&set)),
+                Err(error) => self.problems.push(Problem(format!("{error}"))),
+            }
         }
         materials
     }
@@ -434,15 +497,4 @@ impl Parser<'_> {
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(address).ok_or_else(|| "it is no address and no network".to_owned())
-}
-
-/// The address from which this host reaches others, found by asking the kernel for the route; nothing is sent. Loopback if there is none.
-fn outbound_address() -> IpAddr {
-    // Documentation addresses (RFC 5737, RFC 3849): nobody's, and routed like everybody's.
-    let ask = |bind: &str, towards: &str| {
-        let socket = UdpSocket::bind(bind).ok()?;
-        socket.connect(towards).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
-    };
-    ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9")).unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }

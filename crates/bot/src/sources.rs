@@ -1,6 +1,7 @@
 //! Where settings come from: flag before environment before file before default.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use clap::parser::ValueSource;
 
 use crate::flags::{FLAGS, Flag, Takes};
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "MESH_";
 /// Largest configuration file in bytes. A larger one is refused: it is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -55,10 +58,15 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Collects the settings of all sources; what cannot be read is added to `problems`.
-    pub(crate) fn collect(matches: &ArgMatches, environment: impl Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) -> Self {
+    pub(crate) fn collect(
+        matches: &ArgMatches,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut sources = Self::default();
+        let variables = variables(environment, problems);
         for flag in FLAGS {
-            let given = of_command_line(flag, matches).or_else(|| of_environment(flag, &environment));
+            let given = of_command_line(flag, matches).or_else(|| of_environment(flag, &variables));
             if let Some(given) = given {
                 sources.given.insert(flag.name, given);
             }
@@ -106,20 +114,74 @@ fn of_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Given> {
     Some(Given { values, origin: Origin::Flag(flag.name) })
 }
 
-fn of_environment(flag: &Flag, environment: &impl Fn(&str) -> Option<String>) -> Option<Given> {
-    let variable = flag.variable();
-    // The original's chart sets MESH_DEBUG-GRPC, with the dash.
-    let dashed = format!("MESH_{}", flag.name.to_uppercase());
-    let (name, value) = [variable, dashed].into_iter().find_map(|name| {
+/// The variables that are settings of ours. One that cannot be read, or that no setting has, is a problem: taken for unset it could open what it
+/// was to close.
+fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+    let known: Vec<_> = FLAGS.iter().flat_map(names_of).collect();
+    let mut variables = BTreeMap::new();
+    for (name, value) in environment {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        let is_known = known.contains(&name);
+        let Ok(value) = value.into_string() else {
+            problems.push(Problem(format!("{name}: its value is no UTF-8 text; nothing of it is used")));
+            continue;
+        };
         // An empty variable is unset.
-        let value = environment(&name).filter(|value| !value.is_empty())?;
+        if value.is_empty() || is_service_link(&name, &value) {
+            continue;
+        }
+        if !is_known {
+            let nearest = known.iter().map(|known| (distance(known, &name), known)).min();
+            let hint = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, known)| format!("; did you mean {known}?"));
+            problems.push(Problem(format!("{name}: no setting has this variable{}", hint.unwrap_or_default())));
+            continue;
+        }
+        if value.len() > 1 && ["\"", "'"].iter().any(|quote| value.starts_with(quote) && value.ends_with(quote)) {
+            problems.push(Problem(format!("{name}: the quotes around the value are part of it; remove them, an env file has none")));
+            continue;
+        }
+        variables.insert(name, value);
+    }
+    variables
+}
+
+/// The variables of a setting. The original's chart sets MESH_DEBUG-GRPC, with the dash.
+fn names_of(flag: &Flag) -> [String; 2] {
+    [flag.variable(), format!("{PREFIX}{}", flag.name.to_uppercase())]
+}
+
+/// Whether Kubernetes injected a variable for a Service whose name begins with `mesh`, as in MESH_PORT=tcp://… and MESH_API_SERVICE_HOST.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|end| name.ends_with(end));
+    let of_port = |protocol: &str| name.contains(protocol) && name.contains("_PORT_");
+    ends || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || ["_TCP", "_UDP", "_SCTP"].into_iter().any(of_port)
+}
+
+/// Letters to change, add or leave out to make one text of another.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<_> = (0..=other.len()).collect();
+    for (index, letter) in one.bytes().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], index + 1);
+        for (place, against) in other.bytes().enumerate() {
+            let change = before + usize::from(letter != against);
+            before = row[place + 1];
+            row[place + 1] = change.min(before + 1).min(row[place] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+fn of_environment(flag: &Flag, variables: &BTreeMap<String, String>) -> Option<Given> {
+    let (name, value) = names_of(flag).into_iter().find_map(|name| {
+        let value = variables.get(&name)?;
         Some((name, value))
     })?;
-    // Kubernetes injects MESH_API_PORT=tcp://… for a Service named mesh-api; that is nobody's setting.
-    if flag.value_name == "PORT" && value.contains("://") {
-        return None;
-    }
-    Some(Given { values: split(flag, &value), origin: Origin::Variable(name) })
+    Some(Given { values: split(flag, value), origin: Origin::Variable(name) })
 }
 
 /// Lists are separated by commas wherever they come from, except in a file, which has lists of its own.

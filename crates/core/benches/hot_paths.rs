@@ -22,6 +22,7 @@ fn now() -> Now {
 fn record(number: u64) -> Arc<Record> {
     let name = format!("host-{number:04}.example.net");
     Arc::new(Record {
+        mesh: canary_core::MeshName::default(),
         target: Target::new(&name, 8081).unwrap(),
         name: name.parse().unwrap(),
         labels: Labels::default(),
@@ -40,7 +41,7 @@ fn cells(version: u64) -> Vec<Cell> {
             jitter: Some(JitterCode::encode(Duration::from_micros(number))),
         },
     };
-    (0..HOSTS).map(|number| Cell { state: state(number), age_ticks: (number % 80) as u32, loss: 0 }).collect()
+    (0..HOSTS).map(|number| Cell { state: state(number), age_ticks: (number % 80) as u32, loss: 0, retransmissions: 0 }).collect()
 }
 
 fn roster() -> Arc<Roster> {

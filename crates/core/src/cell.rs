@@ -25,12 +25,24 @@ pub enum Failure {
     Auth,
     /// Another node answered.
     Identity,
+    /// The source itself could not try, many times in a row: it lacks descriptors, ports, memory or time.
+    Local,
 }
 
 impl Failure {
     /// All kinds, in the order of their codes.
-    pub const ALL: [Self; 9] =
-        [Self::Dns, Self::Refused, Self::Unreachable, Self::Timeout, Self::Tls, Self::Reset, Self::Protocol, Self::Auth, Self::Identity];
+    pub const ALL: [Self; 10] = [
+        Self::Dns,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Tls,
+        Self::Reset,
+        Self::Protocol,
+        Self::Auth,
+        Self::Identity,
+        Self::Local,
+    ];
 
     /// The lower-case name, as in metrics and APIs.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +56,7 @@ impl Failure {
             Self::Protocol => "protocol",
             Self::Auth => "auth",
             Self::Identity => "identity",
+            Self::Local => "local",
         }
     }
 }
@@ -60,6 +73,8 @@ pub struct Cell {
     pub age_ticks: u32,
     /// Share of failed attempts in the window, in 255ths, rounded up: a loss is never shown as none.
     pub loss: u8,
+    /// Segments that the kernel sent again during the latest attempt: its latency contains waiting for them. 255 stands for more, too.
+    pub retransmissions: u8,
 }
 
 /// How an attempt ended.
@@ -173,27 +188,27 @@ const TAG_OK: u8 = 1;
 const TAG_FAILED: u8 = 2;
 const TAG_MASK: u8 = 0x0f;
 const FLAG_LOSS: u8 = 0x10;
+const FLAG_RETRANSMISSIONS: u8 = 0x20;
 
-/// Appends the packed form of `cell`: one byte if unknown, up to eleven else, typically eight.
+/// Appends the packed form of `cell`: one byte if unknown, up to twelve else, typically eight.
 pub(crate) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
-    let loss_flag = if cell.loss > 0 { FLAG_LOSS } else { 0 };
+    let flag = |value: u8, flag: u8| if value > 0 { flag } else { 0 };
+    let flags = flag(cell.loss, FLAG_LOSS) | flag(cell.retransmissions, FLAG_RETRANSMISSIONS);
     match cell.state {
         State::Unknown => {
             out.push(TAG_UNKNOWN);
             return;
         }
         State::Ok { total, request, jitter } => {
-            out.push(TAG_OK | loss_flag);
+            out.push(TAG_OK | flags);
             out.extend(total.get().to_le_bytes());
             out.extend(request.map_or(0, LatencyCode::get).to_le_bytes());
             out.push(jitter.map_or(0, JitterCode::get));
         }
-        State::Failed(kind) => out.push((TAG_FAILED + kind as u8) | loss_flag),
+        State::Failed(kind) => out.push((TAG_FAILED + kind as u8) | flags),
     }
     put_varint(out, u64::from(cell.age_ticks));
-    if cell.loss > 0 {
-        out.push(cell.loss);
-    }
+    out.extend([cell.loss, cell.retransmissions].into_iter().filter(|value| *value > 0));
 }
 
 /// Reads one packed cell.
@@ -202,7 +217,7 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
     if tag == TAG_UNKNOWN {
         return Ok(Cell::default());
     }
-    if tag & !(TAG_MASK | FLAG_LOSS) != 0 {
+    if tag & !(TAG_MASK | FLAG_LOSS | FLAG_RETRANSMISSIONS) != 0 {
         return Err(PackError::Tag);
     }
     let state = match tag & TAG_MASK {
@@ -217,9 +232,10 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
         }
     };
     let age_ticks = u32::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
-    let loss = if tag & FLAG_LOSS != 0 { reader.byte()? } else { 0 };
-    if tag & FLAG_LOSS != 0 && loss == 0 {
-        return Err(PackError::Range);
-    }
-    Ok(Cell { state, age_ticks, loss })
+    let mut flagged = |flag: u8| match tag & flag {
+        0 => Ok(0),
+        _ => reader.byte().and_then(|value| if value == 0 { Err(PackError::Range) } else { Ok(value) }),
+    };
+    let (loss, retransmissions) = (flagged(FLAG_LOSS)?, flagged(FLAG_RETRANSMISSIONS)?);
+    Ok(Cell { state, age_ticks, loss, retransmissions })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::core::{Core, Timer};
 use crate::life::Change;
@@ -31,6 +31,9 @@ impl Core {
         let deadline = member.life.deadline();
         if change != Change::None && change != Change::Refuted {
             member.changed_at = now.time;
+            if matches!(change, Change::Died | Change::Left) {
+                member.lost_at = Some(now.time);
+            }
             self.members.recount();
         }
         match change {
@@ -41,7 +44,7 @@ impl Core {
                 }
             }
             Change::Suspected => {
-                info!(node = %name, "nobody could reach the node; it is suspected");
+                debug!(node = %name, "nobody could reach the node; it is suspected");
                 self.events.push(now.wall, EventKind::Suspected(name));
                 if let Some(deadline) = deadline {
                     self.timers.set(Timer::Death(slot), deadline);
@@ -49,13 +52,16 @@ impl Core {
                 self.spread_suspicion(slot, now);
             }
             Change::Died => {
-                info!(node = %name, "the node is dead");
+                self.report_death(slot, now);
                 self.events.push(now.wall, EventKind::Died(name));
                 self.lost(slot);
                 self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
             }
             Change::Revived => {
-                info!(node = %name, "the node lives");
+                match self.members.get_mut(slot).and_then(|member| member.lost_at.take()) {
+                    Some(lost_at) => self.report_return(slot, now.time.since(lost_at), now),
+                    None => debug!(node = %name, "the node lives; it is suspected no more"),
+                }
                 self.events.push(now.wall, EventKind::Revived(name));
                 self.timers.cancel(&Timer::Death(slot));
                 self.timers.cancel(&Timer::Dial(slot));

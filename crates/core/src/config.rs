@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use crate::identity::Record;
+use crate::identity::{MeshName, Record};
 
 /// Intervals, rates and retention of one bot. The defaults suit 3 to 2,000 hosts.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The mesh that this bot belongs to: it never joins a bot of another.
+    pub mesh_name: MeshName,
     /// How often each pair is measured while the budget allows it. Shorter finds faults sooner and costs probes.
     pub probe_interval: Duration,
     /// No probe outlives this, and no reported latency is above it.
@@ -34,6 +36,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mesh_name: MeshName::default(),
             probe_interval: Duration::from_secs(3),
             probe_timeout: Duration::from_secs(3),
             probe_rate_max: 50.0,

@@ -11,6 +11,7 @@ use crate::cell::Failure;
 use crate::config::Config;
 use crate::detect::Question;
 use crate::gossip::Gossip;
+use crate::holdings::Holdings;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{AddressGuard, Seed, Standing};
 use crate::life::Status;
@@ -18,9 +19,10 @@ use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_T
 use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
-use crate::names::CONTEST_PAUSE;
+use crate::names::{Contest, Succession};
 use crate::pair::Timing;
 use crate::publish::Publisher;
+use crate::report::Reports;
 use crate::stall::Stalls;
 use crate::tally::{Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
@@ -164,9 +166,13 @@ pub(crate) enum Calling {
     /// Who answers at this member's target?
     Identify { slot: Slot },
     /// Does a member live on in a larger life that somebody tells of?
-    Succession { slot: Slot, successor: Arc<Record> },
+    Succession { slot: Slot, successor: Arc<Record>, asked: Succession },
     /// Does the other holder of our own name live?
     Contest { claimant: Arc<Record> },
+    /// Does a peer hold the other holder of our own name for alive?
+    Vote { about: Instance },
+    /// At the start a peer said that this one has our name. Does it?
+    Holder { seed: Option<Target>, holder: Arc<Record> },
     /// Goodbye.
     Leave,
 }
@@ -212,14 +218,7 @@ pub struct Core {
     pub(crate) rng: Rng,
     pub(crate) members: Members,
     pub(crate) standing: Standing,
-    /// Nobody who is said to have our name is looked at before.
-    pub(crate) contest_after: Time,
-    /// The pause after the next look at such a claim: it grows with every life that was taken because of one.
-    pub(crate) contest_pause: Duration,
-    /// How often in a row the other holder of our name did not answer.
-    pub(crate) contest_failures: u8,
-    /// When it is said again that nobody is there.
-    pub(crate) lonely_again: Time,
+    pub(crate) contest: Contest,
     pub(crate) timers: Timers<Timer>,
     pub(crate) output: VecDeque<Output>,
     pub(crate) probes: BTreeMap<ProbeId, Probing>,
@@ -237,6 +236,7 @@ pub struct Core {
     pub(crate) seeds: Vec<Seed>,
     pub(crate) questions: BTreeMap<Slot, Question>,
     pub(crate) gossip: Gossip,
+    pub(crate) holdings: Holdings,
     pub(crate) publisher: Publisher,
 
     /// When anybody was last heard: an answer, a refusal, or a request.
@@ -248,6 +248,7 @@ pub struct Core {
     leaving: Option<usize>,
 
     pub(crate) refusals: Refusals,
+    pub(crate) reports: Reports,
     pub(crate) events: Events,
     pub(crate) schedule_delay: Histogram,
     pub(crate) load: Load,
@@ -257,10 +258,10 @@ impl Core {
     /// A bot that knows nobody yet. Its incarnation is `now.wall`; everything random follows from `seed`.
     pub fn new(config: Config, name: NodeName, target: Target, labels: Labels, seed: u64, now: Now) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let instance = Instance(rng.u64(..));
+        let instance = Instance(rng.u64(1..));
         // A clock beyond all reason must not make a life that nobody takes.
         let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
-        let me = Arc::new(Record { name, target, labels, incarnation, instance });
+        let me = Arc::new(Record { mesh: config.mesh_name.clone(), name, target, labels, incarnation, instance });
         let time = now.time;
         let mut timers = Timers::default();
         timers.set(Timer::Tick, time);
@@ -273,13 +274,12 @@ impl Core {
             unproven_budget: crate::join::unproven_budget(time),
             join_budget: crate::join::join_budget(time),
             gossip: Gossip::new(&config, time),
+            holdings: Holdings::default(),
             publisher: Publisher::new(time),
             members: Members::new(me, time),
             standing: Standing::Starting,
-            contest_after: time,
-            contest_pause: CONTEST_PAUSE.0,
-            contest_failures: 0,
-            lonely_again: crate::join::lonely_at_first(time),
+            contest: Contest::new(time),
+            reports: Reports::new(time),
             config,
             rng,
             timers,
@@ -359,7 +359,7 @@ impl Core {
         self.contact(now.time);
         match request {
             Request::Join(record) => self.joiner(id, record, now),
-            Request::Identify => self.reply(id, Response::Identify(Arc::clone(self.record()))),
+            Request::Identify => self.reply(id, Response::Identify(self.introduction())),
             Request::Exchange(exchange) => self.exchange_arrived(id, *exchange, now),
             Request::Ask(instance) => self.asked(id, instance, now),
         }
@@ -391,8 +391,10 @@ impl Core {
                 self.question_answered(about, question, sent_at, answer, now);
             }
             Calling::Identify { slot } => self.identified(slot, result, now),
-            Calling::Succession { slot, successor } => self.succession_answered(slot, &successor, result, now),
+            Calling::Succession { slot, successor, asked } => self.succession_answered(slot, successor, asked, result, now),
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
+            Calling::Vote { about } => self.voted(about, &result, now),
+            Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
             Calling::Leave => {
                 self.leaving = self.leaving.map(|open| open.saturating_sub(1));
                 if self.leaving == Some(0) {
@@ -482,8 +484,9 @@ impl Core {
             self.reschedule(now);
         }
         self.collect_rosters();
+        self.count_holdings();
         self.expire_guards(now);
-        self.notice_loneliness(now);
+        self.report(now);
         for slot in self.members.other_slots() {
             self.keep_member(slot, now);
         }
@@ -495,6 +498,12 @@ impl Core {
             return;
         };
         member.drop_rows_older_than(retain_samples, now.time);
+        if member.left_long_ago(now.time) && self.publisher.lists(&member.record.name) {
+            self.publisher.roster_shrank();
+        }
+        let Some(member) = self.members.get(slot) else {
+            return;
+        };
         let silence = member.life.silence(now.time);
         let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
         let retained = member.is_present() || silence <= self.config.retain_nodes;
@@ -511,7 +520,7 @@ impl Core {
     pub(crate) fn reincarnate(&mut self, heard: Incarnation, now: Now) {
         let me = self.members.me();
         let incarnation = heard.max(me.record.incarnation).next();
-        let record = Record { incarnation, instance: Instance(self.rng.u64(..)), ..(*me.record).clone() };
+        let record = Record { incarnation, instance: Instance(self.rng.u64(1..)), ..(*me.record).clone() };
         let life = me.life.clone();
         self.members.replace(ME, Arc::new(record), life, None, now.time);
         self.publisher.restart();

@@ -9,11 +9,12 @@ use crate::cell::Failure;
 use crate::config::Config;
 use crate::core::{CallError, CallId, Calling, Core, RequestId, SentExchange, Timer, is_refusal};
 use crate::identity::Instance;
-use crate::join::Standing;
+use crate::join::{Source, Standing};
 use crate::life::{Change, Status};
 use crate::limits::{
-    DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
-    PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
+    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX,
+    EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX,
+    UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
@@ -37,6 +38,10 @@ pub(crate) const INQUIRY: u8 = u8::MAX;
 #[derive(Debug)]
 pub(crate) struct Gossip {
     pub(crate) rate: Bucket,
+    /// What rows in answers may take of it.
+    answers: Bucket,
+    /// What is ours of it, however much others ask.
+    own: Bucket,
     /// Whose turn it is: everybody once, in random order, then again.
     partners: VecDeque<Slot>,
     pub(crate) rumours: BTreeMap<Rumour, Waiting>,
@@ -51,8 +56,11 @@ pub(crate) struct Gossip {
 impl Gossip {
     pub(crate) fn new(config: &Config, now: Time) -> Self {
         let rate = config.gossip_rate_max as f64;
+        let burst = (rate * 2.0).max(2.0 * EXCHANGE_CONTENT_BYTES_MAX as f64);
         Self {
-            rate: Bucket::new(rate, (rate * 2.0).max(2.0 * EXCHANGE_CONTENT_BYTES_MAX as f64), now),
+            rate: Bucket::new(rate, burst, now),
+            answers: Bucket::new(rate * ANSWERS_RATE_SHARE, burst * ANSWERS_RATE_SHARE, now),
+            own: Bucket::new(rate * (1.0 - ANSWERS_RATE_SHARE), burst * (1.0 - ANSWERS_RATE_SHARE), now),
             partners: VecDeque::new(),
             rumours: BTreeMap::new(),
             pushed_at: Time::ZERO,
@@ -68,8 +76,15 @@ impl Gossip {
 struct Reaction {
     answer: Exchange,
     /// Rows the other lacks, with the version it has.
-    rows: Vec<(Slot, Version)>,
+    rows: BTreeMap<Slot, Version>,
     records: BTreeSet<Slot>,
+}
+
+impl Reaction {
+    fn lacks(&mut self, slot: Slot, version: Version) {
+        let held = self.rows.entry(slot).or_insert(version);
+        *held = version.min(*held);
+    }
 }
 
 impl Core {
@@ -93,7 +108,7 @@ impl Core {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
-        if self.gossip.rate.level(now.time) < CREDIT_MIN {
+        if self.own_credit(now) < CREDIT_MIN {
             self.refuse(Refusal::GossipRate);
             return;
         }
@@ -166,7 +181,9 @@ impl Core {
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         exchange.from = Some(from);
         exchange.to = Some(instance);
-        self.gossip.rate.charge(exchange.packed_len() as f64, now.time);
+        let bytes = exchange.packed_len() as f64;
+        self.gossip.rate.charge(bytes, now.time);
+        self.gossip.own.charge(bytes, now.time);
         let calling = Calling::Exchange(SentExchange { instance, leg, sent_at: now.time });
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
@@ -248,17 +265,51 @@ impl Core {
         };
         let pushed = exchange.range.is_none();
         let reaction = self.absorb(from, exchange, pushed, now);
-        let mut answer = self.compose(reaction, now);
-        if !pushed {
-            answer.suspicions = self.doubts(now);
+        let asker = self.asker_of(from);
+        let credit = self.asker_credit(asker, now);
+        // Without credit there is nothing but our own heartbeat, which a doubter has to hear.
+        let mut answer = Exchange::default();
+        if credit > 0.0 {
+            let for_rows = credit.min(self.gossip.rate.level(now.time)).min(self.gossip.answers.level(now.time));
+            answer = self.compose(reaction, credit, for_rows, now);
+            if !pushed {
+                answer.suspicions = self.doubts(now);
+            }
+        } else {
+            self.refuse(Refusal::GossipRate);
         }
         // Whoever asks may be asked about us: our own heartbeat is what refutes a doubt.
         let own = self.members.me().entry(0, now.time);
         if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
             answer.entries.push(own);
         }
-        self.gossip.rate.charge(answer.packed_len() as f64, now.time);
+        let bytes = answer.packed_len() as f64;
+        self.gossip.rate.charge(bytes, now.time);
+        self.gossip.answers.charge(bytes, now.time);
+        if let Some(asker) = self.members.get_mut(asker).and_then(|member| member.asker.as_mut()) {
+            asker.charge(bytes, now.time);
+        }
         self.reply(id, Response::Exchange(Box::new(answer)));
+    }
+
+    /// On whose account an answer goes: those that never answered us share one.
+    fn asker_of(&self, from: Slot) -> Slot {
+        if self.members.get(from).is_some_and(|member| member.proven) { from } else { ME }
+    }
+
+    /// How many bytes an answer to this peer may have. So nobody can ask for so much that others have to wait. Records are held back by it alone:
+    /// whoever is new has to hear of everybody.
+    fn asker_credit(&mut self, asker: Slot, now: Now) -> f64 {
+        let rate = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
+        let Some(member) = self.members.get_mut(asker) else {
+            return 0.0;
+        };
+        member.asker.get_or_insert_with(|| Bucket::new(rate, EXCHANGE_CONTENT_BYTES_MAX as f64, now.time)).level(now.time)
+    }
+
+    /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share of it.
+    pub(crate) fn own_credit(&mut self, now: Now) -> f64 {
+        self.gossip.rate.level(now.time).max(self.gossip.own.level(now.time))
     }
 
     pub(crate) fn exchange_answered(&mut self, id: CallId, sent: SentExchange, result: Result<Response, CallError>, now: Now) {
@@ -279,7 +330,8 @@ impl Core {
                     own.age = own.age.saturating_add(now.time.since(sent_at));
                 }
                 let reaction = self.absorb(slot, *answer, false, now);
-                let next = self.compose(reaction, now);
+                let credit = self.own_credit(now);
+                let next = self.compose(reaction, credit, credit, now);
                 if leg == INQUIRY {
                     self.spread_life(slot, now);
                 }
@@ -294,11 +346,13 @@ impl Core {
             Ok(Response::NotMe(record)) => {
                 let held = self.members.get(slot).map(|member| (member.record.name.clone(), member.record.target.clone()));
                 if held == Some((record.name.clone(), record.target.clone())) {
-                    self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, None, now);
+                    self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Answered, now);
                 } else {
                     self.doubt(slot, is_refusal(Failure::Identity), now);
                 }
             }
+            // It has no time for gossip, and lives.
+            Ok(Response::Busy) => self.reached_since(slot, sent_at, now),
             Ok(_) => self.doubt(slot, false, now),
             Err(error) => self.doubt(slot, is_refusal(error.failure), now),
         }
@@ -310,7 +364,9 @@ impl Core {
         let mut reaction = Reaction::default();
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
-            self.learn(heard, introducer, now);
+            if let Some(introducer) = introducer {
+                self.learn(heard, Source::Told(introducer), now);
+            }
         }
         // A digest is in order already; a liar's costs no more than being sorted.
         let mut entries = exchange.entries;
@@ -324,7 +380,7 @@ impl Core {
             let lacking = self.members.missing_in(&entries, low, high).into_iter().filter(told);
             for slot in lacking.filter(|slot| self.entry(*slot, now).is_some()) {
                 reaction.records.insert(slot);
-                reaction.rows.push((slot, 0));
+                reaction.lacks(slot, 0);
             }
         }
         for roster in exchange.rosters {
@@ -340,7 +396,9 @@ impl Core {
             reaction.records.extend(self.members.of_instance(instance).or_else(|| self.members.formerly(instance)));
         }
         for (instance, version) in exchange.wants_rows.into_iter().take(WANTS_MAX) {
-            reaction.rows.extend(self.members.of_instance(instance).map(|slot| (slot, version)));
+            if let Some(slot) = self.members.of_instance(instance) {
+                reaction.lacks(slot, version);
+            }
         }
         let wanted = exchange.wants_rosters.iter().take(WANTS_MAX).filter_map(|id| self.gossip.rosters.get(id));
         reaction.answer.rosters.extend(wanted.cloned());
@@ -392,14 +450,15 @@ impl Core {
             return;
         }
         let expected = self.members.get(slot).map_or(0, |member| member.version_expected(now.time, WANT_PATIENCE));
-        if entry.version > expected && slot != ME && reaction.answer.wants_rows.len() < WANTS_MAX {
+        let has_room = self.members.get(slot).is_some_and(|member| self.may_hold(0, member.known));
+        if entry.version > expected && slot != ME && has_room && reaction.answer.wants_rows.len() < WANTS_MAX {
             let held = self.members.get(slot).map_or(0, Member::version);
             reaction.answer.wants_rows.push((entry.instance, held));
             if let Some(member) = self.members.get_mut(slot) {
                 member.wanted = Some((entry.version, now.time));
             }
         } else if digest && entry.version < self.members.get(slot).map_or(0, Member::version) {
-            reaction.rows.push((slot, entry.version));
+            reaction.lacks(slot, entry.version);
         }
     }
 
@@ -423,11 +482,12 @@ impl Core {
 
     /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first, as much as one message and the rate
     /// allow. The rest travels with a later one.
-    fn compose(&mut self, reaction: Reaction, now: Now) -> Exchange {
-        let Reaction { mut answer, mut rows, records } = reaction;
-        let credit = self.gossip.rate.level(now.time).max(0.0) as usize;
+    fn compose(&mut self, reaction: Reaction, for_records: f64, for_rows: f64, now: Now) -> Exchange {
+        let Reaction { mut answer, rows, records } = reaction;
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        let credit = for_rows.max(0.0) as usize;
         let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(credit);
-        let mut record_room = RECORD_BYTES_MAX;
+        let mut record_room = RECORD_BYTES_MAX.min(for_records.max(0.0) as usize);
         answer.records = records
             .into_iter()
             .filter(|slot| self.entry(*slot, now).is_some())
@@ -440,17 +500,17 @@ impl Core {
                 fits
             })
             .collect();
-        let roster_bytes: usize = answer.rosters.iter().map(|roster| roster.packed_len()).sum();
-        if roster_bytes > EXCHANGE_CONTENT_BYTES_MAX {
-            answer.rosters.truncate(1);
-        }
-        room = room.saturating_sub(roster_bytes);
+        answer.rosters.retain(|roster| {
+            let len = roster.packed_len();
+            let fits = len <= room;
+            room -= if fits { len } else { 0 };
+            fits
+        });
         rows.sort_by_key(|(slot, version)| {
             let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
             let whole = self.members.get(*slot).and_then(Member::row).is_none_or(|row| *version < row.frame().version());
             (whole, std::cmp::Reverse(lag))
         });
-        rows.dedup_by_key(|(slot, _)| *slot);
         let age_max = self.config.retain_samples / 2;
         let mut held_back = false;
         for (slot, version) in rows {
@@ -482,9 +542,13 @@ impl Core {
         if news.age > self.config.retain_samples / 2 {
             return self.refuse(Refusal::RowOld);
         }
-        let Some(held) = self.members.get(slot).map(Member::version) else {
+        let Some(member) = self.members.get(slot) else {
             return;
         };
+        let (held, is_known, bytes_before) = (member.version(), member.known, member.row_bytes());
+        if !self.may_hold(news.packed_len(), is_known) {
+            return self.refuse(Refusal::RowsFull);
+        }
         if let Some((frame, age)) = news.frame
             && frame.version() > held
         {
@@ -515,6 +579,8 @@ impl Core {
         if member.wanted.is_some_and(|(version, _)| member.version() >= version) {
             member.wanted = None;
         }
+        let bytes = member.row_bytes();
+        self.now_holds(bytes_before, bytes, is_known);
         if changed && news.age < FRAME_IS_NEWS {
             self.spread(Rumour::Row(news.source), before, now);
         }
@@ -532,6 +598,19 @@ impl Core {
                 self.refuse(Refusal::RosterUnwanted);
             }
             return;
+        }
+        let (bytes, is_new) = (roster.bytes(), !self.gossip.rosters.contains_key(&roster.id()));
+        if is_new && !self.may_hold(bytes, true) {
+            self.refuse(Refusal::RowsFull);
+            for slot in waiting {
+                let Some(member) = self.members.get_mut(slot) else { continue };
+                let readable = member.row().cloned();
+                member.hold(readable, None);
+            }
+            return;
+        }
+        if is_new {
+            self.now_holds(0, bytes, true);
         }
         for slot in waiting {
             let Some(member) = self.members.get_mut(slot) else { continue };

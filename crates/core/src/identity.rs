@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::limits::{HOST_BYTES_MAX, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
+use crate::limits::{HOST_BYTES_MAX, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, MESH_NAME_BYTES_MAX, NAME_BYTES_MAX};
 
 /// The name of a node: 1 to 253 bytes, no control characters, no white space at either end. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +22,20 @@ pub enum NameError {
     #[error("a node's name has {0} bytes; at most {NAME_BYTES_MAX} are allowed")]
     Long(usize),
     /// It has characters that would corrupt logs and metrics.
-    #[error("a node's name has control characters, or white space at an end; use letters, digits, dots and dashes")]
+    #[error("a node's name has control or invisible characters, or white space at an end; use letters, digits, dots and dashes")]
     Characters,
+}
+
+/// Whether a character corrupts what shows it: control characters, line and paragraph separators, characters without width, and those that
+/// change the direction of text (Unicode general categories Cc, Cf, Zl and Zp, as far as they are in use).
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 impl NodeName {
@@ -43,7 +55,7 @@ impl FromStr for NodeName {
         if text.len() > NAME_BYTES_MAX {
             return Err(NameError::Long(text.len()));
         }
-        if text.trim().len() != text.len() || text.chars().any(char::is_control) {
+        if text.trim().len() != text.len() || text.chars().any(is_invisible) {
             return Err(NameError::Characters);
         }
         Ok(Self(text.into()))
@@ -53,6 +65,40 @@ impl FromStr for NodeName {
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// The name of a mesh. Bots of meshes with different names never join each other. Default: empty, the mesh without a name. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeshName(Option<Arc<str>>);
+
+/// Why a text is no [`MeshName`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a mesh's name must have at most {MESH_NAME_BYTES_MAX} letters, digits, '-', '_' or '.'")]
+pub struct MeshNameError;
+
+impl MeshName {
+    /// The name as text; empty for the mesh without a name.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl FromStr for MeshName {
+    type Err = MeshNameError;
+
+    fn from_str(text: &str) -> Result<Self, MeshNameError> {
+        let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+        if text.len() > MESH_NAME_BYTES_MAX || !text.bytes().all(valid) {
+            return Err(MeshNameError);
+        }
+        Ok(Self((!text.is_empty()).then(|| text.into())))
+    }
+}
+
+impl fmt::Display for MeshName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -151,7 +197,7 @@ pub enum LabelError {
     #[error("a label's key must have 1 to {LABEL_KEY_BYTES_MAX} letters, digits, '_', '-', '.' or '/'")]
     Key,
     /// A value is too long or has control characters.
-    #[error("a label's value must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control characters")]
+    #[error("a label's value must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control or invisible characters")]
     Value,
 }
 
@@ -164,7 +210,7 @@ impl Labels {
             if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX || !key.bytes().all(valid) {
                 return Err(LabelError::Key);
             }
-            if value.len() > LABEL_VALUE_BYTES_MAX || value.chars().any(char::is_control) {
+            if value.len() > LABEL_VALUE_BYTES_MAX || value.chars().any(is_invisible) {
                 return Err(LabelError::Value);
             }
             map.insert(key, value);
@@ -180,9 +226,24 @@ impl Labels {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of `key`.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{key}={value}")?;
+        }
+        Ok(())
     }
 }
 
@@ -210,6 +271,8 @@ impl fmt::Display for Instance {
 /// A node as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// Which mesh it belongs to.
+    pub mesh: MeshName,
     /// What the node is called; unique in the mesh.
     pub name: NodeName,
     /// Where others dial it.
@@ -231,6 +294,6 @@ impl Record {
     /// Bytes on the wire, to within a few.
     pub(crate) fn packed_len(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(k, v)| k.len() + v.len() + 6).sum();
-        self.name.as_str().len() + self.target.host().len() + labels + 36
+        self.mesh.as_str().len() + self.name.as_str().len() + self.target.host().len() + labels + 38
     }
 }

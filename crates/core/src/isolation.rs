@@ -24,7 +24,7 @@ impl Core {
     pub(crate) fn notice_isolation(&mut self, now: Now) {
         // Once cut off, everybody is dead after a while: that is no news of anybody.
         let silent = now.time.since(self.contact_at) > ISOLATED_AFTER;
-        let isolated = self.hears_nobody(now) || (self.isolated && silent);
+        let isolated = (self.hears_nobody(now) || (self.isolated && silent)) && !self.yields();
         if isolated == self.isolated {
             return;
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::bucket::Bucket;
+use crate::cell::Failure;
 use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::life::{Doubt, Life, Status};
@@ -21,20 +22,15 @@ use crate::time::{Now, Time};
 
 /// A seed that is a living member is looked at again after so long.
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
-/// A bot without anybody says so after this.
-const LONELY_AFTER: Duration = Duration::from_secs(10);
-/// And again after this.
-const LONELY_AGAIN: Duration = Duration::from_secs(60);
+/// Joins of ours under way at once: a name may have thousands of addresses, and each holds a descriptor until it answers.
+const JOINS_OUT_MAX: usize = 32;
+/// How soon a target is tried that found no place among them.
+const JOIN_TURN: Duration = Duration::from_millis(250);
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
 const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
 pub(crate) fn unproven_budget(now: Time) -> Bucket {
     Bucket::new(UNPROVEN_DIALS_PER_SECOND, UNPROVEN_DIALS_BURST, now)
-}
-
-/// When a bot that knows nobody first says so.
-pub(crate) fn lonely_at_first(started: Time) -> Time {
-    started + LONELY_AFTER
 }
 
 pub(crate) fn join_budget(now: Time) -> Bucket {
@@ -52,18 +48,33 @@ pub enum Standing {
     Yielded(Arc<Record>),
 }
 
+/// How a record came to us, and so how far it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// This peer told of it.
+    Told(Instance),
+    /// It answered at its target.
+    Answered,
+    /// It answered at its target, and whoever held the name before answers no more.
+    Succeeds,
+}
+
 /// A target that is asked to let us in.
 #[derive(Clone, Debug)]
 pub(crate) struct Seed {
-    target: Target,
+    pub(crate) target: Target,
     backoff: Duration,
     asking: bool,
     /// Who answered there last.
     answered: Option<Instance>,
     /// Why it did not let us in; none once it did.
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
+    /// Since when it does not.
+    pub(crate) failing_since: Time,
+    /// Whether that was logged.
+    pub(crate) logged: bool,
     /// Whether discovery still lists it.
-    listed: bool,
+    pub(crate) listed: bool,
 }
 
 /// An address of something unproven that failed when it was dialled.
@@ -73,6 +84,18 @@ pub(crate) struct AddressGuard {
     not_before: Time,
     /// Why a joiner could not be reached there; it is told again without being dialled again.
     why: Option<Arc<str>>,
+}
+
+/// What a joiner is told where another node, or no bot, answers at its target.
+const TOLD_ANOTHER: &str = "another answers there";
+
+/// What a joiner is told of a failed dial-back: enough to mend its own set-up, and too little to scan others by.
+fn told_joiner(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Tls | Failure::Auth => "it presents no credentials there that are accepted; compare certificates and mesh tokens of both",
+        Failure::Protocol | Failure::Identity => TOLD_ANOTHER,
+        Failure::Dns | Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Reset | Failure::Local => "no connection",
+    }
 }
 
 impl Core {
@@ -89,7 +112,16 @@ impl Core {
                 }
                 continue;
             }
-            let seed = Seed { target, backoff: JOIN_BACKOFF_MIN, asking: false, answered: None, problem: None, listed: true };
+            let seed = Seed {
+                target,
+                backoff: JOIN_BACKOFF_MIN,
+                asking: false,
+                answered: None,
+                problem: None,
+                failing_since: now.time,
+                logged: false,
+                listed: true,
+            };
             // A seed that is no longer listed gives its place away, so that indices stay what timers know.
             let index = match self.seeds.iter().position(|seed| !seed.listed && !seed.asking) {
                 Some(index) => {
@@ -109,26 +141,16 @@ impl Core {
         }
     }
 
-    /// A bot that has targets and knows nobody says so, and why: the commonest mistake of a first start.
-    pub(crate) fn notice_loneliness(&mut self, now: Now) {
-        if self.members.others().any(|(_, member)| member.is_present()) {
-            self.lonely_again = now.time + LONELY_AFTER;
-            return;
-        }
-        if now.time < self.lonely_again {
-            return;
-        }
-        let problems = self.join_problems();
-        if let Some((target, why)) = problems.first() {
-            self.lonely_again = now.time + LONELY_AGAIN;
-            warn!(%target, why, targets_failing = problems.len(), "no target lets this bot in, and it knows nobody; check its targets");
-        }
-    }
-
     /// Seeds that did not let us in, with their reasons.
     pub(crate) fn join_problems(&self) -> Vec<(Target, String)> {
         let listed = self.seeds.iter().filter(|seed| seed.listed);
         listed.filter_map(|seed| Some((seed.target.clone(), seed.problem.clone()?))).collect()
+    }
+
+    /// Every listed seed, with whether it let us in.
+    pub(crate) fn targets(&self) -> Vec<(Target, bool)> {
+        let listed = self.seeds.iter().filter(|seed| seed.listed);
+        listed.map(|seed| (seed.target.clone(), seed.answered.is_some() && seed.problem.is_none())).collect()
     }
 
     pub(crate) fn seed_due(&mut self, index: u32, now: Now) {
@@ -151,6 +173,10 @@ impl Core {
         }
         if seed.asking || matches!(self.standing, Standing::Yielded(_)) {
             self.timers.set(Timer::Seed(index), now.time + self.config.join_interval);
+            return;
+        }
+        if self.seeds.iter().filter(|seed| seed.asking).count() >= JOINS_OUT_MAX {
+            self.timers.set(Timer::Seed(index), now.time + JOIN_TURN);
             return;
         }
         let target = seed.target.clone();
@@ -182,6 +208,7 @@ impl Core {
         }
         let answer = match result {
             Ok(Response::Join(answer)) => answer,
+            Ok(Response::Busy) => JoinAnswer::Busy,
             Ok(_) => return self.not_let_in(index, "it answered something else than was asked".to_owned(), now),
             Err(error) => return self.not_let_in(index, error.detail, now),
         };
@@ -192,9 +219,9 @@ impl Core {
                 let reason = format!("the name {} is held by a living node at {}", holder.name, holder.target);
                 self.not_let_in(index, reason, now);
                 if matches!(self.standing, Standing::Starting) {
-                    self.output.push_back(Output::NameTaken(holder));
+                    self.ask_holder(target, holder);
                 } else {
-                    self.contest(holder);
+                    self.look_at_claimant(holder);
                 }
             }
             JoinAnswer::Outdated(incarnation) => {
@@ -205,8 +232,32 @@ impl Core {
                 }
                 self.seed_again(index, JOIN_BACKOFF_MIN, now);
             }
-            JoinAnswer::Unreachable(why) => self.not_let_in(index, format!("it cannot reach us at {}: {why}", self.record().target), now),
+            JoinAnswer::Unreachable(why) => {
+                self.not_let_in(index, format!("it cannot reach this bot at {}: {why}", self.record().target), now);
+            }
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
+            JoinAnswer::OtherMesh(theirs) => {
+                let (theirs, ours) = (theirs.as_str(), self.record().mesh.as_str());
+                let reason = format!("it belongs to the mesh {theirs:?} and this bot to {ours:?}; give both the same --mesh-name");
+                self.not_let_in(index, reason, now);
+            }
+        }
+    }
+
+    /// The node that a peer names as the holder of our name was asked itself. Only its own answer ends this bot.
+    pub(crate) fn holder_answered(&mut self, seed: Option<Target>, holder: &Record, result: Result<Response, CallError>, now: Now) {
+        if !matches!(self.standing, Standing::Starting) {
+            return;
+        }
+        match result {
+            Ok(Response::Identify(record)) if record.name == self.record().name && record.instance != self.record().instance => {
+                self.output.push_back(Output::NameTaken(record));
+            }
+            _ => {
+                let index = seed.as_ref().and_then(|target| self.seeds.iter().position(|seed| seed.target == *target));
+                let reason = format!("it says that this bot's name is held by a node at {}, which does not answer by it", holder.target);
+                self.not_let_in(index, reason, now);
+            }
         }
     }
 
@@ -219,10 +270,9 @@ impl Core {
             return;
         }
         // What answered at its own target is proven; behind another address it is as good as heard of.
-        let proven = dialled == Some(&record.target);
-        let introducer = record.instance;
+        let source = if dialled == Some(&record.target) { Source::Answered } else { Source::Told(record.instance) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
-        if let Some(slot) = self.learn(heard, (!proven).then_some(introducer), now) {
+        if let Some(slot) = self.learn(heard, source, now) {
             self.begin_exchange(slot, now);
         }
     }
@@ -231,6 +281,7 @@ impl Core {
         if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
             seed.answered = Some(instance);
             seed.backoff = JOIN_BACKOFF_MIN;
+            seed.logged = false;
             if seed.problem.take().is_some() {
                 info!(target = %seed.target, "let in");
             }
@@ -254,6 +305,9 @@ impl Core {
         seed.backoff = (seed.backoff * 2).min(longest);
         seed.answered = None;
         let target = seed.target.clone();
+        if seed.problem.is_none() {
+            seed.failing_since = now.time;
+        }
         if seed.problem.as_ref() != Some(&why) {
             // Nobody has to act on a peer that is still starting: it is said aloud only when it is not about a connection.
             debug!(%target, why, "not let in yet");
@@ -269,10 +323,17 @@ impl Core {
         if joiner.instance == me.instance || self.members.formerly(joiner.instance) == Some(ME) {
             return self.reply(id, Response::Join(JoinAnswer::Yourself));
         }
+        if joiner.mesh != me.mesh {
+            let mesh = me.mesh.clone();
+            self.refuse(Refusal::OtherMesh);
+            self.reports.other_mesh(&joiner, now);
+            return self.reply(id, Response::Join(JoinAnswer::OtherMesh(mesh)));
+        }
         if joiner.name == me.name {
-            let me = Arc::clone(me);
+            let holder = self.introduction();
             self.refuse(Refusal::NameTaken);
-            return self.reply(id, Response::Join(JoinAnswer::NameTaken(me)));
+            self.reports.name_claimed(&joiner, &holder.target, now);
+            return self.reply(id, Response::Join(JoinAnswer::NameTaken(holder)));
         }
         if self.is_in(&joiner) {
             let answer = self.admitted();
@@ -284,7 +345,11 @@ impl Core {
             self.refuse(Refusal::JoinUnreachable);
             return self.reply(id, Response::Join(JoinAnswer::Unreachable(why.to_string())));
         }
-        if self.calls.values().filter(pending).count() >= JOINS_PENDING_MAX || !self.join_budget.take(1.0, now.time) {
+        // Dialling whoever answered us at this very target before is no burden to anybody: a flood of strangers keeps no member out.
+        let held = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot));
+        let is_known = held.is_some_and(|held| held.known && held.record.target == joiner.target);
+        let full = self.calls.values().filter(pending).count() >= JOINS_PENDING_MAX;
+        if full || (!is_known && !self.join_budget.take(1.0, now.time)) {
             self.refuse(Refusal::JoinsFull);
             return self.reply(id, Response::Join(JoinAnswer::Busy));
         }
@@ -311,10 +376,12 @@ impl Core {
         })
     }
 
-    pub(crate) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, _now: Now) {
+    pub(crate) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
         match result {
             Ok(Response::Identify(record)) if record.name == joiner.name && record.instance != joiner.instance => {
                 self.refuse(Refusal::NameTaken);
+                self.join_budget.refund(1.0);
+                self.reports.name_claimed(&joiner, &record.target, now);
                 self.reply(request, Response::Join(JoinAnswer::NameTaken(record)));
             }
             _ => self.dial_back(request, joiner),
@@ -327,29 +394,39 @@ impl Core {
     }
 
     pub(crate) fn dial_back_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
-        let unreachable = match result {
-            Ok(Response::Identify(record)) if record.life() == joiner.life() && record.name == joiner.name => {
+        // The joiner is told no more than it has to know: what its target answers to us is for our own log.
+        let (unreachable, told) = match result {
+            Ok(Response::Identify(record))
+                if record.life() == joiner.life() && record.name == joiner.name && record.mesh == joiner.mesh =>
+            {
                 self.join_budget.refund(1.0);
                 self.guards.remove(&joiner.target);
                 let answer = self.admit(&record, &joiner.target, now);
                 return self.reply(request, Response::Join(answer));
             }
-            Ok(Response::Identify(record)) => format!("another node answers there: {}", record.name),
-            Ok(_) => "it answers something else than was asked".to_owned(),
+            Ok(Response::Identify(record)) => (format!("another node answers there: {}", record.name), TOLD_ANOTHER),
+            Ok(Response::Busy) => return self.reply(request, Response::Join(JoinAnswer::Busy)),
+            Ok(_) => ("it answers something else than was asked".to_owned(), TOLD_ANOTHER),
             Err(error) => {
                 // Where somebody answers nobody is kept out: whoever may be there should not pay for another's claim.
-                self.guard(&joiner.target, Some(&error.detail), now);
-                error.detail
+                let told = told_joiner(error.failure);
+                self.guard(&joiner.target, Some(told), now);
+                (error.detail, told)
             }
         };
         self.refuse(Refusal::JoinUnreachable);
-        info!(node = %joiner.name, target = %joiner.target, why = unreachable, "a node wants to join and cannot be reached");
+        self.reports.joiner_unreachable(&joiner, &unreachable, now);
         self.events.push(now.wall, EventKind::NotLetIn(format!("{} at {}: {unreachable}", joiner.name, joiner.target)));
-        self.reply(request, Response::Join(JoinAnswer::Unreachable(unreachable)));
+        self.reply(request, Response::Join(JoinAnswer::Unreachable(told.to_owned())));
     }
 
     /// Lets in whoever answered at `dialled`. What it says there counts, not what the joiner claimed.
     fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
+        if self.members.holder_elsewhere(record).is_some_and(|slot| self.members.get(slot).is_none_or(|member| member.proven)) {
+            // Somebody else has its instance: it takes another one with its next life.
+            self.refuse(Refusal::InstanceTaken);
+            return JoinAnswer::Outdated(record.incarnation);
+        }
         if let Some(member) = self.members.named(&record.name).and_then(|slot| self.members.get(slot)) {
             let (held, left) = (&member.record, member.life.status() == Status::Left);
             let outdated = held.life() > record.life() && !member.gives_way_at(dialled);
@@ -360,7 +437,7 @@ impl Core {
         let record =
             if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
-        match self.learn(heard, None, now) {
+        match self.learn(heard, Source::Succeeds, now) {
             Some(_) => self.admitted(),
             None => JoinAnswer::Busy,
         }
@@ -374,14 +451,25 @@ impl Core {
         JoinAnswer::Admitted(Arc::clone(self.record()))
     }
 
-    /// Takes in what is heard of a member. Without an introducer it is first-hand: it answered us at its target just now.
-    pub(crate) fn learn(&mut self, heard: Heard, introducer: Option<Instance>, now: Now) -> Option<Slot> {
+    /// Takes in what is heard of a member, as far as its source is believed.
+    pub(crate) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
         let record = heard.record;
+        if record.mesh != self.record().mesh {
+            self.refuse(Refusal::OtherMesh);
+            return None;
+        }
         if record.name == self.record().name {
             self.hear_own_name(record, heard.left, now);
             return None;
         }
+        let introducer = match source {
+            Source::Told(introducer) => Some(introducer),
+            Source::Answered | Source::Succeeds => None,
+        };
         let first_hand = introducer.is_none();
+        if !self.may_have_instance(&record, first_hand, now) {
+            return None;
+        }
         let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
         let is_held = held.is_some_and(|held| held.record.life() == record.life());
         let largest = INCARNATION_MAX + if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
@@ -399,18 +487,26 @@ impl Core {
                 }
                 let other_life = held.record.instance != record.instance;
                 let lives = held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER;
-                if other_life && !first_hand && lives {
+                let may_succeed = match source {
+                    Source::Told(_) => false,
+                    // At one place there is but one of them, and it answered.
+                    Source::Answered => held.record.target == record.target,
+                    Source::Succeeds => true,
+                };
+                if other_life && lives && !may_succeed {
                     self.look_for_successor(slot, record, now);
                     return None;
                 }
                 if other_life {
                     let life = Life::new(heard.heartbeat, heard.age, now.time);
                     let name = record.name.clone();
+                    let moved = held.record.target != record.target;
                     self.timers.cancel(&Timer::Death(slot));
                     self.timers.cancel(&Timer::Dial(slot));
                     self.drop_question(slot);
+                    let (target, labels) = (record.target.clone(), record.labels.clone());
                     self.members.replace(slot, record, life, introducer, now.time);
-                    info!(node = %name, "the node runs in a new life");
+                    info!(node = %name, %target, %labels, moved, "a node restarted");
                     self.events.push(now.wall, EventKind::Restarted(name));
                     self.spread_record(slot, now);
                     self.schedule_soon(slot, now);
@@ -421,7 +517,7 @@ impl Core {
             None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
             None => {
                 let life = Life::new(heard.heartbeat, heard.age, now.time);
-                let name = record.name.clone();
+                let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
                 let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
                     Ok(inserted) => inserted,
                     Err(refusal) => {
@@ -433,10 +529,12 @@ impl Core {
                     self.lost_slot(slot);
                     self.forgotten(&evicted, now);
                 }
-                info!(node = %name, "a new node");
-                self.events.push(now.wall, EventKind::Joined(name));
+                if first_hand {
+                    info!(node = %name, %target, %labels, "a new node");
+                    self.events.push(now.wall, EventKind::Joined(name));
+                    self.roster_changed(now);
+                }
                 self.spread_record(slot, now);
-                self.roster_changed(now);
                 self.schedule_soon(slot, now);
                 slot
             }
@@ -460,9 +558,18 @@ impl Core {
 
     /// It answered at its target, by its name, in this life.
     pub(crate) fn prove(&mut self, slot: Slot, now: Now) {
+        let was_known = self.members.get(slot).is_some_and(|member| member.known);
         if self.members.prove(slot) {
             self.unproven_budget.refund(1.0);
             self.partner_found(slot, now);
+        }
+        if !was_known && let Some(member) = self.members.get(slot) {
+            let Record { name, target, labels, .. } = &*member.record;
+            info!(node = %name, %target, %labels, "a new node");
+            self.events.push(now.wall, EventKind::Joined(name.clone()));
+        }
+        if self.members.get(slot).is_some_and(|member| !self.publisher.lists(&member.record.name)) {
+            self.roster_changed(now);
         }
         if let Some(member) = self.members.get(slot) {
             self.guards.remove(&member.record.target);

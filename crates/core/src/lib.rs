@@ -33,6 +33,7 @@ mod config;
 mod core;
 mod detect;
 mod gossip;
+mod holdings;
 mod identity;
 mod isolation;
 mod join;
@@ -44,6 +45,7 @@ mod message;
 mod names;
 mod pair;
 mod publish;
+mod report;
 mod roster;
 mod row;
 mod rumour;
@@ -59,7 +61,9 @@ pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};
 pub use config::{Config, ConfigError};
 pub use core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, RequestId};
-pub use identity::{Incarnation, Instance, LabelError, Labels, NameError, NodeName, Record, Target, TargetError};
+pub use identity::{
+    Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName, Record, Target, TargetError, is_invisible,
+};
 pub use join::Standing;
 pub use life::Status;
 pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest node name in bytes: a fully qualified domain name fits. Longer names are refused where they are parsed.
 pub const NAME_BYTES_MAX: usize = 253;
+/// Longest name of a mesh in bytes; it travels with every record.
+pub const MESH_NAME_BYTES_MAX: usize = 63;
 /// Longest host part of a target in bytes, by RFC 1035 section 2.3.4.
 pub const HOST_BYTES_MAX: usize = 253;
 /// Labels of one node; they travel with every record. More are refused where they are parsed.
@@ -16,8 +18,11 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 127;
 /// Nodes known at once, dead ones included: twice the largest mesh we promise. A newcomer beyond it takes the place of one that left or
 /// died, else is refused and counted; the living never go.
 pub const MEMBERS_MAX: usize = 4096;
-/// Nodes taken on one introducer's word before first evidence: a seed introduces a whole mesh, and not more. Beyond it: refused, counted.
-pub const HEARD_PER_INTRODUCER_MAX: usize = 2048;
+/// Nodes known on one introducer's word that have not answered yet: a seed introduces most of a mesh, and its members answer at the rate of probes.
+/// Beyond it: refused, counted, and told again by the next exchange.
+pub const HEARD_PER_INTRODUCER_MAX: usize = 1024;
+/// Nodes known in all that have not answered yet: hearsay takes at most half of the places. Beyond it: refused, counted.
+pub const UNPROVEN_MAX: usize = MEMBERS_MAX / 2;
 /// Former instances of known nodes that are remembered, so that old digests are answered and not asked about. The oldest go first.
 pub const RETIRED_MAX: usize = 1024;
 /// Targets that are asked to let us in; discovery may list a whole mesh. Further ones are ignored and counted.
@@ -67,10 +72,15 @@ pub const EXCHANGE_LEGS_MAX: u8 = 4;
 
 /// Names of a roster. Equal to [`MEMBERS_MAX`]: a row has a cell for every node.
 pub const ROSTER_NAMES_MAX: usize = MEMBERS_MAX;
-/// Packed cells of one frame in bytes: eleven for every name of the largest roster.
-pub const FRAME_BYTES_MAX: usize = 11 * ROSTER_NAMES_MAX;
+/// Packed cells of one frame in bytes: twelve for every name of the largest roster.
+pub const FRAME_BYTES_MAX: usize = 12 * ROSTER_NAMES_MAX;
 /// Patches on one frame. The next change is published as a new frame.
 pub const PATCHES_MAX: usize = 64;
+/// What rows and rosters of others may take in bytes beyond twice those of an honest mesh of the known members: small meshes need little, and
+/// rosters of newcomers differ for a moment. Beyond all of it a row is not taken, counted, and asked for again later.
+pub const HOLDINGS_FLOOR: usize = 4 << 20;
+/// Rows of members that never answered this bot may take one part in so many of that.
+pub const HOLDINGS_UNKNOWN_SHARE: usize = 4;
 /// Events kept for readers; the oldest go first, and sequence numbers show the gap.
 pub const EVENTS_MAX: usize = 256;
 /// Addresses of unproven nodes that failed and are held back. The one that may be dialled soonest goes first.
@@ -181,6 +191,12 @@ pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
 /// Shortest pause between two frames when the roster grows.
 pub const ROSTER_FRAME_INTERVAL: Duration = Duration::from_millis(400);
+/// A node that left keeps its place in the own row for so long: most come back at once, and every change of the roster is a whole row.
+pub const LEFT_LISTED: Duration = Duration::from_secs(60);
+/// Share of the gossip rate that answers to others may take in all: the rest is for the own row and the own digests, whatever others ask.
+pub const ANSWERS_RATE_SHARE: f64 = 0.5;
+/// Share of the gossip rate that answers to one peer may take, after a first whole message.
+pub const ASKER_RATE_SHARE: f64 = 0.125;
 /// Share of the gossip rate that rows may take, which stretches the publish interval in large meshes.
 pub const ROW_RATE_SHARE: f64 = 0.6;
 /// Attempts over which loss is counted.

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::life::{Life, Status};
-use crate::limits::{BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, MEMBERS_MAX, RETIRED_MAX};
+use crate::limits::{
+    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
+};
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
 use crate::row::{Merge, Patch, Row, Version};
@@ -27,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) life: Life,
     /// Whether it answered us at its target with its name in this life. Until then it is dialled at the low rate.
     pub(crate) proven: bool,
+    /// Whether it did so in any life. What never answered is a name that somebody told: no interval counts it, and no list shows it.
+    pub(crate) known: bool,
     /// Who named it first, while it is not proven.
     introducer: Option<Instance>,
     /// What we measured of it; survives restarts of the node, so that counters only grow.
@@ -43,12 +48,20 @@ pub(crate) struct Member {
     pub(crate) exchanging: bool,
     /// A scheduled probe of it is under way.
     pub(crate) probing: bool,
+    /// What answers to it may still take of the gossip rate; none before it asks for the first time.
+    pub(crate) asker: Option<Bucket>,
+    /// Scheduled probes of it that this host spoiled in a row.
+    pub(crate) voids: u32,
     /// Its turn came out of order, by something that many bots saw at one instant: they would go on in step.
     pub(crate) in_step: bool,
     /// Somebody is being asked who answers at its target.
     pub(crate) identifying: bool,
     /// When it was last asked for its heartbeat because somebody else doubted it.
     pub(crate) inquired_at: Time,
+    /// When it died or left, until it is back.
+    pub(crate) lost_at: Option<Time>,
+    /// Since when the failing pair to it was failing, once that was logged.
+    pub(crate) path_reported: Option<Time>,
     /// When its entry last changed in a way that others want to hear of soon.
     pub(crate) changed_at: Time,
 }
@@ -79,6 +92,11 @@ impl Member {
     /// What it published and can be read.
     pub(crate) fn row(&self) -> Option<&Arc<Row>> {
         self.row.as_ref()
+    }
+
+    /// Bytes of memory that its rows take.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row.iter().chain(&self.pending).map(|row| row.bytes()).sum()
     }
 
     /// What it published and cannot be read yet.
@@ -121,6 +139,11 @@ impl Member {
     /// The newest row that is here and readable, unless it is older than `age_max`.
     pub(crate) fn fresh_row(&self, now: Time, age_max: Duration) -> Option<&Arc<Row>> {
         self.row.as_ref().filter(|row| row.age(now) <= age_max)
+    }
+
+    /// Whether it said goodbye so long ago that it will hardly be back.
+    pub(crate) fn left_long_ago(&self, now: Time) -> bool {
+        self.life.status() == Status::Left && now.since(self.life.since()) > LEFT_LISTED
     }
 
     pub(crate) fn is_present(&self) -> bool {
@@ -169,6 +192,10 @@ pub(crate) struct Members {
     introduced: BTreeMap<Instance, usize>,
     /// How many others are alive or suspected.
     present: usize,
+    /// How many of them answered us once.
+    present_known: usize,
+    /// How many others never answered in their present life.
+    unproven: usize,
 }
 
 impl Members {
@@ -182,6 +209,8 @@ impl Members {
             retired_order: std::collections::VecDeque::new(),
             introduced: BTreeMap::new(),
             present: 0,
+            present_known: 0,
+            unproven: 0,
         };
         members.put(Slot(0), me, Life::new(1, Duration::ZERO, now), None, now);
         members
@@ -193,11 +222,11 @@ impl Members {
         }
         self.by_name.insert(record.name.clone(), slot);
         self.by_instance.insert(record.instance, slot);
-        self.present += usize::from(slot != ME && life.status().is_present());
         let member = Member {
             record,
             life,
             proven: introducer.is_none(),
+            known: introducer.is_none(),
             introducer,
             pair: Arc::default(),
             row: None,
@@ -206,9 +235,13 @@ impl Members {
             wanted: None,
             exchanging: false,
             probing: false,
+            asker: None,
+            voids: 0,
             in_step: false,
             identifying: false,
             inquired_at: Time::ZERO,
+            lost_at: None,
+            path_reported: None,
             changed_at: now,
         };
         let index = slot.0 as usize;
@@ -216,6 +249,25 @@ impl Members {
             self.slots.push(Some(member));
         } else {
             self.slots[index] = Some(member);
+        }
+        self.count_again(slot, [0; 3]);
+    }
+
+    /// What a member adds to the counts: present, present and known, unproven.
+    fn counts(&self, slot: Slot) -> [usize; 3] {
+        let member = self.get(slot).filter(|_| slot != ME);
+        member.map_or([0; 3], |member| {
+            let present = member.is_present();
+            [present, present && member.known, !member.proven].map(usize::from)
+        })
+    }
+
+    /// The member in this slot changed, came or went; it counted so much before.
+    fn count_again(&mut self, slot: Slot, before: [usize; 3]) {
+        let after = self.counts(slot);
+        let totals = [&mut self.present, &mut self.present_known, &mut self.unproven];
+        for ((total, before), after) in totals.into_iter().zip(before).zip(after) {
+            *total = *total + after - before;
         }
     }
 
@@ -232,6 +284,9 @@ impl Members {
         {
             return Err(Refusal::IntroducerFull);
         }
+        if introducer.is_some() && self.unproven >= UNPROVEN_MAX {
+            return Err(Refusal::UnprovenFull);
+        }
         let evicted = if self.by_name.len() >= MEMBERS_MAX {
             let victim = self.dispensable(introducer.is_none()).ok_or(Refusal::MembersFull)?;
             self.remove(victim)
@@ -243,12 +298,13 @@ impl Members {
         Ok((slot, evicted))
     }
 
-    /// Who goes first: left, dead, and for a proven newcomer those that nobody proved; the oldest of each. Never a living one.
+    /// Who gives way first: who left, then what never answered, then the dead; the oldest of each. Hearsay takes the place of the first alone,
+    /// and of what never answered and is dead. The living never go.
     fn dispensable(&self, newcomer_proven: bool) -> Option<Slot> {
         let rank = |member: &Member| match member.life.status() {
             Status::Left => Some(0),
-            Status::Dead => Some(1),
-            _ if newcomer_proven && !member.proven => Some(2),
+            _ if !member.known && (newcomer_proven || !member.is_present()) => Some(1),
+            Status::Dead if newcomer_proven => Some(2),
             _ => None,
         };
         self.others().filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot))).min().map(|(_, _, slot)| slot)
@@ -257,26 +313,30 @@ impl Members {
     /// Gives a name a new life. Its row goes with the old one.
     pub(crate) fn replace(&mut self, slot: Slot, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Time) {
         self.unlist_introduction(slot);
-        let Some(member) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+        let before = self.counts(slot);
+        let Some(former) = self.get(slot).map(|member| member.record.instance) else {
             return;
         };
-        self.present -= usize::from(slot != ME && member.is_present());
-        self.present += usize::from(slot != ME && life.status().is_present());
-        let former = member.record.instance;
-        self.by_instance.remove(&former);
+        self.unlist_instance(former, slot);
         self.by_instance.insert(record.instance, slot);
+        let Some(member) = self.get_mut(slot) else {
+            return;
+        };
         member.record = record;
         member.life = life;
         member.proven = introducer.is_none();
+        member.known |= introducer.is_none();
         member.introducer = introducer;
         member.hold(None, None);
         member.wanted = None;
         member.exchanging = false;
         member.identifying = false;
+        member.lost_at = None;
         member.changed_at = now;
         if let Some(introducer) = introducer {
             *self.introduced.entry(introducer).or_default() += 1;
         }
+        self.count_again(slot, before);
         self.retire(former, slot);
     }
 
@@ -293,20 +353,40 @@ impl Members {
 
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Member> {
         self.unlist_introduction(slot);
+        let before = self.counts(slot);
         let member = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_name.remove(&member.record.name);
-        self.by_instance.remove(&member.record.instance);
+        self.unlist_instance(member.record.instance, slot);
         self.retired.retain(|_, held| *held != slot);
         self.retired_order.retain(|instance| self.retired.contains_key(instance));
         self.free.push(slot);
-        self.present -= usize::from(slot != ME && member.is_present());
+        self.count_again(slot, before);
         Some(member)
+    }
+
+    fn unlist_instance(&mut self, instance: Instance, slot: Slot) {
+        if self.by_instance.get(&instance) == Some(&slot) {
+            self.by_instance.remove(&instance);
+        }
+    }
+
+    /// The slot of another name that holds this instance, or held it in a former life.
+    pub(crate) fn holder_elsewhere(&self, record: &Record) -> Option<Slot> {
+        let holder = self.of_instance(record.instance).or_else(|| self.formerly(record.instance))?;
+        self.get(holder).is_some_and(|member| member.record.name != record.name).then_some(holder)
     }
 
     /// Its address is proven from here on. Returns whether that is news.
     pub(crate) fn prove(&mut self, slot: Slot) -> bool {
         self.unlist_introduction(slot);
-        self.get_mut(slot).is_some_and(|member| !std::mem::replace(&mut member.proven, true))
+        let before = self.counts(slot);
+        let Some(member) = self.get_mut(slot) else {
+            return false;
+        };
+        member.known = true;
+        let is_news = !std::mem::replace(&mut member.proven, true);
+        self.count_again(slot, before);
+        is_news
     }
 
     fn unlist_introduction(&mut self, slot: Slot) {
@@ -391,9 +471,20 @@ impl Members {
         self.present
     }
 
+    /// How many of them answered us once: what others only tell of costs nobody a turn.
+    pub(crate) fn present_known(&self) -> usize {
+        self.present_known
+    }
+
+    /// How many others did not answer us in their present life.
+    pub(crate) fn unproven(&self) -> usize {
+        self.unproven
+    }
+
     /// Somebody's status changed.
     pub(crate) fn recount(&mut self) {
         self.present = self.others().filter(|(_, member)| member.is_present()).count();
+        self.present_known = self.others().filter(|(_, member)| member.is_present() && member.known).count();
     }
 
     /// Each of `entries`, which are in order of instances, with who it is: one walk through both instead of a search for each.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cell::{Failure, PackError, Reader, put_varint, varint_len};
-use crate::identity::{Incarnation, Instance, Record};
+use crate::identity::{Incarnation, Instance, MeshName, Record};
 use crate::limits::{ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Version};
@@ -37,6 +37,8 @@ pub enum Response {
     NotMe(Arc<Record>),
     /// To [`Request::Ask`].
     Asked(Answer),
+    /// To any request: the peer lives and has no time for it.
+    Busy,
 }
 
 /// What became of a join.
@@ -52,6 +54,8 @@ pub enum JoinAnswer {
     Outdated(Incarnation),
     /// I cannot reach you at your target, and this is why.
     Unreachable(String),
+    /// I belong to the mesh of this name, and you to another.
+    OtherMesh(MeshName),
     /// Come again later.
     Busy,
 }

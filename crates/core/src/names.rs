@@ -6,21 +6,60 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::core::{CallError, Calling, Core, Timer, is_refusal};
-use crate::identity::{Incarnation, Record};
-use crate::join::Standing;
-use crate::limits::{IDENTIFY_TIMEOUT, INCARNATION_MAX};
-use crate::members::{ME, Slot};
-use crate::message::{Heard, Request, Response};
-use crate::tally::EventKind;
-use crate::time::Now;
+use crate::identity::{Incarnation, Instance, Record, Target};
+use crate::join::{Source, Standing};
+use crate::limits::{ASK_PEERS, ASK_TIMEOUT, IDENTIFY_TIMEOUT, INCARNATION_MAX};
+use crate::members::{ME, Member, Slot};
+use crate::message::{Answer, Heard, Request, Response};
+use crate::tally::{EventKind, Refusal};
+use crate::time::{Now, Time};
 
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest and longest pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
 /// each other must not outdo each other for ever.
-pub(crate) const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
 const CONTEST_TRIES: u8 = 3;
+
+/// What is under way about our own name.
+#[derive(Debug)]
+pub(crate) struct Contest {
+    /// Nobody who is said to have our name or our instance is looked at before.
+    after: Time,
+    /// The pause after the next look: it grows with every life that was taken because of one.
+    pause: Duration,
+    /// How often in a row the other holder of our name did not answer.
+    failures: u8,
+    /// What peers say of another holder that answered.
+    votes: Option<Votes>,
+}
+
+/// Peers are asked whether they hold another holder of our name for alive.
+#[derive(Debug)]
+struct Votes {
+    claimant: Arc<Record>,
+    open: u8,
+    /// They reach it.
+    for_it: u8,
+    /// They do not know it, or do not reach it.
+    against: u8,
+}
+
+impl Contest {
+    pub(crate) fn new(now: Time) -> Self {
+        Self { after: now, pause: CONTEST_PAUSE.0, failures: 0, votes: None }
+    }
+}
+
+/// Who is asked first whether a member lives on elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Succession {
+    /// The one that is known: a living node's name is not taken by what others say.
+    Incumbent,
+    /// The one that others tell of.
+    Successor,
+}
 
 impl Core {
     /// Asks who answers at a member's target: an answer in another life was seen there.
@@ -43,38 +82,88 @@ impl Core {
         if let Ok(Response::Identify(record)) = result
             && record.name == name
         {
-            let proven = record.target == dialled;
-            let introducer = (!proven).then_some(record.instance);
-            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, introducer, now);
+            let source = if record.target == dialled { Source::Answered } else { Source::Told(record.instance) };
+            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, source, now);
         }
     }
 
-    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays until the other answers.
+    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays unless it does not answer any more and
+    /// the other does. At one place there is but one of them.
     pub(crate) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        let same_place = member.record.target == successor.target;
+        let incumbent = Arc::clone(&member.record);
+        let same_place = incumbent.target == successor.target;
         if member.identifying || (!same_place && self.may_dial_unproven(&successor.target, now).is_err()) {
             return;
         }
         if let Some(member) = self.members.get_mut(slot) {
             member.identifying = true;
         }
-        let whom = Arc::clone(&successor);
-        self.call(&whom, Calling::Succession { slot, successor }, Request::Identify, IDENTIFY_TIMEOUT);
+        let (whom, asked) = if same_place { (Arc::clone(&successor), Succession::Successor) } else { (incumbent, Succession::Incumbent) };
+        self.call(&whom, Calling::Succession { slot, successor, asked }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
-    pub(crate) fn succession_answered(&mut self, slot: Slot, successor: &Record, result: Result<Response, CallError>, now: Now) {
-        if let Some(member) = self.members.get_mut(slot) {
-            member.identifying = false;
+    pub(crate) fn succession_answered(
+        &mut self,
+        slot: Slot,
+        successor: Arc<Record>,
+        asked: Succession,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
+        let Some(member) = self.members.get_mut(slot).filter(|member| member.record.name == successor.name) else {
+            return;
+        };
+        member.identifying = false;
+        let answered = match result {
+            Ok(Response::Identify(record)) if record.name == successor.name => Some(record),
+            // It lives, and has no time to say who it is.
+            Ok(Response::Busy) if asked == Succession::Incumbent => return,
+            _ => None,
+        };
+        match (asked, answered) {
+            (Succession::Incumbent, Some(record)) if record.life() == member.record.life() => {
+                let held_at = member.record.target.clone();
+                self.refuse(Refusal::NameTaken);
+                self.reports.name_claimed(&successor, &held_at, now);
+            }
+            (Succession::Incumbent, _) => {
+                member.identifying = true;
+                let whom = Arc::clone(&successor);
+                let calling = Calling::Succession { slot, successor, asked: Succession::Successor };
+                self.call(&whom, calling, Request::Identify, IDENTIFY_TIMEOUT);
+            }
+            (Succession::Successor, Some(record)) if record.target == successor.target => {
+                self.unproven_budget.refund(1.0);
+                self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Succeeds, now);
+            }
+            (Succession::Successor, _) => {}
         }
-        if let Ok(Response::Identify(record)) = result
-            && record.name == successor.name
-            && record.target == successor.target
-        {
-            self.unproven_budget.refund(1.0);
-            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, None, now);
+    }
+
+    /// Whether a record may have its instance: no instance belongs to two names. What answered itself goes before what was only told.
+    pub(crate) fn may_have_instance(&mut self, record: &Record, first_hand: bool, now: Now) -> bool {
+        let holder = match self.members.holder_elsewhere(record) {
+            None if record.instance.0 != 0 => return true,
+            holder => holder,
+        };
+        self.refuse(Refusal::InstanceTaken);
+        match holder {
+            // Whoever heard this first does not hear us any more: only another instance comes back from that.
+            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && now.time >= self.contest.after => {
+                self.contest.after = now.time + self.contest.pause;
+                self.contest.pause = (self.contest.pause * 2).min(CONTEST_PAUSE.1);
+                let incarnation = self.record().incarnation;
+                self.reincarnate(incarnation, now);
+                false
+            }
+            Some(slot) if first_hand && slot != ME && self.members.get(slot).is_some_and(|member| !member.proven) => {
+                self.forget(slot, now);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -83,16 +172,16 @@ impl Core {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
         let believed = record.incarnation.0 <= INCARNATION_MAX.max(me.incarnation.0);
-        if now.time < self.contest_after || left || !believed || record.instance == me.instance || record.life() < me.life() {
+        if now.time < self.contest.after || left || !believed || record.instance == me.instance || record.life() < me.life() {
             return;
         }
-        self.contest_after = now.time + self.contest_pause;
-        self.contest(record);
+        self.contest.after = now.time + self.contest.pause;
+        self.look_at_claimant(record);
     }
 
     /// Looks whether the other holder of our name lives. A larger life that does not is a leftover, and is overtaken.
-    pub(crate) fn contest(&mut self, claimant: Arc<Record>) {
-        if self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
+    pub(crate) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
+        if self.contest.votes.is_some() || self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
             return;
         }
         let whom = Arc::clone(&claimant);
@@ -102,7 +191,7 @@ impl Core {
     pub(crate) fn contest_again(&mut self, _now: Now) {
         if let Standing::Yielded(holder) = &self.standing {
             let holder = Arc::clone(holder);
-            self.contest(holder);
+            self.look_at_claimant(holder);
         }
     }
 
@@ -110,25 +199,22 @@ impl Core {
         let yielded = matches!(self.standing, Standing::Yielded(_));
         if let Err(error) = &result
             && !is_refusal(error.failure)
-            && self.contest_failures + 1 < CONTEST_TRIES
+            && self.contest.failures + 1 < CONTEST_TRIES
         {
-            self.contest_failures += 1;
-            return self.contest(claimant);
+            self.contest.failures += 1;
+            return self.look_at_claimant(claimant);
         }
-        self.contest_failures = 0;
+        self.contest.failures = 0;
         match result {
             Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
                 if !yielded && record.life() < self.record().life() {
                     return;
                 }
-                if !yielded {
-                    warn!(name = %record.name, target = %record.target, "another living node has this name; give one of them another");
-                    self.events.push(now.wall, EventKind::NameConflict(record.target.to_string()));
-                    self.members.me_mut().hold(None, None);
-                    self.publisher.restart();
+                if yielded {
+                    self.yield_to(record, now);
+                } else {
+                    self.ask_for_votes(record, now);
                 }
-                self.standing = Standing::Yielded(record);
-                self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
             }
             _ => {
                 if yielded {
@@ -142,11 +228,89 @@ impl Core {
         }
     }
 
+    /// Another holder of our name answered, in a larger life. That others hold it for the one of this name is for them to say: a peer that
+    /// claims to be us persuades itself alone. With nobody to ask its answer counts.
+    fn ask_for_votes(&mut self, claimant: Arc<Record>, now: Now) {
+        let elsewhere = |member: &Member| member.record.target.host() != claimant.target.host();
+        let fit = |member: &Member| member.is_partner() && member.record.target != claimant.target && self.takes_part(member);
+        let fitting = || self.members.others().filter(|(_, member)| fit(member));
+        let mut peers: Vec<_> = fitting().filter(|(_, member)| elsewhere(member)).map(|(slot, _)| slot).collect();
+        if peers.is_empty() {
+            peers = fitting().map(|(slot, _)| slot).collect();
+        }
+        self.rng.shuffle(&mut peers);
+        peers.truncate(ASK_PEERS);
+        if peers.is_empty() {
+            return self.yield_to(claimant, now);
+        }
+        let about = claimant.instance;
+        self.contest.votes = Some(Votes { claimant, open: peers.len() as u8, for_it: 0, against: 0 });
+        for slot in peers {
+            if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
+                self.call(&whom, Calling::Vote { about }, Request::Ask(about), ASK_TIMEOUT);
+            }
+        }
+    }
+
+    pub(crate) fn voted(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
+        let Some(votes) = self.contest.votes.as_mut().filter(|votes| votes.claimant.instance == about) else {
+            return;
+        };
+        votes.open = votes.open.saturating_sub(1);
+        match result {
+            Ok(Response::Asked(Answer::Reached)) => votes.for_it += 1,
+            Ok(Response::Asked(Answer::Failed(_) | Answer::Unknown)) => votes.against += 1,
+            _ => {}
+        }
+        if votes.open > 0 {
+            return;
+        }
+        let elected = votes.for_it > 0 && votes.for_it >= votes.against;
+        let claimant = Arc::clone(&votes.claimant);
+        self.contest.votes = None;
+        if elected && claimant.life() > self.record().life() {
+            self.yield_to(claimant, now);
+        } else {
+            self.refuse(Refusal::NameTaken);
+            let me = self.record().target.clone();
+            self.reports.name_claimed(&claimant, &me, now);
+        }
+    }
+
+    fn yield_to(&mut self, holder: Arc<Record>, now: Now) {
+        if !matches!(self.standing, Standing::Yielded(_)) {
+            warn!(
+                name = %holder.name,
+                target = %holder.target,
+                "another living node has this bot's name: this bot publishes nothing until the other is gone; give one of them another name"
+            );
+            self.events.push(now.wall, EventKind::NameConflict(holder.target.to_string()));
+            self.members.me_mut().hold(None, None);
+            self.publisher.restart();
+        }
+        self.standing = Standing::Yielded(holder);
+        self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
+    }
+
+    /// Who this bot says it is: while it yields its name it names the holder.
+    pub fn introduction(&self) -> Arc<Record> {
+        match &self.standing {
+            Standing::Yielded(holder) => Arc::clone(holder),
+            Standing::Starting | Standing::Member => Arc::clone(self.record()),
+        }
+    }
+
+    /// At the start a peer said that this node has our name: it is asked itself, or a lie would end us.
+    pub(crate) fn ask_holder(&mut self, seed: Option<Target>, holder: Arc<Record>) {
+        let whom = Arc::clone(&holder);
+        self.call(&whom, Calling::Holder { seed, holder }, Request::Identify, IDENTIFY_TIMEOUT);
+    }
+
     fn overtake(&mut self, claimed: Incarnation, now: Now) {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
         if claimed >= own && claimed.0 <= INCARNATION_MAX.max(own.0) {
-            self.contest_pause = (self.contest_pause * 2).min(CONTEST_PAUSE.1);
+            self.contest.pause = (self.contest.pause * 2).min(CONTEST_PAUSE.1);
             self.reincarnate(claimed, now);
         } else {
             self.spread_record(ME, now);

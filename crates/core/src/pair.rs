@@ -32,6 +32,8 @@ pub struct KernelTiming {
     pub rtt: Duration,
     /// Segments that it sent again.
     pub retransmissions: u32,
+    /// Segments that it sent.
+    pub segments: u32,
 }
 
 impl Timing {
@@ -85,6 +87,10 @@ pub struct Pair {
     pub native_request: Native,
     /// Phases of the successful attempts: resolve, connect, tls, first request.
     pub phases: [Summary; 4],
+    /// Segments that the kernel sent under the successful attempts.
+    pub segments: u64,
+    /// Segments that the kernel sent again under the successful attempts: packets that were lost and cost no attempt.
+    pub retransmissions: u64,
 }
 
 /// What an attempt changed, as far as others must hear of it at once.
@@ -142,6 +148,10 @@ impl Pair {
                     tls.observe(duration);
                 }
                 first_request.observe(timing.first_request);
+                if let Some(kernel) = timing.kernel {
+                    self.segments += u64::from(kernel.segments);
+                    self.retransmissions += u64::from(kernel.retransmissions);
+                }
             }
             Attempt::Failed(kind) => {
                 let (_, count) = self.failing.get_or_insert((begun.max(self.answered_at), 0));
@@ -174,6 +184,14 @@ impl Pair {
     /// latest attempt was answered.
     pub(crate) fn failing_since(&self) -> Option<Time> {
         self.failing.map(|(since, _)| since)
+    }
+
+    /// How the latest attempt failed, if it did.
+    pub(crate) fn latest_failure(&self) -> Option<Failure> {
+        self.latest.and_then(|(attempt, ..)| match attempt {
+            Attempt::Failed(kind) => Some(kind),
+            Attempt::Ok(_) => None,
+        })
     }
 
     /// Whether more than one attempt failed in a row: a lost packet alone does not do that often.
@@ -210,12 +228,17 @@ impl Pair {
             },
             Attempt::Failed(kind) => State::Failed(kind),
         };
+        let sent_again = match attempt {
+            Attempt::Ok(timing) => timing.kernel.map_or(0, |kernel| kernel.retransmissions),
+            Attempt::Failed(_) => 0,
+        };
         let (attempts, lost) = self.loss();
         let ticks = |time: Time| time.micros() / TICK.as_micros() as u64;
         Cell {
             state,
             age_ticks: u32::try_from(ticks(label).saturating_sub(ticks(begun))).unwrap_or(u32::MAX),
             loss: u8::try_from((lost * 255).div_ceil(attempts.max(1))).unwrap_or(u8::MAX),
+            retransmissions: u8::try_from(sent_again).unwrap_or(u8::MAX),
         }
     }
 }

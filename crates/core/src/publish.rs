@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cell::TICK;
 use crate::core::{Core, Timer};
+use crate::identity::NodeName;
 use crate::join::Standing;
 use crate::limits::{JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
 use crate::members::{ME, Slot};
@@ -51,6 +52,16 @@ impl Publisher {
         self.roster_stale = true;
     }
 
+    /// Whether the row has a place for this node.
+    pub(crate) fn lists(&self, name: &NodeName) -> bool {
+        self.roster.position(name).is_some()
+    }
+
+    /// Somebody left for good: the next frame does without.
+    pub(crate) fn roster_shrank(&mut self) {
+        self.roster_stale = true;
+    }
+
     pub(crate) fn roster(&self) -> RosterId {
         self.roster.id()
     }
@@ -64,7 +75,7 @@ impl Core {
 
     /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
     pub fn publish_interval(&self) -> Duration {
-        let rows = self.members.len();
+        let rows = self.members.present_known() + 1;
         let row_bytes = self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
         let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
@@ -126,7 +137,8 @@ impl Core {
 
     fn publish_frame(&mut self, now: Now) {
         if self.publisher.roster_stale {
-            let names: Vec<_> = self.members.by_name().map(|(name, _)| name.clone()).collect();
+            let listed = |slot| self.members.get(slot).is_some_and(|member| member.known && !member.left_long_ago(now.time));
+            let names: Vec<_> = self.members.by_name().filter(|(_, slot)| listed(*slot)).map(|(name, _)| name.clone()).collect();
             if *names != *self.publisher.roster.names() {
                 let roster = Roster::new(names);
                 // A roster that a peer sent is the same by content: one copy is enough.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::cell::{PackError, Reader, put_varint};
+use crate::holdings::NAME_OVERHEAD;
 use crate::identity::NodeName;
 use crate::limits::ROSTER_NAMES_MAX;
 
@@ -65,6 +66,11 @@ impl Roster {
 
     pub(crate) fn packed_len(&self) -> usize {
         4 + self.names.iter().map(|name| name.as_str().len() + 2).sum::<usize>()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        64 + self.names.iter().map(|name| name.as_str().len() + NAME_OVERHEAD).sum::<usize>()
     }
 
     /// Reads the packed form.

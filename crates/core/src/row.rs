@@ -240,6 +240,11 @@ impl Row {
         self.roster.as_ref()
     }
 
+    /// Bytes of memory that it takes, without its roster: packed bytes, and about what holds them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frame.packed.len() + 128 + self.patches.iter().map(|patch| patch.packed.len() + 64).sum::<usize>()
+    }
+
     /// Gives the row its roster; refused when the cells do not match it.
     pub fn supply(&mut self, roster: &Arc<Roster>) -> Result<(), PackError> {
         if self.frame.count as usize != roster.names().len() {
@@ -262,6 +267,13 @@ impl Row {
         self.patches.push(Arc::clone(patch));
         self.changed_at = self.changed_at.max(now.back(age));
         Merge::Taken
+    }
+
+    /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is linear in the row, and allocates nothing.
+    pub fn cell_of(&self, target: &NodeName) -> Option<Cell> {
+        let position = self.roster.as_ref()?.position(target)?;
+        let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
+        patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
     }
 
     /// Every cell with its target, patches applied; nothing until the roster is known. It decodes, so its cost is linear in the row.

@@ -93,7 +93,7 @@ impl Core {
         }
         // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours puts them first.
         let urgent = matches!(self.gossip.rumours.first_key_value(), Some((Rumour::Suspicion(_) | Rumour::Life(_), _)));
-        if self.gossip.rate.level(now.time) < CREDIT_MIN && !urgent {
+        if self.own_credit(now) < CREDIT_MIN && !urgent {
             self.refuse(Refusal::GossipRate);
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;
@@ -115,7 +115,7 @@ impl Core {
 
     fn rumours_to_push(&mut self, now: Now) -> Exchange {
         let mut exchange = Exchange::default();
-        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.gossip.rate.level(now.time).max(0.0) as usize / PUSH_FANOUT);
+        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.own_credit(now).max(0.0) as usize / PUSH_FANOUT);
         let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
         for (rumour, waiting) in rumours {
             let (Rumour::Suspicion(instance) | Rumour::Life(instance) | Rumour::Record(instance) | Rumour::Row(instance)) = rumour;

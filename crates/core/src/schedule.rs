@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
-
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
@@ -22,6 +20,9 @@ use crate::time::{Now, Time};
 const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
 /// A first probe that this host spoiled is tried again after about this share of the configured interval.
 const VOID_RETRY: f64 = 1.0 / 3.0;
+
+/// Probes of a pair that this host spoiled in a row, after which it is a failure: what goes on for so long has to be seen.
+const VOIDS_IN_A_ROW: u32 = 5;
 
 /// What dialling the dead may take: beside the budget of the living, and a quarter of it.
 pub(crate) fn dial_budget(config: &Config, now: Time) -> Bucket {
@@ -42,7 +43,7 @@ enum Outcome {
 impl Core {
     /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
     pub fn pair_interval(&self) -> Duration {
-        let pairs = self.members.present();
+        let pairs = self.members.present_known();
         let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
         self.load.stretched(within_budget)
     }
@@ -179,7 +180,13 @@ impl Core {
         let Some(probing) = self.probes.remove(&id) else {
             return;
         };
-        let outcome = self.judge(&probing, report);
+        let Some(outcome) = self.judge(&probing, report) else {
+            // Its node is forgotten, or the slot another's: that is nothing about this host.
+            if let Purpose::Ask(request) = probing.purpose {
+                self.reply(request, Response::Asked(Answer::Unknown));
+            }
+            return self.fire_ready(now);
+        };
         let under_way = self.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
             && probing.purpose == Purpose::Schedule
@@ -234,11 +241,10 @@ impl Core {
         }
     }
 
-    fn judge(&self, probing: &Probing, report: ProbeReport) -> Outcome {
-        let Some(member) = self.members.get(probing.slot).filter(|member| member.record.name == probing.name) else {
-            return Outcome::Void;
-        };
-        match report {
+    /// What a report says; none if the node that was probed is forgotten.
+    fn judge(&self, probing: &Probing, report: ProbeReport) -> Option<Outcome> {
+        let member = self.members.get(probing.slot).filter(|member| member.record.name == probing.name)?;
+        Some(match report {
             // A probe is over at its timeout: what claims to be slower was measured by a host that did not run.
             ProbeReport::Answered { timing, .. } if timing.total() > self.config.probe_timeout => Outcome::Void,
             ProbeReport::Answered { name, .. } if name != member.record.name => Outcome::Failed(Failure::Identity),
@@ -246,25 +252,37 @@ impl Core {
             ProbeReport::Answered { timing, .. } => Outcome::Reached(timing),
             ProbeReport::Failed(kind) => Outcome::Failed(kind),
             ProbeReport::Void => Outcome::Void,
-        }
+        })
     }
 
     fn book(&mut self, probing: &Probing, outcome: &Outcome, now: Now) {
         let slot = probing.slot;
-        let attempt = match outcome {
-            Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
-            Outcome::Failed(kind) => Attempt::Failed(*kind),
-            Outcome::Void => return,
-        };
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
+        let attempt = match outcome {
+            Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
+            Outcome::Failed(kind) => Attempt::Failed(*kind),
+            Outcome::Void if probing.purpose == Purpose::Schedule => {
+                member.voids += 1;
+                if member.voids < VOIDS_IN_A_ROW {
+                    return;
+                }
+                Attempt::Failed(Failure::Local)
+            }
+            Outcome::Void => return,
+        };
+        member.voids = if attempt == Attempt::Failed(Failure::Local) { member.voids } else { 0 };
         let before = member.pair.latest().map(|(attempt, _)| attempt);
         let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
         let (name, proven, target) = (member.record.name.clone(), member.proven, member.record.target.clone());
         self.path_event(name, before, attempt, now);
+        self.report_path(slot, now);
         self.pair_changed(slot, urgency, now);
-        if let Attempt::Failed(kind) = attempt {
+        // What this host cannot try says nothing of the node.
+        if let Attempt::Failed(kind) = attempt
+            && kind != Failure::Local
+        {
             if !proven {
                 self.guard(&target, None, now);
             }
@@ -280,11 +298,9 @@ impl Core {
     fn path_event(&mut self, name: NodeName, before: Option<Attempt>, after: Attempt, now: Now) {
         match (before, after) {
             (None | Some(Attempt::Ok(_)), Attempt::Failed(kind)) => {
-                debug!(node = %name, kind = kind.as_str(), "the path failed");
                 self.events.push(now.wall, EventKind::PathFailed(name, kind));
             }
             (Some(Attempt::Failed(_)), Attempt::Ok(_)) => {
-                debug!(node = %name, "the path recovered");
                 self.events.push(now.wall, EventKind::PathRecovered(name));
             }
             _ => {}

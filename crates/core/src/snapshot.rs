@@ -21,12 +21,16 @@ pub struct Snapshot {
     pub me: Arc<Record>,
     /// What this bot published, and others see of it.
     pub own_row: Option<Arc<Row>>,
-    /// All other nodes, by name.
+    /// All others that this bot heard of, by name; [`Snapshot::nodes`] leaves out what never answered it.
     pub members: Vec<MemberView>,
     /// Where this bot stands with its own name.
     pub standing: Standing,
     /// Whether this bot hears from nobody though it knows others.
     pub isolated: bool,
+    /// Targets to join at, with whether each let this bot in when it was last asked.
+    pub targets: Vec<(Target, bool)>,
+    /// Names that others tell of and that never answered this bot: they are in no list.
+    pub unproven: usize,
     /// Targets that did not let this bot in, and why.
     pub join_problems: Vec<(Target, String)>,
     /// How often each pair is measured.
@@ -56,6 +60,8 @@ pub struct MemberView {
     pub evidence_at: Time,
     /// Whether it ever answered this bot in its present life.
     pub proven: bool,
+    /// Whether it ever answered this bot in any life. If not it is a name that others tell of.
+    pub known: bool,
     /// What this bot measured of it, exact.
     pub pair: Arc<Pair>,
     /// What it published; none before the first row is readable.
@@ -71,8 +77,18 @@ impl Snapshot {
         self.members.get(index)
     }
 
-    /// Nodes that are alive or suspected.
+    /// All other nodes that answered this bot once, by name: what lists and series show.
+    pub fn nodes(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.known)
+    }
+
+    /// Those of them that are alive or suspected.
     pub fn present(&self) -> impl Iterator<Item = &MemberView> {
+        self.nodes().filter(|member| member.status.is_present())
+    }
+
+    /// All others that are alive or suspected, those included that only others have heard of: the membership, which every bot agrees on.
+    pub fn membership(&self) -> impl Iterator<Item = &MemberView> {
         self.members.iter().filter(|member| member.status.is_present())
     }
 
@@ -96,6 +112,7 @@ impl Core {
                 since: member.life.since(),
                 evidence_at: member.life.evidence_at(),
                 proven: member.proven,
+                known: member.known,
                 pair: Arc::clone(&member.pair),
                 row: member.row().cloned(),
                 version: member.version(),
@@ -108,6 +125,8 @@ impl Core {
             members: self.members.by_name().filter_map(view).collect(),
             standing: self.standing.clone(),
             isolated: self.isolated,
+            targets: self.targets(),
+            unproven: self.members.unproven(),
             join_problems: self.join_problems(),
             pair_interval: self.pair_interval(),
             publish_interval: self.publish_interval(),

@@ -105,6 +105,12 @@ refusals! {
     MembersFull = "members_full",
     /// A node beyond what one introducer may name.
     IntroducerFull = "introducer_full",
+    /// A node beyond those that may be known without having answered.
+    UnprovenFull = "unproven_full",
+    /// A node whose instance belongs to another name.
+    InstanceTaken = "instance_taken",
+    /// A node or a joiner of another mesh.
+    OtherMesh = "other_mesh",
     /// A join beyond those being proven.
     JoinsFull = "joins_full",
     /// A joiner that could not be reached at its target.
@@ -129,6 +135,8 @@ refusals! {
     RowUnknown = "row_unknown",
     /// A row older than half its retention.
     RowOld = "row_old",
+    /// A row or a roster beyond the memory that an honest mesh of the known members needs.
+    RowsFull = "rows_full",
     /// A row that does not fit its roster.
     RowMismatch = "row_mismatch",
     /// A roster that no row asked for.

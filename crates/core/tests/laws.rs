@@ -22,6 +22,7 @@ fn now() -> Now {
 
 fn record(name: &str, incarnation: u64) -> Arc<Record> {
     Arc::new(Record {
+        mesh: canary_core::MeshName::default(),
         name: name.parse().unwrap(),
         target: Target::new(name, 8081).unwrap(),
         labels: Labels::default(),
@@ -48,7 +49,7 @@ fn core_with_peer() -> (Core, Arc<Record>) {
 
 fn frame(names: &[&str], version: u64) -> (Arc<Roster>, Arc<Frame>) {
     let roster = Roster::new(names.iter().map(|name| name.parse::<NodeName>().unwrap()));
-    let cell = Cell { state: State::Failed(Failure::ALL[version as usize % 9]), age_ticks: version as u32, loss: 1 };
+    let cell = Cell { state: State::Failed(Failure::ALL[version as usize % 9]), age_ticks: version as u32, loss: 1, retransmissions: 0 };
     let frame = Frame::new(version, roster.id(), Wall::from_unix_millis(version), &vec![cell; names.len()]);
     (roster, Arc::new(frame))
 }
@@ -114,6 +115,10 @@ proptest! {
         prop_assert_eq!(state(&one), state(&other));
         for heard in messages.iter().flat_map(|message| &message.records) {
             prop_assert!(state(&other).contains(heard.record.name.as_str()), "gossip of an admitted peer is taken in");
+        }
+        for member in &other.snapshot(now()).members {
+            let found = other.record_of(member.record.instance).map(|record| &record.name);
+            prop_assert_eq!(found, Some(&member.record.name), "every member is found by its instance");
         }
         let before = state(&other);
         deliver(&mut other, &peer, &messages);
@@ -223,7 +228,7 @@ fn cell() -> impl Strategy<Value = Cell> {
     let state = prop_oneof![Just(State::Unknown), ok, prop::sample::select(Failure::ALL.to_vec()).prop_map(State::Failed)];
     (state, any::<u32>(), any::<u8>()).prop_map(|(state, age_ticks, loss)| match state {
         State::Unknown => Cell::default(),
-        state => Cell { state, age_ticks, loss },
+        state => Cell { state, age_ticks, loss, retransmissions: 0 },
     })
 }
 
@@ -419,13 +424,21 @@ fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
     let heard = |record: &Arc<Record>| Heard { record: Arc::clone(record), heartbeat: 9, age: Duration::ZERO, left: false };
     let lie = Exchange { from: Some(peer.instance), records: vec![heard(&elsewhere)], ..Exchange::default() };
     core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), now());
-    let mut asked = None;
-    while let Some(output) = core.poll_output() {
-        if let Output::Call { id, target, request: Request::Identify, .. } = output {
-            assert_eq!(target, elsewhere.target);
-            asked = Some(id);
+    let identified = |core: &mut Core, expected: &Target| {
+        let mut asked = None;
+        while let Some(output) = core.poll_output() {
+            if let Output::Call { id, target, request: Request::Identify, .. } = output {
+                assert_eq!(target, *expected);
+                asked = Some(id);
+            }
         }
-    }
+        asked
+    };
+    // The one that lives is asked first; only where it is gone the other is.
+    let incumbent = identified(&mut core, &peer.target).unwrap();
+    let gone = CallError { failure: Failure::Timeout, detail: String::new() };
+    core.handle_response(incumbent, Err(gone), now());
+    let asked = identified(&mut core, &elsewhere.target);
     let name: NodeName = "peer".parse().unwrap();
     let held = |core: &Core| core.snapshot(now()).member(&name).unwrap().record.instance;
     assert_eq!(held(&core), peer.instance);

@@ -29,7 +29,9 @@ use tracing::{debug, warn};
 
 use crate::live::Live;
 use crate::patient::Patient;
+use crate::seldom::Seldom;
 use crate::tls::{Facts, PeerNames, Set};
+use crate::unread::Unread;
 
 /// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in [`Stats`].
 #[derive(Clone, Debug)]
@@ -48,8 +50,10 @@ pub struct Limits {
     pub header_time: Duration,
     /// From one request to the next, on a connection that had one: pings keep none.
     pub idle_time: Duration,
-    /// How long an answer may wait to be read.
+    /// How long an answer may wait to be read, and how long a connection that is being closed may take.
     pub write_patience: Duration,
+    /// Bytes that a client may send of one request, and of all on a connection, before they are taken.
+    pub window_bytes: u32,
     /// How long open requests may run on once the port is closed.
     pub drain_time: Duration,
     /// TLS handshakes at once; a further one ends the oldest.
@@ -60,6 +64,23 @@ pub struct Limits {
     pub handshake_time: Duration,
     /// Edges behind which many clients share one address: the limits per address do not hold for them.
     pub proxies: Arc<[IpNet]>,
+}
+
+impl Limits {
+    /// Makes room in a host's limit of open descriptors: this port may have one in `share` of them, and one address three quarters of that. The
+    /// rest is for other ports and for what this bot dials itself.
+    #[must_use]
+    pub fn fit(mut self, descriptors: u64, share: u64) -> Self {
+        let most = usize::try_from(descriptors / share).unwrap_or(usize::MAX).max(4);
+        self.connections = self.connections.min(most);
+        self.connections_per_address = self.connections_per_address.min((self.connections / 4 * 3).max(2));
+        self
+    }
+}
+
+/// Descriptors that this process may have open.
+pub fn descriptors_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// What happened at a port.
@@ -73,6 +94,8 @@ pub struct Stats {
     pub address_full: AtomicU64,
     /// Connections closed because no request came in time, the first or a further one.
     pub idle: AtomicU64,
+    /// Connections closed because an answer was not read in time.
+    pub unread: AtomicU64,
     /// Times that the system gave no connection, for want of descriptors.
     pub failed: AtomicU64,
     /// Handshakes given up because too many were under way, in all or of their address.
@@ -113,6 +136,8 @@ pub type Accepted = Request<Incoming>;
 
 /// How long to wait when the system gives no connection: it is out of descriptors, and asking at once again does not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What HTTP/2 holds of one answer that is not read yet.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// How often an HTTP/2 peer is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -129,10 +154,14 @@ where
     let handshaking = Places::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
     let handshakes = Arc::new(Handshakes { most: limits.handshakes, open: Mutex::default() });
     let builder = Arc::new(builder(&limits));
+    let unread = Unread::new();
+    let (failing, refused) = (Seldom::default(), Arc::new(Seldom::default()));
     let mut connections = JoinSet::new();
+    let mut watching = std::pin::pin!(unread.watch(limits.write_patience, &stats.unread));
     loop {
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
+            () = &mut watching => continue,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -140,7 +169,9 @@ where
                     // A connection that was gone before we came to it is no news; want of descriptors is.
                     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                         stats.failed.fetch_add(1, Ordering::Relaxed);
-                        warn!(%error, "cannot accept a connection; raise the limit of open files if this lasts");
+                        if let Some(left_out) = failing.allows() {
+                            warn!(%error, left_out, "cannot accept a connection; raise the limit of open files if this lasts");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                     continue;
@@ -163,11 +194,12 @@ where
         let _ = stream.set_nodelay(true);
         let stream = Patient::new(stream, limits.write_patience);
         let (builder, service, stop) = (Arc::clone(&builder), service.clone(), stop.clone());
-        let (limits, stats) = (limits.clone(), Arc::clone(&stats));
+        let (limits, stats, unread) = (limits.clone(), Arc::clone(&stats), Arc::clone(&unread));
+        let refused = Arc::clone(&refused);
         let Some(config) = door.config() else {
             connections.spawn(async move {
                 let _place = place;
-                serve_one(stream, peer, None, &builder, &limits, &stats, stop, service).await;
+                serve_one(stream, peer, None, &builder, &limits, &stats, &unread, stop, service).await;
             });
             continue;
         };
@@ -190,7 +222,12 @@ where
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
                     stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-                    debug!(%peer, %error, "a TLS handshake failed");
+                    // Who only connects and closes again is a health check.
+                    let is_refusal = error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>);
+                    match refused.allows().filter(|_| is_refusal) {
+                        Some(left_out) => warn!(%peer, %error, left_out, "refused a client: the TLS handshake failed"),
+                        None => debug!(%peer, %error, "a TLS handshake failed"),
+                    }
                     return;
                 }
                 Err(_) => {
@@ -201,7 +238,7 @@ where
             // What a certificate names is known to be readable: it was verified.
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let names = certificate.map(|certificate| Facts::of(certificate).map(|facts| facts.names).unwrap_or_default());
-            serve_one(stream, peer, names, &builder, &limits, &stats, stop, service).await;
+            serve_one(stream, peer, names, &builder, &limits, &stats, &unread, stop, service).await;
         });
     }
     drop(listener);
@@ -228,6 +265,9 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING.1)
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(20);
     builder
 }
@@ -240,6 +280,7 @@ async fn serve_one<I, S, F, B>(
     builder: &auto::Builder<TokioExecutor>,
     limits: &Limits,
     stats: &Stats,
+    unread: &Arc<Unread>,
     stop: CancellationToken,
     service: S,
 ) where
@@ -250,16 +291,19 @@ async fn serve_one<I, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    // When the latest request came.
-    let asked = Arc::new(Mutex::new(None));
-    let latest = Arc::clone(&asked);
+    // When the latest request came, or something of an answer was taken.
+    let active = Arc::new(Mutex::new(None));
+    let latest = Arc::clone(&active);
+    let gone = CancellationToken::new();
+    let (given_up, unread) = (gone.clone(), Arc::clone(unread));
     let stamped = hyper::service::service_fn(move |mut request: Accepted| {
         *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         request.extensions_mut().insert(Peer(peer));
         if let Some(names) = &names {
             request.extensions_mut().insert(names.clone());
         }
-        service(request)
+        let (answer, unread, gone, latest) = (service(request), Arc::clone(&unread), given_up.clone(), Arc::clone(&latest));
+        async move { answer.await.map(|response| response.map(|body| unread.watched(body, &gone, &latest))) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), stamped);
     let mut connection = std::pin::pin!(connection);
@@ -275,8 +319,16 @@ async fn serve_one<I, S, F, B>(
                 }
                 return;
             }
-            () = silence.as_mut(), if !closing => {
-                let until = asked.lock().unwrap_or_else(PoisonError::into_inner).map(|latest| latest + limits.idle_time);
+            () = gone.cancelled() => {
+                debug!(%peer, "an answer was not read");
+                return;
+            }
+            () = silence.as_mut() => {
+                if closing {
+                    // What was to be finished had its time.
+                    return;
+                }
+                let until = active.lock().unwrap_or_else(PoisonError::into_inner).map(|latest| latest + limits.idle_time);
                 if let Some(until) = until.filter(|until| *until > Instant::now()) {
                     silence.as_mut().reset(until);
                     continue;
@@ -287,10 +339,12 @@ async fn serve_one<I, S, F, B>(
                 }
                 // An answer that is still under way is finished.
                 closing = true;
+                silence.as_mut().reset(Instant::now() + limits.write_patience);
                 connection.as_mut().graceful_shutdown();
             }
             () = stop.cancelled(), if !closing => {
                 closing = true;
+                silence.as_mut().reset(Instant::now() + limits.write_patience);
                 connection.as_mut().graceful_shutdown();
             }
         }

@@ -9,24 +9,29 @@ use std::time::Instant;
 
 use crate::accept::client;
 
-/// Failures of one client that are answered at once: a collector with an old token, and its neighbours behind one address.
-const BURST: f64 = 100.0;
-/// Failures a second that are answered after that.
-const PER_SECOND: f64 = 10.0;
+/// Failures of one client that are answered at once, a collector with an old token and its neighbours behind one address, and how many a second
+/// after that.
+const FAILURES: (f64, f64) = (100.0, 10.0);
 /// Clients that are remembered. While so many fail at once, all others that fail are put off, too.
 const CLIENTS_MAX: usize = 4096;
 
-/// What is left to each client that failed of late.
-#[derive(Debug, Default)]
+/// Failed authentications, by client.
+#[derive(Debug)]
 pub struct Failures {
-    clients: Mutex<HashMap<IpAddr, (f64, Instant)>>,
+    rates: Rates,
     limited: AtomicU64,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { rates: Rates::new(FAILURES.0, FAILURES.1), limited: AtomicU64::new(0) }
+    }
 }
 
 impl Failures {
     /// Notes a failure; tells whether the client may be told of it, or is to come again later.
     pub fn note(&self, address: IpAddr) -> bool {
-        let answered = self.spend(client(address), Instant::now());
+        let answered = self.rates.take(address);
         if !answered {
             self.limited.fetch_add(1, Ordering::Relaxed);
         }
@@ -37,17 +42,46 @@ impl Failures {
     pub fn limited(&self) -> u64 {
         self.limited.load(Ordering::Relaxed)
     }
+}
+
+/// What is left to each client of something that it may do so often.
+#[derive(Debug)]
+pub struct Rates {
+    burst: f64,
+    per_second: f64,
+    clients: Mutex<HashMap<IpAddr, (f64, Instant)>>,
+}
+
+impl Rates {
+    /// So many at once, and so many a second after that.
+    pub fn new(burst: f64, per_second: f64) -> Self {
+        Self { burst, per_second, clients: Mutex::default() }
+    }
+
+    /// Takes one, if the client has one left.
+    pub fn take(&self, address: IpAddr) -> bool {
+        self.spend(client(address), Instant::now())
+    }
+
+    /// Gives one back.
+    pub fn refund(&self, address: IpAddr) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((left, _)) = clients.get_mut(&client(address)) {
+            *left = (*left + 1.0).min(self.burst);
+        }
+    }
 
     fn spend(&self, client: IpAddr, now: Instant) -> bool {
-        let credit = |(left, at): (f64, Instant)| (left + now.saturating_duration_since(at).as_secs_f64() * PER_SECOND).min(BURST);
+        let (burst, per_second) = (self.burst, self.per_second);
+        let credit = |(left, at): (f64, Instant)| (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
-            clients.retain(|_, held| credit(*held) < BURST);
+            clients.retain(|_, held| credit(*held) < burst);
             if clients.len() >= CLIENTS_MAX {
                 return false;
             }
         }
-        let held = clients.entry(client).or_insert((BURST, now));
+        let held = clients.entry(client).or_insert((burst, now));
         let left = credit(*held);
         let answered = left >= 1.0;
         *held = (if answered { left - 1.0 } else { left }, now);
@@ -62,7 +96,7 @@ mod tests {
 
     #[test]
     fn guessing_is_slow_and_harms_nobody_else() {
-        let (failures, now) = (Failures::default(), Instant::now());
+        let (failures, now) = (Failures::default().rates, Instant::now());
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         assert_eq!((0..200).filter(|_| failures.spend(address(1), now)).count(), 100);
         assert!(failures.spend(address(2), now), "another's failures are held against it");

@@ -7,14 +7,20 @@
 
 pub mod accept;
 mod failures;
+pub mod files;
+mod ledger;
 mod live;
 mod patient;
+mod seldom;
 pub mod tls;
 pub mod token;
+mod unread;
 
 pub use accept::{Accepted, Door, Full, Limits, Peer, Place, Places, Stats};
-pub use failures::Failures;
+pub use failures::{Failures, Rates};
+pub use ledger::{Charge, Held, Ledger, MeterError, Metered, NoRoom, Overdrawn};
 pub use live::Live;
+pub use seldom::Seldom;
 pub use token::{Token, TokenError, Tokens};
 
 use std::sync::Arc;

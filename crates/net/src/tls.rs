@@ -3,11 +3,11 @@
 //! Everything fails closed: whatever is wrong with a file is an error that names it, and nothing falls back to plain text.
 
 mod certificate;
+mod pem;
 mod verify;
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -88,12 +88,7 @@ impl Material {
             Self::Inline { pem, .. } => return Ok(pem.clone()),
             Self::File(path) => path,
         };
-        let read = File::open(path).and_then(|file| {
-            let mut bytes = Vec::new();
-            file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        });
-        let bytes = read.map_err(|source| TlsError::Read { file: self.to_string(), source })?;
+        let bytes = crate::files::read(path, FILE_BYTES_MAX).map_err(|source| TlsError::Read { file: self.to_string(), source })?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(TlsError::Long { file: self.to_string() });
         }
@@ -116,11 +111,21 @@ pub enum TlsError {
     #[error("{file} has no private key; it must have one in PEM (PKCS#8, PKCS#1 or SEC1), not encrypted")]
     NoKey { file: String },
     #[error("{file} cannot be read as PEM: {why}")]
-    Pem { file: String, why: String },
-    #[error("a certificate in {file} cannot be read: {why}")]
-    Certificate { file: String, why: String },
-    #[error("the key in {key} does not work: {why}")]
-    Key { key: String, why: String },
+    Pem { file: String, why: &'static str },
+    #[error("a certificate in {file} is damaged, or no X.509 certificate")]
+    Certificate { file: String },
+    #[error(
+        "the key in {key} does not work: it is damaged, or of a kind that is not supported; RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519 work"
+    )]
+    Key { key: String },
+    #[error("the TLS library has no protocol version or algorithm to offer")]
+    Library,
+    #[error("the first certificate in {file} is a CA's ({subject}); it must be the bot's own, and those that lead to the CA follow it")]
+    Order { file: String, subject: String },
+    #[error(
+        "the CA in {ca} that signed the certificate in {file} ({subject}) does not say that it is one; issue it anew with basicConstraints CA:TRUE"
+    )]
+    NoAuthority { file: String, subject: String, ca: String },
     #[error("the key in {key} is not that of the certificate in {certificate} ({subject})")]
     Mismatch { key: String, certificate: String, subject: String },
     #[error("the certificate in {file} ({subject}) expired on {date}")]
@@ -136,7 +141,7 @@ pub enum TlsError {
     #[error("the certificate in {file} ({subject}) is not for {host}, where others dial this bot; it names {names}")]
     Name { file: String, subject: String, host: String, names: String },
     #[error("the certificate in {file} ({subject}) does not work as a {purpose}: {why}")]
-    Other { file: String, subject: String, purpose: &'static str, why: String },
+    Other { file: String, subject: String, purpose: &'static str, why: &'static str },
     #[error("mutual TLS needs a CA, a certificate and its key")]
     Incomplete,
     #[error("the system has no trusted authorities; install them (ca-certificates), or name a CA")]
@@ -171,6 +176,12 @@ pub struct Set {
     pub client: Option<Arc<ClientConfig>>,
     /// The own certificate.
     pub own: Option<Facts>,
+    /// Whether the mesh port lets nobody in without a certificate.
+    pub requires_certificates: bool,
+    /// The authorities of the configured bundles: whom they are of, and when they expire.
+    pub authorities: Vec<Facts>,
+    /// Certificates of the bundles that are of no use, with the reason: the set works without them.
+    pub left_out: Vec<String>,
 }
 
 impl Materials {
@@ -206,20 +217,21 @@ impl Materials {
         let servers: Arc<dyn ServerCertVerifier> = Arc::new(Configured { chains, certificates, algorithms, mandatory: false });
         let clients = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Key { key: "the TLS library".to_owned(), why: error.to_string() })?
+            .map_err(|_| TlsError::Library)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&servers));
         let (Mode::Mutual, Some(certificate), Some(key)) = (self.mode, &self.certificate, &self.key) else {
             let client = Some(Arc::new(dialling(clients.with_no_client_auth())));
-            return Ok(Set { mesh: None, api: None, client, own: None });
+            let Trusted { facts: authorities, left_out, .. } = trusted;
+            return Ok(Set { client, authorities, left_out, ..Set::default() });
         };
         let own = Own::read(certificate, key)?;
         let verifier = self.client_verifier(&trusted, &provider)?;
-        own.check(self, &servers, verifier.as_ref())?;
+        own.check(self, &trusted, &servers, verifier.as_ref())?;
         let serving = |verifier: Option<Arc<dyn ClientCertVerifier>>, alpn: &[&[u8]]| {
             let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()
-                .map_err(|error| TlsError::Key { key: own.key_file.clone(), why: error.to_string() })?;
+                .map_err(|_| TlsError::Library)?;
             let builder = match verifier {
                 Some(verifier) => builder.with_client_cert_verifier(verifier),
                 None => builder.with_no_client_auth(),
@@ -235,7 +247,10 @@ impl Materials {
         let mesh = Some(serving(asked, &[b"h2", b"http/1.1"])?);
         let api = Some(serving(None, &[b"h2", b"http/1.1"])?);
         let client = clients.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(|error| own.explain(error))?;
-        Ok(Set { mesh, api, client: Some(Arc::new(dialling(client))), own: Some(own.facts) })
+        let Trusted { facts: authorities, left_out, .. } = trusted;
+        let requires_certificates = self.client_auth == ClientAuth::Required;
+        let (client, own) = (Some(Arc::new(dialling(client))), Some(own.facts));
+        Ok(Set { mesh, api, client, own, requires_certificates, authorities, left_out })
     }
 
     fn trusted(&self) -> Result<Trusted, TlsError> {
@@ -243,22 +258,42 @@ impl Materials {
         if self.ca.is_empty() {
             let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             let authorities = (added > 0).then(|| Arc::new(roots)).ok_or(TlsError::NoSystemRoots)?;
-            return Ok(Trusted { certificates: Vec::new(), authorities: Some(authorities) });
+            return Ok(Trusted { authorities: Some(authorities), ..Trusted::default() });
         }
-        let mut listed = Vec::new();
+        // One expired or damaged certificate in a bundle is of no use, and no reason to do without the others.
+        let mut trusted = Trusted::default();
+        let mut first_problem = None;
         for material in &self.ca {
-            for certificate in certificates(material)? {
-                let unreadable = |why: String| TlsError::Certificate { file: material.to_string(), why };
-                let facts = Facts::of(&certificate).map_err(unreadable)?;
-                in_time(&facts, material)?;
-                // The library takes whatever it is given for an authority: one host's own certificate must not speak for others.
-                if facts.is_authority {
-                    roots.add(certificate.clone()).map_err(|error| unreadable(format!("{}: {error}", facts.subject)))?;
+            let pem = material.read()?;
+            let pem = pem::lines(&pem);
+            let mut found = 0;
+            for certificate in CertificateDer::pem_slice_iter(&pem).take(CERTIFICATES_MAX + 1) {
+                found += 1;
+                let usable = certificate
+                    .map_err(|error| TlsError::Pem { file: material.to_string(), why: pem::why(&error, &pem) })
+                    .and_then(|certificate| trust(certificate, material, &mut roots));
+                match usable {
+                    Ok((certificate, facts)) => {
+                        trusted.certificates.push(certificate);
+                        trusted.facts.push(facts);
+                    }
+                    Err(problem) => {
+                        trusted.left_out.push(problem.to_string());
+                        first_problem.get_or_insert(problem);
+                    }
                 }
-                listed.push(certificate);
+            }
+            match found {
+                0 => return Err(TlsError::NoCertificate { file: material.to_string() }),
+                1..=CERTIFICATES_MAX => {}
+                _ => return Err(TlsError::ManyCertificates { file: material.to_string() }),
             }
         }
-        Ok(Trusted { certificates: listed, authorities: (!roots.is_empty()).then(|| Arc::new(roots)) })
+        if let Some(problem) = first_problem.filter(|_| trusted.certificates.is_empty()) {
+            return Err(problem);
+        }
+        trusted.authorities = (!roots.is_empty()).then(|| Arc::new(roots));
+        Ok(trusted)
     }
 
     fn client_verifier(&self, trusted: &Trusted, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -279,12 +314,33 @@ impl Materials {
     }
 }
 
+/// A certificate that may be trusted now.
+fn trust(
+    certificate: CertificateDer<'static>,
+    material: &Material,
+    roots: &mut RootCertStore,
+) -> Result<(CertificateDer<'static>, Facts), TlsError> {
+    let damaged = || TlsError::Certificate { file: material.to_string() };
+    let facts = Facts::of(&certificate).map_err(|_| damaged())?;
+    in_time(&facts, material)?;
+    // The library takes whatever it is given for an authority: one host's own certificate must not speak for others.
+    if facts.is_authority {
+        roots.add(certificate.clone()).map_err(|_| damaged())?;
+    }
+    Ok((certificate, facts))
+}
+
 /// Whom a set trusts.
+#[derive(Default)]
 struct Trusted {
     /// The configured certificates: each for itself.
     certificates: Vec<CertificateDer<'static>>,
     /// Those of them, or of the system's, that may sign others; none if nobody may.
     authorities: Option<Arc<RootCertStore>>,
+    /// What the configured certificates say.
+    facts: Vec<Facts>,
+    /// Why others of the bundles are of no use.
+    left_out: Vec<String>,
 }
 
 /// No resumption and no early data: what is dialled is measured.
@@ -296,11 +352,12 @@ fn dialling(mut config: ClientConfig) -> ClientConfig {
 
 fn certificates(material: &Material) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = material.read()?;
+    let pem = pem::lines(&pem);
     let file = material.to_string();
     let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .take(CERTIFICATES_MAX + 1)
         .collect::<Result<_, _>>()
-        .map_err(|error| TlsError::Pem { file: file.clone(), why: error.to_string() })?;
+        .map_err(|error| TlsError::Pem { file: file.clone(), why: pem::why(&error, &pem) })?;
     match found.len() {
         0 => Err(TlsError::NoCertificate { file }),
         1..=CERTIFICATES_MAX => Ok(found),
@@ -334,12 +391,20 @@ impl Own {
         let chain = certificates(certificate)?;
         let (file, key_file) = (certificate.to_string(), key.to_string());
         let first = chain.first().ok_or_else(|| TlsError::NoCertificate { file: file.clone() })?;
-        let facts = Facts::of(first).map_err(|why| TlsError::Certificate { file: file.clone(), why })?;
+        let facts = Facts::of(first).map_err(|_| TlsError::Certificate { file: file.clone() })?;
+        let is_leaf = |certificate: &CertificateDer<'_>| Facts::of(certificate).is_ok_and(|facts| !facts.is_authority);
+        if facts.is_authority && chain.iter().any(is_leaf) {
+            return Err(TlsError::Order { file, subject: facts.subject });
+        }
         in_time(&facts, certificate)?;
         let pem = key.read()?;
+        let pem = pem::lines(&pem);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-            rustls::pki_types::pem::Error::NoItemsFound => TlsError::NoKey { file: key_file.clone() },
-            error => TlsError::Pem { file: key_file.clone(), why: error.to_string() },
+            rustls::pki_types::pem::Error::NoItemsFound => match pem.windows(9).any(|window| window == b"ENCRYPTED") {
+                true => TlsError::Pem { file: key_file.clone(), why: pem::why(&error, &pem) },
+                false => TlsError::NoKey { file: key_file.clone() },
+            },
+            error => TlsError::Pem { file: key_file.clone(), why: pem::why(&error, &pem) },
         })?;
         Ok(Self { chain, key, facts, file, key_file })
     }
@@ -348,6 +413,7 @@ impl Own {
     fn check(
         &self,
         materials: &Materials,
+        trusted: &Trusted,
         servers: &Arc<dyn ServerCertVerifier>,
         clients: &dyn ClientCertVerifier,
     ) -> Result<(), TlsError> {
@@ -355,7 +421,7 @@ impl Own {
             return Err(TlsError::NoCertificate { file: self.file.clone() });
         };
         let now = UnixTime::now();
-        clients.verify_client_cert(own, intermediates, now).map_err(|error| self.judged(error, "client", materials))?;
+        clients.verify_client_cert(own, intermediates, now).map_err(|error| self.judged(&error, "client", materials, trusted))?;
         let Some(host) = &materials.host else {
             return Ok(());
         };
@@ -363,36 +429,56 @@ impl Own {
             file: self.file.clone(),
             subject: self.facts.subject.clone(),
             host: host.clone(),
-            names: self.names(),
+            names: self.names(host),
         })?;
-        servers.verify_server_cert(own, intermediates, &name, &[], now).map_err(|error| self.judged(error, "server", materials))?;
+        servers
+            .verify_server_cert(own, intermediates, &name, &[], now)
+            .map_err(|error| self.judged(&error, "server", materials, trusted))?;
         Ok(())
     }
 
-    fn names(&self) -> String {
+    fn names(&self, host: &str) -> String {
         let names: Vec<_> = self.facts.names.iter().collect();
-        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            return "nothing but perhaps a common name (CN), which nobody reads; issue one with subjectAltName".to_owned();
+        }
+        let kind =
+            if self.facts.names.cover(host) { ", but as the other kind of name: addresses belong to IP:, hosts to DNS:" } else { "" };
+        format!("{}{kind}", names.join(", "))
     }
 
-    fn judged(&self, error: Error, purpose: &'static str, materials: &Materials) -> TlsError {
+    /// Of the certificates in the file the one that is not valid now.
+    fn out_of_time(&self) -> Option<Facts> {
+        let facts = self.chain.iter().filter_map(|certificate| Facts::of(certificate).ok());
+        facts.into_iter().find(|facts| facts.valid_at(UnixTime::now()).is_err())
+    }
+
+    fn judged(&self, error: &Error, purpose: &'static str, materials: &Materials, trusted: &Trusted) -> TlsError {
         let (file, subject) = (self.file.clone(), self.facts.subject.clone());
-        let Error::InvalidCertificate(kind) = &error else {
-            return TlsError::Other { file, subject, purpose, why: error.to_string() };
+        let Error::InvalidCertificate(kind) = error else {
+            return TlsError::Other { file, subject, purpose, why: "other bots would refuse it" };
         };
         match kind {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 TlsError::Purpose { file, subject, purpose }
             }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature
+                if trusted.facts.iter().any(|facts| !facts.is_authority && facts.subject == self.facts.issuer) =>
+            {
+                TlsError::NoAuthority { file, subject, ca: materials.ca_names() }
+            }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 TlsError::Foreign { file, subject, ca: materials.ca_names() }
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsError::Name { file, subject, host: materials.host.clone().unwrap_or_default(), names: self.names() }
+                let host = materials.host.clone().unwrap_or_default();
+                TlsError::Name { file, subject, names: self.names(&host), host }
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                TlsError::Expired { file, subject, date: self.facts.dates.1.clone() }
+                let expired = self.out_of_time().unwrap_or_else(|| self.facts.clone());
+                TlsError::Expired { file, subject: expired.subject, date: expired.dates.1 }
             }
-            _ => TlsError::Other { file, subject, purpose, why: error.to_string() },
+            _ => TlsError::Other { file, subject, purpose, why: refused_for(kind) },
         }
     }
 
@@ -401,7 +487,23 @@ impl Own {
             Error::InconsistentKeys(_) => {
                 TlsError::Mismatch { key: self.key_file.clone(), certificate: self.file.clone(), subject: self.facts.subject.clone() }
             }
-            error => TlsError::Key { key: self.key_file.clone(), why: error.to_string() },
+            _ => TlsError::Key { key: self.key_file.clone() },
         }
     }
+}
+
+/// Why a certificate is refused, in words. The library names the reason in the variant of an error of another library alone.
+fn refused_for(kind: &CertificateError) -> &'static str {
+    const REASONS: &[(&str, &str)] = &[
+        ("CaUsedAsEndEntity", "it is a CA's; a bot needs one with basicConstraints CA:FALSE"),
+        ("EndEntityUsedAsCa", "a certificate on the way to the CA lacks basicConstraints CA:TRUE"),
+        ("PathLenConstraintViolated", "a CA on the way allows fewer certificates below it"),
+        ("NameConstraintViolation", "the CA may not sign for the names in it (name constraints)"),
+        ("UnsupportedSignatureAlgorithm", "it is signed by an algorithm that is too weak or unknown, such as SHA-1; issue it with SHA-256"),
+        ("UnsupportedCertVersion", "it is not of X.509 version 3"),
+        ("UnsupportedCriticalExtension", "it has a critical extension that is unknown"),
+        ("MaximumPathDepthExceeded", "too many certificates lead to the CA"),
+    ];
+    let text = format!("{kind:?}");
+    REASONS.iter().find(|(name, _)| text.contains(name)).map_or("other bots would refuse it", |(_, why)| why)
 }

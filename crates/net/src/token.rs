@@ -113,9 +113,20 @@ impl Tokens {
         if !scheme.eq_ignore_ascii_case(b"bearer") || given.len() > TOKEN_BYTES_MAX {
             return Verdict::Invalid;
         }
-        let matches = self.0.iter().fold(Choice::from(0), |found, token| found | token.0.as_bytes().ct_eq(given));
+        let given = padded(given);
+        let matches = self.0.iter().fold(Choice::from(0), |found, token| found | padded(token.0.as_bytes()).ct_eq(&given));
         if bool::from(matches) { Verdict::Valid } else { Verdict::Invalid }
     }
+}
+
+/// A token with its length, always of one size: the time of a comparison tells neither content nor length.
+fn padded(token: &[u8]) -> [u8; TOKEN_BYTES_MAX + 2] {
+    let mut padded = [0; TOKEN_BYTES_MAX + 2];
+    for (to, from) in padded.iter_mut().zip(token) {
+        *to = *from;
+    }
+    padded[TOKEN_BYTES_MAX..].copy_from_slice(&(token.len() as u16).to_le_bytes());
+    padded
 }
 
 fn split_scheme(header: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -24,6 +24,7 @@ fn limits() -> Limits {
         header_time: IDLE,
         idle_time: IDLE,
         write_patience: Duration::from_secs(5),
+        window_bytes: 64 * 1024,
         drain_time: Duration::ZERO,
         handshakes: 16,
         handshakes_per_address: 16,

@@ -1,22 +1,23 @@
 //! What an embedder sees: a builder, and a handle to a running bot.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
-use canary_net::{Door, Guard, IpNet};
+use canary_net::{Door, Guard, Held, IpNet, Metered, Overdrawn, Peer};
 use http_body_util::{Either, Empty};
+use hyper::body::Body as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::{self, StallWatch};
 use crate::discovery::{Seed, discover};
-use crate::driver::{Command, Driver, NodeStats};
+use crate::driver::{Command, Driver, Identity, NodeStats};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
 use crate::transport::{Links, MeshService, beside};
@@ -30,9 +31,12 @@ const COMMANDS_WAITING_MAX: usize = 16;
 /// From the headers of a request to its answer: longer than the driver may take, and than half a megabyte takes on a slow path.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
+/// The mesh port may have one in so many of the descriptors that this process may open: the rest is for the API and for what is dialled.
+const MESH_PORT_SHARE: u64 = 2;
+
 /// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
 fn port_limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
-    canary_net::Limits {
+    let limits = canary_net::Limits {
         proxies,
         handshakes: 1024,
         handshakes_per_address: 64,
@@ -46,8 +50,11 @@ fn port_limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
         // Peers close what they have not used for half a minute.
         idle_time: Duration::from_secs(60),
         write_patience: Duration::from_secs(10),
+        // Half of the longest message: it comes whole in two round trips.
+        window_bytes: 256 * 1024,
         drain_time: Duration::from_millis(500),
-    }
+    };
+    limits.fit(canary_net::accept::descriptors_max(), MESH_PORT_SHARE)
 }
 
 /// Why a bot did not start.
@@ -184,19 +191,22 @@ impl Builder {
         let seed = getrandom::u64().map_err(StartError::Random)?;
         let mut config = self.config.clone();
         config.takes_part = |record| !v1::is_guest(record);
+        let resolver = Resolver::new(&target);
+        let is_named = !config.mesh_name.as_str().is_empty();
         let core = Core::new(config, self.name, target, self.labels, seed, clock::now());
 
-        let resolver = Resolver::new();
         let traffic = Arc::new(Traffic::default());
         let stalls = Arc::new(StallWatch::new());
-        let (me, me_seen) = watch::channel(Arc::clone(core.record()));
+        let identity = Identity { me: Arc::clone(core.record()), introduction: Arc::clone(core.record()) };
+        let (me, me_seen) = watch::channel(identity);
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
         let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic), snapshot.clone()));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic));
-        // Bots of the original have no mesh token.
-        let original = (self.protocol != Protocol::V2 && self.guard.tokens.get().is_empty()).then(|| {
+        let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic), Arc::clone(&self.guard.proxies));
+        // Bots of the original have no mesh token, present no certificate, and know of no name of a mesh.
+        let is_open = self.guard.tokens.get().is_empty() && !self.guard.tls.get().requires_certificates && !is_named;
+        let original = (self.protocol != Protocol::V2 && is_open).then(|| {
             let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
             let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
             let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol, timeout);
@@ -216,42 +226,87 @@ impl Builder {
         let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |mut request: canary_net::Accepted| {
             use tower_service::Service as _;
             let service = Arc::clone(&service);
-            let turned_away = service.turn_away(&guard, &request);
+            let turned_away: Option<http::Response<Empty<Bytes>>> = service.turn_away(&guard, &request);
             let full = guests.as_ref().is_some_and(|guests| turned_away.is_none() && guests.place(&mut request).is_err());
             let turned_away = turned_away.or_else(|| full.then(|| service.busy(&request)));
             let ours = request.uri().path().starts_with("/mesh.v2.");
+            let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+            let path = request.uri().path();
+            // Pushes of guests have places of their own.
+            let ledger = (path != v1::PUSH_PATH).then(|| Arc::clone(&service.ledger));
+            let (most, overdrawn) = (MeshService::body_max(path), Overdrawn::default());
+            let later: http::Response<Empty<Bytes>> = service.later(&request);
+            let charge = ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
+            let request = request.map(|body| Metered::new(body, most, charge.clone(), overdrawn.clone()));
             let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {
                 let Some(answer) = answer else {
-                    return Ok(turned_away.unwrap_or_default().map(Either::Right));
+                    return Ok(turned_away.unwrap_or_default().map(|empty| Held::new(Either::Right(empty), None)));
                 };
                 // Reading the request is in it: whoever sends half a message does not keep it here.
-                match tokio::time::timeout(REQUEST_TIME, answer).await {
-                    Ok(Ok(response)) => {
-                        service.note(&response);
-                        Ok(response.map(Either::Left))
-                    }
-                    Err(_) => Ok(timed_out()),
+                let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
+                drop(charge);
+                let Ok(Ok(response)) = answer else {
+                    service.note_late();
+                    return Ok(timed_out().map(|empty| Held::new(Either::Right(empty), None)));
+                };
+                // What waits to be read counts as what waits to be sent.
+                let mut held = ledger.map(|ledger| ledger.open(address));
+                let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+                if overdrawn.get() || held.as_mut().is_some_and(|held| held.add(bytes).is_err()) {
+                    service.note_overdrawn();
+                    return Ok(later.map(|empty| Held::new(Either::Right(empty), None)));
                 }
+                service.note(&response);
+                Ok(response.map(|body| Held::new(Either::Left(body), held)))
             }
         });
-        tokio::spawn(serving);
+        let mut tasks = JoinSet::new();
+        let serving = until(stop.clone(), serving);
+        tasks.spawn(async move {
+            serving.await;
+            "mesh port"
+        });
         let watching = Arc::clone(&stalls);
-        tokio::spawn(until(stop.clone(), async move { watching.watch().await }));
+        tasks.spawn(async move {
+            watching.watch().await;
+            "stall watch"
+        });
         let discovered = commands_in.clone();
         let discovery = discover(self.seeds, resolver.clone(), async move |targets| {
             // A driver that is gone needs no targets.
             let _ = discovered.send(Command::Seeds(targets)).await;
         });
-        tokio::spawn(until(stop.clone(), discovery));
+        tasks.spawn(async move {
+            discovery.await;
+            // Fixed targets never change.
+            std::future::pending::<()>().await;
+            "discovery"
+        });
         let probe_timeout = self.config.probe_timeout;
         let guard = self.guard;
         let original = original.map(|(_, bridge, context)| {
-            tokio::spawn(until(stop.clone(), bridge.run()));
+            tasks.spawn(async move {
+                bridge.run().await;
+                "bridge to bots of the original"
+            });
             context
         });
-        let driver =
-            Driver { core, probe_timeout, resolver, links, original, guard, soonest: None, stalls, commands, arrivals, snapshots, me };
+        let driver = Driver {
+            core,
+            probe_timeout,
+            resolver,
+            links,
+            original,
+            guard,
+            soonest: None,
+            stalls,
+            commands,
+            arrivals,
+            snapshots,
+            me,
+            tasks,
+        };
         let halted = stop.clone();
         let driving = tokio::spawn(async move {
             let end = tokio::select! {
@@ -265,8 +320,8 @@ impl Builder {
     }
 }
 
-fn timed_out<B>() -> http::Response<Either<B, Empty<Bytes>>> {
-    let mut response = http::Response::new(Either::Right(Empty::new()));
+fn timed_out() -> http::Response<Empty<Bytes>> {
+    let mut response = http::Response::new(Empty::new());
     *response.status_mut() = http::StatusCode::REQUEST_TIMEOUT;
     response
 }

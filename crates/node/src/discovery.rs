@@ -93,8 +93,7 @@ pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl A
 }
 
 async fn lookup(name: &Target, resolver: &Resolver) -> Result<Vec<Target>, String> {
-    let addresses = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.resolve(name)).await;
-    let addresses = addresses.map_err(|_| "timeout".to_owned())?.map_err(|error| error.to_string())?;
+    let addresses = resolver.resolve(name, LOOKUP_TIMEOUT).await.map_err(|error| error.to_string())?;
     let mut targets: Vec<_> = addresses.iter().filter_map(|address| Target::new(&address.ip().to_string(), address.port()).ok()).collect();
     targets.sort_unstable();
     targets.dedup();

@@ -54,6 +54,21 @@ impl NodeStats {
         self.service.refused().1
     }
 
+    /// Joins that were put off because their address had failed too often.
+    pub fn joins_limited(&self) -> u64 {
+        self.service.joins_limited()
+    }
+
+    /// Messages that were put off because too many bytes were under way.
+    pub fn overdrawn(&self) -> u64 {
+        self.service.overdrawn()
+    }
+
+    /// Times that the last good addresses of a name were used because it was not resolved.
+    pub fn stale_lookups(&self) -> u64 {
+        self.links.stale_lookups()
+    }
+
     /// Requests without a valid token, and of peers that spoke as another than their certificate names.
     pub fn unauthenticated(&self) -> (u64, u64) {
         self.service.unauthenticated()
@@ -91,7 +106,22 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) arrivals: mpsc::Receiver<Arrived>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
-    pub(crate) me: watch::Sender<Arc<Record>>,
+    pub(crate) me: watch::Sender<Identity>,
+    /// Ends when a task dies that the bot cannot do without.
+    pub(crate) tasks: JoinSet<&'static str>,
+}
+
+/// Who this bot is, and who it says it is: the holder of its name, while it yields that.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) me: Arc<Record>,
+    pub(crate) introduction: Arc<Record>,
+}
+
+impl Identity {
+    fn differs(&self, me: &Arc<Record>, introduction: &Arc<Record>) -> bool {
+        !Arc::ptr_eq(&self.me, me) || !Arc::ptr_eq(&self.introduction, introduction)
+    }
 }
 
 impl Driver {
@@ -109,8 +139,9 @@ impl Driver {
                     return end;
                 }
             }
-            if !Arc::ptr_eq(&self.me.borrow(), self.core.record()) {
-                self.me.send_replace(Arc::clone(self.core.record()));
+            let (me, introduction) = (self.core.record(), self.core.introduction());
+            if self.me.borrow().differs(me, &introduction) {
+                self.me.send_replace(Identity { me: Arc::clone(me), introduction });
             }
             let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
             if shown_at.elapsed() >= pause {
@@ -129,6 +160,11 @@ impl Driver {
             tokio::select! {
                 // What is already here comes before what is due: an answer that waited is no silence.
                 biased;
+                Some(ended) = self.tasks.join_next() => {
+                    let task = ended.unwrap_or("a task that panicked");
+                    tracing::error!(task, "a part of this bot ended by itself, and the bot with it; please report it");
+                    return End::Failed;
+                }
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(done) = tasks.join_next() => {
                     self.done(done);
@@ -161,7 +197,10 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Seeds(targets) => self.core.handle_seeds(targets, clock::now()),
+            Command::Seeds(targets) => {
+                self.resolver.configure(&targets);
+                self.core.handle_seeds(targets, clock::now());
+            }
             Command::Leave => self.core.leave(clock::now()),
         }
     }

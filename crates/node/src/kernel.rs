@@ -3,7 +3,7 @@
 use canary_core::KernelTiming;
 use tokio::net::TcpStream;
 
-/// Smoothed round-trip time and retransmissions so far; none where the system does not tell.
+/// Smoothed round-trip time, segments sent and segments sent again so far; none where the system does not tell.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "TCP_INFO has no safe binding")]
 pub(crate) fn timing(stream: &TcpStream) -> Option<KernelTiming> {
@@ -19,10 +19,11 @@ pub(crate) fn timing(stream: &TcpStream) -> Option<KernelTiming> {
     }
     // SAFETY: the struct is plain integers, for which zeroes are valid; the kernel overwrote a prefix.
     let info = unsafe { info.assume_init() };
-    Some(KernelTiming { rtt: Duration::from_micros(u64::from(info.tcpi_rtt)), retransmissions: info.tcpi_total_retrans })
+    let rtt = Duration::from_micros(u64::from(info.tcpi_rtt));
+    Some(KernelTiming { rtt, retransmissions: info.tcpi_total_retrans, segments: info.tcpi_segs_out })
 }
 
-/// Smoothed round-trip time and retransmissions so far; none where the system does not tell.
+/// None where the system does not tell.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn timing(_stream: &TcpStream) -> Option<KernelTiming> {
     None

@@ -8,6 +8,7 @@
 
 mod bot;
 mod clock;
+mod connect;
 mod discovery;
 mod driver;
 mod failure;

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -14,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Record, Secured, Target, Timing};
-use canary_net::Guard;
+use canary_net::{Guard, Seldom};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::clock::StallWatch;
-use crate::failure::{Blame, blame};
+use crate::connect::connect_any;
+use crate::failure::{Blame, Cause, Remembering, blame, blame_connect};
 use crate::kernel;
-use crate::resolve::Resolver;
+use crate::resolve::{LookupError, Resolver};
 use crate::secure::{self, SecureError};
 use crate::transport::{PROBE_PATH, decode_probe_response};
 use crate::v1::RTT_PATH;
@@ -30,8 +30,6 @@ use crate::v1::RTT_PATH;
 const LATE_MAX: Duration = Duration::from_millis(100);
 /// Largest answer to a probe: a name and two numbers.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// Addresses of one name that a probe tries.
-const ADDRESSES_MAX: usize = 4;
 /// An empty gRPC message: not compressed, no bytes.
 const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
@@ -58,6 +56,12 @@ impl From<h2::Error> for Ended {
             return io.into();
         }
         Self::Failed(if reset { Failure::Reset } else { Failure::Protocol }, detail)
+    }
+}
+
+impl From<LookupError> for Ended {
+    fn from(error: LookupError) -> Self {
+        if error.is_own_fault() { Self::Void(error.to_string()) } else { Self::Failed(Failure::Dns, error.to_string()) }
     }
 }
 
@@ -103,7 +107,7 @@ pub(crate) async fn probe(
     let (target, guest) = (&whom.target, guest.then_some(whom));
     let late_before = stalls.late();
     let begun = Instant::now();
-    let mut progress = Progress::Waiting;
+    let mut progress = Progress::Resolving;
     let ended = tokio::time::timeout(timeout, measure(target, guest, timeout, resolver, guard, &mut progress)).await;
     let late = stalls.late().saturating_sub(late_before);
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
@@ -118,12 +122,13 @@ pub(crate) async fn probe(
             ProbeReport::Failed(failure).into()
         }
         Ok(Err(Ended::Void(detail))) => {
-            tracing::warn!(%target, detail, "a probe is void: this host lacks something");
+            static VOIDS: Seldom = Seldom::new();
+            if let Some(left_out) = VOIDS.allows() {
+                tracing::warn!(%target, detail, left_out, "a probe is void: this host lacks something");
+            }
             ProbeReport::Void.into()
         }
         Err(_) => match progress {
-            // The bound on look-ups is ours.
-            Progress::Waiting => ProbeReport::Void.into(),
             // A name that is not resolved in time is a failure of names, not of the path.
             Progress::Resolving => ProbeReport::Failed(Failure::Dns).into(),
             Progress::Dialling => ProbeReport::Failed(Failure::Timeout).into(),
@@ -136,8 +141,6 @@ pub(crate) async fn probe(
 /// How far a probe came.
 #[derive(Debug)]
 enum Progress {
-    /// Others are looked up first.
-    Waiting,
     Resolving,
     Dialling,
     /// The first request was answered.
@@ -159,13 +162,14 @@ async fn measure(
     guard: &Guard,
     progress: &mut Progress,
 ) -> Result<Answer, Ended> {
-    let turn = resolver.turn(target).await;
-    *progress = Progress::Resolving;
     let begun = Instant::now();
-    let addresses = resolver.resolve_in(turn, target).await.map_err(|error| Ended::Failed(Failure::Dns, error.to_string()))?;
+    let addresses = resolver.resolve(target, timeout).await?;
     *progress = Progress::Dialling;
     let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() { Duration::ZERO } else { begun.elapsed() };
-    let (stream, connect) = connect_any(&addresses, timeout).await?;
+    let (stream, connect) = connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
+        Blame::Network(failure) => Ended::Failed(failure, error.to_string()),
+        Blame::Ourselves => Ended::Void(error.to_string()),
+    })?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
     // The set may be swapped meanwhile: one probe keeps to one.
@@ -174,6 +178,7 @@ async fn measure(
     let stream = secure::secure(&set, target.host(), stamped).await?;
     let tls = set.client.is_some().then(|| begun.elapsed());
     let agreed = secure::agreed(&stream);
+    let (stream, cause) = Remembering::new(stream);
     // The handshake's messages are not the request's.
     take_lap(&clock);
     let (sender, mut connection) = h2::client::Builder::new()
@@ -181,7 +186,8 @@ async fn measure(
         .max_concurrent_streams(1)
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
-        .await?;
+        .await
+        .map_err(|error| told(error.into(), &cause))?;
     let asking = Asking {
         uri: format!("{}://{target}{}", secure::scheme(&set), if guest.is_some() { RTT_PATH } else { PROBE_PATH }),
         token: guard.tokens.get().header(),
@@ -219,34 +225,18 @@ async fn measure(
             Poll::Pending => requests.as_mut().poll(cx),
         }
     })
-    .await?;
+    .await
+    .map_err(|ended| told(ended, &cause))?;
     answer.timing.kernel = clock.lock().unwrap_or_else(PoisonError::into_inner).kernel;
     Ok(answer)
 }
 
-/// The first address that answers; where there are several, each has its share of the time, or a dead first one would hide the others.
-async fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> Result<(TcpStream, Duration), Ended> {
-    let tried = addresses.len().clamp(1, ADDRESSES_MAX) as u32;
-    let share = if tried > 1 { timeout / (tried + 1) } else { timeout };
-    let mut first_failure = None;
-    for address in addresses.iter().take(ADDRESSES_MAX) {
-        let connected = tokio::time::timeout(share, connect(*address)).await;
-        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(connected) => return Ok(connected),
-            Err(error) => {
-                first_failure.get_or_insert(error);
-            }
-        }
+/// A failure by the first thing that went wrong on the connection: HTTP/2 tells of what it made of it.
+fn told(ended: Ended, cause: &Cause) -> Ended {
+    match (ended, cause.get()) {
+        (Ended::Failed(Failure::Protocol | Failure::Reset, detail), Some(failure)) => Ended::Failed(*failure, detail),
+        (ended, _) => ended,
     }
-    Err(first_failure.map_or_else(|| Ended::Failed(Failure::Dns, "the name has no address".to_owned()), Ended::from))
-}
-
-async fn connect(address: SocketAddr) -> io::Result<(TcpStream, Duration)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    let begun = Instant::now();
-    let stream = socket.connect(address).await?;
-    Ok((stream, begun.elapsed()))
 }
 
 /// What both requests of a probe say.

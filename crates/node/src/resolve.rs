@@ -1,88 +1,281 @@
-//! Names to addresses, as the host's applications see them.
+//! Names to addresses, as the host's applications see them. A name that is not resolved harms only itself.
+//!
+//! There is at most one look-up of a name at once, and whoever asks meanwhile waits for it. While it hangs, or the name server fails, the last
+//! good addresses of the name are used. What answers late is kept for whoever asks next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use canary_core::Target;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, oneshot, watch};
 
-/// Look-ups at once: each holds a thread until the system's resolver answers, however long that takes. Further ones wait.
-const LOOKUPS_MAX: usize = 32;
+/// Look-ups at once that are younger than [`SLOW`]. Further ones wait: none keeps its place for longer.
+const QUICK_MAX: usize = 32;
 /// The same for names that strangers told: a name server that never answers is theirs to give.
-const STRANGERS_LOOKUPS_MAX: usize = 8;
+const STRANGERS_QUICK_MAX: usize = 8;
+/// A look-up that takes longer is slow: it gives its place up, and holds its thread alone.
+const SLOW: Duration = Duration::from_secs(1);
+/// Threads of slow look-ups. A name that was slow is not looked up while there are so many; names that were not are.
+const SLOW_MAX: usize = 64;
+/// How long a look-up may take before the last good addresses are used.
+const HANGS: Duration = Duration::from_millis(500);
+/// Names that are remembered. The one that was used longest ago goes first.
+const NAMES_MAX: usize = 4096;
 /// Addresses of one name that are used; a name with more is a list that only discovery wants whole.
 const ADDRESSES_MAX: usize = 4096;
+/// Stack of a thread that looks up: the system's resolver may load modules.
+const STACK_BYTES: usize = 1 << 20;
 
-/// A place among the look-ups at once.
+/// What a look-up gave: addresses, or the reason.
+type Found = Result<Arc<[IpAddr]>, LookupError>;
+
+/// Why there are no addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// The name server says that there are none.
+    #[error("the name {0} does not exist, or has no address")]
+    None(String),
+    /// The name server fails.
+    #[error("the name {name} could not be resolved: {why}")]
+    Failed { name: String, why: String },
+    /// There was no answer in time.
+    #[error("the name {0} could not be resolved in time: the name server does not answer")]
+    Silent(String),
+    /// This host lacks a thread for it.
+    #[error("this host has no thread to resolve the name {0}")]
+    NoThread(String),
+    /// It is an address that only its own host can mean.
+    #[error("{0} is loopback, link-local or no host's address, and this bot is reached elsewhere")]
+    Local(String),
+}
+
+impl LookupError {
+    /// Whether it is this host that lacks something.
+    pub(crate) fn is_own_fault(&self) -> bool {
+        matches!(self, Self::NoThread(_))
+    }
+}
+
+/// What is known of one name.
 #[derive(Debug)]
-pub(crate) struct Turn(#[expect(dead_code, reason = "held, and given back when it is dropped")] Option<OwnedSemaphorePermit>);
+struct Name {
+    good: Option<Arc<[IpAddr]>>,
+    looking: Option<watch::Receiver<Option<Found>>>,
+    slow: bool,
+    used: Instant,
+}
+
+#[derive(Debug)]
+struct Lane {
+    names: Mutex<BTreeMap<String, Name>>,
+    quick: Arc<Semaphore>,
+    slow: AtomicUsize,
+}
 
 /// The system's resolver, with a bound on what is asked at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
-    permits: Arc<Semaphore>,
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     /// The configured name by which an address was found.
-    found: Arc<Mutex<BTreeMap<Target, String>>>,
+    found: Mutex<BTreeMap<Target, String>>,
+    /// Targets that the operator named.
+    configured: Mutex<BTreeSet<Target>>,
+    /// This bot itself is reached at a loopback or link-local address.
+    is_local: bool,
+    /// Times that the last good addresses were used because the name was not resolved.
+    stale: AtomicU64,
+}
+
+impl Lane {
+    fn new(quick: usize) -> Arc<Self> {
+        Arc::new(Self { names: Mutex::default(), quick: Arc::new(Semaphore::new(quick)), slow: AtomicUsize::new(0) })
+    }
 }
 
 impl Resolver {
-    pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)), found: Arc::default() }
+    /// For a bot that others reach at `me`.
+    pub(crate) fn new(me: &Target) -> Self {
+        let is_local = me.host() == "localhost" || me.host().parse().is_ok_and(is_local);
+        let shared = Shared { found: Mutex::default(), configured: Mutex::default(), is_local, stale: AtomicU64::new(0) };
+        Self { lane: Lane::new(QUICK_MAX), shared: Arc::new(shared) }
     }
 
     /// The same for names that are not known to be a member's: however long they take, they hold up nobody else's.
     pub(crate) fn for_strangers(&self) -> Self {
-        Self { permits: Arc::new(Semaphore::new(STRANGERS_LOOKUPS_MAX)), found: Arc::clone(&self.found) }
+        Self { lane: Lane::new(STRANGERS_QUICK_MAX), shared: Arc::clone(&self.shared) }
+    }
+
+    /// The operator names these targets, and no others.
+    pub(crate) fn configure(&self, targets: &[Target]) {
+        *self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner) = targets.iter().cloned().collect();
     }
 
     /// Remembers that these addresses were found by a configured name, and no others.
     pub(crate) fn remember(&self, name: &Target, addresses: &[Target]) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.retain(|_, held| held != name.host());
         found.extend(addresses.iter().map(|address| (address.clone(), name.host().to_owned())));
     }
 
     /// The configured name by which an address was found: whoever is joined at it has to prove that name.
     pub(crate) fn found_as(&self, address: &Target) -> Option<String> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
+        self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
     }
 
-    /// Waits until a look-up may begin, if the target needs one: the system's resolver may hold its thread for long after we gave up.
-    pub(crate) async fn turn(&self, target: &Target) -> Turn {
-        if target.host().parse::<IpAddr>().is_ok() {
-            return Turn(None);
-        }
-        // The semaphore is never closed; without a permit the look-up fails below.
-        Turn(Arc::clone(&self.permits).acquire_owned().await.ok())
+    /// Times that the last good addresses of a name were used because it was not resolved.
+    pub(crate) fn stale(&self) -> u64 {
+        self.shared.stale.load(Ordering::Relaxed)
     }
 
-    /// All addresses of a target, in the order of preference.
-    pub(crate) async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
-        let turn = self.turn(target).await;
-        self.resolve_in(turn, target).await
+    /// All addresses of a target, in the order of preference. Where there is nothing to fall back on it waits for at most `patience`.
+    pub(crate) async fn resolve(&self, target: &Target, patience: Duration) -> Result<Vec<SocketAddr>, LookupError> {
+        let addresses = match target.host().parse::<IpAddr>() {
+            Ok(address) => Arc::from([address]),
+            Err(_) => self.look_up(target.host(), patience).await?,
+        };
+        let usable = |address: &&IpAddr| self.shared.is_local || !is_local(**address) || self.is_configured(target);
+        let usable: Vec<_> = addresses.iter().filter(usable).map(|address| SocketAddr::new(*address, target.port())).collect();
+        if usable.is_empty() { Err(LookupError::Local(target.host().to_owned())) } else { Ok(usable) }
     }
 
-    /// The same, in a turn that was waited for. An address needs no look-up.
-    pub(crate) async fn resolve_in(&self, turn: Turn, target: &Target) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(address) = target.host().parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, target.port())]);
+    fn is_configured(&self, target: &Target) -> bool {
+        self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
+    }
+
+    async fn look_up(&self, host: &str, patience: Duration) -> Found {
+        let (good, looking) = self.begin(host)?;
+        let Some(mut looking) = looking else {
+            return self.fall_back(good, LookupError::Silent(host.to_owned()));
+        };
+        let patience = if good.is_some() { patience.min(HANGS) } else { patience };
+        let waited = tokio::time::timeout(patience, looking.wait_for(Option::is_some)).await;
+        let found = match waited {
+            Ok(Ok(found)) => found.clone(),
+            // A look-up that is gone without a word lacked a thread.
+            Ok(Err(_)) => Some(Err(LookupError::NoThread(host.to_owned()))),
+            Err(_) => None,
+        };
+        match found {
+            Some(Ok(addresses)) => Ok(addresses),
+            Some(Err(error @ LookupError::None(_))) => Err(error),
+            Some(Err(error)) => self.fall_back(good, error),
+            None => self.fall_back(good, LookupError::Silent(host.to_owned())),
         }
-        let (host, port) = (target.host().to_owned(), target.port());
-        let looking = tokio::task::spawn_blocking(move || {
-            // The turn ends with the look-up, not with whoever waits for it.
-            let _turn = turn;
-            Ok::<_, io::Error>((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect::<Vec<_>>())
-        });
-        let mut addresses = looking.await.map_err(io::Error::other)??;
-        // Some resolvers list an address once for each protocol.
-        let mut seen = std::collections::HashSet::new();
-        addresses.retain(|address| seen.insert(*address));
-        if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+
+    fn fall_back(&self, good: Option<Arc<[IpAddr]>>, error: LookupError) -> Found {
+        let good = good.ok_or(error)?;
+        self.shared.stale.fetch_add(1, Ordering::Relaxed);
+        Ok(good)
+    }
+
+    /// The last good addresses of a name, and the look-up that is under way: the one that was, or a new one; none if there must not be any.
+    #[expect(clippy::type_complexity, reason = "one caller")]
+    fn begin(&self, host: &str) -> Result<(Option<Arc<[IpAddr]>>, Option<watch::Receiver<Option<Found>>>), LookupError> {
+        let mut names = self.lane.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= NAMES_MAX && !names.contains_key(host) {
+            let idle = names.iter().filter(|(_, name)| name.looking.is_none());
+            let oldest = idle.min_by_key(|(_, name)| name.used).map(|(host, _)| host.clone());
+            // So many look-ups under way are nobody's names.
+            let oldest = oldest.ok_or_else(|| LookupError::Silent(host.to_owned()))?;
+            names.remove(&oldest);
         }
-        Ok(addresses)
+        let fresh = || Name { good: None, looking: None, slow: false, used: Instant::now() };
+        let name = names.entry(host.to_owned()).or_insert_with(fresh);
+        name.used = Instant::now();
+        if name.looking.is_none() && !(name.slow && self.lane.slow.load(Ordering::Relaxed) >= SLOW_MAX) {
+            let (told, looking) = watch::channel(None);
+            name.looking = Some(looking);
+            tokio::spawn(look(Arc::clone(&self.lane), host.to_owned(), name.slow, told));
+        }
+        Ok((name.good.clone(), name.looking.clone()))
+    }
+}
+
+/// Looks a name up, and tells everybody who waits for it.
+async fn look(lane: Arc<Lane>, host: String, slow: bool, told: watch::Sender<Option<Found>>) {
+    // The semaphore is never closed.
+    let mut place = if slow { None } else { lane.quick.acquire().await.ok() };
+    if slow {
+        lane.slow.fetch_add(1, Ordering::Relaxed);
+    }
+    let (found, late) = match ask_system(&host) {
+        Ok(mut answer) => match tokio::time::timeout(SLOW, &mut answer).await {
+            Ok(found) => (found.ok(), false),
+            Err(_) => {
+                if place.take().is_some() {
+                    lane.slow.fetch_add(1, Ordering::Relaxed);
+                }
+                let found = answer.await.ok();
+                (found, true)
+            }
+        },
+        Err(_) => (None, false),
+    };
+    if slow || late {
+        lane.slow.fetch_sub(1, Ordering::Relaxed);
+    }
+    let found = found.unwrap_or_else(|| Err(LookupError::NoThread(host.clone())));
+    let mut names = lane.names.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = names.get_mut(&host) {
+        name.looking = None;
+        name.slow = late;
+        match &found {
+            Ok(addresses) => name.good = Some(Arc::clone(addresses)),
+            Err(LookupError::None(_)) => name.good = None,
+            Err(_) => {}
+        }
+    }
+    drop(names);
+    told.send_replace(Some(found));
+}
+
+/// Asks the system's resolver, on a thread of its own.
+fn ask_system(host: &str) -> io::Result<oneshot::Receiver<Found>> {
+    let (answer, answered) = oneshot::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+        // Who asked may be gone.
+        let _ = answer.send(ask(&host));
+    })?;
+    Ok(answered)
+}
+
+fn ask(host: &str) -> Found {
+    match (host, 0).to_socket_addrs() {
+        Ok(addresses) => {
+            // Some resolvers list an address once for each protocol.
+            let mut seen = BTreeSet::new();
+            let addresses: Vec<_> = addresses.map(|address| address.ip()).filter(|ip| seen.insert(*ip)).take(ADDRESSES_MAX).collect();
+            if addresses.is_empty() { Err(LookupError::None(host.to_owned())) } else { Ok(addresses.into()) }
+        }
+        Err(error) => {
+            let why = error.to_string();
+            // What getaddrinfo says of a name that is not there (EAI_NONAME, EAI_NODATA); all else may pass.
+            let none = ["not known", "No address associated", "nodename nor servname", "No such host"];
+            if none.iter().any(|words| why.contains(words)) {
+                return Err(LookupError::None(host.to_owned()));
+            }
+            let why = why.trim_start_matches("failed to lookup address information: ").to_owned();
+            Err(LookupError::Failed { name: host.to_owned(), why })
+        }
+    }
+}
+
+/// Whether an address means another host on each host, or none: nobody else can tell us to dial it.
+fn is_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
     }
 }
 
@@ -90,21 +283,79 @@ impl Resolver {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::task::{Context, Poll, Waker};
 
-    #[test]
-    fn strangers_names_hold_up_nobody_elses() {
-        let resolver = Resolver::new();
-        let strangers = resolver.for_strangers();
-        let name = "owl.example.net:1".parse().unwrap();
-        let at_once = |resolver: &Resolver| match std::pin::pin!(resolver.turn(&name)).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(turn) => Some(turn),
-            Poll::Pending => None,
-        };
-        let held: Vec<_> = std::iter::from_fn(|| at_once(&strangers)).collect();
-        assert_eq!(held.len(), STRANGERS_LOOKUPS_MAX);
-        assert!(at_once(&resolver).is_some());
-        drop(held);
-        assert!(at_once(&strangers).is_some());
+    fn target(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    /// A look-up of `host` that hangs.
+    fn hang(resolver: &Resolver, host: &str, good: Option<&str>) -> watch::Sender<Option<Found>> {
+        let (told, looking) = watch::channel(None);
+        let good = good.map(|address| Arc::from([address.parse().unwrap()]));
+        let name = Name { good, looking: Some(looking), slow: true, used: Instant::now() };
+        resolver.lane.names.lock().unwrap().insert(host.to_owned(), name);
+        told
+    }
+
+    #[tokio::test]
+    async fn the_last_good_addresses_are_used_while_a_look_up_hangs() {
+        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let _hangs = hang(&resolver, "owl.example", Some("192.0.2.7"));
+        let found = resolver.resolve(&target("owl.example:80"), Duration::from_secs(60)).await;
+        assert_eq!(found, Ok(vec!["192.0.2.7:80".parse().unwrap()]));
+        assert_eq!(resolver.stale(), 1);
+        let _hangs = hang(&resolver, "duck.example", None);
+        let found = resolver.resolve(&target("duck.example:80"), Duration::from_millis(10)).await;
+        assert_eq!(found, Err(LookupError::Silent("duck.example".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_meanwhile_waits_for_the_same_look_up() {
+        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let told = hang(&resolver, "owl.example", None);
+        let (resolver, owl) = (&resolver, target("owl.example:80"));
+        let ask = || resolver.resolve(&owl, Duration::from_secs(60));
+        let answer = async { told.send_replace(Some(Ok(Arc::from(["192.0.2.9".parse().unwrap()])))) };
+        let (one, other, _) = tokio::join!(ask(), ask(), answer);
+        assert_eq!((one.as_ref().map(Vec::len), one == other), (Ok(1), true));
+    }
+
+    #[tokio::test]
+    async fn names_that_hang_hold_up_no_others() {
+        let resolver = Resolver::new(&target("127.0.0.1:1"));
+        let hung: Vec<_> = (0..500).map(|number| hang(&resolver, &format!("{number}.example"), None)).collect();
+        resolver.lane.slow.store(SLOW_MAX, Ordering::Relaxed);
+        let found = resolver.resolve(&target("localhost:80"), Duration::from_secs(10)).await.unwrap();
+        assert!(found.iter().all(|address| address.ip().is_loopback()));
+        // One that was slow before waits for a place among the slow, and says at once that it has none.
+        resolver.lane.names.lock().unwrap().get_mut("0.example").unwrap().looking = None;
+        let found = resolver.resolve(&target("0.example:80"), Duration::from_secs(60)).await;
+        assert_eq!(found, Err(LookupError::Silent("0.example".to_owned())));
+        drop(hung);
+    }
+
+    #[tokio::test]
+    async fn nobody_else_has_a_bot_dial_its_own_host() {
+        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let patience = Duration::from_secs(5);
+        for local in [
+            "127.0.0.1:22",
+            "127.9.9.9:1",
+            "169.254.169.254:80",
+            "0.0.0.0:1",
+            "[::1]:1",
+            "[fe80::1]:1",
+            "[::ffff:127.0.0.1]:1",
+            "localhost:1",
+        ] {
+            let found = resolver.resolve(&target(local), patience).await;
+            assert!(matches!(found, Err(LookupError::Local(_))), "{local}: {found:?}");
+        }
+        assert!(resolver.resolve(&target("192.0.2.2:1"), patience).await.is_ok());
+        // What the operator named is dialled, and on a mesh that lives on loopback everything is.
+        resolver.configure(&[target("127.0.0.1:22")]);
+        assert!(resolver.resolve(&target("127.0.0.1:22"), patience).await.is_ok());
+        assert!(resolver.resolve(&target("127.0.0.1:23"), patience).await.is_err());
+        assert!(Resolver::new(&target("127.0.0.5:1")).resolve(&target("127.0.0.1:23"), patience).await.is_ok());
     }
 }

@@ -17,10 +17,24 @@ pub(crate) type Channel<I> = Either<I, TlsStream<I>>;
 pub(crate) enum SecureError {
     #[error("no certificate can be for the host {0}")]
     Name(String),
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", words(.0))]
     Handshake(#[source] io::Error),
     #[error("the peer speaks {0} and not h2")]
     Protocol(String),
+}
+
+/// What a failed handshake means for whoever set both hosts up.
+fn words(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error, InvalidMessage};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the other does not speak TLS; is it without certificates?".to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            "its certificate is not of a CA that this bot trusts; compare --ca-cert-path on both".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Shakes hands as a client of `host`, and verifies that it is that host.

@@ -13,7 +13,7 @@ pub fn all_know_all(world: &World) -> bool {
     running.sort_unstable();
     world.running().all(|id| {
         let Some(snapshot) = world.snapshot(id) else { return false };
-        let known = snapshot.present().map(|member| &member.record.name);
+        let known = snapshot.membership().map(|member| &member.record.name);
         known.eq(running.iter().copied().filter(|name| *name != world.name(id)))
     })
 }
@@ -81,7 +81,7 @@ pub fn lacks(world: &World) -> String {
     let mut lacks = Vec::new();
     // Whoever lacks most comes first.
     let mut ids: Vec<_> = world.running().collect();
-    ids.sort_by_key(|id| std::cmp::Reverse(world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.present().count())));
+    ids.sort_by_key(|id| std::cmp::Reverse(world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.membership().count())));
     for id in ids {
         let Some(snapshot) = world.snapshot(id) else { continue };
         let me = world.name(id);
@@ -123,7 +123,7 @@ pub fn lacks(world: &World) -> String {
         }
         lacks.extend(
             snapshot
-                .present()
+                .membership()
                 .filter(|member| !running.contains(&member.record.name))
                 .map(|member| format!("{me} still lists {}", member.record.name)),
         );

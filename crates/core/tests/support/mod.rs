@@ -16,6 +16,7 @@ pub fn at(millis: u64) -> Now {
 
 pub fn record(name: &str) -> Arc<Record> {
     Arc::new(Record {
+        mesh: canary_core::MeshName::default(),
         name: name.parse().unwrap(),
         target: Target::new(name, 8081).unwrap(),
         labels: Labels::default(),

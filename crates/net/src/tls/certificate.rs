@@ -18,6 +18,8 @@ const NAMES_MAX: usize = 256;
 pub struct Facts {
     /// Whose it is.
     pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
     /// When it begins to be valid.
     pub not_before: SystemTime,
     /// When it ceases to be valid.
@@ -62,6 +64,7 @@ impl Facts {
         let validity = certificate.validity();
         Ok(Self {
             subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
             not_before: moment(validity.not_before),
             not_after: moment(validity.not_after),
             dates: (validity.not_before.to_string(), validity.not_after.to_string()),

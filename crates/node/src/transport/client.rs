@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +17,13 @@ use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{MESSAGE_BYTES_MAX, pb, wire};
-use crate::failure::{Blame, blame};
-use crate::resolve::Resolver;
+use crate::connect::connect_any;
+use crate::failure::{Blame, Cause, Remembering, blame, blame_connect};
+use crate::resolve::{LookupError, Resolver};
 use crate::secure;
 use crate::traffic::{Direction, Kind, Traffic};
 
@@ -34,11 +33,8 @@ const LINKS_MAX: usize = 512;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often a peer with a call under way is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-
-/// How long one of several addresses of a name may take to connect.
-const ADDRESS_TIME: Duration = Duration::from_millis(500);
-/// Addresses of one name that a call tries.
-const ADDRESSES_MAX: usize = 4;
+/// How long a call waits for a name that was never resolved: less than any call may take, so that the reason can be told.
+const LOOKUP_PATIENCE: Duration = Duration::from_millis(1200);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -72,6 +68,7 @@ pub(crate) struct Link {
     tokens: Live<Tokens>,
     scheme: &'static str,
     since: Instant,
+    cause: Cause,
     driver: Arc<Driver>,
 }
 
@@ -129,6 +126,11 @@ impl Links {
         Self { resolver, strangers, guard, traffic, snapshot, links: Mutex::default(), malformed: AtomicU64::new(0) }
     }
 
+    /// Times that the last good addresses of a name were used because it was not resolved.
+    pub(crate) fn stale_lookups(&self) -> u64 {
+        self.resolver.stale()
+    }
+
     /// Answers that could not be read.
     pub(crate) fn malformed(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
@@ -173,12 +175,24 @@ impl Links {
             link
         };
         let config = config_for(target, &link)?;
+        let (cause, scheme) = (Arc::clone(&link.cause), link.scheme);
         let client = pb::MeshServiceClient::new(link, config);
-        let result = self.ask(&client, request).await;
-        let response = result.map_err(|error| Unanswered {
-            unimplemented: error.code == ErrorCode::Unimplemented && error.source().is_none(),
-            call: self.explain(target, &error),
-        })?;
+        let response = match self.ask(&client, request).await {
+            Ok(response) => response,
+            // It lives, and has no time for this.
+            Err(error) if error.code == ErrorCode::ResourceExhausted && error.source().is_none() => return Ok(Response::Busy),
+            Err(error) => {
+                let unimplemented = error.code == ErrorCode::Unimplemented && error.source().is_none();
+                let mut call = self.explain(target, &error);
+                if let Some(failure) = cause.get().filter(|_| matches!(call.failure, Failure::Reset | Failure::Protocol)) {
+                    call.failure = *failure;
+                }
+                if call.failure == Failure::Reset && scheme == "http" {
+                    call.detail.push_str("; does it want TLS?");
+                }
+                return Err(Unanswered { unimplemented, call });
+            }
+        };
         response.map_err(|why| {
             self.malformed.fetch_add(1, Ordering::Relaxed);
             CallError { failure: Failure::Protocol, detail: format!("{target} gave a malformed answer: {why}") }.into()
@@ -275,15 +289,20 @@ impl Links {
     /// Connects to whoever can prove to be `host`.
     async fn dial(&self, resolver: &Resolver, target: &Target, host: &str) -> Result<Link, CallError> {
         let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
-        let addresses = resolver.resolve(target).await.map_err(|error| fail(Failure::Dns, &error))?;
-        let stream = connect_any(&addresses).await.map_err(|error| match blame(&error) {
+        let addresses = resolver.resolve(target, LOOKUP_PATIENCE).await.map_err(|error| match error {
+            LookupError::Local(_) => fail(Failure::Unreachable, &error),
+            // Nothing is known of the peer.
+            LookupError::NoThread(_) => fail(Failure::Timeout, &error),
+            _ => fail(Failure::Dns, &error),
+        })?;
+        let (stream, _) = connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
             Blame::Network(failure) => fail(failure, &error),
             // Nothing is known of the peer, and nothing worse may be concluded than that it was not heard in time.
             Blame::Ourselves => fail(Failure::Timeout, &error),
         })?;
-        let _ = stream.set_nodelay(true);
         let set = self.guard.tls.get();
         let stream = secure::secure(&set, host, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
+        let (stream, cause) = Remembering::new(stream);
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING.0)
@@ -298,7 +317,7 @@ impl Links {
             }
         });
         let (tokens, scheme) = (self.guard.tokens.clone(), secure::scheme(&set));
-        Ok(Link { sender, tokens, scheme, since: Instant::now(), driver: Arc::new(Driver(driver)) })
+        Ok(Link { sender, tokens, scheme, since: Instant::now(), cause, driver: Arc::new(Driver(driver)) })
     }
 
     fn keep(&self, target: &Target, link: &Link) {
@@ -316,22 +335,6 @@ fn config_for(target: &Target, link: &Link) -> Result<ClientConfig, CallError> {
         .parse()
         .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
     Ok(ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX))
-}
-
-/// The first address that answers; where there are several, none may take all the time there is.
-async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let patience = if addresses.len() > 1 { ADDRESS_TIME } else { Duration::MAX };
-    let mut first_failure = None;
-    for address in addresses.iter().take(ADDRESSES_MAX) {
-        let connected = tokio::time::timeout(patience, TcpStream::connect(address)).await;
-        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                first_failure.get_or_insert(error);
-            }
-        }
-    }
-    Err(first_failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
 /// What an error of the RPC library says about the peer.
@@ -356,5 +359,11 @@ fn explain(target: &Target, error: &ConnectError) -> CallError {
         _ => Failure::Protocol,
     };
     let message = error.message.as_deref().map(wire::detail).unwrap_or_default();
-    CallError { failure, detail: format!("{target} answered with an error: {message}") }
+    let detail = match message.as_str() {
+        // What our own API says to whoever presents no token there.
+        "no token provided" => format!("{target} is a bot's API port; give its mesh port, 8081 by default"),
+        _ if transport => format!("{target} closed the connection without an answer"),
+        _ => format!("{target} answered with an error: {message}"),
+    };
+    CallError { failure, detail }
 }

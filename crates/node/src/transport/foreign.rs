@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buffa::{Message as _, MessageView as _};
-use canary_core::{CallId, Config, Core, Incarnation, Instance, Labels, Now, Output, Record, Request, RequestId, Response, Time, Wall};
+use canary_core::{
+    CallId, Config, Core, Incarnation, Instance, Labels, MeshName, Now, Output, Record, Request, RequestId, Response, Time, Wall,
+};
 
 use super::{pb, wire};
 use crate::v1;
@@ -19,7 +21,14 @@ fn at(millis: u64) -> Now {
 fn living() -> Option<(Core, CallId)> {
     let record = |name: &str, instance| {
         let target = format!("{name}:1").parse().ok()?;
-        Some(Record { name: name.parse().ok()?, target, labels: Labels::default(), incarnation: Incarnation(7), instance })
+        Some(Record {
+            mesh: MeshName::default(),
+            name: name.parse().ok()?,
+            target,
+            labels: Labels::default(),
+            incarnation: Incarnation(7),
+            instance,
+        })
     };
     let me = record("owl", Instance(1))?;
     let peer = Arc::new(record("duck", MEMBER)?);

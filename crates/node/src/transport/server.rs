@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use canary_core::{Instance, Record, Request, Response};
+use canary_core::{Instance, JoinAnswer, Request, Response};
 use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
-use canary_net::{Guard, Peer};
+use canary_net::{Guard, IpNet, Ledger, Peer, Rates, Seldom};
 use connectrpc::{
-    CompressionPolicy, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse, Router, ServiceRequest,
-    ServiceResult,
+    CompressionPolicy, CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse,
+    Router, ServiceRequest, ServiceResult,
 };
 use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{MESSAGE_BYTES_MAX, pb, wire};
+use crate::driver::Identity;
 use crate::traffic::{Direction, Kind, Traffic};
 use crate::v1;
 
@@ -32,8 +33,20 @@ const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
 /// gRPC's code for a caller without a valid token.
 const UNAUTHENTICATED: u16 = 16;
 
+/// gRPC's code for what is not done here.
+const UNIMPLEMENTED: u16 = 12;
+
 /// gRPC's code for a caller who asks for too much at once.
 const RESOURCE_EXHAUSTED: u16 = 8;
+
+/// Joins of one address that fail: so many at once, and so many a second after that. Each has a bot dial an address; those that succeed are free.
+const JOINS_FAILING: (f64, f64) = (64.0, 2.0);
+/// Bytes of messages under way, in all and of one address: fourteen of the longest, and three. Most are a few hundred bytes long.
+const BYTES_UNDER_WAY: (usize, usize) = (8 << 20, 2 << 20);
+/// Largest request to join in bytes: a name, a target and labels.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+/// Largest request that says nothing of itself in bytes.
+const QUESTION_BYTES_MAX: usize = 1024;
 
 /// A peer's request on its way to the driver.
 #[derive(Debug)]
@@ -55,21 +68,38 @@ pub(crate) struct Impostor {
 /// Answers `mesh.v2`.
 #[derive(Debug)]
 pub(crate) struct MeshService {
-    me: watch::Receiver<Arc<Record>>,
+    me: watch::Receiver<Identity>,
     driver: mpsc::Sender<Arrived>,
     traffic: Arc<Traffic>,
+    /// Joins that fail, by address.
+    joins: Rates,
+    /// Bytes of messages under way.
+    pub(crate) ledger: Arc<Ledger>,
+    proxies: Arc<[IpNet]>,
     refused: AtomicU64,
     busy: AtomicU64,
+    overdrawn: AtomicU64,
+    joins_limited: AtomicU64,
     tokenless: AtomicU64,
     impostors: AtomicU64,
 }
 
 impl MeshService {
-    pub(crate) fn new(me: watch::Receiver<Arc<Record>>, driver: mpsc::Sender<Arrived>, traffic: Arc<Traffic>) -> Arc<Self> {
+    pub(crate) fn new(
+        me: watch::Receiver<Identity>,
+        driver: mpsc::Sender<Arrived>,
+        traffic: Arc<Traffic>,
+        proxies: Arc<[IpNet]>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             me,
             driver,
             traffic,
+            joins: Rates::new(JOINS_FAILING.0, JOINS_FAILING.1),
+            ledger: Ledger::new(BYTES_UNDER_WAY.0, BYTES_UNDER_WAY.1, Arc::clone(&proxies)),
+            proxies,
+            overdrawn: AtomicU64::new(0),
+            joins_limited: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             tokenless: AtomicU64::new(0),
@@ -86,7 +116,39 @@ impl MeshService {
         // Rows are packed already: to compress them again costs the processor more than the network gains.
         ConnectRpcService::new(pb::MeshServiceServer::from_arc(self))
             .with_limits(limits)
+            .with_compression(CompressionRegistry::new())
             .with_compression_policy(CompressionPolicy::disabled())
+    }
+
+    /// Largest body of a request to this path.
+    pub(crate) fn body_max(path: &str) -> usize {
+        match path {
+            "/mesh.v2.MeshService/Exchange" => MESSAGE_BYTES_MAX + 5,
+            "/mesh.v2.MeshService/Join" => JOIN_BYTES_MAX,
+            v1::PUSH_PATH => v1::MESSAGE_BYTES_MAX + 5,
+            path if path.starts_with("/mesh.v2.") => QUESTION_BYTES_MAX,
+            _ => v1::SHORT_BYTES_MAX,
+        }
+    }
+
+    /// Counts a message for which there were too many bytes under way.
+    pub(crate) fn note_overdrawn(&self) {
+        self.overdrawn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was not there in time.
+    pub(crate) fn note_late(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Joins that were put off because their address had failed too often.
+    pub(crate) fn joins_limited(&self) -> u64 {
+        self.joins_limited.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were put off because too many bytes were under way.
+    pub(crate) fn overdrawn(&self) -> u64 {
+        self.overdrawn.load(Ordering::Relaxed)
     }
 
     /// Messages that were refused because they could not be read, and because the driver had too much to do.
@@ -102,7 +164,19 @@ impl MeshService {
     /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if it may pass.
     pub(crate) fn turn_away<B, A: Default>(&self, guard: &Guard, request: &http::Request<B>) -> Option<http::Response<A>> {
         let tokens = guard.tokens.get();
-        let kind = request.headers().get(http::header::CONTENT_TYPE);
+        let headers = request.headers();
+        let kind = headers.get(http::header::CONTENT_TYPE);
+        let packed =
+            |name| headers.get(name).is_some_and(|coding: &http::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        // What is compressed costs far more than it took to send, and nobody who belongs to a mesh compresses. A watch never ends.
+        if packed("grpc-encoding")
+            || packed("content-encoding")
+            || packed("connect-content-encoding")
+            || request.uri().path() == HEALTH_WATCH
+        {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Some(unimplemented(request));
+        }
         // A few bytes of JSON make large structures, and nobody who belongs to a mesh speaks it.
         if kind.is_some_and(|kind| kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"))) {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -114,6 +188,11 @@ impl MeshService {
             return None;
         }
         self.tokenless.fetch_add(1, Ordering::Relaxed);
+        static TOKENLESS: Seldom = Seldom::new();
+        if let Some(left_out) = TOKENLESS.allows() {
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
+            tracing::warn!(peer, left_out, "refused a peer: its mesh token is missing or wrong; give both the same");
+        }
         if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip())) {
             return Some(later(request));
         }
@@ -127,6 +206,11 @@ impl MeshService {
             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
         }
         Some(response)
+    }
+
+    /// The answer to a request that is to come again later; it is counted where it is given.
+    pub(crate) fn later<B, A: Default>(&self, request: &http::Request<B>) -> http::Response<A> {
+        later(request)
     }
 
     /// The answer to a request for which there is no place just now.
@@ -157,6 +241,11 @@ impl MeshService {
             Ok(Ok(Ok(response))) => Ok(response),
             Ok(Ok(Err(impostor))) => {
                 self.impostors.fetch_add(1, Ordering::Relaxed);
+                static IMPOSTORS: Seldom = Seldom::new();
+                if let Some(left_out) = IMPOSTORS.allows() {
+                    let peer = ctx.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
+                    tracing::warn!(peer, %impostor, left_out, "refused a peer that speaks as another node than its certificate names");
+                }
                 Err(ConnectError::new(ErrorCode::PermissionDenied, impostor.to_string()))
             }
             Ok(Err(_)) => Err(ConnectError::new(ErrorCode::Unavailable, "the bot is leaving")),
@@ -168,6 +257,23 @@ impl MeshService {
         self.traffic.count(kind, Direction::In, received);
         self.traffic.count(kind, Direction::Out, sent);
     }
+}
+
+/// A stream that a client may keep open for ever.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// The answer to what this port does not do.
+fn unimplemented<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
+    let mut response = http::Response::new(A::default());
+    let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
+    if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response.headers_mut().insert("grpc-status", UNIMPLEMENTED.into());
+        response.headers_mut().insert("grpc-accept-encoding", http::HeaderValue::from_static("identity"));
+    } else {
+        *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    }
+    response
 }
 
 /// The answer to who is to come again later.
@@ -195,13 +301,13 @@ fn unexpected() -> ConnectError {
 #[expect(refining_impl_trait, reason = "the handlers name what they return")]
 impl pb::MeshService for MeshService {
     async fn probe(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::ProbeRequest>) -> ServiceResult<pb::ProbeResponse> {
-        let answer = wire::probe_response(&self.me.borrow());
+        let answer = wire::probe_response(&self.me.borrow().me);
         self.count(Kind::Probe, 0, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
 
     async fn identify(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::IdentifyRequest>) -> ServiceResult<pb::Node> {
-        let answer = wire::node(&self.me.borrow());
+        let answer = wire::node(&self.me.borrow().introduction);
         self.count(Kind::Identify, 0, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
@@ -214,9 +320,20 @@ impl pb::MeshService for MeshService {
         if v1::is_guest(&record) {
             return Err(malformed("a bot of the original does not speak this protocol"));
         }
-        let Response::Join(answer) = self.ask_driver(&ctx, Request::Join(record)).await? else {
-            return Err(unexpected());
+        let address = ctx.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let address = address.filter(|address| !self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical())));
+        let answer = if address.is_none_or(|address| self.joins.take(address)) {
+            let Response::Join(answer) = self.ask_driver(&ctx, Request::Join(record)).await? else {
+                return Err(unexpected());
+            };
+            answer
+        } else {
+            self.joins_limited.fetch_add(1, Ordering::Relaxed);
+            JoinAnswer::Busy
         };
+        if let (Some(address), JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::Outdated(_)) = (address, &answer) {
+            self.joins.refund(address);
+        }
         let answer = wire::join_response(&answer);
         self.count(Kind::Join, received, encoded_len(&answer));
         RpcResponse::ok(answer)
@@ -255,6 +372,7 @@ pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcServi
     let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS).expect("the generator wrote the descriptors");
     ConnectRpcService::new(connectrpc_reflection::install(router, reflector))
         .with_limits(limits(v1::SHORT_BYTES_MAX))
+        .with_compression(CompressionRegistry::new())
         .with_compression_policy(CompressionPolicy::disabled())
 }
 
@@ -269,7 +387,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_turned_away_for_want_of_time_is_not_malformed() {
-        let record = Record {
+        let record = canary_core::Record {
+            mesh: canary_core::MeshName::default(),
             name: "owl".parse().unwrap(),
             target: "owl:1".parse().unwrap(),
             labels: canary_core::Labels::default(),
@@ -277,8 +396,10 @@ mod tests {
             instance: Instance(1),
         };
         // A driver that takes one request and answers none.
-        let ((_me, me), (driver, _arrivals)) = (watch::channel(Arc::new(record)), mpsc::channel(1));
-        let service = MeshService::new(me, driver, Arc::default());
+        let me = Arc::new(record);
+        let identity = Identity { me: Arc::clone(&me), introduction: me };
+        let ((_me, me), (driver, _arrivals)) = (watch::channel(identity), mpsc::channel(1));
+        let service = MeshService::new(me, driver, Arc::default(), Arc::default());
         let ask = || {
             let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0]);
             let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask").header("content-type", "application/grpc");

@@ -49,6 +49,7 @@ pub(super) fn node(record: &Record) -> pb::Node {
         labels: record.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         incarnation: record.incarnation.0,
         instance: record.instance.0,
+        mesh: record.mesh.as_str().to_owned(),
         ..Default::default()
     }
 }
@@ -58,6 +59,7 @@ pub(super) fn record(node: pb::Node) -> Result<Arc<Record>, Malformed> {
         return Err("a node has too many labels".to_owned());
     }
     Ok(Arc::new(Record {
+        mesh: node.mesh.parse().map_err(malformed)?,
         name: node.name.parse().map_err(malformed)?,
         target: node.target.parse().map_err(malformed)?,
         labels: Labels::new(node.labels).map_err(malformed)?,
@@ -242,6 +244,7 @@ pub(super) fn join_response(answer: &JoinAnswer) -> pb::JoinResponse {
         JoinAnswer::Outdated(incarnation) => pb::JoinResponse { incarnation: incarnation.0, ..response(Code::RESULT_OUTDATED) },
         JoinAnswer::Unreachable(detail) => pb::JoinResponse { detail: detail.clone(), ..response(Code::RESULT_UNREACHABLE) },
         JoinAnswer::Busy => response(Code::RESULT_BUSY),
+        JoinAnswer::OtherMesh(name) => pb::JoinResponse { detail: name.as_str().to_owned(), ..response(Code::RESULT_OTHER_MESH) },
     }
 }
 
@@ -265,6 +268,7 @@ pub(super) fn join_answer(response: pb::JoinResponse) -> Result<JoinAnswer, Malf
         Some(Code::RESULT_OUTDATED) => JoinAnswer::Outdated(Incarnation(response.incarnation)),
         Some(Code::RESULT_UNREACHABLE) => JoinAnswer::Unreachable(detail(&response.detail)),
         Some(Code::RESULT_BUSY) => JoinAnswer::Busy,
+        Some(Code::RESULT_OTHER_MESH) => JoinAnswer::OtherMesh(response.detail.parse().map_err(malformed)?),
         Some(Code::RESULT_UNSPECIFIED) | None => return Err("the result is unknown".to_owned()),
     })
 }
@@ -274,7 +278,7 @@ pub(super) fn exchange_response(response: &Response) -> Option<pb::ExchangeRespo
         Response::Exchange(exchange) => pb::ExchangeResult::Gossip(Box::new(gossip(exchange))),
         Response::NotAdmitted => pb::ExchangeResult::NotAdmitted(Box::default()),
         Response::NotMe(record) => pb::ExchangeResult::NotMe(Box::new(node(record))),
-        Response::Join(_) | Response::Identify(_) | Response::Asked(_) => return None,
+        Response::Join(_) | Response::Identify(_) | Response::Asked(_) | Response::Busy => return None,
     };
     Some(pb::ExchangeResponse { result: Some(result), ..Default::default() })
 }

@@ -304,7 +304,7 @@ impl Bridge {
             return;
         }
         self.look_at_candidates(&snapshot, tasks);
-        let guests: Vec<_> = snapshot.present().filter(|member| is_guest(&member.record)).collect();
+        let guests: Vec<_> = snapshot.membership().filter(|member| is_guest(&member.record)).collect();
         if self.forgot_at.elapsed() > FORGET_INTERVAL {
             self.forgot_at = Instant::now();
             let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
@@ -451,7 +451,7 @@ fn guest_in(snapshot: &Snapshot, name: &NodeName) -> bool {
 
 /// Who of our bots cares for a guest.
 fn sponsored<'a>(snapshot: &'a Snapshot, guest: &NodeName) -> Vec<&'a NodeName> {
-    let hosts = snapshot.present().filter(|member| !is_guest(&member.record)).map(|member| &member.record.name);
+    let hosts = snapshot.membership().filter(|member| !is_guest(&member.record)).map(|member| &member.record.name);
     sponsors(guest, hosts.chain([&snapshot.me.name]))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use canary_core::{Incarnation, Instance, Labels, MemberView, NodeName, Record, Status, Target};
+use canary_core::{Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Status, Target};
 
 /// Addresses at which somebody was found; the oldest goes when there are more.
 const FOUND_MAX: usize = 4096;
@@ -18,7 +18,9 @@ const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
 pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);
-    Record { name: name.clone(), target: target.clone(), labels: Labels::default(), incarnation, instance }
+    // It names no mesh: a mesh with a name takes no guests.
+    let mesh = MeshName::default();
+    Record { mesh, name: name.clone(), target: target.clone(), labels: Labels::default(), incarnation, instance }
 }
 
 /// 64-bit FNV-1a with a final mix, never zero.
@@ -130,6 +132,7 @@ mod tests {
             since: now,
             evidence_at: now,
             proven: true,
+            known: true,
             pair: Arc::default(),
             row: None,
             version: 0,

@@ -185,7 +185,7 @@ impl Pair {
             }
         };
         let ticks = label.saturating_sub(total.unix) * TICKS_PER_SECOND;
-        Cell { state, age_ticks: u32::try_from(ticks).unwrap_or(u32::MAX), loss: 0 }
+        Cell { state, age_ticks: u32::try_from(ticks).unwrap_or(u32::MAX), loss: 0, retransmissions: 0 }
     }
 }
 

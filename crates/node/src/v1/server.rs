@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use buffa_types::google::protobuf::Empty;
 use canary_core::{NodeName, Record, Request, Response, Target};
+use canary_net::tls::PeerNames;
 use canary_net::{Full, IpNet, Peer, Places};
 use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
 use tokio::sync::Semaphore;
@@ -61,6 +62,13 @@ impl GuestService {
     }
 
     fn tell_of(&self, ctx: &RequestContext, (name, target): (NodeName, Target), sign: Sign) -> Result<(), ConnectError> {
+        // Whoever presents a certificate speaks of the node that it names, here as in our own protocol.
+        if ctx.extensions().get::<PeerNames>().is_some_and(|names| !names.cover(name.as_str()) && !names.cover(target.host())) {
+            return Err(ConnectError::new(
+                ErrorCode::PermissionDenied,
+                "the certificate names neither the node nor the host of its target",
+            ));
+        }
         self.tell(Told::Node { name, target, sign, teller: teller(ctx) })
     }
 

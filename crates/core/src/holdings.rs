@@ -1,0 +1,65 @@
+//! How much memory others' rows and rosters may take: twice what an honest mesh of the known members needs, whoever sends them.
+
+use crate::core::Core;
+use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN_SHARE};
+use crate::members::{ME, Member, Members};
+
+/// Largest packed cell of an honest row.
+const CELL_BYTES_MAX: usize = 12;
+/// What a row takes beside its cells.
+const ROW_OVERHEAD: usize = 512;
+/// What a name in a roster takes beside its letters.
+pub(crate) const NAME_OVERHEAD: usize = 48;
+
+/// Bytes that are held, by who they are of. Exact once a second; in between what goes is counted with the next look.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    /// Members that answered this bot once.
+    known: usize,
+    /// Bytes of their rows, and of all rosters.
+    of_known: usize,
+    /// Bytes of the rows of members that never did.
+    of_unknown: usize,
+}
+
+impl Holdings {
+    /// Twice what so many members need for a row each, and room for small meshes.
+    fn allowance(&self, known: usize) -> usize {
+        let known = self.known.max(known) + 1;
+        HOLDINGS_FLOOR + 2 * known * (known * CELL_BYTES_MAX + ROW_OVERHEAD + NAME_OVERHEAD)
+    }
+
+    fn may_take(&self, bytes: usize, is_known: bool, known: usize) -> bool {
+        let allowance = self.allowance(known);
+        if is_known { self.of_known + bytes <= allowance } else { self.of_unknown + bytes <= allowance / HOLDINGS_UNKNOWN_SHARE }
+    }
+
+    fn recount<'a>(&mut self, members: &Members, roster_bytes: impl Iterator<Item = &'a usize>) {
+        let of =
+            |is_known: bool| members.all().filter(move |(slot, member)| *slot != ME && member.known == is_known).map(|(_, member)| member);
+        *self = Self {
+            known: of(true).count(),
+            of_known: of(true).map(Member::row_bytes).sum::<usize>() + roster_bytes.sum::<usize>(),
+            of_unknown: of(false).map(Member::row_bytes).sum(),
+        };
+    }
+}
+
+impl Core {
+    /// Whether so many more bytes of a member's rows may be held.
+    pub(crate) fn may_hold(&self, bytes: usize, is_known: bool) -> bool {
+        self.holdings.may_take(bytes, is_known, self.members.present_known())
+    }
+
+    /// So many bytes more, or fewer, are held.
+    pub(crate) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
+        let held = if is_known { &mut self.holdings.of_known } else { &mut self.holdings.of_unknown };
+        *held = (*held + after).saturating_sub(before);
+    }
+
+    /// Looks how much is held. Called once a second.
+    pub(crate) fn count_holdings(&mut self) {
+        let rosters: Vec<_> = self.gossip.rosters.values().map(|roster| roster.bytes()).collect();
+        self.holdings.recount(&self.members, rosters.iter());
+    }
+}

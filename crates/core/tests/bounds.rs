@@ -1,0 +1,207 @@
+//! What a peer can make a bot hold, send and do: each has a bound, and what is the bot's own is not spent by others.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, HOLDINGS_FLOOR, MEMBERS_MAX};
+use canary_core::{
+    Cell, Config, Core, Exchange, Failure, Frame, Heard, Incarnation, Instance, KernelTiming, Labels, NodeName, Output, ProbeReport,
+    Record, Refusal, Request, RequestId, Response, Roster, RowNews, State, Status, Target, Wall,
+};
+use support::{answer_of, at, core, drain, let_in, record, tell};
+
+fn refused(core: &Core, refusal: Refusal) -> u64 {
+    core.snapshot(at(0)).refusals.of(refusal)
+}
+
+fn ghost(number: u64) -> Arc<Record> {
+    let name = format!("ghost-{number}");
+    let target = Target::new(&format!("192.0.2.{}", number % 250 + 1), 1000 + (number / 250) as u16).unwrap();
+    let (mesh, labels) = (canary_core::MeshName::default(), Labels::default());
+    Arc::new(Record {
+        mesh,
+        name: name.parse().unwrap(),
+        target,
+        labels,
+        incarnation: Incarnation(1),
+        instance: Instance(1 << 40 | number),
+    })
+}
+
+fn told(records: impl Iterator<Item = Arc<Record>>) -> Exchange {
+    let heard = |record| Heard { record, heartbeat: 1, age: Duration::ZERO, left: false };
+    Exchange { records: records.map(heard).collect(), ..Exchange::default() }
+}
+
+/// A row over a roster of its own: a few letters on the wire, and far more in memory.
+fn row_of(source: &Record, number: u64, names: usize) -> Exchange {
+    let roster = Roster::new((0..names).map(|index| format!("{number:x}.{index:x}").parse::<NodeName>().unwrap()));
+    let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &vec![Cell::default(); names]));
+    let news = RowNews { source: source.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    Exchange { rows: vec![news], rosters: vec![roster], ..Exchange::default() }
+}
+
+#[test]
+fn rows_of_names_that_never_answered_take_bounded_memory() {
+    let (mut core, liar) = (core(Config::default()), record("liar"));
+    let_in(&mut core, &liar, at(0));
+    tell(&mut core, &liar, told((0..400).map(ghost)), at(1));
+    let mut largest = 0;
+    for number in 0..400 {
+        let Exchange { rows, rosters, .. } = row_of(&ghost(number), number, 4000);
+        tell(&mut core, &liar, Exchange { rows, ..Exchange::default() }, at(2));
+        tell(&mut core, &liar, Exchange { rosters, ..Exchange::default() }, at(2));
+        let held: usize = core
+            .snapshot(at(3))
+            .members
+            .iter()
+            .filter_map(|member| member.row.as_ref()?.roster().cloned())
+            .map(|roster| 48 * roster.names().len())
+            .sum();
+        largest = largest.max(held);
+    }
+    assert!(largest <= 2 * HOLDINGS_FLOOR, "{largest} bytes of rosters");
+    assert!(refused(&core, Refusal::RowsFull) > 300);
+    // What a member that is known publishes has room all the same.
+    let Exchange { rows, rosters, .. } = row_of(&liar, 9999, 3);
+    tell(&mut core, &liar, Exchange { rows, ..Exchange::default() }, at(3));
+    tell(&mut core, &liar, Exchange { rosters, ..Exchange::default() }, at(3));
+    assert!(core.snapshot(at(5000)).member(&liar.name).unwrap().row.is_some());
+}
+
+#[test]
+fn names_that_never_answered_stretch_no_interval_and_are_in_no_list() {
+    let (mut core, liar) = (core(Config::default()), record("liar"));
+    let_in(&mut core, &liar, at(0));
+    let before = (core.pair_interval(), core.publish_interval());
+    for round in 0..8 {
+        tell(&mut core, &liar, told((round * 500..round * 500 + 500).map(ghost)), at(1 + round));
+    }
+    assert_eq!((core.pair_interval(), core.publish_interval()), before);
+    let snapshot = core.snapshot(at(10));
+    assert_eq!(snapshot.present().map(|member| member.record.name.as_str()).collect::<Vec<_>>(), ["liar"]);
+    assert!(snapshot.members.len() <= HEARD_PER_INTRODUCER_MAX + 1 && snapshot.unproven == snapshot.members.len() - 1);
+}
+
+#[test]
+fn hearsay_takes_the_place_of_no_dead_node_that_answered_once() {
+    let (mut core, heron) = (core(Config::default()), record("heron"));
+    let_in(&mut core, &heron, at(0));
+    let liars: Vec<_> = (0..16).map(|number| record(&format!("liar-{number}"))).collect();
+    for liar in &liars {
+        let_in(&mut core, liar, at(0));
+    }
+    drain(&mut core);
+    // Heron dies.
+    let doubt = canary_core::Suspicion { instance: heron.instance, age: Duration::from_secs(3), refused: true };
+    for millis in (0..=11_000).step_by(20) {
+        core.handle_timeout(at(millis));
+        drain(&mut core);
+        if millis == 10_000 {
+            tell(&mut core, &liars[0], Exchange { suspicions: vec![doubt], ..Exchange::default() }, at(millis));
+        }
+    }
+    assert_eq!(support::status(&core, &heron, at(11_000)), Status::Dead);
+    for (index, liar) in (0_u64..).zip(&liars) {
+        tell(&mut core, liar, told((index * 500..index * 500 + 500).map(ghost)), at(11_001));
+    }
+    let snapshot = core.snapshot(at(11_002));
+    assert!(snapshot.member(&heron.name).is_some() && snapshot.members.len() < MEMBERS_MAX);
+    assert!(refused(&core, Refusal::UnprovenFull) > 0);
+}
+
+#[test]
+fn what_others_ask_holds_back_neither_the_own_row_nor_the_own_digests() {
+    let fat = |number: u64| {
+        let labels = (0..16).map(|key| (format!("key-{key}"), "v".repeat(120)));
+        Arc::new(Record { labels: Labels::new(labels).unwrap(), ..(*ghost(number)).clone() })
+    };
+    let (mut core, liar, honest) = (core(Config::default()), record("liar"), record("honest"));
+    let_in(&mut core, &liar, at(0));
+    let_in(&mut core, &honest, at(0));
+    for number in 0..60 {
+        tell(&mut core, &liar, told(std::iter::once(fat(number))), at(1));
+    }
+    let (mut digests, mut answered, mut probes) = (0, 0, BTreeMap::new());
+    for millis in (100..30_000_u64).step_by(20) {
+        if millis % 160 == 0 {
+            let wants_records = (0..60).map(|number| fat(number).instance).collect();
+            let question = Exchange { from: Some(liar.instance), wants_records, ..Exchange::default() };
+            core.handle_request(RequestId(millis), Request::Exchange(Box::new(question)), at(millis));
+        }
+        core.handle_timeout(at(millis));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Reply { response: Response::Exchange(answer), .. } => answered += answer.packed_len(),
+                Output::Call { id, request: Request::Exchange(exchange), .. } => {
+                    digests += usize::from(exchange.range.is_some());
+                    core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
+                }
+                Output::Probe { id, whom } => {
+                    probes.insert(id, whom);
+                }
+                _ => {}
+            }
+        }
+        for (id, whom) in std::mem::take(&mut probes) {
+            core.handle_probe(id, answer_of(&whom), at(millis));
+        }
+    }
+    assert!(digests >= 55, "{digests} digests in 30 s, two a second are due");
+    let share = Config::default().gossip_rate_max as usize / 2 * 30 + (1 << 20);
+    assert!(answered < share, "{answered} bytes of answers");
+    assert!(core.snapshot(at(30_000)).own_row.is_some());
+}
+
+/// The core has one member, `owl`; every probe of it ends with `report`.
+fn measure(core: &mut Core, report: impl Fn(&Record) -> ProbeReport, until: u64) {
+    for millis in (0..until).step_by(20) {
+        core.handle_timeout(at(millis));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom } => core.handle_probe(id, report(&whom), at(millis)),
+                Output::Call { id, request: Request::Exchange(exchange), .. } => {
+                    core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed_for() {
+    let (mut core, owl) = (core(Config::default()), record("owl"));
+    let_in(&mut core, &owl, at(0));
+    measure(&mut core, |_| ProbeReport::Void, 60_000);
+    let snapshot = core.snapshot(at(60_000));
+    let seen = snapshot.member(&owl.name).unwrap();
+    assert!(seen.pair.failures[Failure::Local as usize] > 0);
+    assert_eq!(seen.status, Status::Alive);
+    let cell = snapshot.own_row.unwrap().cell_of(&owl.name).unwrap();
+    assert_eq!(cell.state, State::Failed(Failure::Local));
+}
+
+#[test]
+fn a_latency_that_contains_a_retransmission_is_marked() {
+    let (mut core, owl) = (core(Config::default()), record("owl"));
+    let_in(&mut core, &owl, at(0));
+    let report = |whom: &Record| match answer_of(whom) {
+        ProbeReport::Answered { timing, name, incarnation, instance } => {
+            let kernel = Some(KernelTiming { rtt: Duration::from_millis(1), retransmissions: 2, segments: 9 });
+            ProbeReport::Answered { timing: canary_core::Timing { kernel, ..timing }, name, incarnation, instance }
+        }
+        other => other,
+    };
+    measure(&mut core, report, 15_000);
+    let snapshot = core.snapshot(at(15_000));
+    let cell = snapshot.own_row.as_ref().unwrap().cell_of(&owl.name).unwrap();
+    assert_eq!(cell.retransmissions, 2);
+    let pair = &snapshot.member(&owl.name).unwrap().pair;
+    assert!(pair.successes > 2 && pair.retransmissions == 2 * pair.successes && pair.segments == 9 * pair.successes);
+}

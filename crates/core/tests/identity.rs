@@ -1,0 +1,203 @@
+//! Whose an instance is, whose a name is, and which mesh a node belongs to: what others say takes none of it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{
+    CallError, CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, JoinAnswer, Output, Record, Refusal, Request,
+    RequestId, Response, Target,
+};
+use support::{at, core, drain, let_in, record, tell};
+
+fn heard(record: &Record) -> Exchange {
+    let heard = Heard { record: Arc::new(record.clone()), heartbeat: 9, age: Duration::ZERO, left: false };
+    Exchange { records: vec![heard], ..Exchange::default() }
+}
+
+/// A core that let `owl` and `liar` in.
+fn with_owl_and_liar() -> (Core, Arc<Record>, Arc<Record>) {
+    let (mut core, owl, liar) = (core(Config::default()), record("owl"), record("liar"));
+    let_in(&mut core, &owl, at(0));
+    let_in(&mut core, &liar, at(0));
+    drain(&mut core);
+    (core, owl, liar)
+}
+
+fn refused(core: &Core, refusal: Refusal) -> u64 {
+    core.snapshot(at(0)).refusals.of(refusal)
+}
+
+fn knows(core: &Core, name: &str) -> bool {
+    core.snapshot(at(0)).member(&name.parse().unwrap()).is_some()
+}
+
+/// Calls that wait to be made: their number, where they go, and what they ask.
+fn calls(core: &mut Core) -> Vec<(CallId, Target, Request)> {
+    let outputs = std::iter::from_fn(|| core.poll_output());
+    let call = |output| match output {
+        Output::Call { id, target, request, .. } => Some((id, target, request)),
+        _ => None,
+    };
+    outputs.filter_map(call).collect()
+}
+
+fn identify_of(core: &mut Core, target: &Target) -> Option<CallId> {
+    calls(core).into_iter().find(|(_, at, request)| at == target && matches!(request, Request::Identify)).map(|(id, ..)| id)
+}
+
+fn silent() -> Result<Response, CallError> {
+    Err(CallError { failure: Failure::Timeout, detail: String::new() })
+}
+
+#[test]
+fn an_instance_belongs_to_one_name() {
+    let (mut core, owl, liar) = with_owl_and_liar();
+    let ghost = Record { instance: owl.instance, ..(*record("ghost")).clone() };
+    tell(&mut core, &liar, heard(&ghost), at(1));
+    let nobody = Record { instance: Instance(0), ..(*record("nobody")).clone() };
+    tell(&mut core, &liar, heard(&nobody), at(1));
+    assert!(!knows(&core, "ghost") && !knows(&core, "nobody"));
+    assert_eq!(refused(&core, Refusal::InstanceTaken), 2);
+    assert_eq!(core.record_of(owl.instance).unwrap().name, owl.name);
+    // A former instance is as good as taken.
+    let next = Record { instance: Instance(77), incarnation: Incarnation(2), ..(*owl).clone() };
+    core.handle_request(RequestId(5), Request::Join(Arc::new(next.clone())), at(2));
+    let asked = identify_of(&mut core, &owl.target).unwrap();
+    core.handle_response(asked, Ok(Response::Identify(Arc::new(next))), at(2));
+    tell(&mut core, &liar, heard(&ghost), at(3));
+    assert!(!knows(&core, "ghost"));
+}
+
+#[test]
+fn who_answers_itself_has_its_instance_before_who_was_only_told_of() {
+    let (mut core, _, liar) = with_owl_and_liar();
+    let duck = record("duck");
+    let ghost = Record { instance: duck.instance, ..(*record("ghost")).clone() };
+    tell(&mut core, &liar, heard(&ghost), at(1));
+    assert!(knows(&core, "ghost"));
+    let_in(&mut core, &duck, at(2));
+    assert!(knows(&core, "duck") && !knows(&core, "ghost"));
+    assert_eq!(core.record_of(duck.instance).unwrap().name, duck.name);
+}
+
+#[test]
+fn a_joiner_whose_instance_was_taken_is_told_to_take_another() {
+    let (mut core, ..) = with_owl_and_liar();
+    let duck = record("duck");
+    let thief = Arc::new(Record { instance: duck.instance, ..(*record("thief")).clone() });
+    let_in(&mut core, &thief, at(1));
+    core.handle_request(RequestId(5), Request::Join(Arc::clone(&duck)), at(2));
+    let asked = identify_of(&mut core, &duck.target).unwrap();
+    core.handle_response(asked, Ok(Response::Identify(Arc::clone(&duck))), at(2));
+    let answer = std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+        Output::Reply { response: Response::Join(answer), .. } => Some(answer),
+        _ => None,
+    });
+    assert!(matches!(answer, Some(JoinAnswer::Outdated(incarnation)) if incarnation == duck.incarnation));
+}
+
+#[test]
+fn who_hears_that_its_own_instance_is_anothers_takes_a_new_one_but_not_all_the_time() {
+    let (mut core, _, liar) = with_owl_and_liar();
+    for round in 0..20 {
+        let ghost = Record { instance: core.record().instance, ..(*record("ghost")).clone() };
+        let before = core.record().instance;
+        tell(&mut core, &liar, heard(&ghost), at(round * 100));
+        assert!(!knows(&core, "ghost"));
+        let is_new = core.record().instance != before;
+        assert_eq!(is_new, round == 0 || round == 10, "round {round}");
+    }
+}
+
+#[test]
+fn a_living_nodes_name_is_not_taken_by_what_others_say() {
+    let (mut core, owl, liar) = with_owl_and_liar();
+    let twin = Record { target: liar.target.clone(), incarnation: Incarnation(2), instance: Instance(99), ..(*owl).clone() };
+    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let asked = identify_of(&mut core, &owl.target).unwrap();
+    core.handle_response(asked, Ok(Response::Identify(Arc::clone(&owl))), at(2));
+    assert!(calls(&mut core).is_empty(), "the twin is not even asked");
+    assert_eq!(core.record_of(owl.instance).unwrap().target, owl.target);
+    assert_eq!(refused(&core, Refusal::NameTaken), 1);
+    // The same by an answer of a seed that claims to be owl.
+    core.handle_seeds(vec![liar.target.clone()], at(4000));
+    core.handle_timeout(at(4000));
+    let join = calls(&mut core).into_iter().find(|(_, _, request)| matches!(request, Request::Join(_))).unwrap().0;
+    core.handle_response(join, Ok(Response::Join(JoinAnswer::Admitted(Arc::new(twin.clone())))), at(4001));
+    assert_eq!(core.record_of(owl.instance).unwrap().target, owl.target);
+    // Once it does not answer any more, whoever does has the name.
+    let incumbent = identify_of(&mut core, &owl.target).unwrap();
+    core.handle_response(incumbent, silent(), at(4002));
+    let successor = identify_of(&mut core, &twin.target).unwrap();
+    core.handle_response(successor, Ok(Response::Identify(Arc::new(twin.clone()))), at(4003));
+    assert_eq!(core.record_of(twin.instance).unwrap().target, twin.target);
+}
+
+/// What a core does that hears of another living holder of its own name, when its peers answer so.
+fn contest(votes: [canary_core::Answer; 2]) -> Core {
+    let (mut core, _, liar) = with_owl_and_liar();
+    let_in(&mut core, &record("duck"), at(0));
+    drain(&mut core);
+    let me = core.record().clone();
+    let twin =
+        Arc::new(Record { target: liar.target.clone(), incarnation: me.incarnation.next(), instance: Instance(99), ..(*me).clone() });
+    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let asked = identify_of(&mut core, &twin.target).unwrap();
+    core.handle_response(asked, Ok(Response::Identify(twin)), at(2));
+    let asked: Vec<_> = calls(&mut core).into_iter().filter(|(_, _, request)| matches!(request, Request::Ask(_))).collect();
+    assert!(asked.len() == 2 && asked.iter().all(|(_, target, _)| *target != liar.target), "not the twin's own host");
+    for ((id, ..), vote) in asked.into_iter().zip(votes) {
+        core.handle_response(id, Ok(Response::Asked(vote)), at(3));
+    }
+    core
+}
+
+#[test]
+fn the_own_name_is_yielded_to_whom_others_hold_for_its_holder_and_to_nobody_else() {
+    use canary_core::Answer::{Reached, Unknown};
+    let conflict = |core: &Core| core.snapshot(at(4)).name_conflict().is_some();
+    assert!(!conflict(&contest([Unknown, Unknown])), "one peer's claim persuades that peer alone");
+    assert!(conflict(&contest([Reached, Unknown])) && conflict(&contest([Reached, Reached])));
+}
+
+#[test]
+fn a_newcomer_gives_up_its_name_only_for_who_answers_by_it() {
+    let seed = record("seed");
+    let holder = Arc::new(Record { name: "me".parse().unwrap(), ..(*record("holder")).clone() });
+    let start = || {
+        let mut core = core(Config::default());
+        core.handle_seeds(vec![seed.target.clone()], at(0));
+        core.handle_timeout(at(0));
+        let join = calls(&mut core).into_iter().find(|(_, _, request)| matches!(request, Request::Join(_))).unwrap().0;
+        core.handle_response(join, Ok(Response::Join(JoinAnswer::NameTaken(Arc::clone(&holder)))), at(1));
+        let asked = identify_of(&mut core, &holder.target).unwrap();
+        (core, asked)
+    };
+    let ends = |core: &mut Core| std::iter::from_fn(|| core.poll_output()).any(|output| matches!(output, Output::NameTaken(_)));
+    let (mut lied_to, asked) = start();
+    lied_to.handle_response(asked, silent(), at(2));
+    assert!(!ends(&mut lied_to));
+    let (mut late, asked) = start();
+    late.handle_response(asked, Ok(Response::Identify(Arc::clone(&holder))), at(2));
+    assert!(ends(&mut late));
+}
+
+#[test]
+fn meshes_of_two_names_never_become_one() {
+    let named = Config { mesh_name: "prod".parse().unwrap(), ..Config::default() };
+    let mut core = core(named);
+    let ours = Arc::new(Record { mesh: "prod".parse().unwrap(), ..(*record("owl")).clone() });
+    let_in(&mut core, &ours, at(0));
+    drain(&mut core);
+    let theirs = record("stranger");
+    core.handle_request(RequestId(5), Request::Join(Arc::clone(&theirs)), at(1));
+    let told = core.poll_output();
+    assert!(matches!(told, Some(Output::Reply { response: Response::Join(JoinAnswer::OtherMesh(name)), .. }) if name.as_str() == "prod"));
+    tell(&mut core, &ours, heard(&theirs), at(2));
+    assert!(!knows(&core, "stranger"));
+    assert_eq!(refused(&core, Refusal::OtherMesh), 2);
+}

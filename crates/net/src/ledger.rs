@@ -1,0 +1,216 @@
+//! How many bytes of messages are under way at once, in all and of one address: what clients send and have not finished, and what they have not read.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use ipnet::IpNet;
+
+use crate::accept::client;
+
+/// Bytes under way, with a bound on all of them and on those of one address.
+#[derive(Debug)]
+pub struct Ledger {
+    all: usize,
+    per_address: usize,
+    proxies: Arc<[IpNet]>,
+    held: Mutex<Sums>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Bytes of one message; given back when it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    ledger: Arc<Ledger>,
+    client: IpAddr,
+    is_proxy: bool,
+    bytes: usize,
+}
+
+/// There is no room for more bytes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl Ledger {
+    /// So many bytes in all, and so many of one address that is not one of `proxies`.
+    pub fn new(all: usize, per_address: usize, proxies: Arc<[IpNet]>) -> Arc<Self> {
+        Arc::new(Self { all, per_address, proxies, held: Mutex::default() })
+    }
+
+    /// A message of `address`, of which nothing has come yet.
+    pub fn open(self: &Arc<Self>, address: IpAddr) -> Charge {
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
+        Charge { ledger: Arc::clone(self), client: client(address), is_proxy, bytes: 0 }
+    }
+}
+
+impl Charge {
+    /// Adds `bytes` to the message, if there is room.
+    pub fn add(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let ledger = &self.ledger;
+        let mut held = ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = held.by_address.get(&self.client).copied().unwrap_or_default();
+        if held.all + bytes > ledger.all || (of_client + bytes > ledger.per_address && !self.is_proxy) {
+            return Err(NoRoom);
+        }
+        held.all += bytes;
+        *held.by_address.entry(self.client).or_default() += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut held = self.ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all -= self.bytes;
+        if let Some(of_client) = held.by_address.get_mut(&self.client) {
+            *of_client -= self.bytes;
+            if *of_client == 0 {
+                held.by_address.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Why a request's body was not taken whole.
+#[derive(Debug, thiserror::Error)]
+pub enum MeterError {
+    /// It is longer than its method allows.
+    #[error("the message is longer than {0} bytes")]
+    Long(usize),
+    /// Too many bytes are under way.
+    #[error("too many bytes are under way; come again later")]
+    NoRoom,
+    /// The connection failed.
+    #[error("the message was cut short")]
+    Cut(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Whether a body was refused for want of room.
+#[derive(Clone, Debug, Default)]
+pub struct Overdrawn(Arc<AtomicBool>);
+
+impl Overdrawn {
+    /// Whether it was.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A request's body that is charged as it comes.
+#[derive(Debug)]
+pub struct Metered<B> {
+    body: B,
+    most: usize,
+    charge: Option<Arc<Mutex<Charge>>>,
+    overdrawn: Overdrawn,
+    come: usize,
+}
+
+impl<B> Metered<B> {
+    /// Charges `body`, which may have at most so many bytes. What it was charged is held as long as `charge` is.
+    pub fn new(body: B, most: usize, charge: Option<Arc<Mutex<Charge>>>, overdrawn: Overdrawn) -> Self {
+        Self { body, most, charge, overdrawn, come: 0 }
+    }
+}
+
+impl<B> Body for Metered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = MeterError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MeterError>>> {
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(MeterError::Cut(error.into())))),
+            None => return Poll::Ready(None),
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        self.come += bytes;
+        if self.come > self.most {
+            return Poll::Ready(Some(Err(MeterError::Long(self.most))));
+        }
+        let charge = self.charge.as_ref().map(|charge| charge.lock().unwrap_or_else(PoisonError::into_inner));
+        let charged = charge.map_or(Ok(()), |mut charge| charge.add(bytes));
+        Poll::Ready(Some(match charged {
+            Ok(()) => Ok(frame),
+            Err(NoRoom) => {
+                self.overdrawn.0.store(true, Ordering::Relaxed);
+                Err(MeterError::NoRoom)
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body that is charged until it is handed on.
+#[derive(Debug)]
+pub struct Held<B> {
+    body: B,
+    _charge: Option<Charge>,
+}
+
+impl<B> Held<B> {
+    /// Keeps `charge` as long as `body` is there.
+    pub fn new(body: B, charge: Option<Charge>) -> Self {
+        Self { body, _charge: charge }
+    }
+}
+
+impl<B: Body + Unpin> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_bounded_in_all_and_of_one_address_and_are_given_back() {
+        let ledger = Ledger::new(100, 60, Arc::from([IpNet::from(IpAddr::from([192, 0, 2, 9]))]));
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let (mut one, mut same, mut other) = (ledger.open(address(1)), ledger.open(address(1)), ledger.open(address(2)));
+        assert_eq!((one.add(50), same.add(11), same.add(10)), (Ok(()), Err(NoRoom), Ok(())));
+        assert_eq!((other.add(41), other.add(40)), (Err(NoRoom), Ok(())));
+        drop((one, same));
+        let mut proxy = ledger.open(address(9));
+        assert_eq!((proxy.add(60), other.add(1)), (Ok(()), Err(NoRoom)), "many share a proxy's address");
+        drop((proxy, other));
+        assert_eq!(ledger.open(address(3)).add(60), Ok(()));
+    }
+}
