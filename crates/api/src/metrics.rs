@@ -266,12 +266,12 @@ fn histograms<'a>(
     let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
     for (labels, histogram) in series {
         let buckets = rebucket(histogram, bounds);
-        family.encode_family(&labels.as_slice())?.encode_histogram::<NoLabelSet>(
-            histogram.sum_seconds,
-            histogram.count(),
-            &buckets,
-            None,
-        )?;
+        let (sum, count) = (histogram.sum_seconds, histogram.count());
+        if labels.is_empty() {
+            family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        } else {
+            family.encode_family(&labels.as_slice())?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
     }
     Ok(())
 }
@@ -610,8 +610,7 @@ fn process(process: &Process, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
     if let Some(seconds) = process.cpu_seconds {
         let mut family =
             encoder.encode_descriptor("process_cpu", "Processor time that the process used.", Some(&Unit::Seconds), MetricType::Counter)?;
-        let none: &[(&str, &str)] = &[];
-        family.encode_family(&none)?.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
+        family.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
     }
     let figures = [
         ("process_resident_memory", "Memory that the process holds.", Some(Unit::Bytes), process.resident_bytes),

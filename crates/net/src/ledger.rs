@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -98,14 +97,23 @@ pub enum MeterError {
     Cut(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Whether a body was refused for want of room.
+/// Why a body was refused, for whoever answers the request: what reads it may not tell.
 #[derive(Clone, Debug, Default)]
-pub struct Overdrawn(Arc<AtomicBool>);
+pub struct Refused(Arc<OnceLock<Refusal>>);
 
-impl Overdrawn {
-    /// Whether it was.
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+/// Why a body was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is longer than its method allows.
+    Long,
+    /// Too many bytes are under way.
+    NoRoom,
+}
+
+impl Refused {
+    /// The reason; none if it was not refused.
+    pub fn get(&self) -> Option<Refusal> {
+        self.0.get().copied()
     }
 }
 
@@ -115,14 +123,14 @@ pub struct Metered<B> {
     body: B,
     most: usize,
     charge: Option<Arc<Mutex<Charge>>>,
-    overdrawn: Overdrawn,
+    refused: Refused,
     come: usize,
 }
 
 impl<B> Metered<B> {
     /// Charges `body`, which may have at most so many bytes. What it was charged is held as long as `charge` is.
-    pub fn new(body: B, most: usize, charge: Option<Arc<Mutex<Charge>>>, overdrawn: Overdrawn) -> Self {
-        Self { body, most, charge, overdrawn, come: 0 }
+    pub fn new(body: B, most: usize, charge: Option<Arc<Mutex<Charge>>>, refused: Refused) -> Self {
+        Self { body, most, charge, refused, come: 0 }
     }
 }
 
@@ -143,6 +151,7 @@ where
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         self.come += bytes;
         if self.come > self.most {
+            let _ = self.refused.0.set(Refusal::Long);
             return Poll::Ready(Some(Err(MeterError::Long(self.most))));
         }
         let charge = self.charge.as_ref().map(|charge| charge.lock().unwrap_or_else(PoisonError::into_inner));
@@ -150,7 +159,7 @@ where
         Poll::Ready(Some(match charged {
             Ok(()) => Ok(frame),
             Err(NoRoom) => {
-                self.overdrawn.0.store(true, Ordering::Relaxed);
+                let _ = self.refused.0.set(Refusal::NoRoom);
                 Err(MeterError::NoRoom)
             }
         }))

@@ -18,7 +18,7 @@ mod unread;
 
 pub use accept::{Accepted, Door, Full, Limits, Peer, Place, Places, Stats};
 pub use failures::{Failures, Rates};
-pub use ledger::{Charge, Held, Ledger, MeterError, Metered, NoRoom, Overdrawn};
+pub use ledger::{Charge, Held, Ledger, MeterError, Metered, NoRoom, Refusal, Refused};
 pub use live::Live;
 pub use seldom::Seldom;
 pub use token::{Token, TokenError, Tokens};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
-use canary_net::{Door, Guard, Held, IpNet, Metered, Overdrawn, Peer};
+use canary_net::{Door, Guard, Held, IpNet, Metered, Peer, Refusal, Refused};
 use http_body_util::{Either, Empty};
 use hyper::body::Body as _;
 use tokio::net::TcpListener;
@@ -234,10 +234,10 @@ impl Builder {
             let path = request.uri().path();
             // Pushes of guests have places of their own.
             let ledger = (path != v1::PUSH_PATH).then(|| Arc::clone(&service.ledger));
-            let (most, overdrawn) = (MeshService::body_max(path), Overdrawn::default());
+            let (most, refused) = (MeshService::body_max(path), Refused::default());
             let later: http::Response<Empty<Bytes>> = service.later(&request);
             let charge = ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
-            let request = request.map(|body| Metered::new(body, most, charge.clone(), overdrawn.clone()));
+            let request = request.map(|body| Metered::new(body, most, charge.clone(), refused.clone()));
             let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
             async move {
                 let Some(answer) = answer else {
@@ -247,13 +247,17 @@ impl Builder {
                 let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
                 drop(charge);
                 let Ok(Ok(response)) = answer else {
-                    service.note_late();
+                    service.note_unread();
                     return Ok(timed_out().map(|empty| Held::new(Either::Right(empty), None)));
                 };
                 // What waits to be read counts as what waits to be sent.
                 let mut held = ledger.map(|ledger| ledger.open(address));
                 let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-                if overdrawn.get() || held.as_mut().is_some_and(|held| held.add(bytes).is_err()) {
+                if refused.get() == Some(Refusal::Long) {
+                    service.note_unread();
+                    return Ok(too_long().map(|empty| Held::new(Either::Right(empty), None)));
+                }
+                if refused.get().is_some() || held.as_mut().is_some_and(|held| held.add(bytes).is_err()) {
                     service.note_overdrawn();
                     return Ok(later.map(|empty| Held::new(Either::Right(empty), None)));
                 }
@@ -323,6 +327,12 @@ impl Builder {
 fn timed_out() -> http::Response<Empty<Bytes>> {
     let mut response = http::Response::new(Empty::new());
     *response.status_mut() = http::StatusCode::REQUEST_TIMEOUT;
+    response
+}
+
+fn too_long() -> http::Response<Empty<Bytes>> {
+    let mut response = http::Response::new(Empty::new());
+    *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
     response
 }
 

@@ -136,8 +136,8 @@ impl MeshService {
         self.overdrawn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a request that was not there in time.
-    pub(crate) fn note_late(&self) {
+    /// Counts a request that was not there in time, or was too long.
+    pub(crate) fn note_unread(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
