@@ -158,8 +158,10 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| member.known) else {
             return;
         };
-        let (kind, silence) = (member.pair.latest_failure(), member.life.silence(now.time));
-        self.gather(slot, Topic::Dead, kind, silence, now);
+        let refused = member.life.doubt().is_some_and(|doubt| doubt.refused);
+        let kind = if refused { Failure::Refused } else { member.pair.latest_failure().unwrap_or(Failure::Timeout) };
+        let silence = member.life.silence(now.time);
+        self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
 
     /// A node that was dead, or said goodbye, is there again after so long.

@@ -1,4 +1,7 @@
 //! Answers that are not read: who asks and does not read loses the connection, and with it our memory.
+//!
+//! The last piece of an answer is HTTP/2's to hold. A client that leaves it there holds one of its few streams, and its connection ends when it
+//! has asked nothing for a while.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -64,7 +64,23 @@ impl Plan {
     }
 
     /// Starts by way of another program, such as one that changes the network namespace first.
-    pub fn start_by(&self, mut command: Command) -> Bot {
+    pub fn start_by(&self, command: Command) -> Bot {
+        self.start_as(command, Stdio::piped())
+    }
+
+    /// Starts with another stderr than one that is read.
+    pub fn start_with(&self, stderr: Stdio) -> Bot {
+        self.start_as(Command::new(env!("CARGO_BIN_EXE_canary-bot")), stderr)
+    }
+
+    /// Starts under limits of its own, as `ulimit` spells them.
+    pub fn start_limited(&self, limits: &str) -> Bot {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_canary-bot")]);
+        self.start_by(command)
+    }
+
+    fn start_as(&self, mut command: Command, stderr: Stdio) -> Bot {
         command.args(["--name", &self.name, "--listen-address", &self.address.to_string(), "--token", TOKEN]).args([
             "--listen-port",
             &self.mesh_port.to_string(),
@@ -74,24 +90,25 @@ impl Plan {
         for seed in &self.seeds {
             command.args(["--target", seed]);
         }
-        command.args(&self.more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(&self.more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
             command.env_remove(variable);
         }
         let mut child = command.spawn().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
         // Kept for the failing test's reader, and drained so that no bot ever waits for us.
         let log = Arc::new(Mutex::new(Vec::new()));
-        let written = Arc::clone(&log);
-        let reading = std::thread::spawn(move || {
-            let mut some = [0; 4096];
-            while let Ok(read) = stderr.read(&mut some)
-                && read > 0
-            {
-                written.lock().unwrap_or_else(PoisonError::into_inner).extend(&some[..read]);
-            }
+        let reading = child.stderr.take().map(|mut stderr| {
+            let written = Arc::clone(&log);
+            std::thread::spawn(move || {
+                let mut some = [0; 4096];
+                while let Ok(read) = stderr.read(&mut some)
+                    && read > 0
+                {
+                    written.lock().unwrap_or_else(PoisonError::into_inner).extend(&some[..read]);
+                }
+            })
         });
-        Bot { plan: self.clone(), child, log, reading: Some(reading) }
+        Bot { plan: self.clone(), child, log, reading }
     }
 }
 
