@@ -2,14 +2,15 @@
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use canary_net::Token;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
-};
+use canary_net::tls::{CertificateDer, Facts, PemObject as _};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 
+/// The name of the authority.
+const AUTHORITY: &str = "canary development CA";
 /// Days that certificates of `tls dev` are valid: long enough to develop, short enough to be no solution.
 const DAYS: i64 = 90;
 /// Hours that they are valid before they are made: clocks of hosts disagree.
@@ -26,6 +27,14 @@ pub(crate) enum IssueError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the authority in {path} was not made by this command; use its own tools, or choose another place")]
+    Authority { path: PathBuf },
     #[error("{name:?} is no name that a certificate can carry")]
     Name { name: String },
     #[error("cannot make a certificate")]
@@ -36,18 +45,33 @@ pub(crate) enum IssueError {
 
 /// A new authority in `directory` (`ca.pem`, `ca-key.pem`), and for each name a certificate and a key (`NAME.pem`, `NAME-key.pem`) for use as
 /// server and as client. A name may be followed by others of the same host, after commas.
+///
+/// An authority that is there already is used again: hosts are added to it. Nothing is written before everything could be made.
 pub(crate) fn tls_dev(directory: &Path, hosts: &[String]) -> Result<Vec<PathBuf>, IssueError> {
-    std::fs::create_dir_all(directory).map_err(|source| IssueError::Write { path: directory.to_owned(), source })?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    let (ca, ca_key) = (directory.join("ca.pem"), directory.join("ca-key.pem"));
+    let mut files = Vec::new();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "canary development CA");
+    params.distinguished_name.push(DnType::CommonName, AUTHORITY);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     date(&mut params);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let mut written = vec![
-        write(directory.join("ca.pem"), authority.pem().as_bytes(), 0o644)?,
-        write(directory.join("ca-key.pem"), authority.key().serialize_pem().as_bytes(), 0o600)?,
-    ];
+    let key = if ca.exists() && ca_key.exists() {
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|source| IssueError::Read { path: path.to_owned(), source });
+        let unusable = || IssueError::Authority { path: ca.clone() };
+        let certificate = CertificateDer::from_pem_slice(read(&ca)?.as_bytes()).map_err(|_| unusable())?;
+        if Facts::of(&certificate).map_err(|_| unusable())?.subject != format!("CN={AUTHORITY}") {
+            return Err(unusable());
+        }
+        KeyPair::from_pem(&read(&ca_key)?).map_err(|_| unusable())?
+    } else {
+        let key = KeyPair::generate()?;
+        files.push((ca.clone(), params.self_signed(&key)?.pem(), 0o644));
+        files.push((ca_key, key.serialize_pem(), 0o600));
+        key
+    };
+    let authority = Issuer::new(params, key);
     for host in hosts {
         let names: Vec<_> = host.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         let first = *names.first().ok_or_else(|| IssueError::Name { name: host.clone() })?;
@@ -60,6 +84,7 @@ pub(crate) fn tls_dev(directory: &Path, hosts: &[String]) -> Result<Vec<PathBuf>
             let bare = name.trim_matches(['[', ']']);
             params.subject_alt_names.push(match bare.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
+                Err(_) if !is_host(bare) => return Err(IssueError::Name { name: bare.to_owned() }),
                 Err(_) => SanType::DnsName(bare.try_into().map_err(|_| IssueError::Name { name: bare.to_owned() })?),
             });
         }
@@ -70,10 +95,20 @@ pub(crate) fn tls_dev(directory: &Path, hosts: &[String]) -> Result<Vec<PathBuf>
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &authority)?;
         let file = first.trim_matches(['[', ']']).replace([':', '*'], "_");
-        written.push(write(directory.join(format!("{file}.pem")), certificate.pem().as_bytes(), 0o644)?);
-        written.push(write(directory.join(format!("{file}-key.pem")), key.serialize_pem().as_bytes(), 0o600)?);
+        files.push((directory.join(format!("{file}.pem")), certificate.pem(), 0o644));
+        files.push((directory.join(format!("{file}-key.pem")), key.serialize_pem(), 0o600));
     }
-    Ok(written)
+    if let Some((path, ..)) = files.iter().find(|(path, ..)| path.exists()) {
+        return Err(IssueError::Exists { path: path.clone() });
+    }
+    builder.create(directory).map_err(|source| IssueError::Write { path: directory.to_owned(), source })?;
+    files.into_iter().map(|(path, text, mode)| write(path, text.as_bytes(), mode)).collect()
+}
+
+/// Whether a certificate can name a host so: labels of letters, digits, dashes and underscores, the first perhaps a wildcard.
+fn is_host(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    name.strip_prefix("*.").unwrap_or(name).split('.').all(|label| !label.is_empty() && label.chars().all(valid))
 }
 
 fn date(params: &mut CertificateParams) {
@@ -83,8 +118,14 @@ fn date(params: &mut CertificateParams) {
 }
 
 /// A new random token in a new file that nobody else may read.
+///
+/// A dash stands for stdout, as it does elsewhere.
 pub(crate) fn token_new(path: &Path) -> Result<PathBuf, IssueError> {
     let token = Token::generate().map_err(|error| IssueError::Random(error.to_string()))?;
+    if path.as_os_str() == "-" {
+        let path = path.to_owned();
+        return writeln!(io::stdout(), "{}", token.reveal()).map(|()| path.clone()).map_err(|source| IssueError::Write { path, source });
+    }
     write(path.to_owned(), format!("{}\n", token.reveal()).as_bytes(), 0o600)
 }
 

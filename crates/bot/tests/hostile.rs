@@ -218,3 +218,54 @@ fn a_flood_of_names_is_held_back() {
     unharmed(&mut bots);
     assert!(all_know_all(&bots), "somebody of the flood was let in");
 }
+
+/// The instance of a bot, as it tells it to everybody.
+fn instance_of(bot: &Bot) -> u64 {
+    let (_, identity) = call(mesh_port(bot), "Identify", &[]).unwrap();
+    let at = identity.windows(9).rposition(|window| window[0] == 0x29).unwrap();
+    u64::from_le_bytes(identity[at + 1..at + 9].try_into().unwrap())
+}
+
+/// The age of a bot's row at another, in seconds.
+fn row_age(at: &Bot, of: &Bot) -> f64 {
+    counted(at, &format!("canary_mesh_row_age_seconds{{source=\"{}\"}}", of.name()))
+}
+
+#[test]
+fn an_instance_and_a_name_are_not_taken_by_gossip() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let liar = Puppet::start("liar", own_address(), 1);
+    assert_eq!(liar.join(mesh_port(&bots[0])), Some(1));
+    let stolen = instance_of(&bots[1]);
+    let ghost = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, stolen), 1, 0));
+    // A twin of a living node, in a larger life, that answers at the liar's address.
+    let twin = Puppet::start(bots[1].name(), own_address(), 1 << 60);
+    let claimed = Message::default().message(5, &heard(&twin.node(), 9, 0));
+    for _ in 0..10 {
+        for bot in &bots {
+            let _ = liar.gossip(mesh_port(bot), &ghost);
+            let _ = liar.gossip(mesh_port(bot), &claimed);
+        }
+        wait(Duration::from_millis(300), || false);
+    }
+    let refused =
+        |reason: &str| bots.iter().map(|bot| counted(bot, &format!("canary_mesh_refused_total{{reason=\"{reason}\"}}"))).sum::<f64>();
+    assert!(refused("instance_taken") >= 10.0 && refused("name_taken") > 0.0);
+    // Its row goes on, nobody holds the twin or the ghost for anybody, and a newcomer hears of it.
+    assert!(wait(Duration::from_secs(30), || [0, 2].iter().all(|at| row_age(&bots[*at], &bots[1]) < 11.0)).is_some());
+    assert!(counted(&bots[1], "canary_mesh_name_conflict") < 0.5, "{}", bots[1].logged());
+    assert!(!bots.iter().any(|bot| bot.nodes().unwrap().contains("ghost")));
+    let infos = get(bots[0].api(), "/metrics").unwrap().body;
+    let info = infos.lines().find(|line| line.starts_with("canary_mesh_node_info") && line.contains(bots[1].name())).unwrap();
+    assert!(info.contains(&bots[1].plan.target()), "{info}");
+    unharmed(&mut bots);
+    let mut plan = bots[0].plan.clone();
+    plan.name = "newcomer".to_owned();
+    (plan.mesh_port, plan.api_port) = {
+        let ports = support::free_ports(plan.address, 2);
+        (ports[0], ports[1])
+    };
+    let newcomer = plan.start();
+    assert!(wait(Duration::from_secs(20), || newcomer.nodes().is_some_and(|nodes| nodes.contains(bots[1].name()))).is_some());
+}

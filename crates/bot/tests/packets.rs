@@ -188,3 +188,89 @@ fn a_mixed_mesh_heals_after_a_partition() {
     eprintln!("healed after {healed:.1?}");
     assert!(healed.is_some(), "{:?}: {:?}", bots[0].nodes(), bots[0].measured_pairs());
 }
+
+/// Runs a command in a host's namespace.
+fn inside(host: &str, arguments: &str) -> bool {
+    let arguments = format!("netns exec {host} {arguments}");
+    ip(&arguments)
+}
+
+fn counted(bot: &Bot, series: &str) -> f64 {
+    let text = support::get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+#[test]
+fn one_broken_path_is_told_by_kind_with_how_many_others_reach_the_node() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(4) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    let bots: Vec<_> = (1..=4).map(|number| lab.start(number)).collect();
+    settle(&bots);
+    // As Calico leaves them; the kernel answers with EINVAL.
+    assert!(ip(&format!("-n {} route add blackhole {}", lab.hosts[0], lab.address(4))));
+    let told = |words: &str| bots[0].logged().lines().any(|line| line.contains(words) && line.contains("host-4"));
+    assert!(wait(Duration::from_secs(20), || told("this bot cannot reach a node")).is_some(), "{}", bots[0].logged());
+    let log = bots[0].logged();
+    let line = log.lines().find(|line| line.contains("this bot cannot reach a node")).unwrap();
+    assert!(line.contains("WARN") && line.contains("unreachable") && line.contains("reached_by=2 others=2"), "{line}");
+    assert!(counted(&bots[0], "canary_probes_total{target=\"host-4\",result=\"unreachable\"}") > 0.0);
+    assert!(ip(&format!("-n {} route del blackhole {}", lab.hosts[0], lab.address(4))));
+    assert!(wait(Duration::from_secs(20), || told("this bot reaches a node again")).is_some(), "{}", bots[0].logged());
+    assert!(bots.iter().all(|bot| !bot.logged().contains("a node is dead")), "the node was reached by others all the time");
+}
+
+#[test]
+fn a_bot_follows_its_hosts_address_and_waits_for_the_first_one() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(3) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();
+    settle(&bots);
+    // The third host starts before its network is up, and nobody gave its bot an address.
+    let (host, device) = (&lab.hosts[2], format!("{}i3", lab.bridge));
+    assert!(ip(&format!("-n {host} addr flush dev {device}")));
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", host, env!("CARGO_BIN_EXE_canary-bot"), "--name", "host-3", "--token", support::TOKEN]);
+    command.args(["--target", &format!("{}:8081", lab.address(1))]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _third = Played(command.spawn().unwrap());
+    let [a, b, c] = lab.network;
+    let reached_at = |last: u8| {
+        let info = format!("address=\"{a}.{b}.{c}.{last}:8081\"");
+        bots.iter().all(|bot| {
+            let text = support::get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+            let known =
+                text.lines().any(|line| line.starts_with("canary_mesh_node_info") && line.contains("host-3") && line.contains(&info));
+            known && text.lines().any(|line| line.starts_with("canary_mesh_node_up{node=\"host-3\"} 1"))
+        })
+    };
+    for (last, former) in [(3, None), (33, Some(3))] {
+        if let Some(former) = former {
+            assert!(ip(&format!("-n {host} addr del {a}.{b}.{c}.{former}/24 dev {device}")));
+        }
+        assert!(ip(&format!("-n {host} addr add {a}.{b}.{c}.{last}/24 dev {device}")));
+        assert!(wait(Duration::from_secs(40), || reached_at(last)).is_some(), "not reached at {last}: {:?}", bots[0].nodes());
+    }
+}
+
+#[test]
+fn lost_packets_are_counted_where_no_probe_fails() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(2) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    if !inside(&lab.hosts[1], "iptables -A INPUT -p tcp --dport 8081 -m statistic --mode random --probability 0.1 -j DROP") {
+        eprintln!("skipped: this needs iptables with the statistic match");
+        return;
+    }
+    let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();
+    let again = || counted(&bots[0], "canary_probe_retransmissions_total{target=\"host-2\"}");
+    assert!(wait(Duration::from_secs(120), || again() > 0.0).is_some(), "one packet of ten is lost, and none is counted");
+    assert!(counted(&bots[0], "canary_probe_segments_total{target=\"host-2\"}") > again());
+}

@@ -162,3 +162,39 @@ fn a_token_rotates_while_a_certificate_is_broken() {
     directory.write("ca.pem", &authority.pem());
     assert!(wait(Duration::from_secs(10), || broken("0")).is_some(), "{}", bot.logged());
 }
+
+#[test]
+fn a_development_authority_takes_further_hosts_and_a_wrong_name_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let place = directory.path("tls");
+    let issue = |hosts: &[&str]| {
+        let run = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(["tls", "dev", "--directory", &place]).args(hosts).output();
+        run.unwrap()
+    };
+    assert!(!issue(&["owl", "bad name"]).status.success());
+    assert!(!std::path::Path::new(&place).exists(), "a wrong name left half of it behind");
+    assert!(issue(&["owl,127.0.0.1"]).status.success());
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&place), mode(&format!("{place}/owl-key.pem"))), (0o700, 0o600));
+    let added = issue(&["host-21,127.0.0.1"]);
+    assert!(added.status.success(), "{}", said(&added));
+    for name in ["owl", "host-21"] {
+        let path = |file: &str| format!("{place}/{file}");
+        let arguments = [
+            "--name",
+            name,
+            "--token",
+            "t",
+            "--ca-cert-path",
+            &path("ca.pem"),
+            "--server-cert-path",
+            &path(&format!("{name}.pem")),
+            "--server-key-path",
+            &path(&format!("{name}-key.pem")),
+        ];
+        let output = dry_run(&arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    let token = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(["token", "new", "-"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&token.stdout).trim().len(), 64);
+}

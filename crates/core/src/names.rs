@@ -124,10 +124,12 @@ impl Core {
             _ => None,
         };
         match (asked, answered) {
-            (Succession::Incumbent, Some(record)) if record.life() == member.record.life() => {
+            // It lives at its place, perhaps in a next life. While it yields its name it answers with the holder.
+            (Succession::Incumbent, Some(record)) if record.target == member.record.target && record.instance != successor.instance => {
                 let held_at = member.record.target.clone();
                 self.refuse(Refusal::NameTaken);
                 self.reports.name_claimed(&successor, &held_at, now);
+                self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Answered, now);
             }
             (Succession::Incumbent, _) => {
                 member.identifying = true;

@@ -137,6 +137,23 @@ fn a_living_nodes_name_is_not_taken_by_what_others_say() {
     assert_eq!(core.record_of(twin.instance).unwrap().target, twin.target);
 }
 
+#[test]
+fn a_holder_that_took_a_next_life_is_still_the_holder() {
+    let (mut core, owl, liar) = with_owl_and_liar();
+    let twin = Record { target: liar.target.clone(), incarnation: Incarnation(9), instance: Instance(99), ..(*owl).clone() };
+    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let asked = identify_of(&mut core, &owl.target).unwrap();
+    let next = Arc::new(Record { incarnation: Incarnation(2), instance: Instance(55), ..(*owl).clone() });
+    core.handle_response(asked, Ok(Response::Identify(Arc::clone(&next))), at(2));
+    assert!(identify_of(&mut core, &twin.target).is_none(), "the twin is not asked");
+    assert_eq!(core.record_of(next.instance).map(|record| &record.target), Some(&owl.target));
+    // One that yields its name answers with the holder: that one is asked then.
+    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(4000));
+    let asked = identify_of(&mut core, &owl.target).unwrap();
+    core.handle_response(asked, Ok(Response::Identify(Arc::new(twin.clone()))), at(4001));
+    assert!(identify_of(&mut core, &twin.target).is_some());
+}
+
 /// What a core does that hears of another living holder of its own name, when its peers answer so.
 fn contest(votes: [canary_core::Answer; 2]) -> Core {
     let (mut core, _, liar) = with_owl_and_liar();

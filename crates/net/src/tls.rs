@@ -15,13 +15,14 @@ use std::time::SystemTime;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
 pub use certificate::{Facts, PeerNames};
+pub use rustls::pki_types::CertificateDer;
+pub use rustls::pki_types::pem::PemObject;
 use verify::Configured;
 
 /// Largest file of certificates or keys in bytes: a bundle of a few hundred authorities fits.
