@@ -12,12 +12,13 @@ use super::{pb, wire};
 use crate::v1;
 
 const MEMBER: Instance = Instance(2);
+const OTHER: Instance = Instance(3);
 
 fn at(millis: u64) -> Now {
     Now { time: Time::ZERO + Duration::from_secs(1 << 20) + Duration::from_millis(millis), wall: Wall::from_unix_millis(1 << 40) }
 }
 
-/// A core with one member, and an exchange with it under way.
+/// A core with two members, and an exchange with the first under way.
 fn living() -> Option<(Core, CallId)> {
     let record = |name: &str, instance| {
         let target = format!("{name}:1").parse().ok()?;
@@ -32,16 +33,19 @@ fn living() -> Option<(Core, CallId)> {
     };
     let me = record("owl", Instance(1))?;
     let peer = Arc::new(record("duck", MEMBER)?);
+    let other = Arc::new(record("swan", OTHER)?);
     let mut core = Core::new(Config::default(), me.name, me.target, me.labels, 1, at(0));
     core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), at(0));
+    core.handle_request(RequestId(2), Request::Join(Arc::clone(&other)), at(0));
     let mut exchanging = None;
     for step in 1..100 {
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Call { id, request: Request::Identify, .. } => {
-                    core.handle_response(id, Ok(Response::Identify(Arc::clone(&peer))), at(step));
+                Output::Call { id, target, request: Request::Identify, .. } => {
+                    let record = if target == peer.target { &peer } else { &other };
+                    core.handle_response(id, Ok(Response::Identify(Arc::clone(record))), at(step));
                 }
-                Output::Call { id, request: Request::Exchange(_), .. } => exchanging = Some(id),
+                Output::Call { id, target, request: Request::Exchange(_), .. } if target == peer.target => exchanging = Some(id),
                 _ => {}
             }
         }
@@ -127,6 +131,10 @@ fn live_on(core: &mut Core, now: Now) {
         }
     }
     let snapshot = core.snapshot(now);
+    for member in &snapshot.members {
+        let found = core.record_of(member.record.instance).map(|record| &record.name);
+        assert_eq!(found, Some(&member.record.name), "a member is not found by its instance");
+    }
     let rows = snapshot.members.iter().filter_map(|member| member.row.as_ref());
     let cells: usize = rows.map(|row| row.cells().len()).sum();
     assert!(cells <= 2 * canary_core::limits::FRAME_BYTES_MAX, "rows have more cells than bytes");
