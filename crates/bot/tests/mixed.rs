@@ -254,13 +254,13 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
 }
 
 #[test]
-fn a_mesh_token_keeps_the_originals_outside_and_the_start_says_so() {
+fn a_mesh_token_keeps_the_originals_outside_and_it_is_said_when_one_comes() {
     let _turn = alone();
     let mut plans = plans_at(own_address(), 2);
     plans.iter_mut().for_each(|plan| plan.more.extend(["--mesh-token", "of-the-mesh"].map(str::to_owned)));
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
-    assert!(bots[0].logged().contains("bots of the original, which cannot present one, stay outside"), "{}", bots[0].logged());
+    assert!(!bots[0].logged().contains("original"), "nobody has met one yet: {}", bots[0].logged());
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
     let refused = || {
         support::get(bots[0].api(), "/metrics")
@@ -270,6 +270,7 @@ fn a_mesh_token_keeps_the_originals_outside_and_the_start_says_so() {
             .any(|line| line.starts_with("canary_mesh_refused_total{reason=\"mesh_token\"}") && !line.ends_with(" 0"))
     };
     assert!(wait(Duration::from_secs(20), refused).is_some());
+    assert!(bots[0].logged().contains("a bot of the original stays outside: it cannot present a mesh token"), "{}", bots[0].logged());
     assert!(original.nodes().is_empty() && bots.iter().all(|bot| bot.nodes().unwrap().len() == 1));
     original.assert_well();
 }
@@ -360,7 +361,12 @@ fn the_originals_command_lines_with_certificates_run() {
     }
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
-    assert!(bots[0].logged().contains("--client-auth optional"), "the one exception is not told: {}", bots[0].logged());
+    // Who presents no certificate, as bots of the original, is refused, and what admits it is said.
+    let stream = std::net::TcpStream::connect((plans[0].address, plans[0].mesh_port)).unwrap();
+    let session = rustls::ClientConnection::new(support::tls_client(&authority.pem(), None), plans[0].address.into()).unwrap();
+    let _ = std::io::Read::read(&mut rustls::StreamOwned::new(session, stream), &mut [0]);
+    let told = || bots[0].logged().contains("--client-auth optional");
+    assert!(wait(Duration::from_secs(10), told).is_some(), "the one exception is not told: {}", bots[0].logged());
 }
 
 #[test]

@@ -224,7 +224,12 @@ where
                     stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
                     // Who only connects and closes again is a health check.
                     let is_refusal = error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>);
-                    match refused.allows().filter(|_| is_refusal) {
+                    match is_refusal.then(|| refused.allows()).flatten() {
+                        Some(left_out) if presents_nothing(&error) => warn!(
+                            %peer,
+                            left_out,
+                            "refused a client that presents no certificate; --client-auth optional admits those, such as bots of the original"
+                        ),
                         Some(left_out) => warn!(%peer, %error, left_out, "refused a client: the TLS handshake failed"),
                         None => debug!(%peer, %error, "a TLS handshake failed"),
                     }
@@ -247,6 +252,11 @@ where
         debug!("closing connections that did not end in time");
     }
     connections.shutdown().await;
+}
+
+fn presents_nothing(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::NoCertificatesPresented))
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {

@@ -188,10 +188,15 @@ impl MeshService {
             return None;
         }
         self.tokenless.fetch_add(1, Ordering::Relaxed);
-        static TOKENLESS: Seldom = Seldom::new();
-        if let Some(left_out) = TOKENLESS.allows() {
+        static TOKENLESS: [Seldom; 2] = [Seldom::new(), Seldom::new()];
+        let is_guest = request.uri().path().starts_with("/mesh.v1.");
+        if let Some(left_out) = TOKENLESS[usize::from(is_guest)].allows() {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
-            tracing::warn!(peer, left_out, "refused a peer: its mesh token is missing or wrong; give both the same");
+            if is_guest {
+                tracing::warn!(peer, left_out, "a bot of the original stays outside: it cannot present a mesh token");
+            } else {
+                tracing::warn!(peer, left_out, "refused a peer: its mesh token is missing or wrong; give both the same");
+            }
         }
         if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip())) {
             return Some(later(request));
