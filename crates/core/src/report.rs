@@ -324,7 +324,7 @@ impl Core {
         let offset = |(_, member): (Slot, &Member)| {
             let row = member.row().filter(|_| member.is_partner())?;
             let expected = now.wall.back(row.frame_age(now.time)).unix_millis();
-            Some(row.frame().wall().unix_millis() as i128 - i128::from(expected))
+            Some(i128::from(row.frame().wall().unix_millis()) - i128::from(expected))
         };
         let mut offsets: Vec<_> = self.members.others().filter_map(offset).collect();
         if offsets.len() < 2 {
