@@ -274,3 +274,38 @@ fn lost_packets_are_counted_where_no_probe_fails() {
     assert!(wait(Duration::from_secs(120), || again() > 0.0).is_some(), "one packet of ten is lost, and none is counted");
     assert!(counted(&bots[0], "canary_probe_segments_total{target=\"host-2\"}") > again());
 }
+
+#[test]
+fn where_ipv6_is_off_a_pair_to_an_ipv6_address_fails_and_is_seen() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(3) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    for (number, host) in (1..).zip(&lab.hosts) {
+        let step = match number {
+            1 => inside(host, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1"),
+            _ => ip(&format!("-n {host} addr add fd77::{number}/64 dev {}i{number} nodad", lab.bridge)),
+        };
+        assert!(step, "host {number}");
+    }
+    let mut bots = vec![lab.start(1), lab.start(3)];
+    settle(&bots);
+    // It listens on both families, and others know it by the newer one.
+    let plan = Plan {
+        name: "host-2".to_owned(),
+        address: lab.address(2),
+        mesh_port: 8081,
+        api_port: 8080,
+        seeds: vec![format!("{}:8081", lab.address(3))],
+        more: ["--listen-address", "::", "--join-address", "[fd77::2]:8081"].map(str::to_owned).to_vec(),
+    };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &lab.hosts[1], env!("CARGO_BIN_EXE_canary-bot")]);
+    bots.push(plan.start_by(command));
+    let failed = || counted(&bots[0], "canary_probes_total{target=\"host-2\",result=\"unreachable\"}") > 0.0;
+    assert!(wait(Duration::from_secs(90), failed).is_some(), "{}", bots[0].logged());
+    let lost = || bots[1].samples().iter().any(|sample| sample.from == "host-1" && sample.to == "host-2" && sample.nanos.is_none());
+    assert!(wait(Duration::from_secs(30), lost).is_some(), "the failed pair is in no sample of another bot");
+    assert!(bots[0].logged().contains("which others reach and this bot does not"), "{}", bots[0].logged());
+}

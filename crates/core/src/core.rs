@@ -485,6 +485,7 @@ impl Core {
         }
         self.collect_rosters();
         self.count_holdings();
+        self.look_for_vouchers(now);
         self.expire_guards(now);
         self.report(now);
         for slot in self.members.other_slots() {

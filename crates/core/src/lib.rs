@@ -56,6 +56,7 @@ mod stall;
 mod tally;
 mod time;
 mod timers;
+mod vouch;
 
 pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};

@@ -23,6 +23,8 @@ pub const MEMBERS_MAX: usize = 4096;
 pub const HEARD_PER_INTRODUCER_MAX: usize = 1024;
 /// Nodes known in all that have not answered yet: hearsay takes at most half of the places. Beyond it: refused, counted.
 pub const UNPROVEN_MAX: usize = MEMBERS_MAX / 2;
+/// Nodes that never answered and are known because known members reach them, at least; in a larger mesh as many as answered. Further ones stay names.
+pub const VOUCHED_MIN: usize = 8;
 /// Former instances of known nodes that are remembered, so that old digests are answered and not asked about. The oldest go first.
 pub const RETIRED_MAX: usize = 1024;
 /// Targets that are asked to let us in; discovery may list a whole mesh. Further ones are ignored and counted.

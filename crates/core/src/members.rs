@@ -30,8 +30,10 @@ pub(crate) struct Member {
     pub(crate) life: Life,
     /// Whether it answered us at its target with its name in this life. Until then it is dialled at the low rate.
     pub(crate) proven: bool,
-    /// Whether it did so in any life. What never answered is a name that somebody told: no interval counts it, and no list shows it.
+    /// Whether it did so in any life, or others vouch for it. Else it is a name that somebody told: no interval counts it, and no list shows it.
     pub(crate) known: bool,
+    /// Whether it is known because others reach it.
+    pub(crate) vouched: bool,
     /// Who named it first, while it is not proven.
     introducer: Option<Instance>,
     /// What we measured of it; survives restarts of the node, so that counters only grow.
@@ -227,6 +229,7 @@ impl Members {
             life,
             proven: introducer.is_none(),
             known: introducer.is_none(),
+            vouched: false,
             introducer,
             pair: Arc::default(),
             row: None,
@@ -384,9 +387,20 @@ impl Members {
             return false;
         };
         member.known = true;
+        member.vouched = false;
         let is_news = !std::mem::replace(&mut member.proven, true);
         self.count_again(slot, before);
         is_news
+    }
+
+    /// It lives, as others say that reach it.
+    pub(crate) fn vouch(&mut self, slot: Slot) {
+        let before = self.counts(slot);
+        if let Some(member) = self.get_mut(slot) {
+            member.known = true;
+            member.vouched = true;
+        }
+        self.count_again(slot, before);
     }
 
     fn unlist_introduction(&mut self, slot: Slot) {

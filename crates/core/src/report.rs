@@ -169,6 +169,17 @@ impl Core {
         self.gather(slot, Topic::Back, None, gone, now);
     }
 
+    /// A node that this bot never reached is one that others reach.
+    pub(crate) fn report_vouched(&mut self, slot: Slot, now: Now) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        let since = member.pair.failing_since().unwrap_or(now.time);
+        member.path_reported = Some(since);
+        let (kind, lasted) = (member.pair.latest_failure(), now.time.since(since));
+        self.gather(slot, Topic::Unreached, kind, lasted, now);
+    }
+
     /// The pair to a node was measured: a second failure in a row is logged, and the success that ends it.
     pub(crate) fn report_path(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {

@@ -60,7 +60,7 @@ pub struct MemberView {
     pub evidence_at: Time,
     /// Whether it ever answered this bot in its present life.
     pub proven: bool,
-    /// Whether it ever answered this bot in any life. If not it is a name that others tell of.
+    /// Whether it ever answered this bot in any life, or others reach it. If not it is a name that others tell of.
     pub known: bool,
     /// What this bot measured of it, exact.
     pub pair: Arc<Pair>,

@@ -188,6 +188,46 @@ fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed
 }
 
 #[test]
+fn a_node_that_others_reach_and_this_bot_never_did_is_a_broken_pair_and_no_mere_name() {
+    let (mut core, owl) = (core(Config::default()), record("owl"));
+    let_in(&mut core, &owl, at(0));
+    tell(&mut core, &owl, told([ghost(1), ghost(2)].into_iter()), at(0));
+    // Owl publishes that it reaches the first of both.
+    let names = [ghost(1).name.clone(), ghost(2).name.clone()];
+    let roster = Roster::new(names.clone());
+    let reached = State::Ok { total: canary_core::LatencyCode::encode(Duration::from_millis(1)), request: None, jitter: None };
+    let cells = [Cell { state: reached, ..Cell::default() }, Cell::default()];
+    let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &cells));
+    let news = RowNews { source: owl.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    tell(&mut core, &owl, Exchange { rows: vec![news], ..Exchange::default() }, at(1));
+    tell(&mut core, &owl, Exchange { rosters: vec![roster], ..Exchange::default() }, at(1));
+    let report = |whom: &Record| if whom.name == owl.name { answer_of(whom) } else { ProbeReport::Failed(Failure::Unreachable) };
+    measure(&mut core, report, 20_000);
+    let snapshot = core.snapshot(at(20_000));
+    let listed: Vec<_> = snapshot.nodes().map(|member| member.record.name.clone()).collect();
+    assert!(listed.contains(&names[0]) && !listed.contains(&names[1]), "{listed:?}");
+    let cell = snapshot.own_row.as_ref().unwrap().cell_of(&names[0]).unwrap();
+    assert_eq!(cell.state, State::Failed(Failure::Unreachable));
+}
+
+#[test]
+fn a_liar_that_vouches_for_its_ghosts_lists_few_of_them() {
+    let (mut core, liar) = (core(Config::default()), record("liar"));
+    let_in(&mut core, &liar, at(0));
+    tell(&mut core, &liar, told((0..100).map(ghost)), at(0));
+    let roster = Roster::new((0..100).map(|number| ghost(number).name.clone()));
+    let reached = State::Ok { total: canary_core::LatencyCode::encode(Duration::from_millis(1)), request: None, jitter: None };
+    let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &vec![Cell { state: reached, ..Cell::default() }; 100]));
+    let news = RowNews { source: liar.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    tell(&mut core, &liar, Exchange { rows: vec![news], ..Exchange::default() }, at(1));
+    tell(&mut core, &liar, Exchange { rosters: vec![roster], ..Exchange::default() }, at(1));
+    let report = |whom: &Record| if whom.name == liar.name { answer_of(whom) } else { ProbeReport::Failed(Failure::Refused) };
+    measure(&mut core, report, 120_000);
+    let listed = core.snapshot(at(120_000)).nodes().count();
+    assert!(listed <= 1 + canary_core::limits::VOUCHED_MIN, "{listed} of a hundred ghosts are listed");
+}
+
+#[test]
 fn a_latency_that_contains_a_retransmission_is_marked() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
     let_in(&mut core, &owl, at(0));
