@@ -7,8 +7,10 @@
 
 mod support;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::original::Original;
@@ -308,4 +310,89 @@ fn where_ipv6_is_off_a_pair_to_an_ipv6_address_fails_and_is_seen() {
     let lost = || bots[1].samples().iter().any(|sample| sample.from == "host-1" && sample.to == "host-2" && sample.nanos.is_none());
     assert!(wait(Duration::from_secs(30), lost).is_some(), "the failed pair is in no sample of another bot");
     assert!(bots[0].logged().contains("which others reach and this bot does not"), "{}", bots[0].logged());
+}
+
+/// A name server that knows `host-N.mesh.test`, on the lab's own address, until it falls silent.
+struct NameServer(Arc<AtomicBool>);
+
+impl NameServer {
+    fn start(lab: &Lab) -> Self {
+        let [a, b, c] = lab.network;
+        let socket = UdpSocket::bind(SocketAddr::from(([a, b, c, 254], 53))).unwrap();
+        let silent = Arc::new(AtomicBool::new(false));
+        let is_silent = Arc::clone(&silent);
+        std::thread::spawn(move || {
+            let mut packet = [0; 512];
+            while let Ok((len, from)) = socket.recv_from(&mut packet) {
+                if is_silent.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let question = &packet[..len];
+                // The header (RFC 1035 section 4.1.1), one question, and an address for a question of type A.
+                let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let is_a = question[end - 4..end - 2] == [0, 1];
+                let number = question[12..end].iter().find(|byte| byte.is_ascii_digit()).map_or(0, |digit| digit - b'0');
+                let mut answer = [&question[..2], &[0x84, 0, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0], &question[12..end]].concat();
+                if is_a {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, a, b, c, number]);
+                }
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        Self(silent)
+    }
+}
+
+/// What the programs of a namespace take for the host's resolver configuration; removed when dropped.
+struct ResolverFile(std::path::PathBuf);
+
+impl ResolverFile {
+    fn write(host: &str, server: &str) -> Self {
+        let directory = std::path::Path::new("/etc/netns").join(host);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for ResolverFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_name_server_that_falls_silent_stops_no_measuring() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(3) else {
+        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+        return;
+    };
+    let server = NameServer::start(&lab);
+    let [a, b, c] = lab.network;
+    let _files: Vec<_> = lab.hosts.iter().map(|host| ResolverFile::write(host, &format!("{a}.{b}.{c}.254"))).collect();
+    let start = |number: u8| {
+        let seeds = (1..=2).map(|seed| format!("host-{seed}.mesh.test:8081")).collect();
+        let more = vec!["--join-address".to_owned(), format!("host-{number}.mesh.test:8081")];
+        let plan = Plan { name: format!("host-{number}"), address: lab.address(number), mesh_port: 8081, api_port: 8080, seeds, more };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lab.hosts[usize::from(number) - 1], env!("CARGO_BIN_EXE_canary-bot")]);
+        plan.start_by(command)
+    };
+    let bots: Vec<_> = (1..=3).map(start).collect();
+    settle(&bots);
+    server.0.store(true, Ordering::Relaxed);
+    let measured = |bot: &Bot| {
+        counted(bot, "canary_probes_total{target=\"host-1\",result=\"success\"}")
+            + counted(bot, "canary_probes_total{target=\"host-2\",result=\"success\"}")
+    };
+    let before: Vec<_> = bots.iter().map(measured).collect();
+    let on_time = wait(Duration::from_secs(45), || bots.iter().zip(&before).all(|(bot, before)| measured(bot) >= before + 10.0));
+    eprintln!("ten more measurements of each after {on_time:.1?}");
+    assert!(on_time.is_some(), "{:?}", bots.iter().map(measured).collect::<Vec<_>>());
+    for bot in &bots {
+        let failed = counted(bot, "canary_probes_total{target=\"host-1\",result=\"dns\"}");
+        assert!(failed < 0.5 && bot.nodes().is_some_and(|nodes| nodes.len() == 2), "{failed} probes failed, {:?}", bot.nodes());
+        assert!(counted(bot, "canary_mesh_refused_total{reason=\"lookup_stale\"}") > 0.0);
+    }
 }

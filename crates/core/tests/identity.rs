@@ -218,3 +218,14 @@ fn meshes_of_two_names_never_become_one() {
     assert!(!knows(&core, "stranger"));
     assert_eq!(refused(&core, Refusal::OtherMesh), 2);
 }
+
+#[test]
+fn names_and_labels_have_no_characters_that_nobody_sees() {
+    for c in ['\u{7f}', '\n', '\u{202e}', '\u{2066}', '\u{2028}', '\u{200b}', '\u{200d}', '\u{feff}', '\u{ad}', '\u{e0041}'] {
+        assert!(format!("o{c}wl").parse::<canary_core::NodeName>().is_err(), "{c:?}");
+        assert!(canary_core::Labels::new([("zone".to_owned(), format!("a{c}"))]).is_err(), "{c:?}");
+    }
+    for name in ["owl", "Eule-7", "\u{3b1}\u{3b2}", "\u{5d0}\u{5d1}", "host one", "\u{1f426}"] {
+        assert!(name.parse::<canary_core::NodeName>().is_ok(), "{name}");
+    }
+}
