@@ -80,11 +80,15 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         let last = if *range == Range::EachNode { nodes.max(1) } else { 1 };
         (0..last).step_by(if *range == Range::EachNode { step } else { 1 }).map(move |from| (from..from.saturating_add(step), write))
     });
+    // Families in protobuf are whole: few are made at once.
+    let turn = if form == Form::Protobuf { Arc::clone(&api.whole_scrapes).acquire_owned().await.ok() } else { None };
     let pieces = pieces.map(move |(nodes, write)| {
+        let _turn = &turn;
         let is_first = nodes.start == 0;
         let piece = write(&scrape, &nodes, form)?;
         Ok::<_, fmt::Error>(Bytes::from(if is_first || form == Form::Protobuf { piece } else { without_heads(&piece) }))
     });
+    let pieces = pieces.filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty));
     ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(pieces))).into_response()
 }
 

@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use canary_net::{Guard, Stats};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::Semaphore;
 
 use crate::requests::Requests;
 use crate::{Config, Source, auth, requests, rpc, v1};
@@ -25,11 +26,24 @@ pub(crate) struct Api {
     pub(crate) version: &'static str,
     pub(crate) requests: Requests,
     pub(crate) port: Arc<Stats>,
+    /// Places of scrapes whose families are written whole.
+    pub(crate) whole_scrapes: Arc<Semaphore>,
 }
+
+/// Scrapes whose families are written whole, at once: each holds megabytes until it is read.
+const WHOLE_SCRAPES_MAX: usize = 2;
 
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
     let Config { guard, metrics, version } = config;
-    let api = Arc::new(Api { source, guard, metrics, version, requests: Requests::default(), port });
+    let api = Arc::new(Api {
+        source,
+        guard,
+        metrics,
+        version,
+        requests: Requests::default(),
+        port,
+        whole_scrapes: Arc::new(Semaphore::new(WHOLE_SCRAPES_MAX)),
+    });
     let (rpc, health) = rpc::services(&api);
     let open = Router::new()
         .route("/", get(index))

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use canary_core::Snapshot;
-use connectrpc::{ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response, Router, ServiceRequest, ServiceResult};
+use connectrpc::{
+    CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response, Router, ServiceRequest,
+    ServiceResult,
+};
 use connectrpc_health::{Checker, HealthService, Status};
 use connectrpc_reflection::Reflector;
 use tokio::sync::Semaphore;
@@ -113,5 +116,7 @@ pub(crate) fn services(api: &Arc<Api>) -> (ConnectRpcService<Router>, ConnectRpc
     let guarded = connectrpc_reflection::install(Router::new().add_service(service), reflector);
     let health = Router::new().add_service(Arc::new(HealthService::new(Health(Arc::clone(api)))));
     let health = connectrpc_health::apply_request_limits(health, connectrpc_health::request_limits());
-    (ConnectRpcService::new(guarded).with_limits(limits()), ConnectRpcService::new(health).with_limits(limits()))
+    // Requests are empty: what is compressed only costs.
+    let service = |router| ConnectRpcService::new(router).with_limits(limits()).with_compression(CompressionRegistry::new());
+    (service(guarded), service(health))
 }

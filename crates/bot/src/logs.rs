@@ -23,8 +23,8 @@ const LINES_WAITING_MAX: usize = 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// Lines of one place in the code: so many at once, and so many a second after that. What repeats by design is logged once a minute; this is for
-/// what nobody thought of.
-const LINES_OF_ONE_PLACE: (f64, f64) = (200.0, 1.0);
+/// what nobody thought of. A mesh of two thousand that starts has a line for each node.
+const LINES_OF_ONE_PLACE: (f64, f64) = (2000.0, 1.0);
 
 /// Lines that were lost because nobody read them.
 static UNREAD: AtomicU64 = AtomicU64::new(0);
@@ -79,12 +79,19 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
 /// Says a last word on stderr, and waits a moment for it: whoever does not read must not keep the process.
 pub(crate) fn say(line: String) {
     let (done, said) = channel();
+    let words = line.clone();
     let saying = std::thread::Builder::new().spawn(move || {
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{words}");
         let _ = done.send(());
     });
-    if saying.is_ok() {
-        let _ = said.recv_timeout(FLUSH_TIME);
+    match saying {
+        Ok(_) => {
+            let _ = said.recv_timeout(FLUSH_TIME);
+        }
+        // That there is no thread may be what is to be said.
+        Err(_) => {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
     }
 }
 

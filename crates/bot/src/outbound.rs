@@ -1,5 +1,6 @@
 //! Which address of this host others reach, found by asking the kernel for the route; nothing is sent.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use canary_node::Seed;
@@ -17,6 +18,11 @@ pub(crate) fn address_by_names(targets: &[Seed]) -> IpAddr {
         return found;
     }
     address_towards(targets.iter().flat_map(|seed| (host(seed), 9).to_socket_addrs().into_iter().flatten()))
+}
+
+/// Whether a target is on this host, by a loopback address: then the mesh is meant to be there.
+pub(crate) fn any_on_loopback(targets: &[Seed]) -> bool {
+    targets.iter().any(|seed| host(seed) == "localhost" || host(seed).parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
 }
 
 fn host(seed: &Seed) -> &str {
@@ -42,5 +48,6 @@ fn source(towards: SocketAddr) -> Option<IpAddr> {
 
 /// Whether an address is one of this host's.
 pub(crate) fn is_here(address: IpAddr) -> bool {
-    address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+    let bound = UdpSocket::bind((address, 0));
+    address.is_unspecified() || !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }

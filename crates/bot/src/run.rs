@@ -198,7 +198,7 @@ impl std::fmt::Debug for Words {
 
 /// Waits until this host's address is another than the bot was started with, as far as nobody gave one. One that was given and is gone is told.
 async fn own_address(settings: Settings, stop: CancellationToken) -> Option<IpAddr> {
-    let follows = settings.found.listen || settings.found.join;
+    let follows = (settings.found.listen || settings.found.join) && !outbound::any_on_loopback(&settings.seeds);
     let listens_on = settings.listen.ip();
     let announced = match &settings.join {
         Join::Host(host) if settings.found.join => host.parse().ok(),

@@ -44,8 +44,9 @@ impl TokenSource {
     pub(crate) fn load(&self) -> Result<Vec<Token>, String> {
         let mut tokens = self.given.clone();
         if let Some(path) = &self.file {
+            // What cannot be opened may be a token that was meant as a value.
+            let text = self.contents().map_err(|error| format!("the file of tokens cannot be read: {error}"))?;
             let fail = |why: String| format!("{}: {why}", path.display());
-            let text = self.contents().map_err(|error| fail(error.to_string()))?;
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));
             }
@@ -215,7 +216,18 @@ impl Secrets {
             Watched::new(what, seen, move || source.fingerprint(), move || again.load(), swap(tokens))
         };
         let secrets = Self {
-            tls: Watched::new("certificates", seen.0, move || tls.fingerprint(), load, move |read| set.swap(read)),
+            tls: Watched::new(
+                "certificates",
+                seen.0,
+                move || tls.fingerprint(),
+                load,
+                move |read: Set| {
+                    for why in &read.left_out {
+                        warn!("a certificate is left out: {why}");
+                    }
+                    set.swap(read);
+                },
+            ),
             mesh: watch_tokens("tokens of the mesh", mesh, seen.1, guard.tokens),
             api: watch_tokens("tokens of the API", api, seen.2, api_tokens),
             in_force,
@@ -262,10 +274,13 @@ impl Secrets {
 /// What is to be said of certificates that work.
 pub(crate) fn warnings(set: &Set) -> Vec<String> {
     let left_out = set.left_out.iter().map(|why| format!("a certificate is left out: {why}"));
-    let now = SystemTime::now();
+    left_out.chain(ending(set, SystemTime::now())).collect()
+}
+
+/// Certificates that end soon.
+fn ending(set: &Set, now: SystemTime) -> Vec<String> {
     let soon = set.own.iter().chain(&set.authorities).filter_map(|facts| Some((facts, left(facts, now)?)));
-    let soon = soon.map(|(facts, left)| format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left)));
-    left_out.chain(soon).collect()
+    soon.map(|(facts, left)| format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left))).collect()
 }
 
 /// How long a certificate is still valid, if that is not long.
@@ -296,7 +311,7 @@ impl Expiry {
             return;
         }
         self.0 = Some(now);
-        for warning in warnings(set).iter().filter(|_| !over) {
+        for warning in ending(set, now) {
             warn!("{warning}; renew it: files are read again by themselves");
         }
         for facts in set.own.iter().filter(|facts| now >= facts.not_after) {

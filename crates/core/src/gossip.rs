@@ -546,7 +546,8 @@ impl Core {
             return;
         };
         let (held, is_known, bytes_before) = (member.version(), member.known, member.row_bytes());
-        if !self.may_hold(news.packed_len(), is_known) {
+        // What only replaces as much is taken also while there is no room for more.
+        if !self.may_hold(news.packed_len().saturating_sub(bytes_before), is_known) {
             return self.refuse(Refusal::RowsFull);
         }
         if let Some((frame, age)) = news.frame
@@ -599,8 +600,10 @@ impl Core {
             }
             return;
         }
+        let roster = roster.sharing(|name| self.members.name_held(name));
         let (bytes, is_new) = (roster.bytes(), !self.gossip.rosters.contains_key(&roster.id()));
-        if is_new && !self.may_hold(bytes, true) {
+        let is_known = waiting.iter().any(|slot| self.members.get(*slot).is_some_and(|member| member.known));
+        if is_new && !self.may_hold(bytes, is_known) {
             self.refuse(Refusal::RowsFull);
             for slot in waiting {
                 let Some(member) = self.members.get_mut(slot) else { continue };
@@ -610,7 +613,7 @@ impl Core {
             return;
         }
         if is_new {
-            self.now_holds(0, bytes, true);
+            self.now_holds(0, bytes, is_known);
         }
         for slot in waiting {
             let Some(member) = self.members.get_mut(slot) else { continue };

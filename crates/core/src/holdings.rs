@@ -1,32 +1,37 @@
 //! How much memory others' rows and rosters may take: twice what an honest mesh of the known members needs, whoever sends them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use crate::core::Core;
 use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN_SHARE};
 use crate::members::{ME, Member, Members};
+use crate::roster::{Roster, RosterId};
 
 /// Largest packed cell of an honest row.
 const CELL_BYTES_MAX: usize = 12;
 /// What a row takes beside its cells.
 const ROW_OVERHEAD: usize = 512;
-/// What a name in a roster takes beside its letters.
+/// What a name in a roster takes beside its letters, and what one takes whose letters are held anyway.
 pub(crate) const NAME_OVERHEAD: usize = 48;
+const SHARED_NAME_BYTES: usize = 16;
 
 /// Bytes that are held, by who they are of. Exact once a second; in between what goes is counted with the next look.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     /// Members that answered this bot once.
     known: usize,
-    /// Bytes of their rows, and of all rosters.
+    /// Bytes of their rows and of the rosters of these.
     of_known: usize,
-    /// Bytes of the rows of members that never did.
+    /// The same of members that never did.
     of_unknown: usize,
 }
 
 impl Holdings {
-    /// Twice what so many members need for a row each, and room for small meshes.
+    /// Twice what so many members need for a row and a roster each, and room for small meshes. Rosters differ while members come and go.
     fn allowance(&self, known: usize) -> usize {
         let known = self.known.max(known) + 1;
-        HOLDINGS_FLOOR + 2 * known * (known * CELL_BYTES_MAX + ROW_OVERHEAD + NAME_OVERHEAD)
+        HOLDINGS_FLOOR + 2 * known * (known * (CELL_BYTES_MAX + SHARED_NAME_BYTES) + ROW_OVERHEAD)
     }
 
     fn may_take(&self, bytes: usize, is_known: bool, known: usize) -> bool {
@@ -34,13 +39,22 @@ impl Holdings {
         if is_known { self.of_known + bytes <= allowance } else { self.of_unknown + bytes <= allowance / HOLDINGS_UNKNOWN_SHARE }
     }
 
-    fn recount<'a>(&mut self, members: &Members, roster_bytes: impl Iterator<Item = &'a usize>) {
+    /// Rosters count with the rows that refer to them: with those of known members, if any of theirs does.
+    fn recount(&mut self, members: &Members, rosters: &BTreeMap<RosterId, Arc<Roster>>) {
         let of =
             |is_known: bool| members.all().filter(move |(slot, member)| *slot != ME && member.known == is_known).map(|(_, member)| member);
+        let used = |is_known| -> BTreeSet<_> {
+            of(is_known).flat_map(|member| [member.row(), member.pending()]).flatten().map(|row| row.frame().roster()).collect()
+        };
+        let (by_known, by_unknown) = (used(true), used(false));
+        let bytes = |is_known: bool| {
+            let counts = |id: &RosterId| is_known != (by_unknown.contains(id) && !by_known.contains(id));
+            rosters.iter().filter(|(id, _)| counts(id)).map(|(_, roster)| roster.bytes()).sum::<usize>()
+        };
         *self = Self {
             known: of(true).count(),
-            of_known: of(true).map(Member::row_bytes).sum::<usize>() + roster_bytes.sum::<usize>(),
-            of_unknown: of(false).map(Member::row_bytes).sum(),
+            of_known: of(true).map(Member::row_bytes).sum::<usize>() + bytes(true),
+            of_unknown: of(false).map(Member::row_bytes).sum::<usize>() + bytes(false),
         };
     }
 }
@@ -59,7 +73,6 @@ impl Core {
 
     /// Looks how much is held. Called once a second.
     pub(crate) fn count_holdings(&mut self) {
-        let rosters: Vec<_> = self.gossip.rosters.values().map(|roster| roster.bytes()).collect();
-        self.holdings.recount(&self.members, rosters.iter());
+        self.holdings.recount(&self.members, &self.gossip.rosters);
     }
 }

@@ -384,6 +384,8 @@ impl Core {
                 self.reports.name_claimed(&joiner, &record.target, now);
                 self.reply(request, Response::Join(JoinAnswer::NameTaken(record)));
             }
+            // The holder lives, and has no time to say so.
+            Ok(Response::Busy) => self.reply(request, Response::Join(JoinAnswer::Busy)),
             _ => self.dial_back(request, joiner),
         }
     }

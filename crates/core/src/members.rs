@@ -435,6 +435,11 @@ impl Members {
         self.by_name.get(name).copied()
     }
 
+    /// A name as it is held here.
+    pub(crate) fn name_held(&self, name: &NodeName) -> Option<&NodeName> {
+        self.by_name.get_key_value(name).map(|(held, _)| held)
+    }
+
     pub(crate) fn of_instance(&self, instance: Instance) -> Option<Slot> {
         self.by_instance.get(&instance).copied()
     }

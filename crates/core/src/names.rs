@@ -1,5 +1,6 @@
 //! Whose a name is: restarts, twins, and leftovers of former lives.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 use crate::core::{CallError, Calling, Core, Timer, is_refusal};
 use crate::identity::{Incarnation, Instance, Record, Target};
 use crate::join::{Source, Standing};
-use crate::limits::{ASK_PEERS, ASK_TIMEOUT, IDENTIFY_TIMEOUT, INCARNATION_MAX};
+use crate::limits::{ASK_TIMEOUT, IDENTIFY_TIMEOUT, INCARNATION_MAX};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
 use crate::tally::{EventKind, Refusal};
@@ -21,6 +22,8 @@ const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
 const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
 const CONTEST_TRIES: u8 = 3;
+/// Hosts that are asked whether they hold another holder of our name for alive: one liar among them decides nothing.
+const VOTES_MAX: usize = 5;
 
 /// What is under way about our own name.
 #[derive(Debug)]
@@ -39,16 +42,33 @@ pub(crate) struct Contest {
 #[derive(Debug)]
 struct Votes {
     claimant: Arc<Record>,
+    asked: u8,
     open: u8,
-    /// They reach it.
+    /// They reach it. Who does not answer is not for it.
     for_it: u8,
-    /// They do not know it, or do not reach it.
-    against: u8,
 }
 
 impl Contest {
     pub(crate) fn new(now: Time) -> Self {
         Self { after: now, pause: CONTEST_PAUSE.0, failures: 0, votes: None }
+    }
+
+    /// Whether a claim may be looked at now; if so, the next one has to wait.
+    fn may_look(&mut self, now: Time) -> bool {
+        if now < self.after {
+            return false;
+        }
+        // Long after the last one the pause is a short one again.
+        if now.since(self.after) > self.pause * 2 {
+            self.pause = CONTEST_PAUSE.0;
+        }
+        self.after = now + self.pause;
+        true
+    }
+
+    /// What came of a claim makes the pause after the next one longer.
+    fn lengthen(&mut self) {
+        self.pause = (self.pause * 2).min(CONTEST_PAUSE.1);
     }
 }
 
@@ -138,7 +158,9 @@ impl Core {
                 self.call(&whom, calling, Request::Identify, IDENTIFY_TIMEOUT);
             }
             (Succession::Successor, Some(record)) if record.target == successor.target => {
-                self.unproven_budget.refund(1.0);
+                if record.target != member.record.target {
+                    self.unproven_budget.refund(1.0);
+                }
                 self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Succeeds, now);
             }
             (Succession::Successor, _) => {}
@@ -154,9 +176,8 @@ impl Core {
         self.refuse(Refusal::InstanceTaken);
         match holder {
             // Whoever heard this first does not hear us any more: only another instance comes back from that.
-            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && now.time >= self.contest.after => {
-                self.contest.after = now.time + self.contest.pause;
-                self.contest.pause = (self.contest.pause * 2).min(CONTEST_PAUSE.1);
+            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && self.contest.may_look(now.time) => {
+                self.contest.lengthen();
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 false
@@ -174,10 +195,9 @@ impl Core {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
         let believed = record.incarnation.0 <= INCARNATION_MAX.max(me.incarnation.0);
-        if now.time < self.contest.after || left || !believed || record.instance == me.instance || record.life() < me.life() {
+        if left || !believed || record.instance == me.instance || record.life() < me.life() || !self.contest.may_look(now.time) {
             return;
         }
-        self.contest.after = now.time + self.contest.pause;
         self.look_at_claimant(record);
     }
 
@@ -208,6 +228,8 @@ impl Core {
         }
         self.contest.failures = 0;
         match result {
+            // It is there, and has no time: it is looked at again.
+            Ok(Response::Busy) => self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
             Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
                 if !yielded && record.life() < self.record().life() {
                     return;
@@ -241,12 +263,15 @@ impl Core {
             peers = fitting().map(|(slot, _)| slot).collect();
         }
         self.rng.shuffle(&mut peers);
-        peers.truncate(ASK_PEERS);
+        // One vote for each host.
+        let mut hosts = BTreeSet::new();
+        peers.retain(|slot| self.members.get(*slot).is_some_and(|member| hosts.insert(member.record.target.host().to_owned())));
+        peers.truncate(VOTES_MAX);
         if peers.is_empty() {
             return self.yield_to(claimant, now);
         }
         let about = claimant.instance;
-        self.contest.votes = Some(Votes { claimant, open: peers.len() as u8, for_it: 0, against: 0 });
+        self.contest.votes = Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
         for slot in peers {
             if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
                 self.call(&whom, Calling::Vote { about }, Request::Ask(about), ASK_TIMEOUT);
@@ -259,21 +284,21 @@ impl Core {
             return;
         };
         votes.open = votes.open.saturating_sub(1);
-        match result {
-            Ok(Response::Asked(Answer::Reached)) => votes.for_it += 1,
-            Ok(Response::Asked(Answer::Failed(_) | Answer::Unknown)) => votes.against += 1,
-            _ => {}
+        if matches!(result, Ok(Response::Asked(Answer::Reached))) {
+            votes.for_it += 1;
         }
         if votes.open > 0 {
             return;
         }
-        let elected = votes.for_it > 0 && votes.for_it >= votes.against;
+        // Two sides of equal size settle, too: the larger life stays.
+        let elected = votes.for_it > 0 && 2 * votes.for_it >= votes.asked;
         let claimant = Arc::clone(&votes.claimant);
         self.contest.votes = None;
         if elected && claimant.life() > self.record().life() {
             self.yield_to(claimant, now);
         } else {
             self.refuse(Refusal::NameTaken);
+            self.contest.lengthen();
             let me = self.record().target.clone();
             self.reports.name_claimed(&claimant, &me, now);
         }
@@ -312,7 +337,7 @@ impl Core {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
         if claimed >= own && claimed.0 <= INCARNATION_MAX.max(own.0) {
-            self.contest.pause = (self.contest.pause * 2).min(CONTEST_PAUSE.1);
+            self.contest.lengthen();
             self.reincarnate(claimed, now);
         } else {
             self.spread_record(ME, now);

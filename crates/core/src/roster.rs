@@ -27,6 +27,8 @@ impl fmt::Display for RosterId {
 pub struct Roster {
     id: RosterId,
     names: Box<[NodeName]>,
+    /// Bytes of memory that it takes.
+    bytes: usize,
 }
 
 impl Roster {
@@ -35,7 +37,19 @@ impl Roster {
         let mut names: Vec<_> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        Arc::new(Self { id: fingerprint(&names), names: names.into() })
+        Arc::new(Self { id: fingerprint(&names), bytes: bytes_of(&names), names: names.into() })
+    }
+
+    /// The same with the letters of names that are held elsewhere anyway: many rosters of one mesh cost little more than one.
+    pub(crate) fn sharing<'a>(&self, held: impl Fn(&NodeName) -> Option<&'a NodeName>) -> Arc<Self> {
+        let mut shared = 0;
+        let share = |name: &NodeName| {
+            let held = held(name);
+            shared += held.map_or(0, |held| held.as_str().len() + NAME_OVERHEAD - size_of::<NodeName>());
+            held.unwrap_or(name).clone()
+        };
+        let names: Box<[_]> = self.names.iter().map(share).collect();
+        Arc::new(Self { id: self.id, names, bytes: self.bytes.saturating_sub(shared) })
     }
 
     /// Its fingerprint.
@@ -70,7 +84,7 @@ impl Roster {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        64 + self.names.iter().map(|name| name.as_str().len() + NAME_OVERHEAD).sum::<usize>()
+        self.bytes
     }
 
     /// Reads the packed form.
@@ -93,8 +107,12 @@ impl Roster {
         if !reader.0.is_empty() {
             return Err(PackError::Count);
         }
-        Ok(Arc::new(Self { id: fingerprint(&names), names: names.into() }))
+        Ok(Arc::new(Self { id: fingerprint(&names), bytes: bytes_of(&names), names: names.into() }))
     }
+}
+
+fn bytes_of(names: &[NodeName]) -> usize {
+    64 + names.iter().map(|name| name.as_str().len() + NAME_OVERHEAD).sum::<usize>()
 }
 
 fn fingerprint(names: &[NodeName]) -> RosterId {

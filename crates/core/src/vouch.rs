@@ -18,8 +18,10 @@ impl Core {
     /// Takes for known what this bot failed to reach twice in a row and a known member reaches. Called once a second.
     pub(crate) fn look_for_vouchers(&mut self, now: Now) {
         let unknown = self.members.others().filter(|(_, member)| !member.known && member.is_present() && member.pair.failed_again());
-        let candidates: Vec<_> = unknown.map(|(slot, _)| slot).take(LOOKED_FOR_MAX).collect();
-        for slot in candidates {
+        let mut candidates: Vec<_> = unknown.map(|(slot, _)| slot).collect();
+        // Another few each time: names that nobody vouches for hold up no others.
+        self.rng.shuffle(&mut candidates);
+        for slot in candidates.into_iter().take(LOOKED_FOR_MAX) {
             // A liar can publish that it reaches anybody: there are never more of those than of nodes that answered.
             let known = self.members.others().filter(|(_, member)| member.known && !member.vouched).count();
             let vouched = self.members.others().filter(|(_, member)| member.vouched).count();

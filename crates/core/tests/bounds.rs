@@ -67,7 +67,13 @@ fn rows_of_names_that_never_answered_take_bounded_memory() {
     }
     assert!(largest <= 2 * HOLDINGS_FLOOR, "{largest} bytes of rosters");
     assert!(refused(&core, Refusal::RowsFull) > 300);
-    // What a member that is known publishes has room all the same.
+    // Nothing more of ghosts fits: what a member that is known publishes has room all the same.
+    for number in 400..600 {
+        tell(&mut core, &liar, told(std::iter::once(ghost(number))), at(3));
+        let Exchange { rows, rosters, .. } = row_of(&ghost(number), number, 1 + number as usize % 50);
+        tell(&mut core, &liar, Exchange { rows, ..Exchange::default() }, at(3));
+        tell(&mut core, &liar, Exchange { rosters, ..Exchange::default() }, at(3));
+    }
     let Exchange { rows, rosters, .. } = row_of(&liar, 9999, 3);
     tell(&mut core, &liar, Exchange { rows, ..Exchange::default() }, at(3));
     tell(&mut core, &liar, Exchange { rosters, ..Exchange::default() }, at(3));

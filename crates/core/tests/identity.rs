@@ -182,6 +182,17 @@ fn the_own_name_is_yielded_to_whom_others_hold_for_its_holder_and_to_nobody_else
 }
 
 #[test]
+fn a_holder_that_has_no_time_to_answer_keeps_its_name() {
+    let (mut core, owl, liar) = with_owl_and_liar();
+    let twin = Arc::new(Record { target: liar.target.clone(), incarnation: Incarnation(9), instance: Instance(99), ..(*owl).clone() });
+    core.handle_request(RequestId(9), Request::Join(Arc::clone(&twin)), at(1));
+    let asked = identify_of(&mut core, &owl.target).unwrap();
+    core.handle_response(asked, Ok(Response::Busy), at(2));
+    let answers: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    assert!(matches!(answers[..], [Output::Reply { response: Response::Join(JoinAnswer::Busy), .. }]), "{answers:?}");
+}
+
+#[test]
 fn a_newcomer_gives_up_its_name_only_for_who_answers_by_it() {
     let seed = record("seed");
     let holder = Arc::new(Record { name: "me".parse().unwrap(), ..(*record("holder")).clone() });

@@ -77,6 +77,10 @@ impl std::fmt::Debug for Material {
 impl std::fmt::Display for Material {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            // What was meant as a value may be a key.
+            Self::File(path) if path.to_string_lossy().contains(['\n', '\r']) || path.to_string_lossy().contains("-----") => {
+                f.write_str("(a text that is no path)")
+            }
             Self::File(path) => path.display().fmt(f),
             Self::Inline { name, .. } => f.write_str(name),
         }

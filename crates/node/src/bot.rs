@@ -20,7 +20,7 @@ use crate::discovery::{Seed, discover};
 use crate::driver::{Command, Driver, Identity, NodeStats};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Links, MeshService, beside};
+use crate::transport::{Links, MeshService, QUESTION_BYTES_MAX, beside};
 use crate::v1::{self, Bridge, Protocol};
 
 /// Requests of peers that wait for the driver. A driver that is so far behind turns further ones away, counted.
@@ -191,7 +191,7 @@ impl Builder {
         let seed = getrandom::u64().map_err(StartError::Random)?;
         let mut config = self.config.clone();
         config.takes_part = |record| !v1::is_guest(record);
-        let resolver = Resolver::new(&target);
+        let resolver = Resolver::new(&target, address.ip());
         let is_named = !config.mesh_name.as_str().is_empty();
         let core = Core::new(config, self.name, target, self.labels, seed, clock::now());
 
@@ -232,9 +232,10 @@ impl Builder {
             let ours = request.uri().path().starts_with("/mesh.v2.");
             let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
             let path = request.uri().path();
-            // Pushes of guests have places of their own.
-            let ledger = (path != v1::PUSH_PATH).then(|| Arc::clone(&service.ledger));
             let (most, refused) = (MeshService::body_max(path), Refused::default());
+            // Pushes of guests have places of their own, and whoever fills the ledger keeps no probe from its answer.
+            let is_charged = path != v1::PUSH_PATH && most > QUESTION_BYTES_MAX;
+            let ledger = is_charged.then(|| Arc::clone(&service.ledger));
             let later: http::Response<Empty<Bytes>> = service.later(&request);
             let charge = ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
             let request = request.map(|body| Metered::new(body, most, charge.clone(), refused.clone()));

@@ -102,9 +102,9 @@ impl Lane {
 }
 
 impl Resolver {
-    /// For a bot that others reach at `me`.
-    pub(crate) fn new(me: &Target) -> Self {
-        let is_local = me.host() == "localhost" || me.host().parse().is_ok_and(is_local);
+    /// For a bot that others reach at `me`, and that listens on `address`.
+    pub(crate) fn new(me: &Target, address: IpAddr) -> Self {
+        let is_local = address.is_loopback() || me.host() == "localhost" || me.host().parse().is_ok_and(is_local);
         let shared = Shared { found: Mutex::default(), configured: Mutex::default(), is_local, stale: AtomicU64::new(0) };
         Self { lane: Lane::new(QUICK_MAX), shared: Arc::new(shared) }
     }
@@ -299,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_good_addresses_are_used_while_a_look_up_hangs() {
-        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let resolver = Resolver::new(&target("192.0.2.1:1"), IpAddr::from([0, 0, 0, 0]));
         let _hangs = hang(&resolver, "owl.example", Some("192.0.2.7"));
         let found = resolver.resolve(&target("owl.example:80"), Duration::from_secs(60)).await;
         assert_eq!(found, Ok(vec!["192.0.2.7:80".parse().unwrap()]));
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asks_meanwhile_waits_for_the_same_look_up() {
-        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let resolver = Resolver::new(&target("192.0.2.1:1"), IpAddr::from([0, 0, 0, 0]));
         let told = hang(&resolver, "owl.example", None);
         let (resolver, owl) = (&resolver, target("owl.example:80"));
         let ask = || resolver.resolve(&owl, Duration::from_secs(60));
@@ -322,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_that_hang_hold_up_no_others() {
-        let resolver = Resolver::new(&target("127.0.0.1:1"));
+        let resolver = Resolver::new(&target("127.0.0.1:1"), IpAddr::from([0, 0, 0, 0]));
         let hung: Vec<_> = (0..500).map(|number| hang(&resolver, &format!("{number}.example"), None)).collect();
         resolver.lane.slow.store(SLOW_MAX, Ordering::Relaxed);
         let found = resolver.resolve(&target("localhost:80"), Duration::from_secs(10)).await.unwrap();
@@ -336,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_else_has_a_bot_dial_its_own_host() {
-        let resolver = Resolver::new(&target("192.0.2.1:1"));
+        let resolver = Resolver::new(&target("192.0.2.1:1"), IpAddr::from([0, 0, 0, 0]));
         let patience = Duration::from_secs(5);
         for local in [
             "127.0.0.1:22",
@@ -356,6 +356,6 @@ mod tests {
         resolver.configure(&[target("127.0.0.1:22")]);
         assert!(resolver.resolve(&target("127.0.0.1:22"), patience).await.is_ok());
         assert!(resolver.resolve(&target("127.0.0.1:23"), patience).await.is_err());
-        assert!(Resolver::new(&target("127.0.0.5:1")).resolve(&target("127.0.0.1:23"), patience).await.is_ok());
+        assert!(Resolver::new(&target("a.test:1"), IpAddr::from([127, 0, 0, 5])).resolve(&target("127.0.0.1:23"), patience).await.is_ok());
     }
 }

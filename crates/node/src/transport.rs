@@ -6,7 +6,7 @@ mod server;
 mod wire;
 
 pub(crate) use client::Links;
-pub(crate) use server::{Arrived, Impostor, MeshService, beside};
+pub(crate) use server::{Arrived, Impostor, MeshService, QUESTION_BYTES_MAX, beside};
 pub(crate) use wire::decode_probe_response;
 
 /// The method that a probe calls.

@@ -46,7 +46,7 @@ const BYTES_UNDER_WAY: (usize, usize) = (8 << 20, 2 << 20);
 /// Largest request to join in bytes: a name, a target and labels.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 /// Largest request that says nothing of itself in bytes.
-const QUESTION_BYTES_MAX: usize = 1024;
+pub(crate) const QUESTION_BYTES_MAX: usize = 1024;
 
 /// A peer's request on its way to the driver.
 #[derive(Debug)]

@@ -484,7 +484,7 @@ async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snap
         Ok(Found::Ours(record)) => ask(driver, Request::Join(record)).await,
         Ok(Found::Guest(Some(other))) if other != *name => return Looked::Another(other),
         Ok(Found::Guest(_)) => let_in(driver, snapshot, name, target).await,
-        Err(_) => None,
+        Ok(Found::Busy) | Err(_) => None,
     };
     match answer {
         // Where the name is held by a living one there is nothing to find out.

@@ -39,6 +39,8 @@ pub(super) enum Found {
     Ours(Arc<Record>),
     /// A guest of this name; none if it holds our name for another's, and does not tell.
     Guest(Option<NodeName>),
+    /// One of ours that has no time to say who it is.
+    Busy,
 }
 
 impl Context {
@@ -74,6 +76,7 @@ impl Context {
                     self.guests.found(target, Who::Ours(Arc::clone(&record)));
                     return Ok(Found::Ours(record));
                 }
+                Ok(Response::Busy) => return Ok(Found::Busy),
                 Ok(_) => return Err(failed(target, "it answers something else than was asked")),
                 Err(error) if error.unimplemented => {}
                 Err(error) => return Err(error.call),
@@ -186,6 +189,7 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
 async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target) -> Result<Response, CallError> {
     let name = match context.find(target).await? {
         Found::Ours(record) => return Ok(Response::Identify(record)),
+        Found::Busy => return Ok(Response::Busy),
         Found::Guest(name) => name.ok_or_else(|| failed(target, "it does not tell its name"))?,
     };
     let snapshot = context.snapshot();
