@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::original::Original;
 use support::pki::{Authority, Directory, GOOD};
 use support::puppet::{Message, node};
-use support::{Bot, Plan, alone, get, plans, settle, tls_client, trust, wait};
+use support::{Bot, Plan, alone, counted, failures, get, plans, settle, tls_client, trust, wait};
 
 const SOON: Duration = Duration::from_secs(10);
 /// What a flood may make of a bot of about 15 MB.
@@ -53,18 +53,6 @@ fn of_process(bot: &Bot, key: &str) -> u64 {
 
 fn descriptors(bot: &Bot) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", bot.pid())).unwrap().count()
-}
-
-fn counted(bot: &Bot, series: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
-fn failures(bot: &Bot) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && !line.contains("result=\"success\""));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// Looks at both bots while `flood` holds what it took, and after it gave it back.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use support::puppet::{Message, Puppet, call, entry, heard, node};
-use support::{Bot, all_know_all, alone, full_matrix, get, mesh, own_address, wait};
+use support::{Bot, all_know_all, alone, counted, full_matrix, get, mesh, own_address, wait};
 
 /// What a bot in a small mesh may grow to while it is lied to, in kB.
 const RESIDENT_MAX: u64 = 120_000;
@@ -23,13 +23,6 @@ fn resident_kb(bot: &Bot) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
-}
-
-/// The sum of a counter over all its labels.
-fn counted(bot: &Bot, name: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
 }
 
 /// All run, know each other, hold every pair, measure on, and are small.

@@ -10,16 +10,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::pki::Directory;
-use support::{Bot, Plan, TOKEN, alone, get, get_with, mesh, plans, settle, wait};
+use support::{Bot, Plan, TOKEN, alone, counted, get_with, mesh, plans, settle, wait};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-fn counted(bot: &Bot, series: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
 }
 
 /// Starts two bots with these logs, has a third join and die, and tells that both measure on, obey, and rotate a token.

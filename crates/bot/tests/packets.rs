@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::original::Original;
-use support::{Bot, Plan, alone, names, settle, wait};
+use support::{Bot, Plan, alone, counted, names, settle, wait};
 
 /// Hosts in namespaces on one bridge, taken down when dropped.
 struct Lab {
@@ -29,7 +29,7 @@ fn ip(arguments: &str) -> bool {
 }
 
 impl Lab {
-    /// None where the system does not let us.
+    /// None where the system does not let us, which is said.
     fn build(count: u8) -> Option<Self> {
         // Names of links have fifteen characters at most, and those of a former lab may linger for a moment.
         let id = std::process::id() % 10_000 * 10 + u32::from(count);
@@ -39,6 +39,7 @@ impl Lab {
         let [a, b, c] = network;
         let bridge = lab.bridge.clone();
         if !ip(&format!("link add {bridge} type bridge")) || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}")) {
+            eprintln!("skipped: this needs root and iproute2 to make network namespaces");
             return None;
         }
         ip(&format!("link set {bridge} up"));
@@ -121,10 +122,7 @@ fn a_host_whose_packets_are_dropped_is_known_to_all_and_comes_back() {
             eprintln!("skipped for {count} hosts: the kernel's neighbour table is too small; raise net.ipv4.neigh.default.gc_thresh3");
             continue;
         }
-        let Some(lab) = Lab::build(count) else {
-            eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-            return;
-        };
+        let Some(lab) = Lab::build(count) else { return };
         let mut bots: Vec<_> = (1..=count).map(|number| lab.start(number)).collect();
         settle(&bots);
         let victim = bots.pop().unwrap();
@@ -164,10 +162,7 @@ fn a_mixed_mesh_heals_after_a_partition() {
         return play_the_original(&given);
     }
     let _turn = alone();
-    let Some(lab) = Lab::build(3) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(3) else { return };
     let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();
     settle(&bots);
     let mut play = Command::new("ip");
@@ -197,19 +192,10 @@ fn inside(host: &str, arguments: &str) -> bool {
     ip(&arguments)
 }
 
-fn counted(bot: &Bot, series: &str) -> f64 {
-    let text = support::get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
 #[test]
 fn one_broken_path_is_told_by_kind_with_how_many_others_reach_the_node() {
     let _turn = alone();
-    let Some(lab) = Lab::build(4) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(4) else { return };
     let bots: Vec<_> = (1..=4).map(|number| lab.start(number)).collect();
     settle(&bots);
     // As Calico leaves them; the kernel answers with EINVAL.
@@ -228,10 +214,7 @@ fn one_broken_path_is_told_by_kind_with_how_many_others_reach_the_node() {
 #[test]
 fn a_bot_follows_its_hosts_address_and_waits_for_the_first_one() {
     let _turn = alone();
-    let Some(lab) = Lab::build(3) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(3) else { return };
     let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();
     settle(&bots);
     // The third host starts before its network is up, and nobody gave its bot an address.
@@ -263,10 +246,7 @@ fn a_bot_follows_its_hosts_address_and_waits_for_the_first_one() {
 #[test]
 fn lost_packets_are_counted_where_no_probe_fails() {
     let _turn = alone();
-    let Some(lab) = Lab::build(2) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(2) else { return };
     if !inside(&lab.hosts[1], "iptables -A INPUT -p tcp --dport 8081 -m statistic --mode random --probability 0.1 -j DROP") {
         eprintln!("skipped: this needs iptables with the statistic match");
         return;
@@ -280,10 +260,7 @@ fn lost_packets_are_counted_where_no_probe_fails() {
 #[test]
 fn where_ipv6_is_off_a_pair_to_an_ipv6_address_fails_and_is_seen() {
     let _turn = alone();
-    let Some(lab) = Lab::build(3) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(3) else { return };
     for (number, host) in (1..).zip(&lab.hosts) {
         let step = match number {
             1 => inside(host, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1"),
@@ -364,10 +341,7 @@ impl Drop for ResolverFile {
 #[test]
 fn a_name_server_that_falls_silent_stops_no_measuring() {
     let _turn = alone();
-    let Some(lab) = Lab::build(3) else {
-        eprintln!("skipped: this needs root and iproute2 to make network namespaces");
-        return;
-    };
+    let Some(lab) = Lab::build(3) else { return };
     let server = NameServer::start(&lab);
     let [a, b, c] = lab.network;
     let _files: Vec<_> = lab.hosts.iter().map(|host| ResolverFile::write(host, &format!("{a}.{b}.{c}.254"))).collect();

@@ -11,22 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use support::puppet::{Message, Puppet, call, fingerprint, heard, node, packed_roster};
-use support::{Bot, Plan, TOKEN, alone, get, own_address, plans, settle, wait};
+use support::{Bot, Plan, TOKEN, alone, counted, failures, get, own_address, plans, settle, wait};
 
 const LIMITS: &str = "ulimit -n 1024; ulimit -d 262144";
 const SOON: Duration = Duration::from_secs(15);
-
-fn counted(bot: &Bot, series: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
-fn failures(bot: &Bot) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && !line.contains("result=\"success\""));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
 
 fn resident_kb(bot: &Bot) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap_or_default();

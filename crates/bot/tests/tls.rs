@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::pki::{Authority, Directory, GOOD, Kind, self_signed};
 use support::puppet::{Message, node};
-use support::{Bot, Plan, alone, get, plans, plans_at, settle, tls_client, trust, trust_exactly, wait};
+use support::{Bot, Plan, alone, counted, failures, get, plans, plans_at, settle, tls_client, trust, trust_exactly, wait};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -39,21 +39,6 @@ fn start(plans: &[Plan]) -> Vec<Bot> {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     bots
-}
-
-fn counted(bot: &Bot, series: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
-/// Failures of probes, of all kinds and targets.
-fn failures(bot: &Bot) -> f64 {
-    counted(bot, "canary_probes_total") - {
-        let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-        let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && line.contains("result=\"success\""));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
-    }
 }
 
 fn mesh_port(plan: &Plan) -> SocketAddr {

@@ -388,6 +388,20 @@ pub fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
     serde_json::from_str(&answer.body).ok()
 }
 
+/// The sum of the series of `/metrics` that begin with `series`.
+pub fn counted(bot: &Bot, series: &str) -> f64 {
+    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// Failures of probes, of all kinds and targets.
+pub fn failures(bot: &Bot) -> f64 {
+    let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && !line.contains("result=\"success\""));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// Waits until `done`, at most `limit`; tells how long it took.
 pub fn wait(limit: Duration, done: impl FnMut() -> bool) -> Option<Duration> {
     wait_at_rest(limit, 0, done)
