@@ -45,7 +45,10 @@ pub fn main() -> ExitCode {
         _ => run_bot(&matches),
     };
     result.unwrap_or_else(|error| {
-        report(&error);
+        // Whoever closed the pipe has seen enough.
+        if !matches!(&error, RunError::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            report(&error);
+        }
         ExitCode::from(FAILED)
     })
 }

@@ -18,6 +18,8 @@ use crate::outbound;
 use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
 
+/// How long a generated token may take to be written.
+const STDOUT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often this host's own address is looked at.
 const ADDRESS_LOOK: Duration = Duration::from_secs(5);
 
@@ -51,7 +53,7 @@ pub(crate) enum RunError {
     Thread(#[source] io::Error),
     #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
     Token(String),
-    #[error("cannot write to stdout")]
+    #[error("cannot write to stdout; give a token by --token-file if it was for one")]
     Stdout(#[source] io::Error),
     #[error("the thread {0} ended by a fault of its own; the log above says where. Please report it")]
     Died(&'static str),
@@ -248,8 +250,27 @@ pub(crate) fn run_apart<T: Send + 'static>(name: &str, task: impl Future<Output 
 /// A new token, which is printed: nobody could know it else.
 pub(crate) fn new_token() -> Result<Token, RunError> {
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
-    writeln!(io::stdout(), "token: {}", token.reveal()).map_err(RunError::Stdout)?;
+    let line = format!("token: {}", token.reveal());
+    let (done, written) = std::sync::mpsc::channel();
+    let writing = move || {
+        // Nobody waits any more if it took too long.
+        let _ = done.send(writeln!(io::stdout(), "{line}"));
+    };
+    std::thread::Builder::new().name("stdout".to_owned()).spawn(writing).map_err(RunError::Thread)?;
+    // A stdout that nobody reads must not keep the bot from starting in silence.
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it"));
+    written.recv_timeout(STDOUT_PATIENCE).unwrap_or_else(late).map_err(RunError::Stdout)?;
+    if is_null() {
+        warn!("the generated token was written to /dev/null: nobody can use the API; give one by --token-file");
+    }
     Ok(token)
+}
+
+/// Whether stdout goes nowhere. One that was closed at the start goes there, too.
+fn is_null() -> bool {
+    let null = std::fs::metadata("/dev/null").map(|null| std::os::unix::fs::MetadataExt::rdev(&null));
+    let stdout = rustix::fs::fstat(io::stdout()).map(|stat| stat.st_rdev);
+    matches!((null, stdout), (Ok(null), Ok(stdout)) if null == stdout)
 }
 
 /// A mesh of hundreds wants more descriptors than the usual soft limit of 1024; the hard limit is the operator's word.

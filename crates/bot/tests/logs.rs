@@ -129,3 +129,25 @@ fn the_refusing_side_says_why() {
     let repeated = bots[0].logged().matches("its mesh token is missing").count();
     assert!(repeated <= 2, "{repeated} lines of one kind");
 }
+
+#[test]
+fn a_generated_token_that_nobody_can_read_ends_the_start_with_a_word() {
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let (unread, mut stalled) = std::io::pipe().unwrap();
+    stalled.write_all(&[b'.'; 65_536]).unwrap();
+    for (what, stdout) in [("full", full()), ("stalled", stalled.into())] {
+        let mut bot = std::process::Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+        bot.args(["--name", "owl", "--listen-address", "127.0.0.1", "--listen-port", "0", "--api-port", "0"]);
+        let mut child = bot.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut ended = None;
+        wait(secs(10), || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(ended.and_then(|status| status.code()) == Some(1) && said.contains("cannot write to stdout"), "{what}: {ended:?} {said}");
+    }
+    drop(unread);
+}

@@ -34,8 +34,8 @@ impl Holdings {
         HOLDINGS_FLOOR + 2 * known * (known * (CELL_BYTES_MAX + SHARED_NAME_BYTES) + ROW_OVERHEAD)
     }
 
-    fn may_take(&self, bytes: usize, is_known: bool, known: usize) -> bool {
-        let allowance = self.allowance(known);
+    fn may_take(&self, bytes: usize, is_known: bool, members: usize) -> bool {
+        let allowance = self.allowance(members);
         if is_known { self.of_known + bytes <= allowance } else { self.of_unknown + bytes <= allowance / HOLDINGS_UNKNOWN_SHARE }
     }
 
@@ -62,7 +62,9 @@ impl Holdings {
 impl Core {
     /// Whether so many more bytes of a member's rows may be held.
     pub(crate) fn may_hold(&self, bytes: usize, is_known: bool) -> bool {
-        self.holdings.may_take(bytes, is_known, self.members.present_known())
+        // A newcomer hears the rows of a whole mesh before it has reached any of it.
+        let members = if is_known { self.members.present_known() } else { self.members.present() };
+        self.holdings.may_take(bytes, is_known, members)
     }
 
     /// So many bytes more, or fewer, are held.
