@@ -75,10 +75,12 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     let form = Form::wanted(&headers);
     let nodes = scrape.snapshot.members.len();
     // A family stands in protobuf once, and is written whole.
-    let step = if form == Form::Protobuf { nodes.max(1) } else { NODES_AT_ONCE };
     let pieces = PARTS.iter().flat_map(move |(range, write)| {
-        let last = if *range == Range::EachNode { nodes.max(1) } else { 1 };
-        (0..last).step_by(if *range == Range::EachNode { step } else { 1 }).map(move |from| (from..from.saturating_add(step), write))
+        let (last, step) = match range {
+            Range::Nodes(step) if form != Form::Protobuf => (nodes.max(1), *step),
+            Range::Nodes(_) | Range::Whole => (1, nodes.max(1)),
+        };
+        (0..last).step_by(step).map(move |from| (from..from.saturating_add(step), write))
     });
     // Families in protobuf are whole: few are made at once.
     let turn = if form == Form::Protobuf { Arc::clone(&api.whole_scrapes).acquire_owned().await.ok() } else { None };
@@ -92,9 +94,6 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(pieces))).into_response()
 }
 
-/// Nodes that a family of every pair is written for at once: about sixty kilobytes of histograms.
-const NODES_AT_ONCE: usize = 16;
-
 /// Lines of series alone: what describes a family stands before its first piece.
 fn without_heads(piece: &[u8]) -> Vec<u8> {
     let lines = piece.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# "));
@@ -106,8 +105,8 @@ fn without_heads(piece: &[u8]) -> Vec<u8> {
 enum Range {
     /// Everything at once.
     Whole,
-    /// Some nodes at a time.
-    EachNode,
+    /// So many nodes at a time: a piece has at most about sixty kilobytes.
+    Nodes(usize),
 }
 
 type Nodes = std::ops::Range<usize>;
@@ -117,29 +116,29 @@ type Write = fn(&Arc<Scrape>, &Nodes, Form) -> Result<Vec<u8>, fmt::Error>;
 
 /// What is written one after the other. A part that is written for some nodes at a time has one family.
 const PARTS: &[(Range, Write)] = &[
-    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Probes, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Successes, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Segments, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| of_pairs(scrape, Part::Retransmissions, nodes, form)),
+    (Range::Nodes(64), |scrape, nodes, form| of_pairs(scrape, Part::Probes, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Successes, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Segments, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Retransmissions, nodes, form)),
     (
-        Range::EachNode,
+        Range::Nodes(64),
         |scrape, nodes, form| {
             if scrape.metrics.level >= MetricsLevel::Pairs { phases(&scrape.snapshot, nodes, form) } else { Ok(Vec::new()) }
         },
     ),
-    (Range::EachNode, |scrape, nodes, form| {
+    (Range::Nodes(16), |scrape, nodes, form| {
         let wanted = scrape.metrics.level >= MetricsLevel::Histograms;
         if wanted { collected(scrape, Part::Durations, nodes, form) } else { Ok(Vec::new()) }
     }),
-    (Range::EachNode, |scrape, nodes, form| {
+    (Range::Nodes(16), |scrape, nodes, form| {
         let wanted = scrape.metrics.legacy && scrape.metrics.level >= MetricsLevel::Histograms;
         if wanted { collected(scrape, Part::LegacyPairs, nodes, form) } else { Ok(Vec::new()) }
     }),
     (Range::Whole, |scrape, nodes, form| if scrape.metrics.legacy { collected(scrape, Part::Legacy, nodes, form) } else { Ok(Vec::new()) }),
-    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::NodeUp, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::NodeInfo, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::ClockOffset, nodes, form)),
-    (Range::EachNode, |scrape, nodes, form| collected(scrape, Part::RowAge, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::NodeUp, nodes, form)),
+    (Range::Nodes(64), |scrape, nodes, form| collected(scrape, Part::NodeInfo, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::ClockOffset, nodes, form)),
+    (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::RowAge, nodes, form)),
     (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Mesh, nodes, form)),
     (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Bot, nodes, form)),
     (Range::Whole, |_, _, form| {

@@ -1,6 +1,7 @@
 //! The original's REST answers, frozen: names, order, types and spelling are its own.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -41,19 +42,24 @@ pub(crate) fn present_names(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     std::iter::once(snapshot.me.name.as_str()).chain(snapshot.present().map(|member| member.record.name.as_str()))
 }
 
-/// Every sample of every pair of nodes that are there. The answer is made row by row while it is read, so that a large mesh costs no more
-/// memory than one row.
+/// Every sample of every pair of nodes that are there. The answer is made while it is read, some pairs of a row at a time, so that a reader that is
+/// slow, or stops, holds little of a large mesh.
 pub(crate) async fn samples(State(api): State<Arc<Api>>) -> Response {
-    let rows = Rows { snapshot: api.source.snapshot(), next: 0, written: false };
+    let rows = Rows { snapshot: api.source.snapshot(), next: 0, pair: 0, written: false };
     let chunks = futures_util::stream::iter(rows.map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response()
 }
 
-/// Writes `{"samples":[…]}` one source at a time, or `{}` if there are none, as proto3 JSON leaves out what is empty.
+/// Pairs that are written at once: about sixty kilobytes.
+const PAIRS_AT_ONCE: usize = 256;
+
+/// Writes `{"samples":[…]}` some pairs at a time, or `{}` if there are none, as proto3 JSON leaves out what is empty.
 struct Rows {
     snapshot: Arc<Snapshot>,
     /// 0 for our own row, then the members by name, then the end.
     next: usize,
+    /// How many pairs of that row are written.
+    pair: usize,
     written: bool,
 }
 
@@ -67,11 +73,16 @@ impl Iterator for Rows {
             if index > snapshot.members.len() + 1 {
                 return None;
             }
-            self.next += 1;
             if index > snapshot.members.len() {
+                self.next += 1;
                 return Some(Bytes::from_static(if self.written { b"]}" } else { b"{}" }));
             }
-            let samples = samples_of(&snapshot, index);
+            let samples = samples_of(&snapshot, index, self.pair..self.pair + PAIRS_AT_ONCE);
+            if samples.len() < 2 * PAIRS_AT_ONCE {
+                (self.next, self.pair) = (index + 1, 0);
+            } else {
+                self.pair += PAIRS_AT_ONCE;
+            }
             if !samples.is_empty() {
                 return Some(self.write(&samples));
             }
@@ -91,36 +102,41 @@ impl Rows {
     }
 }
 
-/// Row 0 is our own, the others follow by name; a row of whom is not there is empty.
-pub(crate) fn samples_of(snapshot: &Snapshot, row: usize) -> Vec<Sample<'_>> {
+/// Two samples of each of these pairs of a row. Row 0 is our own, the others follow by name; a row of whom is not there is empty.
+pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -> Vec<Sample<'_>> {
     match row.checked_sub(1) {
-        None => own_samples(snapshot),
+        None => own_samples(snapshot, pairs),
         Some(index) => match snapshot.members.get(index) {
-            Some(member) if member.status.is_present() => row_samples(snapshot, member),
+            Some(member) if member.known && member.status.is_present() => row_samples(snapshot, member, pairs),
             Some(_) | None => Vec::new(),
         },
     }
 }
 
 /// What we measured ourselves, exact.
-fn own_samples(snapshot: &Snapshot) -> Vec<Sample<'_>> {
+fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> Vec<Sample<'_>> {
     let from = &snapshot.me.name;
     let of = |member: &MemberView| member.pair.latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
     snapshot
         .present()
         .filter_map(|member| Some((member, of(member)?)))
+        .skip(pairs.start)
+        .take(pairs.len())
         .flat_map(|(member, (measured, wall))| pair(from, &member.record.name, measured, wall))
         .collect()
 }
 
 /// What another bot published.
-fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView) -> Vec<Sample<'a>> {
-    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(|member| member.status.is_present());
+fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView, pairs: Range<usize>) -> Vec<Sample<'a>> {
+    let present = |member: &MemberView| member.known && member.status.is_present();
+    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(present);
     let cells = source.row.as_deref().map(Row::cells).unwrap_or_default();
     cells
         .into_iter()
         .filter(|view| is_there(view.target))
         .filter_map(|view| Some((view.target, Measured::of(view.cell.state)?, view.wall)))
+        .skip(pairs.start)
+        .take(pairs.len())
         .flat_map(|(target, measured, wall)| pair(&source.record.name, target, measured, wall))
         .collect()
 }

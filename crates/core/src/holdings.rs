@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN_SHARE};
+use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN};
 use crate::members::{ME, Member, Members};
 use crate::roster::{Roster, RosterId};
 
@@ -36,7 +36,11 @@ impl Holdings {
 
     fn may_take(&self, bytes: usize, is_known: bool, members: usize) -> bool {
         let allowance = self.allowance(members);
-        if is_known { self.of_known + bytes <= allowance } else { self.of_unknown + bytes <= allowance / HOLDINGS_UNKNOWN_SHARE }
+        if is_known {
+            self.of_known + bytes <= allowance
+        } else {
+            self.of_unknown + bytes <= (allowance / HOLDINGS_UNKNOWN.0).min(HOLDINGS_UNKNOWN.1)
+        }
     }
 
     /// Rosters count with the rows that refer to them: with those of known members, if any of theirs does.

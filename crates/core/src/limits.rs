@@ -18,11 +18,12 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 127;
 /// Nodes known at once, dead ones included: twice the largest mesh we promise. A newcomer beyond it takes the place of one that left or
 /// died, else is refused and counted; the living never go.
 pub const MEMBERS_MAX: usize = 4096;
-/// Nodes known on one introducer's word that have not answered yet: a seed introduces most of a mesh, and its members answer at the rate of probes.
+/// Nodes known on one introducer's word that have not answered yet: a seed introduces a whole mesh, and its members answer at the rate of probes.
 /// Beyond it: refused, counted, and told again by the next exchange.
-pub const HEARD_PER_INTRODUCER_MAX: usize = 1024;
-/// Nodes known in all that have not answered yet: hearsay takes at most half of the places. Beyond it: refused, counted.
-pub const UNPROVEN_MAX: usize = MEMBERS_MAX / 2;
+pub const HEARD_PER_INTRODUCER_MAX: usize = 2048;
+/// Nodes known in all that have not answered yet: one liar cannot take all of these places, nor all liars those of nodes that answer. Beyond it:
+/// refused, counted.
+pub const UNPROVEN_MAX: usize = MEMBERS_MAX / 4 * 3;
 /// Nodes that never answered and are known because known members reach them, at least; in a larger mesh as many as answered. Further ones stay names.
 pub const VOUCHED_MIN: usize = 8;
 /// Former instances of known nodes that are remembered, so that old digests are answered and not asked about. The oldest go first.
@@ -81,8 +82,8 @@ pub const PATCHES_MAX: usize = 64;
 /// What rows and rosters of others may take in bytes beyond twice those of an honest mesh of the known members: small meshes need little, and
 /// rosters of newcomers differ for a moment. Beyond all of it a row is not taken, counted, and asked for again later.
 pub const HOLDINGS_FLOOR: usize = 4 << 20;
-/// Rows of members that never answered this bot may take one part in so many of that.
-pub const HOLDINGS_UNKNOWN_SHARE: usize = 4;
+/// Rows of members that never answered this bot may take one part in so many of that, and so many bytes at most: those of a mesh of two thousand.
+pub const HOLDINGS_UNKNOWN: (usize, usize) = (4, 64 << 20);
 /// Events kept for readers; the oldest go first, and sequence numbers show the gap.
 pub const EVENTS_MAX: usize = 256;
 /// Addresses of unproven nodes that failed and are held back. The one that may be dialled soonest goes first.

@@ -312,8 +312,9 @@ async fn serve_one<I, S, F, B>(
         if let Some(names) = &names {
             request.extensions_mut().insert(names.clone());
         }
+        let in_pieces = request.version() == hyper::Version::HTTP_2;
         let (answer, unread, gone, latest) = (service(request), Arc::clone(&unread), given_up.clone(), Arc::clone(&latest));
-        async move { answer.await.map(|response| response.map(|body| unread.watched(body, &gone, &latest))) }
+        async move { answer.await.map(|response| response.map(|body| unread.watched(body, in_pieces, &gone, &latest))) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), stamped);
     let mut connection = std::pin::pin!(connection);

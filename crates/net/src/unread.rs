@@ -65,10 +65,11 @@ impl Unread {
         }
     }
 
-    /// The same answer, watched.
+    /// The same answer, watched; in pieces where HTTP/2 would hold the whole of it for who does not read. HTTP/1 has the socket's buffer for that.
     pub(crate) fn watched<B: Body>(
         self: &Arc<Self>,
         body: B,
+        in_pieces: bool,
         connection: &CancellationToken,
         active: &Arc<Mutex<Option<tokio::time::Instant>>>,
     ) -> Watched<B> {
@@ -77,13 +78,15 @@ impl Unread {
             self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&progress));
             progress
         });
-        Watched { body: Box::pin(body), rest: Bytes::new(), progress, port: Arc::clone(self), active: Arc::clone(active) }
+        let piece = if in_pieces { PIECE_BYTES } else { usize::MAX };
+        Watched { body: Box::pin(body), piece, rest: Bytes::new(), progress, port: Arc::clone(self), active: Arc::clone(active) }
     }
 }
 
 /// An answer that notes how far it was taken.
 pub(crate) struct Watched<B> {
     body: Pin<Box<B>>,
+    piece: usize,
     /// What was made and not handed on.
     rest: Bytes,
     progress: Option<Arc<Progress>>,
@@ -101,7 +104,7 @@ impl<B: Body> Watched<B> {
 
     fn piece(&mut self) -> Frame<Bytes> {
         *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
-        let len = self.rest.len().min(PIECE_BYTES);
+        let len = self.rest.len().min(self.piece);
         Frame::data(self.rest.split_to(len))
     }
 }
