@@ -71,7 +71,7 @@ impl pb::ApiService for ApiService {
 fn samples(snapshot: &Snapshot) -> Result<Vec<pb::Sample>, ConnectError> {
     let mut all = Vec::new();
     for row in 0..=snapshot.members.len() {
-        for sample in v1::samples_of(snapshot, row, 0..usize::MAX) {
+        for sample in v1::samples_of(snapshot, row, 0..usize::MAX).0 {
             if all.len() >= SAMPLES_MAX {
                 let words =
                     format!("there are more than {SAMPLES_MAX} samples, too many for one message; ask GET /api/v1/samples, which streams");

@@ -77,12 +77,8 @@ impl Iterator for Rows {
                 self.next += 1;
                 return Some(Bytes::from_static(if self.written { b"]}" } else { b"{}" }));
             }
-            let samples = samples_of(&snapshot, index, self.pair..self.pair + PAIRS_AT_ONCE);
-            if samples.len() < 2 * PAIRS_AT_ONCE {
-                (self.next, self.pair) = (index + 1, 0);
-            } else {
-                self.pair += PAIRS_AT_ONCE;
-            }
+            let (samples, is_last) = samples_of(&snapshot, index, self.pair..self.pair + PAIRS_AT_ONCE);
+            (self.next, self.pair) = if is_last { (index + 1, 0) } else { (index, self.pair + PAIRS_AT_ONCE) };
             if !samples.is_empty() {
                 return Some(self.write(&samples));
             }
@@ -102,43 +98,52 @@ impl Rows {
     }
 }
 
-/// Two samples of each of these pairs of a row. Row 0 is our own, the others follow by name; a row of whom is not there is empty.
-pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -> Vec<Sample<'_>> {
+/// Two samples of each of these pairs of a row, as far as they are of nodes that are there, and whether the row ends with them. Row 0 is our own, the
+/// others follow by name; a row of whom is not there is empty.
+pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -> (Vec<Sample<'_>>, bool) {
     match row.checked_sub(1) {
         None => own_samples(snapshot, pairs),
         Some(index) => match snapshot.members.get(index) {
-            Some(member) if member.known && member.status.is_present() => row_samples(snapshot, member, pairs),
-            Some(_) | None => Vec::new(),
+            Some(member) if is_listed(member) => row_samples(snapshot, member, pairs),
+            Some(_) | None => (Vec::new(), true),
         },
     }
 }
 
 /// What we measured ourselves, exact.
-fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> Vec<Sample<'_>> {
+fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> (Vec<Sample<'_>>, bool) {
     let from = &snapshot.me.name;
     let of = |member: &MemberView| member.pair.latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
-    snapshot
-        .present()
+    let end = pairs.end.min(snapshot.members.len());
+    let members = snapshot.members.get(pairs.start..end).unwrap_or_default();
+    let samples = members
+        .iter()
+        .filter(|member| is_listed(member))
         .filter_map(|member| Some((member, of(member)?)))
-        .skip(pairs.start)
-        .take(pairs.len())
         .flat_map(|(member, (measured, wall))| pair(from, &member.record.name, measured, wall))
-        .collect()
+        .collect();
+    (samples, end == snapshot.members.len())
+}
+
+/// Whether a node is there for whoever reads lists.
+fn is_listed(member: &MemberView) -> bool {
+    member.known && member.status.is_present()
 }
 
 /// What another bot published.
-fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView, pairs: Range<usize>) -> Vec<Sample<'a>> {
-    let present = |member: &MemberView| member.known && member.status.is_present();
-    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(present);
+fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView, pairs: Range<usize>) -> (Vec<Sample<'a>>, bool) {
+    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(is_listed);
     let cells = source.row.as_deref().map(Row::cells).unwrap_or_default();
-    cells
+    let is_last = pairs.end >= cells.len();
+    let samples = cells
         .into_iter()
-        .filter(|view| is_there(view.target))
-        .filter_map(|view| Some((view.target, Measured::of(view.cell.state)?, view.wall)))
         .skip(pairs.start)
         .take(pairs.len())
+        .filter(|view| is_there(view.target))
+        .filter_map(|view| Some((view.target, Measured::of(view.cell.state)?, view.wall)))
         .flat_map(|(target, measured, wall)| pair(&source.record.name, target, measured, wall))
-        .collect()
+        .collect();
+    (samples, is_last)
 }
 
 /// Total and request of one attempt; none where it gave no number.
