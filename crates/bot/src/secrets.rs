@@ -44,8 +44,9 @@ impl TokenSource {
     pub(crate) fn load(&self) -> Result<Vec<Token>, String> {
         let mut tokens = self.given.clone();
         if let Some(path) = &self.file {
-            // What cannot be opened may be a token that was meant as a value.
-            let text = self.contents().map_err(|error| format!("the file of tokens cannot be read: {error}"))?;
+            // What cannot be opened may be a token that was meant as a value; what begins with a slash is a path.
+            let named = if path.is_absolute() { path.display().to_string() } else { "the file of tokens".to_owned() };
+            let text = self.contents().map_err(|error| format!("{named}: it cannot be read: {error}"))?;
             let fail = |why: String| format!("{}: {why}", path.display());
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));
