@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
         _ => run_bot(&matches),
     };
     result.unwrap_or_else(|error| {
-        // Whoever closed the pipe has seen enough.
+        // The reader closed the pipe: it has seen enough.
         if !matches!(&error, RunError::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             report(&error);
         }

@@ -18,7 +18,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::settings::LogSettings;
 
-/// Lines that wait to be written. Further ones are lost: who reads no log needs no older one.
+/// Lines that wait to be written. Further ones are lost and counted.
 const LINES_WAITING_MAX: usize = 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Drop for Logs {
     fn drop(&mut self) {
         let (done, flushed) = channel();
         if self.0.try_send(Message::Flush(done)).is_ok() {
-            // Whoever does not read its log by now loses the end of it.
+            // If the log is not read by then, its end is lost.
             let _ = flushed.recv_timeout(FLUSH_TIME);
         }
     }
@@ -76,7 +76,7 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     Ok(Logs(queue))
 }
 
-/// Says a last word on stderr, and waits a moment for it: whoever does not read must not keep the process.
+/// Writes a last line to stderr, and waits a moment for it: a reader that does not read must not keep the process.
 pub(crate) fn say(line: String) {
     let (done, said) = channel();
     let words = line.clone();

@@ -32,7 +32,7 @@ fn host(seed: &Seed) -> &str {
 }
 
 fn address_towards(targets: impl Iterator<Item = SocketAddr>) -> IpAddr {
-    // Documentation addresses (RFC 5737, RFC 3849): nobody's, and routed like everybody's.
+    // Documentation addresses (RFC 5737, RFC 3849): no host has them, and they take the default route.
     let anybody = [SocketAddr::from(([192, 0, 2, 1], 9)), SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9))];
     let found = targets.chain(anybody).filter_map(source).find(|address| !address.is_loopback() && !address.is_unspecified());
     found.unwrap_or(IpAddr::from([127, 0, 0, 1]))

@@ -136,7 +136,9 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     );
     let is_closed = has_mesh_token || (mode == Mode::Mutual && client_auth == ClientAuth::Required);
     if !is_closed {
-        warn!("the mesh port is open to whoever reaches it: give --mesh-token-file, or a CA, a certificate and a key (docs/security.md)");
+        warn!(
+            "the mesh port is open to anybody who reaches it: give --mesh-token-file, or a CA, a certificate and a key (docs/security.md)"
+        );
     }
     if targets.is_empty() {
         info!(address = %me.target, "no target is given: this bot waits until another one names it as a target");
@@ -158,7 +160,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         moved = &mut moving => {
             let address = moved.ok().flatten().ok_or(RunError::Died("address"))?;
             warn!(from = %me.target, to = %address, "this host has another address: the bot starts anew there");
-            // Whoever can still be told hears it; the others find the new life.
+            // Peers that are still reached learn it; the others find the new life by themselves.
             bot.leave().await;
             stop.cancel();
             let _ = serving.await;
