@@ -104,7 +104,7 @@ pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -
     match row.checked_sub(1) {
         None => own_samples(snapshot, pairs),
         Some(index) => match snapshot.members.get(index) {
-            Some(member) if is_listed(member) => row_samples(snapshot, member, pairs),
+            Some(member) if member.is_listed() => row_samples(snapshot, member, pairs),
             Some(_) | None => (Vec::new(), true),
         },
     }
@@ -118,21 +118,16 @@ fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> (Vec<Sample<'_>>, bo
     let members = snapshot.members.get(pairs.start..end).unwrap_or_default();
     let samples = members
         .iter()
-        .filter(|member| is_listed(member))
+        .filter(|member| member.is_listed())
         .filter_map(|member| Some((member, of(member)?)))
         .flat_map(|(member, (measured, wall))| pair(from, &member.record.name, measured, wall))
         .collect();
     (samples, end == snapshot.members.len())
 }
 
-/// Whether a node is there for whoever reads lists.
-fn is_listed(member: &MemberView) -> bool {
-    member.known && member.status.is_present()
-}
-
 /// What another bot published.
 fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView, pairs: Range<usize>) -> (Vec<Sample<'a>>, bool) {
-    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(is_listed);
+    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(MemberView::is_listed);
     let cells = source.row.as_deref().map(Row::cells).unwrap_or_default();
     let is_last = pairs.end >= cells.len();
     let samples = cells

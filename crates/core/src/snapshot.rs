@@ -70,6 +70,13 @@ pub struct MemberView {
     pub version: Version,
 }
 
+impl MemberView {
+    /// Whether lists show it: it is known, and alive or suspected.
+    pub fn is_listed(&self) -> bool {
+        self.known && self.status.is_present()
+    }
+}
+
 impl Snapshot {
     /// The node called `name`.
     pub fn member(&self, name: &NodeName) -> Option<&MemberView> {
@@ -77,14 +84,14 @@ impl Snapshot {
         self.members.get(index)
     }
 
-    /// All other nodes that answered this bot once, by name: what lists and series show.
+    /// All other nodes that are known, by name: what series show.
     pub fn nodes(&self) -> impl Iterator<Item = &MemberView> {
         self.members.iter().filter(|member| member.known)
     }
 
     /// Those of them that are alive or suspected.
     pub fn present(&self) -> impl Iterator<Item = &MemberView> {
-        self.nodes().filter(|member| member.status.is_present())
+        self.members.iter().filter(|member| member.is_listed())
     }
 
     /// All others that are alive or suspected, those included that only others have heard of: the membership, which every bot agrees on.
