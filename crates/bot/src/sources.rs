@@ -134,7 +134,7 @@ fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>, proble
             continue;
         }
         if !is_known {
-            let nearest = known.iter().map(|known| (distance(known, &name), known)).min();
+            let nearest = known.iter().map(|known| (strsim::levenshtein(known, &name), known)).min();
             let hint = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, known)| format!("; did you mean {known}?"));
             problems.push(Problem(format!("{name}: no setting has this variable{}", hint.unwrap_or_default())));
             continue;
@@ -160,20 +160,6 @@ fn is_service_link(name: &str, value: &str) -> bool {
     ends || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))
         || ["_TCP", "_UDP", "_SCTP"].into_iter().any(of_port)
-}
-
-/// Letters to change, add or leave out to make one text of another.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<_> = (0..=other.len()).collect();
-    for (index, letter) in one.bytes().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], index + 1);
-        for (place, against) in other.bytes().enumerate() {
-            let change = before + usize::from(letter != against);
-            before = row[place + 1];
-            row[place + 1] = change.min(before + 1).min(row[place] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 fn of_environment(flag: &Flag, variables: &BTreeMap<String, String>) -> Option<Given> {
