@@ -201,16 +201,8 @@ impl MeshService {
         if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip())) {
             return Some(later(request));
         }
-        let mut response = http::Response::new(A::default());
-        let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
-        if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-            response.headers_mut().insert("grpc-status", UNAUTHENTICATED.into());
-            response.headers_mut().insert("grpc-message", http::HeaderValue::from_static("the mesh token is missing or wrong"));
-        } else {
-            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
-        }
-        Some(response)
+        let words = [("grpc-message", "the mesh token is missing or wrong")];
+        Some(refusal(request, http::StatusCode::UNAUTHORIZED, UNAUTHENTICATED, &words))
     }
 
     /// The answer to a request that is to come again later; it is counted where it is given.
@@ -269,29 +261,35 @@ const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The answer to what this port does not do.
 fn unimplemented<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
-    let mut response = http::Response::new(A::default());
-    let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
-    if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-        response.headers_mut().insert("grpc-status", UNIMPLEMENTED.into());
-        response.headers_mut().insert("grpc-accept-encoding", http::HeaderValue::from_static("identity"));
-    } else {
-        *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    }
+    refusal(request, http::StatusCode::UNSUPPORTED_MEDIA_TYPE, UNIMPLEMENTED, &[("grpc-accept-encoding", "identity")])
+}
+
+/// The answer to a client that is to come again later.
+fn later<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
+    let mut response = refusal(request, http::StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, &[]);
+    response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     response
 }
 
-/// The answer to who is to come again later.
-fn later<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
+/// An empty answer that refuses a request: by gRPC's code and headers where gRPC is spoken, by the HTTP status elsewhere.
+fn refusal<B, A: Default>(
+    request: &http::Request<B>,
+    status: http::StatusCode,
+    code: u16,
+    headers: &[(&'static str, &'static str)],
+) -> http::Response<A> {
     let mut response = http::Response::new(A::default());
-    let kind = request.headers().get(http::header::CONTENT_TYPE).cloned();
-    if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-        response.headers_mut().insert("grpc-status", RESOURCE_EXHAUSTED.into());
-    } else {
-        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    match kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        Some(kind) => {
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
+            response.headers_mut().insert("grpc-status", code.into());
+            for (name, value) in headers {
+                response.headers_mut().insert(*name, http::HeaderValue::from_static(value));
+            }
+        }
+        None => *response.status_mut() = status,
     }
-    response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     response
 }
 
