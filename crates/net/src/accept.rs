@@ -3,7 +3,7 @@
 //! Each connection is served in a task of its own. What a stranger can hold is bounded: connections in all and per address, bytes and
 //! number of headers, streams, the time to the first request, and the time that an answer may wait to be read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::ledger::{Full, Ledger};
 use crate::live::Live;
 use crate::patient::Patient;
 use crate::seldom::Seldom;
@@ -150,8 +151,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let places = Places::new(limits.connections, limits.connections_per_address, Arc::clone(&limits.proxies));
-    let handshaking = Places::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
+    let places = Ledger::new(limits.connections, limits.connections_per_address, Arc::clone(&limits.proxies));
+    let handshaking = Ledger::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
     let handshakes = Arc::new(Handshakes { most: limits.handshakes, open: Mutex::default() });
     let builder = Arc::new(builder(&limits));
     let unread = Unread::new();
@@ -390,79 +391,11 @@ impl Handshakes {
     }
 }
 
-/// Who holds how many of something, in all and by address.
-#[derive(Debug)]
-pub struct Places {
-    all: usize,
-    per_address: usize,
-    proxies: Arc<[IpNet]>,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// Which bound is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// That on all.
-    All,
-    /// That on one address.
-    Address,
-}
-
-/// One place; free again when it is dropped.
-#[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Places {
-    /// So many in all, and so many of one address that is not one of `proxies`.
-    pub fn new(all: usize, per_address: usize, proxies: Arc<[IpNet]>) -> Arc<Self> {
-        Arc::new(Self { all, per_address, proxies, taken: Mutex::default() })
-    }
-
-    /// A place for a client; which bound is reached if there is none.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
-        let address = client(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= self.all {
-            return Err(Full::All);
-        }
-        let count = taken.by_address.entry(address).or_default();
-        if *count >= self.per_address && !is_proxy {
-            return Err(Full::Address);
-        }
-        *count += 1;
-        taken.all += 1;
-        Ok(Place { places: Arc::clone(self), address })
-    }
-}
-
 /// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
 pub(crate) fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         v4 => v4,
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.all -= 1;
-        if let Some(count) = taken.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
     }
 }
 

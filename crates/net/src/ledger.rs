@@ -1,4 +1,4 @@
-//! How many bytes of messages are under way at once, in all and of one address: what clients send and have not finished, and what they have not read.
+//! How much clients hold at once, in all and of one address: connections, calls, and bytes of messages that are under way in or out.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::accept::client;
 
-/// Bytes under way, with a bound on all of them and on those of one address.
+/// What clients hold, with a bound on all of it and on what one address holds.
 #[derive(Debug)]
 pub struct Ledger {
     all: usize,
@@ -28,44 +28,59 @@ struct Sums {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Bytes of one message; given back when it is dropped.
+/// What is held together, such as the bytes of one message; given back when it is dropped.
 #[derive(Debug)]
 pub struct Charge {
     ledger: Arc<Ledger>,
     client: IpAddr,
     is_proxy: bool,
-    bytes: usize,
+    amount: usize,
 }
 
-/// There is no room for more bytes now.
+/// Which bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
+pub enum Full {
+    /// That on all.
+    All,
+    /// That on one address.
+    Address,
+}
 
 impl Ledger {
-    /// So many bytes in all, and so many of one address that is not one of `proxies`.
+    /// So much in all, and so much of one address that is not one of `proxies`.
     pub fn new(all: usize, per_address: usize, proxies: Arc<[IpNet]>) -> Arc<Self> {
         Arc::new(Self { all, per_address, proxies, held: Mutex::default() })
     }
 
-    /// A message of `address`, of which nothing has come yet.
+    /// A charge of `address` that holds nothing yet.
     pub fn open(self: &Arc<Self>, address: IpAddr) -> Charge {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
-        Charge { ledger: Arc::clone(self), client: client(address), is_proxy, bytes: 0 }
+        Charge { ledger: Arc::clone(self), client: client(address), is_proxy, amount: 0 }
+    }
+
+    /// A charge of one.
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Charge, Full> {
+        let mut charge = self.open(address);
+        charge.add(1)?;
+        Ok(charge)
     }
 }
 
 impl Charge {
-    /// Adds `bytes` to the message, if there is room.
-    pub fn add(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// Adds so much, if there is room; which bound is reached if there is none.
+    pub fn add(&mut self, amount: usize) -> Result<(), Full> {
         let ledger = &self.ledger;
         let mut held = ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of_client = held.by_address.get(&self.client).copied().unwrap_or_default();
-        if held.all + bytes > ledger.all || (of_client + bytes > ledger.per_address && !self.is_proxy) {
-            return Err(NoRoom);
+        if held.all + amount > ledger.all {
+            return Err(Full::All);
         }
-        held.all += bytes;
-        *held.by_address.entry(self.client).or_default() += bytes;
-        self.bytes += bytes;
+        if of_client + amount > ledger.per_address && !self.is_proxy {
+            return Err(Full::Address);
+        }
+        held.all += amount;
+        *held.by_address.entry(self.client).or_default() += amount;
+        self.amount += amount;
         Ok(())
     }
 }
@@ -73,9 +88,9 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut held = self.ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.all -= self.bytes;
+        held.all -= self.amount;
         if let Some(of_client) = held.by_address.get_mut(&self.client) {
-            *of_client -= self.bytes;
+            *of_client -= self.amount;
             if *of_client == 0 {
                 held.by_address.remove(&self.client);
             }
@@ -158,7 +173,7 @@ where
         let charged = charge.map_or(Ok(()), |mut charge| charge.add(bytes));
         Poll::Ready(Some(match charged {
             Ok(()) => Ok(frame),
-            Err(NoRoom) => {
+            Err(_) => {
                 let _ = self.refused.0.set(Refusal::NoRoom);
                 Err(MeterError::NoRoom)
             }
@@ -214,11 +229,11 @@ mod tests {
         let ledger = Ledger::new(100, 60, Arc::from([IpNet::from(IpAddr::from([192, 0, 2, 9]))]));
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
         let (mut one, mut same, mut other) = (ledger.open(address(1)), ledger.open(address(1)), ledger.open(address(2)));
-        assert_eq!((one.add(50), same.add(11), same.add(10)), (Ok(()), Err(NoRoom), Ok(())));
-        assert_eq!((other.add(41), other.add(40)), (Err(NoRoom), Ok(())));
+        assert_eq!((one.add(50), same.add(11), same.add(10)), (Ok(()), Err(Full::Address), Ok(())));
+        assert_eq!((other.add(41), other.add(40)), (Err(Full::All), Ok(())));
         drop((one, same));
         let mut proxy = ledger.open(address(9));
-        assert_eq!((proxy.add(60), other.add(1)), (Ok(()), Err(NoRoom)), "many share a proxy's address");
+        assert_eq!((proxy.add(60), other.add(1)), (Ok(()), Err(Full::All)), "many share a proxy's address");
         drop((proxy, other));
         assert_eq!(ledger.open(address(3)).add(60), Ok(()));
     }

@@ -16,9 +16,9 @@ pub mod tls;
 pub mod token;
 mod unread;
 
-pub use accept::{Accepted, Door, Full, Limits, Peer, Place, Places, Stats};
+pub use accept::{Accepted, Door, Limits, Peer, Stats};
 pub use failures::{Failures, Rates};
-pub use ledger::{Charge, Held, Ledger, MeterError, Metered, NoRoom, Refusal, Refused};
+pub use ledger::{Charge, Full, Held, Ledger, MeterError, Metered, Refusal, Refused};
 pub use live::Live;
 pub use seldom::Seldom;
 pub use token::{Token, TokenError, Tokens};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use buffa_types::google::protobuf::Empty;
 use canary_core::{NodeName, Record, Request, Response, Target};
 use canary_net::tls::PeerNames;
-use canary_net::{Full, IpNet, Peer, Places};
+use canary_net::{Full, IpNet, Ledger, Peer};
 use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
 use tokio::sync::Semaphore;
 
@@ -34,16 +34,16 @@ pub(crate) const SHORT_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct GuestService {
     context: Context,
-    pushes: Arc<Places>,
+    pushes: Arc<Ledger>,
     incumbents: Semaphore,
 }
 
 /// What a push holds from its head until its samples are taken in.
-pub(crate) type Place = canary_net::Place;
+pub(crate) type Place = canary_net::Charge;
 
 impl GuestService {
     pub(crate) fn new(context: Context, proxies: Arc<[IpNet]>) -> Arc<Self> {
-        let pushes = Places::new(PUSHES_MAX.0, PUSHES_MAX.1, proxies);
+        let pushes = Ledger::new(PUSHES_MAX.0, PUSHES_MAX.1, proxies);
         Arc::new(Self { context, pushes, incumbents: Semaphore::new(INCUMBENTS_ASKED_MAX) })
     }
 
