@@ -3,13 +3,13 @@
 //! Lines go through a bounded queue to a thread that writes them. A stderr that is closed, full or not read costs lines, which are counted, and
 //! nothing else. A line that repeats very often is left out and counted as well.
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use canary_net::Rates;
+use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -71,7 +71,11 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     } else {
         Box::new(lines.with_ansi(colours(&io::stderr())))
     };
-    tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines).with(Repeated::default()).init();
+    tracing_subscriber::registry()
+        .with(EnvFilter::new(filter))
+        .with(lines)
+        .with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1)))
+        .init();
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a part of this bot failed; please report it")));
     Ok(Logs(queue))
 }
@@ -136,26 +140,12 @@ impl<'a> MakeWriter<'a> for Queue {
 }
 
 /// Leaves out lines of a place in the code that logs all the time.
-#[derive(Default)]
-struct Repeated(Mutex<HashMap<tracing::callsite::Identifier, (f64, Instant)>>);
-
-impl Repeated {
-    fn allows(&self, place: tracing::callsite::Identifier, now: Instant) -> bool {
-        let (burst, per_second) = LINES_OF_ONE_PLACE;
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (left, at) = places.entry(place).or_insert((burst, now));
-        *left = (*left + now.saturating_duration_since(*at).as_secs_f64() * per_second).min(burst);
-        *at = now;
-        let allows = *left >= 1.0;
-        *left -= f64::from(u8::from(allows));
-        allows
-    }
-}
+struct Repeated(Rates<Identifier>);
 
 impl<S: Subscriber> Layer<S> for Repeated {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         // Who asks for more than messages to operators gets all of it.
-        let allows = *event.metadata().level() > Level::INFO || self.allows(event.metadata().callsite(), Instant::now());
+        let allows = *event.metadata().level() > Level::INFO || self.0.spend(event.metadata().callsite(), Instant::now());
         REPEATED.fetch_add(u64::from(!allows), Ordering::Relaxed);
         allows
     }

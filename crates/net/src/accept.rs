@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -388,29 +388,5 @@ impl Handshakes {
 
     fn end(&self, number: u64) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
-    }
-}
-
-/// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
-pub(crate) fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn one_host_is_one_client_by_whatever_address_it_comes() {
-        let same = |a: &str, b: &str| client(a.parse().unwrap()) == client(b.parse().unwrap());
-        assert!(same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"));
-        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
-        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
-        assert!(!same("192.0.2.1", "192.0.2.2"));
-        assert!(!same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
     }
 }

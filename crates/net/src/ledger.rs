@@ -11,8 +11,6 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use ipnet::IpNet;
 
-use crate::accept::client;
-
 /// What clients hold, with a bound on all of it and on what one address holds.
 #[derive(Debug)]
 pub struct Ledger {
@@ -95,6 +93,14 @@ impl Drop for Charge {
                 held.by_address.remove(&self.client);
             }
         }
+    }
+}
+
+/// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
+pub(crate) fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -222,6 +228,7 @@ impl<B: Body + Unpin> Body for Held<B> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -236,5 +243,15 @@ mod tests {
         assert_eq!((proxy.add(60), other.add(1)), (Ok(()), Err(Full::All)), "many share a proxy's address");
         drop((proxy, other));
         assert_eq!(ledger.open(address(3)).add(60), Ok(()));
+    }
+
+    #[test]
+    fn one_host_is_one_client_by_whatever_address_it_comes() {
+        let same = |a: &str, b: &str| client(a.parse().unwrap()) == client(b.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(!same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
     }
 }

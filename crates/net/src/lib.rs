@@ -11,15 +11,17 @@ pub mod files;
 mod ledger;
 mod live;
 mod patient;
+mod rates;
 mod seldom;
 pub mod tls;
 pub mod token;
 mod unread;
 
 pub use accept::{Accepted, Door, Limits, Peer, Stats};
-pub use failures::{Failures, Rates};
+pub use failures::Failures;
 pub use ledger::{Charge, Full, Held, Ledger, MeterError, Metered, Refusal, Refused};
 pub use live::Live;
+pub use rates::Rates;
 pub use seldom::Seldom;
 pub use token::{Token, TokenError, Tokens};
 
