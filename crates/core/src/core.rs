@@ -11,9 +11,10 @@ use crate::cell::Failure;
 use crate::config::Config;
 use crate::detect::Question;
 use crate::gossip::Gossip;
+use crate::guards::AddressGuard;
 use crate::holdings::Holdings;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
-use crate::join::{AddressGuard, Seed, Standing};
+use crate::join::{Seed, Standing};
 use crate::life::Status;
 use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
 use crate::load::Load;
@@ -271,7 +272,7 @@ impl Core {
             dial_budget: crate::schedule::dial_budget(&config, time),
             ask_budget: crate::detect::ask_budget(time),
             inquiry_budget: crate::detect::inquiry_budget(time),
-            unproven_budget: crate::join::unproven_budget(time),
+            unproven_budget: crate::guards::unproven_budget(time),
             join_budget: crate::join::join_budget(time),
             gossip: Gossip::new(&config, time),
             holdings: Holdings::default(),

@@ -9,7 +9,8 @@ use crate::cell::Failure;
 use crate::config::Config;
 use crate::core::{CallError, CallId, Calling, Core, RequestId, SentExchange, Timer, is_refusal};
 use crate::identity::Instance;
-use crate::join::{Source, Standing};
+use crate::join::Standing;
+use crate::learn::Source;
 use crate::life::{Change, Status};
 use crate::limits::{
     ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX,

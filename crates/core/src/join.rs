@@ -1,4 +1,4 @@
-//! Getting in and letting in: seeds, and proof of addresses.
+//! Getting in and letting in: seeds, joiners, and admission.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,9 @@ use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
-use crate::life::{Doubt, Life, Status};
-use crate::limits::{
-    ADDRESS_GUARDS_MAX, IDENTIFY_TIMEOUT, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, JOIN_BACKOFF_MIN, JOIN_TIMEOUT,
-    JOINER_BACKOFF_MAX, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL, SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_BACKOFF,
-    UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND, UNPROVEN_FORGET_AFTER,
-};
+use crate::learn::Source;
+use crate::life::Status;
+use crate::limits::{IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL};
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
 use crate::tally::{EventKind, Refusal};
@@ -29,10 +26,6 @@ const JOIN_TURN: Duration = Duration::from_millis(250);
 /// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
 const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
 
-pub(crate) fn unproven_budget(now: Time) -> Bucket {
-    Bucket::new(UNPROVEN_DIALS_PER_SECOND, UNPROVEN_DIALS_BURST, now)
-}
-
 pub(crate) fn join_budget(now: Time) -> Bucket {
     Bucket::new(JOIN_DIALS.0, JOIN_DIALS.1, now)
 }
@@ -46,17 +39,6 @@ pub enum Standing {
     Member,
     /// Another living node holds the name: this one publishes nothing and waits for the other to go.
     Yielded(Arc<Record>),
-}
-
-/// How a record came to us, and so how far it is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// This peer told of it.
-    Told(Instance),
-    /// It answered at its target.
-    Answered,
-    /// It answered at its target, and whoever held the name before answers no more.
-    Succeeds,
 }
 
 /// A target that is asked to let us in.
@@ -75,15 +57,6 @@ pub(crate) struct Seed {
     pub(crate) logged: bool,
     /// Whether discovery still lists it.
     pub(crate) listed: bool,
-}
-
-/// An address of something unproven that failed when it was dialled.
-#[derive(Clone, Debug)]
-pub(crate) struct AddressGuard {
-    backoff: Duration,
-    not_before: Time,
-    /// Why a joiner could not be reached there; it is told again without being dialled again.
-    why: Option<Arc<str>>,
 }
 
 /// What a joiner is told where another node, or no bot, answers at its target.
@@ -451,168 +424,5 @@ impl Core {
             self.standing = Standing::Member;
         }
         JoinAnswer::Admitted(Arc::clone(self.record()))
-    }
-
-    /// Takes in what is heard of a member, as far as its source is believed.
-    pub(crate) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
-        let record = heard.record;
-        if record.mesh != self.record().mesh {
-            self.refuse(Refusal::OtherMesh);
-            return None;
-        }
-        if record.name == self.record().name {
-            self.hear_own_name(record, heard.left, now);
-            return None;
-        }
-        let introducer = match source {
-            Source::Told(introducer) => Some(introducer),
-            Source::Answered | Source::Succeeds => None,
-        };
-        let first_hand = introducer.is_none();
-        if !self.may_have_instance(&record, first_hand, now) {
-            return None;
-        }
-        let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
-        let is_held = held.is_some_and(|held| held.record.life() == record.life());
-        let largest = INCARNATION_MAX + if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
-        if heard.age > self.config.retain_nodes / 2 || (record.incarnation.0 > largest && !is_held) {
-            return None;
-        }
-        let slot = match self.members.named(&record.name) {
-            Some(slot) => {
-                let held = self.members.get(slot)?;
-                if held.record.life() > record.life() && !(first_hand && held.gives_way_at(&record.target)) {
-                    if held.gives_way_at(&record.target) {
-                        self.look_for_successor(slot, record, now);
-                    }
-                    return None;
-                }
-                let other_life = held.record.instance != record.instance;
-                let lives = held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER;
-                let may_succeed = match source {
-                    Source::Told(_) => false,
-                    // At one place there is but one of them, and it answered.
-                    Source::Answered => held.record.target == record.target,
-                    Source::Succeeds => true,
-                };
-                if other_life && lives && !may_succeed {
-                    self.look_for_successor(slot, record, now);
-                    return None;
-                }
-                if other_life {
-                    let life = Life::new(heard.heartbeat, heard.age, now.time);
-                    let name = record.name.clone();
-                    let moved = held.record.target != record.target;
-                    self.timers.cancel(&Timer::Death(slot));
-                    self.timers.cancel(&Timer::Dial(slot));
-                    self.drop_question(slot);
-                    let (target, labels) = (record.target.clone(), record.labels.clone());
-                    self.members.replace(slot, record, life, introducer, now.time);
-                    info!(node = %name, %target, %labels, moved, "a node restarted");
-                    self.events.push(now.wall, EventKind::Restarted(name));
-                    self.spread_record(slot, now);
-                    self.schedule_soon(slot, now);
-                }
-                slot
-            }
-            // Who has been silent for so long would be forgotten at once.
-            None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
-            None => {
-                let life = Life::new(heard.heartbeat, heard.age, now.time);
-                let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
-                let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
-                    Ok(inserted) => inserted,
-                    Err(refusal) => {
-                        self.refuse(refusal);
-                        return None;
-                    }
-                };
-                if let Some(evicted) = evicted {
-                    self.lost_slot(slot);
-                    self.forgotten(&evicted, now);
-                }
-                if first_hand {
-                    info!(node = %name, %target, %labels, "a new node");
-                    self.events.push(now.wall, EventKind::Joined(name));
-                    self.roster_changed(now);
-                }
-                self.spread_record(slot, now);
-                self.schedule_soon(slot, now);
-                slot
-            }
-        };
-        if first_hand {
-            self.prove(slot, now);
-            self.reached_since(slot, now.time, now);
-        }
-        self.hear(slot, heard.heartbeat, heard.age, now);
-        let member = self.members.get_mut(slot)?;
-        if heard.left {
-            let change = member.life.leave(now.time);
-            self.changed(slot, change, now);
-        } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
-            // Heard of as long silent. Whoever says so may have been silent longer: there is time to hear otherwise.
-            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
-            self.changed(slot, change, now);
-        }
-        Some(slot)
-    }
-
-    /// It answered at its target, by its name, in this life.
-    pub(crate) fn prove(&mut self, slot: Slot, now: Now) {
-        let was_known = self.members.get(slot).is_some_and(|member| member.known);
-        if self.members.prove(slot) {
-            self.unproven_budget.refund(1.0);
-            self.partner_found(slot, now);
-        }
-        if !was_known && let Some(member) = self.members.get(slot) {
-            let Record { name, target, labels, .. } = &*member.record;
-            info!(node = %name, %target, %labels, "a new node");
-            self.events.push(now.wall, EventKind::Joined(name.clone()));
-        }
-        if self.members.get(slot).is_some_and(|member| !self.publisher.lists(&member.record.name)) {
-            self.roster_changed(now);
-        }
-        if let Some(member) = self.members.get(slot) {
-            self.guards.remove(&member.record.target);
-        }
-    }
-
-    /// Whether an unproven address may be dialled now; else when.
-    pub(crate) fn may_dial_unproven(&mut self, target: &Target, now: Now) -> Result<(), Time> {
-        if let Some(guard) = self.guards.get(target)
-            && guard.not_before > now.time
-        {
-            return Err(guard.not_before);
-        }
-        if self.unproven_budget.take(1.0, now.time) {
-            // Until it answers nobody else may claim the same address and have it dialled again.
-            let backoff = self.guards.get(target).map_or(UNPROVEN_BACKOFF.0, |guard| guard.backoff);
-            self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: None });
-            return Ok(());
-        }
-        Err(now.time + self.unproven_budget.wait(1.0, now.time).max(Duration::from_millis(50)))
-    }
-
-    /// An unproven address failed: it is left alone for a while, longer each time.
-    pub(crate) fn guard(&mut self, target: &Target, why: Option<&str>, now: Now) {
-        let (first, longest) = UNPROVEN_BACKOFF;
-        let longest = if why.is_some() { JOINER_BACKOFF_MAX } else { longest };
-        let backoff = self.guards.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
-        self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: why.map(Arc::from) });
-    }
-
-    fn insert_guard(&mut self, target: &Target, guard: AddressGuard) {
-        if self.guards.len() >= ADDRESS_GUARDS_MAX && !self.guards.contains_key(target) {
-            let soonest = self.guards.iter().min_by_key(|(_, guard)| guard.not_before).map(|(target, _)| target.clone());
-            if let Some(soonest) = soonest {
-                self.guards.remove(&soonest);
-            }
-        }
-        self.guards.insert(target.clone(), guard);
-    }
-
-    pub(crate) fn expire_guards(&mut self, now: Now) {
-        self.guards.retain(|_, guard| guard.not_before + UNPROVEN_BACKOFF.1 > now.time);
     }
 }

@@ -8,7 +8,8 @@ use tracing::{info, warn};
 
 use crate::core::{CallError, Calling, Core, Timer, is_refusal};
 use crate::identity::{Incarnation, Instance, Record, Target};
-use crate::join::{Source, Standing};
+use crate::join::Standing;
+use crate::learn::Source;
 use crate::limits::{ASK_TIMEOUT, IDENTIFY_TIMEOUT, INCARNATION_MAX};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
