@@ -100,6 +100,8 @@ struct Read<T> {
 struct Watched<T> {
     /// What they are, for the log.
     what: &'static str,
+    /// Whether there are any: else only a signal has them read.
+    in_files: bool,
     /// Reads them, as one of these contents if they are still the same.
     read: Arc<dyn Fn(Option<u64>) -> Read<T> + Send + Sync>,
     put_in_force: Box<dyn Fn(T) + Send>,
@@ -114,6 +116,7 @@ struct Watched<T> {
 impl<T: Send + 'static> Watched<T> {
     fn new(
         what: &'static str,
+        in_files: bool,
         seen: u64,
         fingerprint: impl Fn() -> u64 + Send + Sync + 'static,
         load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
@@ -123,13 +126,13 @@ impl<T: Send + 'static> Watched<T> {
             let fingerprint = fingerprint();
             Read { fingerprint, loaded: (seen != Some(fingerprint)).then(&load) }
         };
-        Self { what, read: Arc::new(read), put_in_force: Box::new(put_in_force), seen, broken: None, reading: None }
+        Self { what, in_files, read: Arc::new(read), put_in_force: Box::new(put_in_force), seen, broken: None, reading: None }
     }
 
     /// Takes what was read since the last look, and begins the next reading: of everything if somebody asks for it.
     fn look(&mut self, asked: bool, reloads: &Reloads) {
         self.take(reloads);
-        if self.reading.is_none() {
+        if self.reading.is_none() && (self.in_files || asked) {
             // What does not work is tried again: it may be the time that is lacking, or a descriptor.
             let seen = (!asked && self.broken.is_none()).then_some(self.seen);
             let (done, reading) = sync_channel(1);
@@ -209,16 +212,18 @@ impl Secrets {
         let api_tokens = Live::new(Tokens::new(api.load().map_err(RunError::Secrets)?));
         let guards = Guards { api: Guard { tokens: api_tokens.clone(), ..guard.clone() }, mesh: guard.clone() };
         let (in_force, set) = (guard.tls.clone(), guard.tls.clone());
+        let in_files = tls.in_files();
         let (tls, again) = (Arc::new(tls.clone()), Arc::new(tls));
         let load = move || again.load().map_err(|error| error.to_string());
         let swap = |tokens: Live<Tokens>| move |read: Vec<Token>| tokens.swap(Tokens::new(read));
         let watch_tokens = |what, source: TokenSource, seen, tokens| {
             let again = source.clone();
-            Watched::new(what, seen, move || source.fingerprint(), move || again.load(), swap(tokens))
+            Watched::new(what, source.file.is_some(), seen, move || source.fingerprint(), move || again.load(), swap(tokens))
         };
         let secrets = Self {
             tls: Watched::new(
                 "certificates",
+                in_files,
                 seen.0,
                 move || tls.fingerprint(),
                 load,
@@ -248,7 +253,7 @@ impl Secrets {
         loop {
             let asked = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = again.tick() => {
+                _ = again.tick(), if self.is_reading() => {
                     self.take();
                     continue;
                 }
@@ -261,6 +266,10 @@ impl Secrets {
             self.take();
             self.expiry.tell(&self.in_force.get(), SystemTime::now());
         }
+    }
+
+    fn is_reading(&self) -> bool {
+        self.tls.reading.is_some() || self.mesh.reading.is_some() || self.api.reading.is_some()
     }
 
     fn take(&mut self) {

@@ -190,6 +190,11 @@ pub struct Set {
 }
 
 impl Materials {
+    /// Whether any of it is in a file: what was given as a setting never changes.
+    pub fn in_files(&self) -> bool {
+        self.ca.iter().chain(&self.certificate).chain(&self.key).any(|material| matches!(material, Material::File(_)))
+    }
+
     /// Changes when the contents of any file do, or when one can be read no more.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
