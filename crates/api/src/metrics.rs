@@ -309,7 +309,7 @@ fn pairs<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = (&'a
 
 fn probes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let results = pairs(snapshot, nodes).flat_map(|(target, pair)| {
-        let failures = Failure::ALL.iter().map(|kind| (kind.as_str(), pair.failures[*kind as usize]));
+        let failures = Failure::ALL.iter().zip(pair.failures).map(|(kind, count)| (kind.as_str(), count));
         std::iter::once(("success", pair.successes))
             .chain(failures)
             .map(move |(result, count)| (vec![("target", target), ("result", result)], count))

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use support::puppet::{Message, Puppet, call, entry, heard, node};
+use support::puppet::{Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster};
 use support::{Bot, all_know_all, alone, counted, full_matrix, get, mesh, own_address, wait};
 
 /// What a bot in a small mesh may grow to while it is lied to, in kB.
@@ -161,9 +161,7 @@ fn a_lying_member_harms_nobody_but_itself() {
     }
 
     // Everything at its largest, in the far future, for rosters nobody has, and again, and in the wrong order.
-    let frame = |version, roster: &[u8]| {
-        Message::default().varint(1, version).bytes(2, roster).varint(3, u64::MAX).bytes(5, &[1, 1, 0, 0, 0, 0, 0])
-    };
+    let frame = |version, roster: &[u8]| frame(version, roster, u64::MAX, &[1, 1, 0, 0, 0, 0, 0]);
     let row = |source, version, roster: &[u8]| Message::default().fixed(1, source).message(2, &frame(version, roster));
     let first = Message::default().message(6, &row(liar.instance, u64::MAX, &[7; 16]));
     let last = Message::default().message(6, &row(liar.instance, 1, &[8; 16]));
@@ -188,6 +186,28 @@ fn a_lying_member_harms_nobody_but_itself() {
     let after = victim.dials.load(Ordering::Relaxed);
     eprintln!("the victim was dialled {dials} times during the lies, {after} by the end");
     assert!(after < 100, "the mesh is a cannon: {after} dials");
+}
+
+#[test]
+fn a_row_that_cannot_be_read_costs_itself_alone() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let bot = mesh_port(&bots[0]);
+    let puppet = Puppet::start("puppet", own_address(), 1);
+    assert!(wait(Duration::from_secs(10), || puppet.join(bot) == Some(1)).is_some());
+    let names = ["puppet".to_owned()];
+    let row = |instance, cells: &[u8]| {
+        Message::default().fixed(1, instance).message(2, &frame(1, &fingerprint(&names).to_le_bytes(), 1_700_000_000_000, cells))
+    };
+    // A cell that has no meaning, beside one that has.
+    let rows = Message::default().message(6, &row(77, &[0x10])).message(6, &row(puppet.instance, &[0]));
+    let (status, _) = puppet.gossip(bot, &rows).unwrap();
+    assert_eq!(status, 200);
+    puppet.gossip(bot, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
+    let taken = || counted(&bots[0], "canary_mesh_row_age_seconds{source=\"puppet\"") > 0.0;
+    assert!(wait(Duration::from_secs(5), taken).is_some(), "the row beside it was not taken");
+    assert_eq!(counted(&bots[0], "canary_mesh_refused_total{reason=\"unreadable\"}"), 1.0);
+    unharmed(&mut bots);
 }
 
 #[test]

@@ -503,7 +503,7 @@ fn a_guest_that_is_known_by_another_address_may_restart() {
 /// One of ours refutes what is told of its life by a new one. A guest cannot, and its hosts do it for it.
 #[test]
 fn lies_about_a_guests_life_are_overcome() {
-    use support::puppet::{Message, Puppet, packed_roster};
+    use support::puppet::{Message, Puppet, frame, packed_roster};
     let _turn = alone();
     let plans = plans_at(own_address(), 2);
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
@@ -534,19 +534,15 @@ fn lies_about_a_guests_life_are_overcome() {
     assert!(wait(Duration::from_secs(60), || there() && measured()).is_some(), "it did not come back from the goodbye");
     liar.gossip(mesh, &entry(instance(2), 0, u64::MAX, 0)).unwrap();
     let names = ["bot-00", "bot-01", "old"].map(str::to_owned);
-    let frame = Message::default()
-        .varint(1, u64::MAX)
-        .bytes(2, &support::puppet::fingerprint(&names).to_le_bytes())
-        .varint(3, 1)
-        .bytes(5, &[0, 0, 0]);
+    let unanswerable = frame(u64::MAX, &support::puppet::fingerprint(&names).to_le_bytes(), 1, &[0, 0, 0]);
     for life in 2..5 {
-        liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &frame))).unwrap();
+        liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &unanswerable))).unwrap();
     }
     liar.gossip(mesh, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
     assert!(wait(Duration::from_secs(10), || !measured()).is_some(), "the lie was not heard");
     assert!(wait(Duration::from_secs(60), || there() && measured()).is_some(), "its row did not come back");
     // A version that nothing can follow in a row that nobody can read.
-    let unreadable = Message::default().varint(1, u64::MAX - 1).bytes(2, &[7; 16]).varint(3, 1).bytes(5, &[0, 0, 0]);
+    let unreadable = frame(u64::MAX - 1, &[7; 16], 1, &[0, 0, 0]);
     for life in 2..8 {
         liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &unreadable))).unwrap();
     }

@@ -113,7 +113,11 @@ fn frames(criterion: &mut Criterion) {
     });
     let frame = frame(1, &roster);
     criterion.bench_function("frame accept, 1,000 cells", |bench| {
-        bench.iter(|| Frame::from_packed(1, roster.id(), Wall::from_unix_millis(1), black_box(frame.packed())).unwrap());
+        let sections: Vec<_> = frame.sections().collect();
+        bench.iter(|| {
+            let borrowed = sections.iter().map(|(kind, packed)| (*kind, &**packed));
+            Frame::from_sections(1, roster.id(), Wall::from_unix_millis(1), black_box(borrowed)).unwrap()
+        });
     });
     let row = Row::new(frame, Some(Arc::clone(&roster)), Duration::ZERO, now().time);
     criterion.bench_function("frame decode, 1,000 cells", |bench| bench.iter(|| black_box(&row).cells().len()));

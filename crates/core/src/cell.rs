@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::code::{JitterCode, LatencyCode};
 
-/// Why a probe failed. The order is the order of the wire codes.
+/// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failure {
     /// The name could not be resolved.
@@ -27,10 +27,12 @@ pub enum Failure {
     Identity,
     /// The source itself could not try, many times in a row: it lacks descriptors, ports, memory or time.
     Local,
+    /// A kind that a later release of the source knows and this one does not.
+    Other,
 }
 
 impl Failure {
-    /// All kinds, in the order of their codes.
+    /// All kinds that a probe of this release can end with, in the order of their codes.
     pub const ALL: [Self; 10] = [
         Self::Dns,
         Self::Refused,
@@ -43,6 +45,40 @@ impl Failure {
         Self::Identity,
         Self::Local,
     ];
+
+    /// The code on the wire. A later release adds kinds from 10 on, up to 12.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Dns => 0,
+            Self::Refused => 1,
+            Self::Unreachable => 2,
+            Self::Timeout => 3,
+            Self::Tls => 4,
+            Self::Reset => 5,
+            Self::Protocol => 6,
+            Self::Auth => 7,
+            Self::Identity => 8,
+            Self::Local => 9,
+            Self::Other => 13,
+        }
+    }
+
+    /// The kind with this code; [`Failure::Other`] for a code that this release does not know.
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            0 => Self::Dns,
+            1 => Self::Refused,
+            2 => Self::Unreachable,
+            3 => Self::Timeout,
+            4 => Self::Tls,
+            5 => Self::Reset,
+            6 => Self::Protocol,
+            7 => Self::Auth,
+            8 => Self::Identity,
+            9 => Self::Local,
+            _ => Self::Other,
+        }
+    }
 
     /// The lower-case name, as in metrics and APIs.
     pub const fn as_str(self) -> &'static str {
@@ -57,6 +93,7 @@ impl Failure {
             Self::Auth => "auth",
             Self::Identity => "identity",
             Self::Local => "local",
+            Self::Other => "other",
         }
     }
 }
@@ -187,8 +224,11 @@ const TAG_UNKNOWN: u8 = 0;
 const TAG_OK: u8 = 1;
 const TAG_FAILED: u8 = 2;
 const TAG_MASK: u8 = 0x0f;
+/// Each flag announces one byte at the end of the cell, in the order of the flags. A reader skips the bytes of flags that it does not know, so a
+/// later release can add a figure without making the row unreadable.
 const FLAG_LOSS: u8 = 0x10;
 const FLAG_RETRANSMISSIONS: u8 = 0x20;
+const FLAGS_OF_LATER_RELEASES: [u8; 2] = [0x40, 0x80];
 
 /// Appends the packed form of `cell`: one byte if unknown, up to twelve else, typically eight.
 pub(crate) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
@@ -205,7 +245,7 @@ pub(crate) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
             out.extend(request.map_or(0, LatencyCode::get).to_le_bytes());
             out.push(jitter.map_or(0, JitterCode::get));
         }
-        State::Failed(kind) => out.push((TAG_FAILED + kind as u8) | flags),
+        State::Failed(kind) => out.push((TAG_FAILED + kind.code()) | flags),
     }
     put_varint(out, u64::from(cell.age_ticks));
     out.extend([cell.loss, cell.retransmissions].into_iter().filter(|value| *value > 0));
@@ -217,9 +257,6 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
     if tag == TAG_UNKNOWN {
         return Ok(Cell::default());
     }
-    if tag & !(TAG_MASK | FLAG_LOSS | FLAG_RETRANSMISSIONS) != 0 {
-        return Err(PackError::Tag);
-    }
     let state = match tag & TAG_MASK {
         TAG_OK => State::Ok {
             total: LatencyCode::from_raw(reader.u16()?).ok_or(PackError::Range)?,
@@ -227,8 +264,9 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
             jitter: JitterCode::from_raw(reader.byte()?),
         },
         failed => {
-            let kind = failed.checked_sub(TAG_FAILED).ok_or(PackError::Tag)?;
-            State::Failed(*Failure::ALL.get(usize::from(kind)).ok_or(PackError::Tag)?)
+            // A tag of zero with flags has no meaning: unknown cells have nothing to tell.
+            let code = failed.checked_sub(TAG_FAILED).ok_or(PackError::Tag)?;
+            State::Failed(Failure::from_code(code.into()))
         }
     };
     let age_ticks = u32::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
@@ -237,5 +275,10 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
         _ => reader.byte().and_then(|value| if value == 0 { Err(PackError::Range) } else { Ok(value) }),
     };
     let (loss, retransmissions) = (flagged(FLAG_LOSS)?, flagged(FLAG_RETRANSMISSIONS)?);
+    for flag in FLAGS_OF_LATER_RELEASES {
+        if tag & flag != 0 {
+            reader.byte()?;
+        }
+    }
     Ok(Cell { state, age_ticks, loss, retransmissions })
 }

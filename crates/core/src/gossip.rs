@@ -352,8 +352,8 @@ impl Core {
                     self.doubt(slot, is_refusal(Failure::Identity), now);
                 }
             }
-            // It has no time for gossip, and lives.
-            Ok(Response::Busy) => self.reached_since(slot, sent_at, now),
+            // It has no time for gossip, or speaks of what a later release knows, and lives.
+            Ok(Response::Busy | Response::Unknown) => self.reached_since(slot, sent_at, now),
             Ok(_) => self.doubt(slot, false, now),
             Err(error) => self.doubt(slot, is_refusal(error.failure), now),
         }
@@ -363,6 +363,7 @@ impl Core {
     /// suspicion that is `pushed` has to be refuted to everybody.
     fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
+        self.refusals.count_many(Refusal::Unreadable, exchange.unread.into());
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
             if let Some(introducer) = introducer {

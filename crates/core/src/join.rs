@@ -67,7 +67,9 @@ fn told_joiner(failure: Failure) -> &'static str {
     match failure {
         Failure::Tls | Failure::Auth => "it presents no credentials there that are accepted; compare certificates and mesh tokens of both",
         Failure::Protocol | Failure::Identity => TOLD_ANOTHER,
-        Failure::Dns | Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Reset | Failure::Local => "no connection",
+        Failure::Dns | Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Reset | Failure::Local | Failure::Other => {
+            "no connection"
+        }
     }
 }
 
@@ -209,6 +211,7 @@ impl Core {
                 self.not_let_in(index, format!("it cannot reach this bot at {}: {why}", self.record().target), now);
             }
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
+            JoinAnswer::Unknown(number) => self.not_let_in(index, format!("it gave an answer of a later release (number {number})"), now),
             JoinAnswer::OtherMesh(theirs) => {
                 let (theirs, ours) = (theirs.as_str(), self.record().mesh.as_str());
                 let reason = format!("it belongs to the mesh {theirs:?} and this bot to {ours:?}; give both the same --mesh-name");

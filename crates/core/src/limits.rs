@@ -77,6 +77,8 @@ pub const EXCHANGE_LEGS_MAX: u8 = 4;
 pub const ROSTER_NAMES_MAX: usize = MEMBERS_MAX;
 /// Packed cells of one frame in bytes: twelve for every name of the largest roster.
 pub const FRAME_BYTES_MAX: usize = 12 * ROSTER_NAMES_MAX;
+/// Sections of later releases that travel with one frame or patch. A row with more is not taken, and counted.
+pub const SECTIONS_CARRIED_MAX: usize = 8;
 /// Patches on one frame. The next change is published as a new frame.
 pub const PATCHES_MAX: usize = 64;
 /// What rows and rosters of others may take in bytes beyond twice those of an honest mesh of the known members: small meshes need little, and

@@ -39,6 +39,8 @@ pub enum Response {
     Asked(Answer),
     /// To any request: the peer lives and has no time for it.
     Busy,
+    /// To [`Request::Exchange`]: the peer lives, and its answer is of a later release.
+    Unknown,
 }
 
 /// What became of a join.
@@ -58,6 +60,8 @@ pub enum JoinAnswer {
     OtherMesh(MeshName),
     /// Come again later.
     Busy,
+    /// An answer of a later release, by its number there.
+    Unknown(i32),
 }
 
 /// What became of a question.
@@ -96,6 +100,8 @@ pub struct Exchange {
     pub wants_rows: Vec<(Instance, Version)>,
     /// Rosters the other should send.
     pub wants_rosters: Vec<RosterId>,
+    /// Parts that could not be read, and are left out: malformed, too many, or of a later release. It does not travel.
+    pub unread: u32,
 }
 
 /// One line of a digest.

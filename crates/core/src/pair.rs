@@ -156,7 +156,9 @@ impl Pair {
             Attempt::Failed(kind) => {
                 let (_, count) = self.failing.get_or_insert((begun.max(self.answered_at), 0));
                 *count = count.saturating_add(1);
-                self.failures[kind as usize] += 1;
+                if let Some(count) = self.failures.get_mut(usize::from(kind.code())) {
+                    *count += 1;
+                }
             }
         }
         self.latest = Some((attempt, ordered_at, wall));

@@ -1,11 +1,12 @@
 //! Rows as they travel: immutable frames, patches that extend them, and the row that a reader sees.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
-use crate::limits::{FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
 use crate::roster::{Roster, RosterId};
 use crate::secured::Secured;
 use crate::time::{Time, Wall};
@@ -13,15 +14,71 @@ use crate::time::{Time, Wall};
 /// Orders the changes of a row within one incarnation of its source; the first is 1.
 pub type Version = u64;
 
-/// One immutable version of a whole row: a cell for every name of its roster.
+/// Kinds of the sections of frames and patches. A later release adds kinds; nothing else of a frame ever changes its meaning.
+mod section {
+    /// A cell for every name of the roster; in a patch, positions with their new cells.
+    pub(super) const CELLS: u32 = 1;
+    /// How the connections of the source are secured.
+    pub(super) const SECURED: u32 = 2;
+}
+
+/// Sections that this release does not know. They travel on as they came, so that a bot in between takes nothing from those that know them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Carried(Box<[(u32, Box<[u8]>)]>);
+
+impl Carried {
+    fn len(&self) -> usize {
+        self.0.iter().map(|(_, packed)| packed.len() + 8).sum()
+    }
+
+    fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
+        self.0.iter().map(|(kind, packed)| (*kind, Cow::Borrowed(&**packed)))
+    }
+}
+
+/// The sections of a frame or of a patch as they arrived, apart by whether this release reads them.
+struct Sections<'a> {
+    cells: Option<&'a [u8]>,
+    secured: Option<Secured>,
+    carried: Carried,
+}
+
+impl<'a> Sections<'a> {
+    fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<Self, PackError> {
+        let mut read = Self { cells: None, secured: None, carried: Carried::default() };
+        let (mut carried, mut bytes, mut last) = (Vec::new(), 0, 0);
+        for (kind, packed) in sections {
+            if kind <= last {
+                return Err(PackError::Order);
+            }
+            last = kind;
+            bytes += packed.len();
+            if bytes > FRAME_BYTES_MAX {
+                return Err(PackError::Long);
+            }
+            match kind {
+                section::CELLS => read.cells = Some(packed),
+                section::SECURED => read.secured = Some(Secured::unpack(packed)?),
+                _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
+                _ => return Err(PackError::Count),
+            }
+        }
+        read.carried = Carried(carried.into());
+        Ok(read)
+    }
+}
+
+/// One immutable version of a whole row: a cell for every name of its roster, and what else the source tells with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     version: Version,
     roster: RosterId,
     wall: Wall,
-    count: u32,
+    /// How many cells there are; none if the source sent cells in a form of a later release only.
+    count: Option<u32>,
     packed: Box<[u8]>,
     secured: Option<Secured>,
+    carried: Carried,
 }
 
 impl Frame {
@@ -31,24 +88,27 @@ impl Frame {
         for cell in cells {
             put_cell(&mut packed, cell);
         }
-        Self { version, roster, wall, count: cells.len() as u32, packed: packed.into(), secured: None }
+        let (count, packed) = (Some(cells.len() as u32), packed.into());
+        Self { version, roster, wall, count, packed, secured: None, carried: Carried::default() }
     }
 
-    /// Accepts a travelled frame after reading all of it once.
-    pub fn from_packed(version: Version, roster: RosterId, wall: Wall, packed: &[u8]) -> Result<Self, PackError> {
-        if packed.len() > FRAME_BYTES_MAX {
-            return Err(PackError::Long);
-        }
-        let mut reader = Reader(packed);
-        let mut count = 0;
-        while !reader.0.is_empty() {
-            take_cell(&mut reader)?;
-            count += 1;
-            if count as usize > ROSTER_NAMES_MAX {
-                return Err(PackError::Count);
-            }
-        }
-        Ok(Self { version, roster, wall, count, packed: packed.into(), secured: None })
+    /// Accepts a travelled frame after reading once all of it that this release knows. Its sections, each with its kind, come in ascending order.
+    pub fn from_sections<'a>(
+        version: Version,
+        roster: RosterId,
+        wall: Wall,
+        sections: impl IntoIterator<Item = (u32, &'a [u8])>,
+    ) -> Result<Self, PackError> {
+        let Sections { cells, secured, carried } = Sections::read(sections)?;
+        let count = cells.map(count_cells).transpose()?;
+        Ok(Self { version, roster, wall, count, packed: cells.unwrap_or_default().into(), secured, carried })
+    }
+
+    /// The sections as they travel, in ascending order of their kinds.
+    pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
+        let cells = self.count.map(|_| (section::CELLS, Cow::Borrowed(&*self.packed)));
+        let secured = self.secured.map(|secured| (section::SECURED, Cow::Owned(secured.pack())));
+        cells.into_iter().chain(secured).chain(self.carried.sections())
     }
 
     /// The same frame, which tells how the connections of its source are secured.
@@ -77,20 +137,28 @@ impl Frame {
         self.wall
     }
 
-    /// The packed cells.
-    pub fn packed(&self) -> &[u8] {
-        &self.packed
-    }
-
     fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
         let mut reader = Reader(&self.packed);
-        // Proven by `from_packed`, which read the same bytes, and by `new`, which wrote them.
-        (0..self.count).map(move |_| take_cell(&mut reader).expect("a frame's bytes were read when it was made"))
+        // Proven by `from_sections`, which read the same bytes, and by `new`, which wrote them.
+        (0..self.count.unwrap_or(0)).map(move |_| take_cell(&mut reader).expect("a frame's bytes were read when it was made"))
     }
 
     pub(crate) fn packed_len(&self) -> usize {
-        self.packed.len() + 40 + if self.secured.is_some() { 16 } else { 0 }
+        self.packed.len() + 44 + if self.secured.is_some() { 16 } else { 0 } + self.carried.len()
     }
+}
+
+fn count_cells(packed: &[u8]) -> Result<u32, PackError> {
+    let mut reader = Reader(packed);
+    let mut count = 0;
+    while !reader.0.is_empty() {
+        take_cell(&mut reader)?;
+        count += 1;
+        if count as usize > ROSTER_NAMES_MAX {
+            return Err(PackError::Count);
+        }
+    }
+    Ok(count)
 }
 
 /// A few cells that changed since the version before.
@@ -99,6 +167,7 @@ pub struct Patch {
     version: Version,
     wall: Wall,
     packed: Box<[u8]>,
+    carried: Carried,
 }
 
 impl Patch {
@@ -109,14 +178,13 @@ impl Patch {
             put_varint(&mut packed, u64::from(*position));
             put_cell(&mut packed, cell);
         }
-        Self { version, wall, packed: packed.into() }
+        Self { version, wall, packed: packed.into(), carried: Carried::default() }
     }
 
-    /// Accepts a travelled patch after reading all of it once.
-    pub fn from_packed(version: Version, wall: Wall, packed: &[u8]) -> Result<Self, PackError> {
-        if packed.len() > FRAME_BYTES_MAX {
-            return Err(PackError::Long);
-        }
+    /// Accepts a travelled patch after reading once all of it that this release knows; see [`Frame::from_sections`].
+    pub fn from_sections<'a>(version: Version, wall: Wall, sections: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<Self, PackError> {
+        let Sections { cells, carried, .. } = Sections::read(sections)?;
+        let packed = cells.unwrap_or_default();
         let mut reader = Reader(packed);
         let mut last = None;
         while !reader.0.is_empty() {
@@ -130,10 +198,16 @@ impl Patch {
             last = Some(position);
             take_cell(&mut reader)?;
         }
-        Ok(Self { version, wall, packed: packed.into() })
+        Ok(Self { version, wall, packed: packed.into(), carried })
     }
 
-    /// The version that it makes; it extends the one before.
+    /// The sections as they travel, in ascending order of their kinds.
+    pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
+        let cells = (!self.packed.is_empty()).then_some((section::CELLS, Cow::Borrowed(&*self.packed)));
+        cells.into_iter().chain(self.carried.sections())
+    }
+
+    /// Which change of the row this is.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -141,11 +215,6 @@ impl Patch {
     /// When the source published it, by its own clock.
     pub fn wall(&self) -> Wall {
         self.wall
-    }
-
-    /// The packed positions and cells.
-    pub fn packed(&self) -> &[u8] {
-        &self.packed
     }
 
     fn changes(&self) -> impl Iterator<Item = (usize, Cell)> + '_ {
@@ -160,7 +229,7 @@ impl Patch {
     }
 
     pub(crate) fn packed_len(&self) -> usize {
-        self.packed.len() + 24
+        self.packed.len() + 28 + self.carried.len()
     }
 }
 
@@ -242,12 +311,13 @@ impl Row {
 
     /// Bytes of memory that it takes, without its roster: packed bytes, and about what holds them.
     pub(crate) fn bytes(&self) -> usize {
-        self.frame.packed.len() + 128 + self.patches.iter().map(|patch| patch.packed.len() + 64).sum::<usize>()
+        let patches = self.patches.iter().map(|patch| patch.packed_len() + 64);
+        self.frame.packed_len() + 128 + patches.sum::<usize>()
     }
 
     /// Gives the row its roster; refused when the cells do not match it.
     pub fn supply(&mut self, roster: &Arc<Roster>) -> Result<(), PackError> {
-        if self.frame.count as usize != roster.names().len() {
+        if self.frame.count.is_some_and(|count| count as usize != roster.names().len()) {
             return Err(PackError::Count);
         }
         self.roster = Some(Arc::clone(roster));
@@ -259,8 +329,8 @@ impl Row {
         if patch.version <= self.version() {
             return Merge::Known;
         }
-        let packed: usize = self.patches.iter().map(|held| held.packed.len()).sum();
-        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed.len() > FRAME_BYTES_MAX;
+        let packed: usize = self.patches.iter().map(|held| held.packed_len()).sum();
+        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > FRAME_BYTES_MAX;
         if self.version().checked_add(1) != Some(patch.version) || full {
             return Merge::Gap;
         }

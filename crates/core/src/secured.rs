@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::cell::{PackError, Reader, put_varint};
+
 /// What a node saw at its latest handshake as a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Secured {
@@ -14,6 +16,20 @@ pub struct Secured {
 }
 
 impl Secured {
+    /// As it travels: two little-endian numbers of 16 bits and a varint. A later release may add to the end.
+    pub(crate) fn pack(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(9);
+        out.extend(self.version.to_le_bytes());
+        out.extend(self.group.to_le_bytes());
+        put_varint(&mut out, self.expires);
+        out
+    }
+
+    pub(crate) fn unpack(bytes: &[u8]) -> Result<Self, PackError> {
+        let mut reader = Reader(bytes);
+        Ok(Self { version: reader.u16()?, group: reader.u16()?, expires: reader.varint()? })
+    }
+
     /// `TLSv1.3`, or the number in hexadecimal of a version without a name here.
     pub fn version_name(&self) -> Cow<'static, str> {
         match self.version {

@@ -129,8 +129,8 @@ refusals! {
     UnprovenDial = "unproven_dial",
     /// A rumour that was dropped for newer ones.
     RumoursFull = "rumours_full",
-    /// Rows, wants, entries or suspicions beyond what one exchange may have.
-    ExchangeLong = "exchange_long",
+    /// A part of an exchange that could not be read: malformed, beyond what one exchange may have, or of a later release.
+    Unreadable = "unreadable",
     /// A row of a source or an incarnation that is not known.
     RowUnknown = "row_unknown",
     /// A row older than half its retention.
@@ -154,7 +154,12 @@ pub struct Refusals([u64; Refusal::ALL.len()]);
 impl Refusals {
     /// Counts one.
     pub fn count(&mut self, refusal: Refusal) {
-        self.0[refusal as usize] += 1;
+        self.count_many(refusal, 1);
+    }
+
+    /// Counts so many at once.
+    pub(crate) fn count_many(&mut self, refusal: Refusal, many: u64) {
+        self.0[refusal as usize] += many;
     }
 
     /// How often `refusal` happened.

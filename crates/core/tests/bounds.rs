@@ -187,7 +187,7 @@ fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed
     measure(&mut core, |_| ProbeReport::Void, 60_000);
     let snapshot = core.snapshot(at(60_000));
     let seen = snapshot.member(&owl.name).unwrap();
-    assert!(seen.pair.failures[Failure::Local as usize] > 0);
+    assert!(seen.pair.failures[usize::from(Failure::Local.code())] > 0);
     assert_eq!(seen.status, Status::Alive);
     let cell = snapshot.own_row.unwrap().cell_of(&owl.name).unwrap();
     assert_eq!(cell.state, State::Failed(Failure::Local));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,19 @@ fn frame(names: &[&str], version: u64) -> (Arc<Roster>, Arc<Frame>) {
     let cell = Cell { state: State::Failed(Failure::ALL[version as usize % 9]), age_ticks: version as u32, loss: 1, retransmissions: 0 };
     let frame = Frame::new(version, roster.id(), Wall::from_unix_millis(version), &vec![cell; names.len()]);
     (roster, Arc::new(frame))
+}
+
+fn sections<'a>(sections: impl Iterator<Item = (u32, Cow<'a, [u8]>)>) -> Vec<(u32, Vec<u8>)> {
+    sections.map(|(kind, packed)| (kind, packed.into_owned())).collect()
+}
+
+fn borrowed(sections: &[(u32, Vec<u8>)]) -> impl Iterator<Item = (u32, &[u8])> {
+    sections.iter().map(|(kind, packed)| (*kind, &**packed))
+}
+
+/// The same frame, as it arrives at another bot.
+fn travelled(frame: &Frame) -> Frame {
+    Frame::from_sections(frame.version(), frame.roster(), frame.wall(), borrowed(&sections(frame.sections()))).unwrap()
 }
 
 /// Everything that merging decides, as text that can be compared.
@@ -157,7 +171,7 @@ proptest! {
     fn cells_come_out_as_they_went_in(cells in prop::collection::vec(cell(), 0..60)) {
         let roster = Roster::new((0..cells.len()).map(|index| format!("node-{index:03}").parse().unwrap()));
         let frame = Frame::new(1, roster.id(), Wall::from_unix_millis(1 << 40), &cells);
-        let frame = Frame::from_packed(1, roster.id(), frame.wall(), frame.packed()).unwrap();
+        let frame = travelled(&frame);
         let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, now().time);
         prop_assert!(row.cells().is_empty());
         row.supply(&roster).unwrap();
@@ -173,7 +187,7 @@ proptest! {
         let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, now().time);
         row.supply(&roster).unwrap();
         let patch = Patch::new(5, Wall::from_unix_millis(1 << 40), &[(place as u32, change)]);
-        let patch = Arc::new(Patch::from_packed(5, patch.wall(), patch.packed()).unwrap());
+        let patch = Arc::new(Patch::from_sections(5, patch.wall(), borrowed(&sections(patch.sections()))).unwrap());
         let later = Arc::new(Patch::new(7, patch.wall(), &[]));
         prop_assert_eq!(row.extend(&later, Duration::ZERO, now().time), Merge::Gap);
         prop_assert_eq!(row.extend(&patch, Duration::ZERO, now().time), Merge::Taken);
@@ -201,14 +215,14 @@ proptest! {
     }
 
     #[test]
-    fn foreign_bytes_are_refused_or_read_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn foreign_bytes_are_refused_or_read_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..4_u32) {
         let roster = Roster::new([]);
         let _ = unpack_entries(&bytes);
         let _ = Roster::unpack(&bytes);
-        if let Ok(frame) = Frame::from_packed(1, roster.id(), Wall::default(), &bytes) {
+        if let Ok(frame) = Frame::from_sections(1, roster.id(), Wall::default(), [(kind, &*bytes)]) {
             let _ = Row::new(Arc::new(frame), None, Duration::ZERO, now().time).cells();
         }
-        let _ = Patch::from_packed(1, Wall::default(), &bytes);
+        let _ = Patch::from_sections(1, Wall::default(), [(kind, &*bytes)]);
     }
 
     #[test]

@@ -75,6 +75,13 @@ impl Matrix {
     }
 }
 
+/// How often a running bot doubts another that runs.
+pub fn false_suspicions(world: &World) -> usize {
+    let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
+    let members = world.running().filter_map(|id| world.snapshot(id)).flat_map(|snapshot| snapshot.members);
+    members.filter(|member| member.status == Status::Suspect && running.contains(&member.record.name)).count()
+}
+
 /// What keeps the mesh from being whole, for a person: the first few lacks.
 pub fn lacks(world: &World) -> String {
     let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();

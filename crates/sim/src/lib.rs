@@ -15,4 +15,4 @@ pub mod scenario;
 pub mod stage;
 pub mod table;
 
-pub use world::{HostId, Link, REORDERED_BY, Starvation, World, target_of};
+pub use world::{HostId, Link, REORDERED_BY, Release, Starvation, World, target_of};

@@ -6,7 +6,7 @@ use canary_core::{Attempt, Config, Status, Target};
 
 use crate::check;
 use crate::stage::{OBSERVER_PAUSE, Observers, Setup, Stage};
-use crate::world::{HostId, Link, Starvation};
+use crate::world::{HostId, Link, Release, Starvation};
 
 /// From a fault until all others know: the p99 of DESIGN's budget.
 const DETECTED_P99: Duration = Duration::from_secs(6);
@@ -43,6 +43,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "twins", about: "islands with one living name on both sides", nodes_min: 4, play: twins },
     Scenario { name: "churn", about: "bots come, crash, restart and leave", nodes_min: 4, play: churn },
     Scenario { name: "noisy", about: "packets are lost, doubled and reordered", nodes_min: 2, play: noisy },
+    Scenario { name: "upgrade", about: "one after another becomes a later release, and back", nodes_min: 3, play: upgrade },
     Scenario { name: "chaos", about: "faults of all kinds, drawn from the seed, then peace", nodes_min: 3, play: chaos },
 ];
 
@@ -291,6 +292,36 @@ fn bridge(stage: &mut Stage) {
     let deaths = check::false_deaths(&stage.world, |_, _| true).len();
     stage.found_that("who is reached by a bridge is alive to all", deaths == 0, format!("{deaths} deaths with {bridges} bridges"));
     left.iter().for_each(|a| right.iter().for_each(|b| stage.mend(*a, *b)));
+    whole_again(stage);
+}
+
+/// A rolling upgrade, and back. With an even seed rows of the later release are read by this one in part, with an odd one not at all.
+fn upgrade(stage: &mut Stage) {
+    stage.settle();
+    let later = if stage.setup.seed.is_multiple_of(2) { Release::Next } else { Release::Unreadable };
+    let nodes = stage.world.len();
+    // All of a large mesh would take minutes, and show nothing new.
+    let upgraded: Vec<_> = (0..nodes).map(HostId).filter(|id| id.0 % nodes.div_ceil(12) == 0).collect();
+    for release in [later, Release::This] {
+        for (index, id) in upgraded.iter().enumerate() {
+            stage.leave(*id);
+            stage.run(Duration::from_secs(2));
+            stage.world.set_release(*id, release);
+            stage.start(*id);
+            stage.run(Duration::from_secs(3));
+            if index * 2 == upgraded.len() || index + 1 == upgraded.len() {
+                stage.wait_known(HEALED);
+                // Longer than any aftermath of a restart: what is suspected now is suspected for what it says.
+                stage.run(Duration::from_secs(40));
+                let suspected = check::false_suspicions(&stage.world);
+                // A packet that was lost raises a doubt of its own.
+                let held = suspected == 0 || stage.setup.loss > 0.0;
+                stage.found_that("nobody is doubted for what it says", held, format!("{suspected} suspicions"));
+                let cut_short = stage.world.rows_cut_short();
+                stage.found_that("what a later release adds travels on", cut_short == 0, format!("{cut_short} rows without it"));
+            }
+        }
+    }
     whole_again(stage);
 }
 

@@ -3,9 +3,11 @@
 mod faults;
 mod host;
 mod network;
+mod release;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{Config, Core, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
@@ -13,6 +15,7 @@ use fastrand::Rng;
 
 pub use host::Starvation;
 use host::{Host, Input};
+pub use release::Release;
 
 /// The world begins this long after the origin of its clock: further back than any retention.
 const EPOCH: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -142,6 +145,20 @@ impl World {
         host.open_probes.clear();
         self.listening.insert(host.target.clone(), id);
         self.drain(id);
+    }
+
+    /// The next process that starts on a host is of this release.
+    pub fn set_release(&mut self, id: HostId, release: Release) {
+        self.hosts[id.0].release = release;
+    }
+
+    /// Rows of hosts of the next release that some running bot holds without what that release adds: it was lost on the way.
+    pub fn rows_cut_short(&self) -> usize {
+        let next: BTreeSet<_> = self.hosts.iter().filter(|host| host.release == Release::Next).map(|host| &host.name).collect();
+        let snapshots = self.running().filter_map(|id| self.snapshot(id));
+        let rows = snapshots.flat_map(|snapshot| snapshot.members).filter(|member| next.contains(&member.record.name));
+        let frames = rows.filter_map(|member| member.row).map(|row| Arc::clone(row.frame()));
+        frames.filter(|frame| !frame.sections().any(|(kind, _)| kind == release::FUTURE)).count()
     }
 
     /// Time since the world began.

@@ -8,7 +8,7 @@ use canary_core::Config;
 use canary_sim::check;
 use canary_sim::scenario::{ALL, Fault, Scenario, detections};
 use canary_sim::stage::{Observers, Setup, Stage};
-use canary_sim::{HostId, Link, table};
+use canary_sim::{HostId, Link, Release, table};
 
 fn setup(nodes: usize, seed: u64) -> Setup {
     Setup { nodes, seed, loss: 0.0, observers: Observers::Healthy, lasting: Duration::from_secs(60) }
@@ -142,6 +142,18 @@ fn the_checker_of_the_timeout_fails_on_a_latency_above_it() {
     stage.run(Duration::from_secs(60));
     stage.conclude();
     assert!(broken(&stage, "no latency is above"));
+}
+
+#[test]
+fn the_checkers_of_an_upgrade_fail_on_what_is_lost_and_on_doubt() {
+    let mut stage = settled(6);
+    assert_eq!((stage.world.rows_cut_short(), check::false_suspicions(&stage.world)), (0, 0));
+    // What it published so far has nothing of the next release.
+    stage.world.set_release(HostId(3), Release::Next);
+    assert!(stage.world.rows_cut_short() > 0);
+    stage.world.silence(HostId(3), true);
+    let suspected = stage.wait(Duration::from_secs(10), |world| check::false_suspicions(world) > 0);
+    assert!(suspected.is_some());
 }
 
 #[test]

@@ -77,6 +77,12 @@ pub fn packed_roster(names: &[String]) -> Vec<u8> {
     message.0
 }
 
+/// A frame of these packed cells.
+pub fn frame(version: u64, roster: &[u8], unix_ms: u64, cells: &[u8]) -> Message {
+    let section = Message::default().varint(1, 1).bytes(2, cells);
+    Message::default().varint(1, version).bytes(2, roster).varint(3, unix_ms).message(5, &section)
+}
+
 /// Gossip of whole rows of these puppets over a roster: a success of half a millisecond or so, a second old, for everybody but itself;
 /// another latency in every version.
 pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64) -> Message {
@@ -84,8 +90,7 @@ pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64)
     let row = |puppet: &Puppet| {
         let cell = |name: &String| if *name == puppet.name { vec![0] } else { vec![1, version as u8, 0x7a, 0, 0x78, 90, 8] };
         let cells: Vec<u8> = names.iter().flat_map(cell).collect();
-        let frame = Message::default().varint(1, version).bytes(2, &roster).varint(3, unix_ms).bytes(5, &cells);
-        Message::default().fixed(1, puppet.instance).message(2, &frame)
+        Message::default().fixed(1, puppet.instance).message(2, &frame(version, &roster, unix_ms, &cells))
     };
     puppets.iter().fold(Message::default(), |gossip, puppet| gossip.message(6, &row(puppet)))
 }

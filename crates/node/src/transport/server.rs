@@ -346,7 +346,7 @@ impl pb::MeshService for MeshService {
         let request: pb::ExchangeRequest = request.to_owned_message();
         let received = encoded_len(&request);
         let gossip = request.gossip.into_option().ok_or_else(|| malformed("the gossip is missing"))?;
-        let exchange = wire::exchange(gossip).map_err(|why| malformed(&why))?;
+        let exchange = wire::exchange(gossip);
         let response = self.ask_driver(&ctx, Request::Exchange(Box::new(exchange))).await?;
         let answer = wire::exchange_response(&response).ok_or_else(unexpected)?;
         self.count(Kind::Exchange, received, encoded_len(&answer));

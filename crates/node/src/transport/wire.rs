@@ -1,13 +1,17 @@
-//! Between the core's types and the generated ones. What arrives becomes a type that cannot be wrong, or is refused whole.
+//! Between the core's types and the generated ones.
+//!
+//! What arrives becomes a type that cannot be wrong. Of gossip, each record, row, roster and list is read on its own: what cannot be read is left
+//! out and counted, and the rest is taken. So a later release can add to the protocol, and its bots live in one mesh with bots of this one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buffa::Message as _;
-use canary_core::limits::{EXCHANGE_BYTES_MAX, LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX};
+use canary_core::limits::{LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX};
 use canary_core::{
     Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName, Patch, Record, Response, Roster,
-    RosterId, RowNews, Secured, Suspicion, Wall, pack_entries, unpack_entries,
+    RosterId, RowNews, Suspicion, Wall, pack_entries, unpack_entries,
 };
 
 use super::pb;
@@ -112,14 +116,12 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
     }
 }
 
-fn secured(secured: Secured) -> pb::Secured {
-    let Secured { version, group, expires } = secured;
-    pb::Secured { version: version.into(), group: group.into(), expires_unix: expires, ..Default::default() }
+fn sections<'a>(sections: impl Iterator<Item = (u32, Cow<'a, [u8]>)>) -> Vec<pb::Section> {
+    sections.map(|(kind, packed)| pb::Section { kind, packed: packed.into_owned(), ..Default::default() }).collect()
 }
 
-/// Numbers that no handshake has are as good as nothing.
-fn told_secured(told: pb::Secured) -> Option<Secured> {
-    Some(Secured { version: told.version.try_into().ok()?, group: told.group.try_into().ok()?, expires: told.expires_unix })
+fn told(sections: &[pb::Section]) -> impl Iterator<Item = (u32, &[u8])> {
+    sections.iter().map(|section| (section.kind, &*section.packed))
 }
 
 fn row_news(news: &RowNews) -> pb::RowNews {
@@ -133,8 +135,7 @@ fn row_news(news: &RowNews) -> pb::RowNews {
                 roster: frame.roster().0.to_le_bytes().to_vec(),
                 unix_ms: frame.wall().unix_millis(),
                 age_ms: millis(*age),
-                cells: frame.packed().to_vec(),
-                secured: frame.secured().map(secured).into(),
+                sections: sections(frame.sections()),
                 ..Default::default()
             })
             .into(),
@@ -144,7 +145,7 @@ fn row_news(news: &RowNews) -> pb::RowNews {
             .map(|patch| pb::Patch {
                 version: patch.version(),
                 unix_ms: patch.wall().unix_millis(),
-                changes: patch.packed().to_vec(),
+                sections: sections(patch.sections()),
                 ..Default::default()
             })
             .collect(),
@@ -163,41 +164,46 @@ fn roster_id(bytes: &[u8]) -> Result<RosterId, Malformed> {
     Ok(RosterId(u128::from_le_bytes(bytes)))
 }
 
-pub(super) fn exchange(gossip: pb::Gossip) -> Result<Exchange, Malformed> {
-    let counts = [
-        (gossip.records.len(), RECORDS_PER_EXCHANGE_MAX, "records"),
-        (gossip.rows.len(), WANTS_MAX, "rows"),
-        (gossip.rosters.len(), WANTS_MAX, "rosters"),
-        (gossip.suspicions.len(), SUSPICIONS_MAX, "suspicions"),
-        (gossip.wants_records.len(), WANTS_MAX, "wanted records"),
-        (gossip.wants_rows.len(), WANTS_MAX, "wanted rows"),
-        (gossip.wants_rosters.len(), WANTS_MAX, "wanted rosters"),
-        (gossip.entries.len(), EXCHANGE_BYTES_MAX, "bytes of entries"),
-    ];
-    if let Some((_, _, what)) = counts.iter().find(|(count, max, _)| count > max) {
-        return Err(format!("there are too many {what}"));
+/// Takes parts of gossip one by one, and counts those that cannot be read or are too many.
+#[derive(Default)]
+struct Reading {
+    unread: u32,
+}
+
+impl Reading {
+    fn each<T, U>(&mut self, parts: Vec<T>, max: usize, read: impl Fn(T) -> Result<U, Malformed>) -> Vec<U> {
+        self.unread += u32::try_from(parts.len().saturating_sub(max)).unwrap_or(u32::MAX);
+        let read = parts.into_iter().take(max).map(read).inspect(|part| self.unread += u32::from(part.is_err()));
+        read.filter_map(Result::ok).collect()
     }
-    Ok(Exchange {
+}
+
+pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
+    let mut reading = Reading::default();
+    let mut range = gossip.range.into_option().map(|range| (range.low, range.high)).filter(|(low, high)| low <= high);
+    let entries = unpack_entries(&gossip.entries).unwrap_or_else(|_| {
+        reading.unread += 1;
+        // It is a digest still, and complete of nobody: no instance is zero.
+        range = range.map(|_| (0, 0));
+        Vec::new()
+    });
+    let suspicion = |told: pb::Suspicion| {
+        Ok(Suspicion { instance: Instance(told.instance), age: Duration::from_millis(told.age_ms), refused: told.refused })
+    };
+    Exchange {
         from: instance(gossip.from),
         to: instance(gossip.to),
-        range: gossip.range.into_option().map(|range| (range.low, range.high)).filter(|(low, high)| low <= high),
-        entries: unpack_entries(&gossip.entries).map_err(malformed)?,
-        records: gossip.records.into_iter().map(heard).collect::<Result<_, _>>()?,
-        rows: gossip.rows.into_iter().map(news).collect::<Result<_, _>>()?,
-        rosters: gossip.rosters.iter().map(|bytes| Roster::unpack(bytes).map_err(malformed)).collect::<Result<_, _>>()?,
-        suspicions: gossip
-            .suspicions
-            .into_iter()
-            .map(|suspicion| Suspicion {
-                instance: Instance(suspicion.instance),
-                age: Duration::from_millis(suspicion.age_ms),
-                refused: suspicion.refused,
-            })
-            .collect(),
-        wants_records: gossip.wants_records.into_iter().map(Instance).collect(),
-        wants_rows: gossip.wants_rows.into_iter().map(|want| (Instance(want.source), want.version)).collect(),
-        wants_rosters: gossip.wants_rosters.iter().map(|bytes| roster_id(bytes)).collect::<Result<_, _>>()?,
-    })
+        range,
+        entries,
+        records: reading.each(gossip.records, RECORDS_PER_EXCHANGE_MAX, heard),
+        rows: reading.each(gossip.rows, WANTS_MAX, news),
+        rosters: reading.each(gossip.rosters, WANTS_MAX, |bytes| Roster::unpack(&bytes).map_err(malformed)),
+        suspicions: reading.each(gossip.suspicions, SUSPICIONS_MAX, suspicion),
+        wants_records: reading.each(gossip.wants_records, WANTS_MAX, |instance| Ok(Instance(instance))),
+        wants_rows: reading.each(gossip.wants_rows, WANTS_MAX, |want| Ok((Instance(want.source), want.version))),
+        wants_rosters: reading.each(gossip.wants_rosters, WANTS_MAX, |id| roster_id(&id)),
+        unread: reading.unread,
+    }
 }
 
 fn heard(heard: pb::Heard) -> Result<Heard, Malformed> {
@@ -216,15 +222,15 @@ fn news(news: pb::RowNews) -> Result<RowNews, Malformed> {
     let frame = match news.frame.into_option() {
         Some(frame) => {
             let wall = Wall::from_unix_millis(frame.unix_ms);
-            let told = frame.secured.into_option().and_then(told_secured);
-            let unpacked = Frame::from_packed(frame.version, roster_id(&frame.roster)?, wall, &frame.cells).map_err(malformed)?;
-            Some((Arc::new(unpacked.with_secured(told)), Duration::from_millis(frame.age_ms)))
+            let read = Frame::from_sections(frame.version, roster_id(&frame.roster)?, wall, told(&frame.sections)).map_err(malformed)?;
+            Some((Arc::new(read), Duration::from_millis(frame.age_ms)))
         }
         None => None,
     };
     let patch = |patch: pb::Patch| {
-        let unpacked = Patch::from_packed(patch.version, Wall::from_unix_millis(patch.unix_ms), &patch.changes).map_err(malformed)?;
-        Ok::<_, Malformed>(Arc::new(unpacked))
+        let wall = Wall::from_unix_millis(patch.unix_ms);
+        let read = Patch::from_sections(patch.version, wall, told(&patch.sections)).map_err(malformed)?;
+        Ok::<_, Malformed>(Arc::new(read))
     };
     Ok(RowNews {
         source: Instance(news.source),
@@ -243,7 +249,7 @@ pub(super) fn join_response(answer: &JoinAnswer) -> pb::JoinResponse {
         JoinAnswer::NameTaken(record) => pb::JoinResponse { node: Some(node(record)).into(), ..response(Code::RESULT_NAME_TAKEN) },
         JoinAnswer::Outdated(incarnation) => pb::JoinResponse { incarnation: incarnation.0, ..response(Code::RESULT_OUTDATED) },
         JoinAnswer::Unreachable(detail) => pb::JoinResponse { detail: detail.clone(), ..response(Code::RESULT_UNREACHABLE) },
-        JoinAnswer::Busy => response(Code::RESULT_BUSY),
+        JoinAnswer::Busy | JoinAnswer::Unknown(_) => response(Code::RESULT_BUSY),
         JoinAnswer::OtherMesh(name) => pb::JoinResponse { detail: name.as_str().to_owned(), ..response(Code::RESULT_OTHER_MESH) },
     }
 }
@@ -269,7 +275,7 @@ pub(super) fn join_answer(response: pb::JoinResponse) -> Result<JoinAnswer, Malf
         Some(Code::RESULT_UNREACHABLE) => JoinAnswer::Unreachable(detail(&response.detail)),
         Some(Code::RESULT_BUSY) => JoinAnswer::Busy,
         Some(Code::RESULT_OTHER_MESH) => JoinAnswer::OtherMesh(response.detail.parse().map_err(malformed)?),
-        Some(Code::RESULT_UNSPECIFIED) | None => return Err("the result is unknown".to_owned()),
+        Some(Code::RESULT_UNSPECIFIED) | None => JoinAnswer::Unknown(response.result.to_i32()),
     })
 }
 
@@ -278,16 +284,17 @@ pub(super) fn exchange_response(response: &Response) -> Option<pb::ExchangeRespo
         Response::Exchange(exchange) => pb::ExchangeResult::Gossip(Box::new(gossip(exchange))),
         Response::NotAdmitted => pb::ExchangeResult::NotAdmitted(Box::default()),
         Response::NotMe(record) => pb::ExchangeResult::NotMe(Box::new(node(record))),
-        Response::Join(_) | Response::Identify(_) | Response::Asked(_) | Response::Busy => return None,
+        Response::Join(_) | Response::Identify(_) | Response::Asked(_) | Response::Busy | Response::Unknown => return None,
     };
     Some(pb::ExchangeResponse { result: Some(result), ..Default::default() })
 }
 
 pub(super) fn exchange_answer(response: pb::ExchangeResponse) -> Result<Response, Malformed> {
-    Ok(match response.result.ok_or("the result is missing")? {
-        pb::ExchangeResult::Gossip(gossip) => Response::Exchange(Box::new(exchange(*gossip)?)),
-        pb::ExchangeResult::NotAdmitted(_) => Response::NotAdmitted,
-        pb::ExchangeResult::NotMe(node) => Response::NotMe(record(*node)?),
+    Ok(match response.result {
+        Some(pb::ExchangeResult::Gossip(gossip)) => Response::Exchange(Box::new(exchange(*gossip))),
+        Some(pb::ExchangeResult::NotAdmitted(_)) => Response::NotAdmitted,
+        Some(pb::ExchangeResult::NotMe(node)) => Response::NotMe(record(*node)?),
+        None => Response::Unknown,
     })
 }
 
@@ -295,7 +302,7 @@ pub(super) fn ask_response(answer: Answer) -> pb::AskResponse {
     use pb::ask_response::Answer as Code;
     let (code, failure) = match answer {
         Answer::Reached => (Code::ANSWER_REACHED, 0),
-        Answer::Failed(failure) => (Code::ANSWER_FAILED, failure as u32 + 1),
+        Answer::Failed(failure) => (Code::ANSWER_FAILED, u32::from(failure.code()) + 1),
         Answer::Unknown => (Code::ANSWER_UNKNOWN, 0),
     };
     pb::AskResponse { answer: code.into(), failure, ..Default::default() }
@@ -306,9 +313,73 @@ pub(super) fn answer(response: &pb::AskResponse) -> Answer {
     match response.answer.as_known() {
         Some(Code::ANSWER_REACHED) => Answer::Reached,
         Some(Code::ANSWER_FAILED) => {
-            let failure = response.failure.checked_sub(1).and_then(|index| Failure::ALL.get(index as usize));
-            failure.map_or(Answer::Unknown, |failure| Answer::Failed(*failure))
+            response.failure.checked_sub(1).map_or(Answer::Unknown, |code| Answer::Failed(Failure::from_code(code)))
         }
         Some(Code::ANSWER_UNKNOWN | Code::ANSWER_UNSPECIFIED) | None => Answer::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn node_called(name: &str) -> pb::Node {
+        pb::Node { name: name.to_owned(), target: format!("{name}:8081"), instance: 7, ..Default::default() }
+    }
+
+    fn row_of(source: u64, cells: &[u8]) -> pb::RowNews {
+        let section = pb::Section { kind: 1, packed: cells.to_vec(), ..Default::default() };
+        let frame = pb::Frame { version: 1, roster: vec![0; 16], sections: vec![section], ..Default::default() };
+        pb::RowNews { source, frame: Some(frame).into(), ..Default::default() }
+    }
+
+    /// A message as a later release might send it: with a field that this one does not know.
+    fn with_unknown_field(message: &impl buffa::Message) -> Vec<u8> {
+        // Field 99, four bytes.
+        [message.encode_to_vec(), vec![0x9a, 0x06, 4, 1, 2, 3, 4]].concat()
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_gossip_costs_itself_alone() {
+        let long_label = [("zone".to_owned(), "z".repeat(1000))].into_iter().collect();
+        let told = |node| pb::Heard { node: Some(node).into(), heartbeat: 3, ..Default::default() };
+        let gossip = pb::Gossip {
+            from: 1,
+            range: Some(pb::Range { low: 0, high: u64::MAX, ..Default::default() }).into(),
+            // Cut off inside a number.
+            entries: vec![1, 0, 0, 0, 0, 0, 0, 0, 0x80],
+            records: vec![told(pb::Node { labels: long_label, ..node_called("owl") }), told(node_called("duck")), told(node_called(""))],
+            // A tag with a flag and no state.
+            rows: vec![row_of(7, &[0x10]), row_of(8, &[0])],
+            rosters: vec![vec![9], Roster::new(["duck".parse().unwrap()]).pack()],
+            wants_rosters: vec![vec![1; 5], vec![1; 16]],
+            ..Default::default()
+        };
+        let request = pb::ExchangeRequest { gossip: Some(gossip).into(), ..Default::default() };
+        let read = pb::ExchangeRequest::decode_from_slice(&with_unknown_field(&request)).unwrap();
+        let exchange = exchange(read.gossip.into_option().unwrap());
+        assert_eq!(exchange.records.iter().map(|heard| heard.record.name.as_str()).collect::<Vec<_>>(), ["duck"]);
+        assert_eq!(exchange.rows.iter().map(|news| news.source.0).collect::<Vec<_>>(), [8]);
+        assert_eq!((exchange.rosters.len(), exchange.wants_rosters.len()), (1, 1));
+        assert_eq!(exchange.range, Some((0, 0)), "a digest whose entries cannot be read is complete of nobody");
+        assert_eq!(exchange.unread, 6);
+    }
+
+    #[test]
+    fn more_than_is_taken_is_left_out_and_counted() {
+        let gossip = pb::Gossip { wants_records: vec![5; WANTS_MAX + 3], ..Default::default() };
+        let exchange = exchange(gossip);
+        assert_eq!((exchange.wants_records.len(), exchange.unread), (WANTS_MAX, 3));
+    }
+
+    #[test]
+    fn answers_of_a_later_release_are_told_apart_from_none() {
+        assert!(matches!(exchange_answer(pb::ExchangeResponse::default()).unwrap(), Response::Unknown));
+        let joined = pb::JoinResponse { result: buffa::EnumValue::from(99), ..Default::default() };
+        assert!(matches!(join_answer(joined).unwrap(), JoinAnswer::Unknown(99)));
+        let failed = pb::AskResponse { answer: pb::ask_response::Answer::ANSWER_FAILED.into(), failure: 13, ..Default::default() };
+        assert_eq!(answer(&failed), Answer::Failed(Failure::Other));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use canary_core::{CallError, CallId, Core, NodeName, Output, ProbeId, ProbeReport, Request, RequestId, Response, Target, Time};
 
-use super::{HostId, World};
+use super::{HostId, Release, World};
 
 /// Lateness of a prober beyond which its measurement says more about itself.
 const LATE_MAX: Duration = Duration::from_millis(100);
@@ -25,6 +25,8 @@ pub(super) struct Host {
     pub(super) target: Target,
     /// None while no process runs: connections are refused.
     pub(super) core: Option<Core>,
+    /// Which release its process is of.
+    pub(super) release: Release,
     /// Counts processes, so that events for a former one are dropped.
     pub(super) life: u64,
     /// The process is stopped: connections are accepted and nothing is answered.
@@ -64,6 +66,7 @@ impl Host {
             name,
             target,
             core: None,
+            release: Release::This,
             life: 0,
             paused: false,
             silent: false,

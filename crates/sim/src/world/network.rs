@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing};
+use canary_core::{CallError, CallId, Exchange, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing};
 
 use super::host::{Input, Knock, Waiting};
-use super::{HostId, Link, REORDERED_BY, World};
+use super::{HostId, Link, REORDERED_BY, Release, World};
 
 /// What the kernel waits before it sends a lost SYN again (RFC 6298 section 2).
 const SYN_RETRY: Duration = Duration::from_secs(1);
@@ -95,10 +95,26 @@ impl World {
         self.schedule_for(at, prober, prober_life, Input::Probe { probe, report: ProbeReport::Failed(failure), from: None });
     }
 
-    pub(super) fn call(&mut self, from: HostId, call: CallId, target: &Target, request: Request, timeout: Duration) {
-        if let Request::Exchange(exchange) = &request {
-            self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
+    /// An exchange as it arrives, by the releases of both ends.
+    fn translated(&self, from: HostId, to: HostId, exchange: Box<Exchange>) -> Box<Exchange> {
+        let speaker = &self.hosts[from.0];
+        match (speaker.release, &speaker.core) {
+            (Release::This, _) | (_, None) => exchange,
+            (release, Some(core)) => Box::new(release.translated(*exchange, core.record().instance, self.hosts[to.0].release)),
         }
+    }
+
+    pub(super) fn call(&mut self, from: HostId, call: CallId, target: &Target, request: Request, timeout: Duration) {
+        let request = match request {
+            Request::Exchange(exchange) => {
+                self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
+                match self.listening.get(target).copied() {
+                    Some(to) => Request::Exchange(self.translated(from, to, exchange)),
+                    None => Request::Exchange(exchange),
+                }
+            }
+            request => request,
+        };
         self.hosts[from.0].open_calls.insert(call);
         let caller_life = self.hosts[from.0].life;
         let failed = |failure: Failure| Input::Response {
@@ -128,11 +144,15 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, from: HostId, to: RequestId, response: Response) {
-        if let Response::Exchange(exchange) = &response {
-            self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
-        }
         let Some(waiting) = self.hosts[from.0].waiting.remove(&to) else { return };
         let Waiting { caller, caller_life, call } = waiting;
+        let response = match response {
+            Response::Exchange(exchange) => {
+                self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
+                Response::Exchange(self.translated(from, caller, exchange))
+            }
+            response => response,
+        };
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
             let link = self.link;
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);

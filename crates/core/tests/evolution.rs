@@ -1,0 +1,160 @@
+//! What a later release says: this one takes what it knows of it, carries on the rest, and doubts nobody for it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use canary_core::{
+    Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal, Request, RequestId, Response, Roster,
+    RowNews, State, Status, Wall,
+};
+use support::{at, core, drain, let_in, record, tell};
+
+/// Kind of the section of cells, and of one that no release knows yet.
+const CELLS: u32 = 1;
+const FUTURE: u32 = 77;
+
+/// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one figure of a later release.
+fn failed(kind: u8) -> Vec<u8> {
+    vec![(2 + kind) | 0x40, 1, 99]
+}
+
+fn roster() -> Arc<Roster> {
+    Roster::new(["me", "owl", "wren"].map(|name| name.parse().unwrap()))
+}
+
+fn frame(version: u64, sections: &[(u32, &[u8])]) -> Arc<Frame> {
+    let sections = sections.iter().copied();
+    Arc::new(Frame::from_sections(version, roster().id(), Wall::from_unix_millis(1 << 40), sections).unwrap())
+}
+
+fn gossip(source: &Record, frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> Exchange {
+    let news = RowNews { source: source.instance, frame: Some((frame, Duration::ZERO)), patches, age: Duration::ZERO };
+    Exchange { rows: vec![news], ..Exchange::default() }
+}
+
+/// A core that let `owl` and `wren` in, and holds this row of `owl`.
+fn with_row(frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> (Core, Arc<Record>, Arc<Record>) {
+    let (mut core, owl, wren) = (core(Config::default()), record("owl"), record("wren"));
+    let_in(&mut core, &owl, at(0));
+    let_in(&mut core, &wren, at(0));
+    drain(&mut core);
+    tell(&mut core, &owl, gossip(&owl, frame, patches), at(1));
+    tell(&mut core, &owl, Exchange { rosters: vec![roster()], ..Exchange::default() }, at(1));
+    drain(&mut core);
+    (core, owl, wren)
+}
+
+fn states(core: &Core, of: &Record) -> Vec<State> {
+    let snapshot = core.snapshot(at(2));
+    let member = snapshot.member(&of.name).unwrap();
+    member.row.as_ref().unwrap().cells().iter().map(|view| view.cell.state).collect()
+}
+
+/// What `asker` is sent of `of` when it has nothing of its row.
+fn passed_on(core: &mut Core, asker: &Record, of: &Record) -> RowNews {
+    let wants = Exchange { from: Some(asker.instance), wants_rows: vec![(of.instance, 0)], ..Exchange::default() };
+    core.handle_request(RequestId(9), Request::Exchange(Box::new(wants)), at(2));
+    let outputs = std::iter::from_fn(|| core.poll_output());
+    let answers = outputs.filter_map(|output| match output {
+        Output::Reply { response: Response::Exchange(answer), .. } => Some(*answer),
+        _ => None,
+    });
+    answers.flat_map(|answer| answer.rows).find(|news| news.source == of.instance).unwrap()
+}
+
+#[test]
+fn a_failure_of_a_later_release_reads_as_other() {
+    let cells = [failed(0), failed(1), failed(12)].concat();
+    let (core, owl, _) = with_row(frame(1, &[(CELLS, &cells)]), Vec::new());
+    let expected = [Failure::Dns, Failure::Refused, Failure::Other].map(State::Failed);
+    assert_eq!(states(&core, &owl), expected);
+    assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::Unreadable), 0);
+}
+
+#[test]
+fn sections_of_a_later_release_travel_on_as_they_came() {
+    let cells = [failed(0), failed(1), failed(12)].concat();
+    let sections: [(u32, &[u8]); 2] = [(CELLS, &cells), (FUTURE, b"told by owl")];
+    let change = [&[2_u8][..], &failed(11)].concat();
+    let patched: [(u32, &[u8]); 2] = [(CELLS, &change), (FUTURE, b"and more")];
+    let patch = Arc::new(Patch::from_sections(2, Wall::from_unix_millis(1 << 40), patched).unwrap());
+    let (mut core, owl, wren) = with_row(frame(1, &sections), vec![patch]);
+    let news = passed_on(&mut core, &wren, &owl);
+    let (frame, _) = news.frame.unwrap();
+    assert_eq!(
+        frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
+        [(CELLS, cells.clone()), (FUTURE, b"told by owl".to_vec())]
+    );
+    assert_eq!(
+        news.patches[0].sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
+        [(CELLS, change.clone()), (FUTURE, b"and more".to_vec())]
+    );
+}
+
+#[test]
+fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
+    let (mut core, owl, wren) = with_row(frame(5, &[(FUTURE, b"cells in another form")]), Vec::new());
+    assert_eq!(states(&core, &owl), [], "unknown is not shown as anything else");
+    assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::RowMismatch), 0);
+    assert_eq!(passed_on(&mut core, &wren, &owl).frame.unwrap().0.version(), 5);
+    // It is held, so nobody is asked for it again.
+    let heard = Entry { instance: owl.instance, version: 5, heartbeat: 3, age: Duration::ZERO, left: false };
+    let digest = Exchange { from: Some(wren.instance), range: Some((0, u64::MAX)), entries: vec![heard], ..Exchange::default() };
+    core.handle_request(RequestId(10), Request::Exchange(Box::new(digest)), at(3));
+    let asked_again = std::iter::from_fn(|| core.poll_output()).any(|output| {
+        matches!(output, Output::Reply { response: Response::Exchange(answer), .. } if answer.wants_rows.iter().any(|(source, _)| *source == owl.instance))
+    });
+    assert!(!asked_again);
+}
+
+#[test]
+fn what_could_not_be_read_of_a_message_is_counted_and_the_rest_is_taken() {
+    let (mut core, owl, _) = with_row(frame(1, &[(CELLS, &[0, 0, 0])]), Vec::new());
+    let cells = [failed(1), failed(1), failed(1)].concat();
+    tell(&mut core, &owl, Exchange { unread: 3, ..gossip(&owl, frame(2, &[(CELLS, &cells)]), Vec::new()) }, at(2));
+    assert_eq!(states(&core, &owl), [State::Failed(Failure::Refused); 3]);
+    assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::Unreadable), 3);
+}
+
+#[test]
+fn an_answer_of_a_later_release_raises_no_doubt() {
+    let (mut core, owl) = (core(Config::default()), record("owl"));
+    let_in(&mut core, &owl, at(0));
+    let mut answered = 0;
+    for second in 1..20 {
+        core.handle_timeout(at(second * 1000));
+        while let Some(output) = core.poll_output() {
+            if let Output::Call { id, request: Request::Exchange(_), .. } = output {
+                answered += 1;
+                core.handle_response(id, Ok(Response::Unknown), at(second * 1000 + 1));
+            }
+        }
+    }
+    assert!(answered > 10, "{answered} exchanges");
+    let snapshot = core.snapshot(at(20_000));
+    assert_eq!(snapshot.member(&owl.name).unwrap().status, Status::Alive, "its probes are still open, and it answers");
+}
+
+#[test]
+fn a_join_that_is_answered_by_a_later_release_is_tried_again_and_says_why() {
+    let mut core = core(Config::default());
+    core.handle_seeds(vec!["owl:8081".parse().unwrap()], at(0));
+    core.handle_timeout(at(0));
+    let mut asked = 0;
+    for step in 0..100 {
+        while let Some(output) = core.poll_output() {
+            if let Output::Call { id, request: Request::Join(_), .. } = output {
+                asked += 1;
+                core.handle_response(id, Ok(Response::Join(JoinAnswer::Unknown(9))), at(step * 100));
+            }
+        }
+        core.handle_timeout(at((step + 1) * 100));
+    }
+    assert!(asked > 1, "asked {asked} times");
+    let problems = core.snapshot(at(10_000)).join_problems;
+    assert!(problems[0].1.contains("number 9"), "{problems:?}");
+}
