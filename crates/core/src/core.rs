@@ -24,10 +24,10 @@ use crate::names::{Contest, Succession};
 use crate::pair::Timing;
 use crate::publish::Publisher;
 use crate::report::Reports;
-use crate::stall::Stalls;
 use crate::tally::{Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
 use crate::timers::Timers;
+use crate::witness::Witness;
 
 /// Names a probe between its order and its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,12 +240,8 @@ pub struct Core {
     pub(crate) holdings: Holdings,
     pub(crate) publisher: Publisher,
 
-    /// When anybody was last heard: an answer, a refusal, or a request.
-    pub(crate) contact_at: Time,
-    /// When somebody was heard again after nobody had been for [`ISOLATED_AFTER`](crate::limits::ISOLATED_AFTER).
-    pub(crate) contact_again_at: Time,
-    pub(crate) isolated: bool,
-    pub(crate) stalls: Stalls,
+    /// Whether what we did not hear may be our own fault.
+    pub(crate) witness: Witness,
     leaving: Option<usize>,
 
     pub(crate) refusals: Refusals,
@@ -292,10 +288,7 @@ impl Core {
             guards: BTreeMap::new(),
             seeds: Vec::new(),
             questions: BTreeMap::new(),
-            contact_at: time,
-            contact_again_at: time,
-            isolated: false,
-            stalls: Stalls::new(time),
+            witness: Witness::new(time),
             leaving: None,
             refusals: Refusals::default(),
             events: Events::default(),
@@ -357,7 +350,7 @@ impl Core {
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         self.take_input(None, now);
-        self.contact(now.time);
+        self.witness.handle_contact(now.time);
         match request {
             Request::Join(record) => self.joiner(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(self.introduction())),
@@ -377,7 +370,7 @@ impl Core {
             return;
         }
         if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
-            self.contact(now.time);
+            self.witness.handle_contact(now.time);
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
@@ -513,7 +506,7 @@ impl Core {
             self.forget(slot, now);
             return;
         }
-        if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.isolated {
+        if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.witness.is_isolated() {
             self.silent(slot, now);
         }
     }

@@ -56,7 +56,7 @@ impl Core {
 
     /// The probe or call that was ordered under this number is overdue.
     fn doubt_overdue(&mut self, slot: Slot, order: u64, now: Now) {
-        if !self.load.doubts_itself(now.time) {
+        if !self.witness.is_starved(now.time) {
             self.ask_about(slot, false, Some(order), now);
         }
     }
@@ -70,7 +70,7 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
             return;
         };
-        let told = |doubt: Doubt| !doubt.unheard || self.contact_at < doubt.first_failure;
+        let told = |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
         if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(told) {
             return;
         }
@@ -189,13 +189,13 @@ impl Core {
             return;
         }
         let on_our_word = !question.confirmed && self.members.present() >= 2;
-        if on_our_word && question.first_failure < self.contact_again_at {
+        if on_our_word && self.witness.was_silent_after(question.first_failure) {
             // It may have been about ourselves: it is tried again now that somebody is heard.
             self.schedule_soon(slot, now);
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
-        let unheard = on_our_word && self.contact_at < question.first_failure;
+        let unheard = on_our_word && self.witness.heard_nobody_since(question.first_failure);
         let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open, unheard };
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.suspect(doubt, now.time);
@@ -236,7 +236,7 @@ impl Core {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
-        if !self.load.doubts_itself(now.time) {
+        if !self.witness.is_starved(now.time) {
             probing.overdue = true;
             self.fire_ready(now);
         }
@@ -286,7 +286,7 @@ impl Core {
             self.spread_life(ME, now);
             return;
         }
-        if self.is_catching_up(now) {
+        if self.witness.input_is_stale(now.time) {
             // Nobody knows how old it is by now, nor what refuted it meanwhile; if it still stands, it is told again.
             return;
         }
@@ -325,7 +325,7 @@ impl Core {
 
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
-        if self.load.doubts_itself(now.time) && !self.load.keeps_up() {
+        if self.witness.is_starved(now.time) && !self.load.keeps_up() {
             return;
         }
         let may =
@@ -362,8 +362,7 @@ impl Core {
 
     /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept to ourselves may be told.
     pub(crate) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
-        let heard = self.contact_at > ordered_at && ordered_at > self.contact_again_at;
-        if heard
+        if self.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
             && member.life.confirm()
         {

@@ -466,7 +466,7 @@ impl Core {
 
     /// A heartbeat was heard of by way of others.
     pub(crate) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
-        if self.is_catching_up(now) {
+        if self.witness.input_is_stale(now.time) {
             // Nobody knows how old it is by now; it is told again, with an age that is true.
             return;
         }

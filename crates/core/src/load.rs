@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use crate::core::ProbeId;
-use crate::limits::{
-    OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX, SELF_DOUBT,
-};
-use crate::time::Time;
+use crate::limits::{OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX};
 
 /// Whether this host keeps up with its probes.
 #[derive(Debug)]
@@ -19,14 +16,12 @@ pub(crate) struct Load {
     delay_max: Duration,
     ended: u32,
     voids: u32,
-    /// When a probe was last spoiled.
-    void_at: Option<Time>,
     window: Window,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, void_at: None, window: Window::default() }
+        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, window: Window::default() }
     }
 }
 
@@ -77,7 +72,7 @@ impl Load {
             _ => fast,
         };
         self.stretch = (self.stretch * factor).clamp(1.0, longest);
-        *self = Self { stretch: self.stretch, calm: self.calm, void_at: self.void_at, window: self.window, ..Self::default() };
+        *self = Self { stretch: self.stretch, calm: self.calm, window: self.window, ..Self::default() };
         self.stretch < before
     }
 
@@ -102,20 +97,14 @@ impl Load {
     }
 
     /// A probe ended while so many of the schedule were under way; the latest ordered has number `latest`.
-    pub(crate) fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: u64, now: Time) {
+    pub(crate) fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: u64) {
         self.ended += 1;
         if spoiled {
             self.voids += 1;
-            self.void_at = Some(now);
             self.window.shrink(id.0, latest);
         } else if 2 * under_way >= self.window() {
             // What was not used shows nothing.
             self.window.grow();
         }
-    }
-
-    /// Whether this host spoiled a probe just now: what it holds for silence may be its own.
-    pub(crate) fn doubts_itself(&self, now: Time) -> bool {
-        self.void_at.is_some_and(|at| now.since(at) < SELF_DOUBT)
     }
 }

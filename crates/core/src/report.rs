@@ -309,7 +309,7 @@ impl Core {
                 State::Ok { .. } | State::Unknown => None,
             })
             .collect();
-        let unreached = failures.len() >= 2 && failures.len() == states.len() && !self.isolated;
+        let unreached = failures.len() >= 2 && failures.len() == states.len() && !self.witness.is_isolated();
         match (&mut self.reports.unreached, unreached) {
             (None, true) => self.reports.unreached = Some((now.time, false)),
             (Some((_, logged)), true) if !*logged => {

@@ -195,7 +195,7 @@ impl Core {
         }
         if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome {
             // The report may have waited for a second request that was never answered.
-            self.contact((probing.begun + timing.resolve + timing.total()).min(now.time));
+            self.witness.handle_contact((probing.begun + timing.resolve + timing.total()).min(now.time));
             if let Some(member) = self.members.get_mut(probing.slot) {
                 Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
             }
@@ -207,14 +207,15 @@ impl Core {
                 self.overdue_answered(probing.slot, id.0);
             }
             Outcome::Renewed(_) => self.identify(probing.slot),
-            Outcome::Failed(kind) if is_answer(*kind) => self.contact(now.time),
+            Outcome::Failed(kind) if is_answer(*kind) => self.witness.handle_contact(now.time),
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
+                self.witness.handle_spoiled(now.time);
                 self.try_again(probing.slot, now);
             }
             Outcome::Failed(_) => {}
         }
-        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.next_id, now.time);
+        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.next_id);
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),

@@ -131,7 +131,7 @@ impl Core {
             own_row: self.members.me().row().cloned(),
             members: self.members.by_name().filter_map(view).collect(),
             standing: self.standing.clone(),
-            isolated: self.isolated,
+            isolated: self.witness.is_isolated(),
             targets: self.targets(),
             unproven: self.members.unproven(),
             join_problems: self.join_problems(),
@@ -139,7 +139,7 @@ impl Core {
             publish_interval: self.publish_interval(),
             refusals: self.refusals,
             schedule_delay: self.schedule_delay,
-            stalled: self.stalls.total,
+            stalled: self.witness.stalled(),
             events: self.events.clone(),
         }
     }

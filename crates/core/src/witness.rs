@@ -1,0 +1,250 @@
+//! Whether this bot is a sound witness: what it did not hear may be its own fault.
+//!
+//! Three things spoil a witness. Its own loop stalls: silence in that time is nobody's, and input that waited meanwhile is old. It hears nobody at
+//! all: then its own network may be cut. And it spoils its own probes, because the host is short of time or of descriptors.
+//!
+//! Everything that the rules of the detector need to know of that is answered here; `docs/detector.md` has the table of what follows from it.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::core::{Core, Timer};
+use crate::limits::{CATCHING_UP, DOUBT_AFTER, ISOLATED_AFTER, SELF_DOUBT, STALL_MIN};
+use crate::tally::EventKind;
+use crate::time::{Now, Time};
+
+#[derive(Debug)]
+pub(crate) struct Witness {
+    /// Time in which our loop did not run, in all.
+    stalled: Duration,
+    /// When the latest stall ended; lateness up to here is accounted for.
+    stall_ended_at: Time,
+    /// How long the latest stall was.
+    stall: Duration,
+    /// Orders up to this number were given before the latest stall ended.
+    stall_order: u64,
+    /// The input at hand answers an order that is younger than the latest stall.
+    is_fresh: bool,
+    /// When anybody was last heard: an answer, a refusal, or a request.
+    heard_at: Time,
+    /// When somebody was heard again after a silence of [`ISOLATED_AFTER`].
+    heard_again_at: Time,
+    /// That was noticed, and not yet that it is over.
+    isolated: bool,
+    /// When this host last spoiled a probe.
+    spoiled_at: Option<Time>,
+}
+
+impl Witness {
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            stalled: Duration::ZERO,
+            stall_ended_at: now,
+            stall: Duration::ZERO,
+            stall_order: 0,
+            is_fresh: false,
+            heard_at: now,
+            heard_again_at: now,
+            isolated: false,
+            spoiled_at: None,
+        }
+    }
+
+    /// Takes note of an input: the answer to the order with this number, or something else. `due` is the earliest deadline of our loop, `latest` the
+    /// number of the latest order. Returns how long the loop did not run, if that was a stall.
+    pub(crate) fn handle_input(&mut self, order: Option<u64>, due: Option<Time>, latest: u64, now: Time) -> Option<Duration> {
+        let late = due.map_or(Duration::ZERO, |due| now.since(due.max(self.stall_ended_at)));
+        let stall = (late >= STALL_MIN).then_some(late);
+        if let Some(stall) = stall {
+            self.stalled += stall;
+            self.stall = stall;
+            self.stall_ended_at = now;
+            self.stall_order = latest;
+            self.heard_at = (self.heard_at + stall).min(now);
+        }
+        self.is_fresh = order.is_some_and(|order| order > self.stall_order);
+        stall
+    }
+
+    /// Somebody was heard at `at`: our own network worked.
+    pub(crate) fn handle_contact(&mut self, at: Time) {
+        if at.since(self.heard_at) > ISOLATED_AFTER {
+            self.heard_again_at = at;
+        }
+        self.heard_at = self.heard_at.max(at);
+    }
+
+    /// This host spoiled a probe.
+    pub(crate) fn handle_spoiled(&mut self, now: Time) {
+        self.spoiled_at = Some(now);
+    }
+
+    /// Time in which our loop did not run, in all.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.stalled
+    }
+
+    /// Whether this bot takes its own network for cut.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// Whether the input at hand may have waited for our loop, so that what it says of others may be overtaken.
+    pub(crate) fn input_is_stale(&self, now: Time) -> bool {
+        !self.is_fresh && self.stall >= DOUBT_AFTER && now.since(self.stall_ended_at) < CATCHING_UP
+    }
+
+    /// Whether nobody was heard for so long that it says more about us than about them.
+    pub(crate) fn hears_nobody(&self, now: Time) -> bool {
+        now.since(self.heard_at) > ISOLATED_AFTER
+    }
+
+    /// Whether nobody was heard since `at`: a failure of then may be our own network's.
+    pub(crate) fn heard_nobody_since(&self, at: Time) -> bool {
+        self.heard_at < at
+    }
+
+    /// Whether a silence of ours ended after `at`: a failure of then may have been our own network's.
+    pub(crate) fn was_silent_after(&self, at: Time) -> bool {
+        at < self.heard_again_at
+    }
+
+    /// Whether others were heard without a break from before `at` until after it: a failure of then is not ours.
+    pub(crate) fn heard_around(&self, at: Time) -> bool {
+        self.heard_at > at && at > self.heard_again_at
+    }
+
+    /// Whether this host spoiled a probe just now: an answer that seems overdue may be waiting here.
+    pub(crate) fn is_starved(&self, now: Time) -> bool {
+        self.spoiled_at.is_some_and(|at| now.since(at) < SELF_DOUBT)
+    }
+}
+
+impl Core {
+    /// Begins to handle an input: the answer to the order with this number, or something else. Every patience is longer by a stall of our own.
+    pub(crate) fn take_input(&mut self, order: Option<u64>, now: Now) {
+        let Some(stall) = self.witness.handle_input(order, self.timers.next(), self.next_id, now.time) else {
+            return;
+        };
+        warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
+        self.events.push(now.wall, EventKind::Stalled(stall));
+        for slot in self.members.other_slots() {
+            if let Some(member) = self.members.get_mut(slot) {
+                member.life.forgive(stall);
+                if let Some(deadline) = member.life.deadline() {
+                    self.timers.set(Timer::Death(slot), deadline);
+                }
+            }
+        }
+        self.forgive_questions(stall, now);
+        for (id, probing) in &mut self.probes {
+            probing.begun = (probing.begun + stall).min(now.time);
+            self.timers.set_later(Timer::SlowProbe(*id), stall, now.time);
+        }
+        for id in self.calls.keys() {
+            self.timers.set_later(Timer::SlowCall(*id), stall, now.time);
+        }
+    }
+
+    /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one *is* hearing nobody.
+    pub(crate) fn hears_nobody(&self, now: Now) -> bool {
+        self.witness.hears_nobody(now.time) && self.members.present() >= 2
+    }
+
+    pub(crate) fn notice_isolation(&mut self, now: Now) {
+        // Once cut off, everybody is dead after a while: that is no news of anybody.
+        let goes_on = self.witness.isolated && self.witness.hears_nobody(now.time);
+        let isolated = (self.hears_nobody(now) || goes_on) && !self.yields();
+        if isolated == self.witness.isolated {
+            return;
+        }
+        self.witness.isolated = isolated;
+        if isolated {
+            warn!("this bot hears from nobody: its own network may be cut");
+        } else {
+            info!("this bot hears from others again");
+        }
+        self.events.push(now.wall, if isolated { EventKind::Isolated } else { EventKind::Heard });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_secs(1000) + Duration::from_millis(millis)
+    }
+
+    /// What the detector asks, at `now`, of a failure at `failed`: stale, hears nobody, nobody since the failure, silent after it, heard around it,
+    /// starved.
+    fn answers(witness: &Witness, failed: u64, now: u64) -> [bool; 6] {
+        let (failed, now) = (at(failed), at(now));
+        [
+            witness.input_is_stale(now),
+            witness.hears_nobody(now),
+            witness.heard_nobody_since(failed),
+            witness.was_silent_after(failed),
+            witness.heard_around(failed),
+            witness.is_starved(now),
+        ]
+    }
+
+    #[test]
+    fn the_truth_table_of_a_witness() {
+        let sound = || {
+            let mut witness = Witness::new(at(0));
+            witness.handle_contact(at(4000));
+            witness.handle_contact(at(5000));
+            witness
+        };
+        let stalled_for = |stall: u64, order: Option<u64>| {
+            let mut witness = sound();
+            witness.handle_input(order, Some(at(5100)), 7, at(5100 + stall));
+            witness
+        };
+        let heard_again = || {
+            let mut witness = sound();
+            witness.handle_contact(at(9000));
+            witness
+        };
+        let spoiled = || {
+            let mut witness = sound();
+            witness.handle_spoiled(at(5000));
+            witness
+        };
+        // Each with when something failed, when is asked, and the answers.
+        #[rustfmt::skip]
+        let table = [
+            ("sound, failure long ago",             sound(),                    4500, 5200, [false, false, false, false, true,  false]),
+            ("sound, failure just now",             sound(),                    5100, 5200, [false, false, true,  false, false, false]),
+            ("nobody is heard since the failure",   sound(),                    5100, 7500, [false, true,  true,  false, false, false]),
+            ("nobody is heard, failure before",     sound(),                    4500, 7500, [false, true,  false, false, true,  false]),
+            ("heard again, failure before that",    heard_again(),              8000, 9100, [false, false, false, true,  false, false]),
+            ("heard again, failure after that",     heard_again(),              9050, 9100, [false, false, true,  false, false, false]),
+            ("a short stall makes no input stale",  stalled_for(300, None),     4500, 5400, [false, false, false, false, true,  false]),
+            ("a long one does",                     stalled_for(3000, None),    4500, 8100, [true,  false, false, false, true,  false]),
+            ("and only for a moment",               stalled_for(3000, None),    4500, 8300, [false, false, false, false, true,  false]),
+            ("not what answers a later order",      stalled_for(3000, Some(8)), 4500, 8100, [false, false, false, false, true,  false]),
+            ("but what answers an earlier one",     stalled_for(3000, Some(7)), 4500, 8100, [true,  false, false, false, true,  false]),
+            ("starved",                             spoiled(),                  4500, 5900, [false, false, false, false, true,  true]),
+            ("and no longer",                       spoiled(),                  4500, 6100, [false, false, false, false, true,  false]),
+        ];
+        for (what, witness, failed, now, expected) in table {
+            assert_eq!(answers(&witness, failed, now), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_stall_is_nobodys_silence_and_is_counted_once() {
+        let mut witness = Witness::new(at(0));
+        witness.handle_contact(at(1000));
+        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(1200)), None, "lateness that is no stall");
+        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(6100)), Some(Duration::from_secs(5)));
+        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(6110)), None, "the same lateness again");
+        assert!(!witness.hears_nobody(at(6200)), "the silence of the stall is ours");
+        assert!(witness.hears_nobody(at(8200)));
+        assert_eq!(witness.stalled(), Duration::from_secs(5));
+    }
+}
