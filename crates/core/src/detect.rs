@@ -10,7 +10,7 @@ use crate::gossip::INQUIRY;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION,
+    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION,
     PROBES_IN_FLIGHT_MAX, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
@@ -78,6 +78,10 @@ impl Core {
         if self.members.present() >= 2 && member.is_behind_a_broken_path(now.time) {
             return;
         }
+        if !self.load.keeps_up() && member.flaps(now.time) && now.time.since(member.questioned_at) < FLAP_PAUSE {
+            self.refuse(Refusal::QuestionsFull);
+            return;
+        }
         let present = self.members.present();
         let full = self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
         // A question that was answered otherwise leaves its probes to their timeout, and each that is open may still repeat its own.
@@ -94,6 +98,9 @@ impl Core {
         let question =
             Question { number, raised_by, first_failure: now.time, refused, probes_open: 2, asks_open, voids: 0, confirmed: false };
         self.questions.insert(slot, question);
+        if let Some(member) = self.members.get_mut(slot) {
+            member.questioned_at = now.time;
+        }
         self.order_probe(slot, Purpose::Question(number), now);
         self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
         self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);

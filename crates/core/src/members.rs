@@ -8,7 +8,8 @@ use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::life::{Life, Status};
 use crate::limits::{
-    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
+    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX,
+    UNPROVEN_MAX,
 };
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
@@ -60,6 +61,10 @@ pub(crate) struct Member {
     pub(crate) identifying: bool,
     /// When it was last asked for its heartbeat because somebody else doubted it.
     pub(crate) inquired_at: Time,
+    /// When we last asked others about it.
+    pub(crate) questioned_at: Time,
+    /// When it was last found alive after it was suspected or lost.
+    pub(crate) revived_at: Option<Time>,
     /// When it died or left, until it is back.
     pub(crate) lost_at: Option<Time>,
     /// Since when the failing pair to it was failing, once that was logged.
@@ -157,6 +162,11 @@ impl Member {
         self.proven && self.is_present()
     }
 
+    /// Whether it was found alive again only recently, after it was suspected or lost.
+    pub(crate) fn flaps(&self, now: Time) -> bool {
+        self.revived_at.is_some_and(|at| now.since(at) < FLAP_MEMORY)
+    }
+
     /// Whether it is our way to it that is broken: while our attempts have been failing, others had news of it.
     pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
         let evidence_at = self.life.evidence_at();
@@ -243,6 +253,8 @@ impl Members {
             in_step: false,
             identifying: false,
             inquired_at: Time::ZERO,
+            questioned_at: Time::ZERO,
+            revived_at: None,
             lost_at: None,
             path_reported: None,
             changed_at: now,

@@ -56,13 +56,26 @@ impl Core {
         }
     }
 
-    /// It was lost and is there again: whether our own path to it is good must be known soon, or we doubt it for what others may reach. A host
-    /// that does not keep up leaves what it measured lately, and was answered, until its turn: a node that many doubt over and over, because
-    /// the host is short of time, would else be dialled by all of them at once each time.
+    /// It was lost and is there again: whether our own path to it is good must be known soon, or we doubt it for what others may reach.
+    ///
+    /// A host that does not keep up leaves what it measured recently, and was answered, until its turn. And it gives a node that comes back again
+    /// and again a turn drawn from a whole interval, answered or not: if all dial a node at once that has little time, all of them time out, the
+    /// node is lost to all, and its next heartbeat has all of them dial it at once again, for ever.
     pub(crate) fn schedule_again(&mut self, slot: Slot, now: Now) {
-        let answered = self.members.get(slot).and_then(|member| member.pair.answered_latest()).filter(|_| !self.load.keeps_up());
-        match answered.map(|begun| begun + self.pair_interval()).filter(|turn| *turn > now.time) {
+        let interval = self.pair_interval();
+        let Some(member) = self.members.get_mut(slot) else { return };
+        let flaps = member.flaps(now.time);
+        member.revived_at = Some(now.time);
+        let answered = member.pair.answered_latest();
+        if self.load.keeps_up() {
+            return self.schedule_soon(slot, now);
+        }
+        match answered.map(|begun| begun + interval).filter(|turn| *turn > now.time) {
             Some(turn) => self.timers.set_earlier(Timer::Probe(slot), turn),
+            None if flaps => {
+                let turn = now.time + interval.mul_f64(self.rng.f64());
+                self.timers.set_earlier(Timer::Probe(slot), turn);
+            }
             None => self.schedule_soon(slot, now),
         }
     }

@@ -299,3 +299,46 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
     let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Reply { .. })), "{outputs:?}");
 }
+
+/// How many asks a host sends in twenty seconds about a node whose probes time out and whose heartbeat arrives every second.
+fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>) -> usize {
+    let (mut core, nodes) = core_with(20);
+    let (victim, peer) = (&nodes[0], &nodes[1]);
+    drive(&mut core, 20, 6000, &report);
+    let mut asks = 0;
+    for now in (6000..26_000).step_by(20) {
+        if now % 1000 == 0 {
+            let beat = Entry { instance: victim.instance, version: 0, heartbeat: 10 + now / 1000, age: Duration::ZERO, left: false };
+            tell(&mut core, peer, Exchange { entries: vec![beat], ..Exchange::default() }, at(now));
+        }
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom } if whom.name == victim.name => {
+                    core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
+                }
+                Output::Probe { id, whom } => core.handle_probe(id, report(&whom).unwrap(), at(now)),
+                Output::Call { id, request: Request::Ask(about), .. } => {
+                    asks += usize::from(about == victim.instance);
+                    core.handle_response(id, Ok(Response::Asked(canary_core::Answer::Failed(Failure::Timeout))), at(now));
+                }
+                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
+                    let answer = nothing_new(&exchange);
+                    let is_victim = whom.is_some_and(|whom| whom.name == victim.name);
+                    let late = Err(canary_core::CallError { failure: Failure::Timeout, detail: String::new() });
+                    core.handle_response(id, if is_victim { late } else { Ok(answer) }, at(now));
+                }
+                _ => {}
+            }
+        }
+    }
+    asks
+}
+
+#[test]
+fn a_host_that_does_not_keep_up_seldom_asks_about_a_node_that_flaps() {
+    let (by_a_sound_host, by_a_starved_one) = (asks_about_a_node_that_flaps(answered), asks_about_a_node_that_flaps(spoiled));
+    // Three peers each time: once, and then once in ten seconds.
+    assert!(by_a_starved_one <= 9, "{by_a_starved_one} asks");
+    assert!(by_a_sound_host > by_a_starved_one, "{by_a_sound_host} and {by_a_starved_one} asks");
+}
