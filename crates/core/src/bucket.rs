@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::Rate;
 use crate::time::Time;
 
 /// Debt is forgiven beyond what so many seconds earn: a burst that others asked for must not silence us for long.
@@ -9,23 +10,22 @@ const DEBT_MAX_SECONDS: f64 = 2.0;
 
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    rate_per_second: f64,
-    burst: f64,
+    rate: Rate,
     tokens: f64,
     filled_at: Time,
 }
 
 impl Bucket {
     /// A full bucket.
-    pub(crate) fn new(rate_per_second: f64, burst: f64, now: Time) -> Self {
-        Self { rate_per_second, burst, tokens: burst, filled_at: now }
+    pub(crate) fn new(rate: Rate, now: Time) -> Self {
+        Self { rate, tokens: rate.burst, filled_at: now }
     }
 
     /// Tokens there are.
     pub(crate) fn level(&mut self, now: Time) -> f64 {
-        let gained = now.since(self.filled_at).as_secs_f64() * self.rate_per_second;
+        let gained = now.since(self.filled_at).as_secs_f64() * self.rate.per_second;
         self.filled_at = self.filled_at.max(now);
-        self.tokens = (self.tokens + gained).min(self.burst);
+        self.tokens = (self.tokens + gained).min(self.rate.burst);
         self.tokens
     }
 
@@ -41,17 +41,17 @@ impl Bucket {
     /// Takes `tokens` even on credit: what is already on its way cannot be refused.
     pub(crate) fn charge(&mut self, tokens: f64, now: Time) {
         self.level(now);
-        self.tokens = (self.tokens - tokens).max(-DEBT_MAX_SECONDS * self.rate_per_second);
+        self.tokens = (self.tokens - tokens).max(-DEBT_MAX_SECONDS * self.rate.per_second);
     }
 
     /// Gives `tokens` back.
     pub(crate) fn refund(&mut self, tokens: f64) {
-        self.tokens = (self.tokens + tokens).min(self.burst);
+        self.tokens = (self.tokens + tokens).min(self.rate.burst);
     }
 
     /// Time until `tokens` are there.
     pub(crate) fn wait(&mut self, tokens: f64, now: Time) -> Duration {
         let lacking = tokens - self.level(now);
-        if lacking <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(lacking / self.rate_per_second) }
+        if lacking <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(lacking / self.rate.per_second) }
     }
 }

@@ -16,7 +16,9 @@ use crate::holdings::Holdings;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{Seed, Standing};
 use crate::life::Status;
-use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
+use crate::limits::{
+    EXCHANGE_LEGS_MAX, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, Rate, SILENCE_MAX, UNPROVEN_FORGET_AFTER,
+};
 use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
@@ -142,12 +144,37 @@ impl Probing {
     }
 }
 
+/// Which message of an exchange it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// The digest that begins it.
+    Digest,
+    /// What the answer to an earlier message made us send, with its number.
+    Follow(u8),
+    /// Rumours, without a digest.
+    Push,
+    /// It asks a suspect for its own heartbeat: nothing follows, and the heartbeat is spread.
+    Inquiry,
+}
+
+impl Leg {
+    /// The message after it; none once the exchange has as many as it may have.
+    pub(crate) fn next(self) -> Option<Self> {
+        let number = match self {
+            Self::Digest => 1,
+            Self::Push => 2,
+            Self::Follow(number) => number,
+            Self::Inquiry => return None,
+        };
+        (number < EXCHANGE_LEGS_MAX).then_some(Self::Follow(number + 1))
+    }
+}
+
 /// A message of gossip on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentExchange {
     pub(crate) instance: Instance,
-    /// Counts the messages of one exchange.
-    pub(crate) leg: u8,
+    pub(crate) leg: Leg,
     pub(crate) sent_at: Time,
 }
 
@@ -264,7 +291,7 @@ impl Core {
         timers.set(Timer::Tick, time);
         timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
-            probe_budget: Bucket::new(config.probe_rate_max, (config.probe_rate_max / 4.0).max(1.0), time),
+            probe_budget: Bucket::new(Rate { per_second: config.probe_rate_max, burst: (config.probe_rate_max / 4.0).max(1.0) }, time),
             dial_budget: crate::schedule::dial_budget(&config, time),
             ask_budget: crate::detect::ask_budget(time),
             inquiry_budget: crate::detect::inquiry_budget(time),

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::cell::Failure;
-use crate::core::{CallId, Calling, Core, ProbeId, Purpose, RequestId, Timer, is_refusal};
-use crate::gossip::INQUIRY;
+use crate::core::{CallId, Calling, Core, Leg, ProbeId, Purpose, RequestId, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
@@ -40,12 +39,12 @@ pub(crate) struct Question {
 
 /// What others' doubts may have us ask.
 pub(crate) fn inquiry_budget(now: Time) -> Bucket {
-    Bucket::new(INQUIRIES.0, INQUIRIES.1, now)
+    Bucket::new(INQUIRIES, now)
 }
 
 /// What others may have us try.
 pub(crate) fn ask_budget(now: Time) -> Bucket {
-    Bucket::new(ASKS.0, ASKS.1, now)
+    Bucket::new(ASKS, now)
 }
 
 impl Core {
@@ -339,7 +338,7 @@ impl Core {
             |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
         if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.inquiry_budget.take(1.0, now.time) {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
-            self.send_exchange(slot, exchange, INQUIRY, now);
+            self.send_exchange(slot, exchange, Leg::Inquiry, now);
         }
     }
 

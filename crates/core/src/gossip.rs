@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
-use crate::core::{CallError, CallId, Calling, Core, RequestId, SentExchange, Timer, is_refusal};
+use crate::core::{CallError, CallId, Calling, Core, Leg, RequestId, SentExchange, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::join::Standing;
 use crate::learn::Source;
 use crate::life::{Change, Status};
 use crate::limits::{
-    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_LEGS_MAX,
-    EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX,
-    UNPROVEN_FORGET_AFTER, WANT_PATIENCE, WANTS_MAX,
+    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT,
+    EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER,
+    WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
@@ -31,9 +31,6 @@ const CHANGED_LATELY: Duration = Duration::from_secs(10);
 pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 /// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
 pub(crate) const CREDIT_MIN: f64 = 0.0;
-
-/// The leg of a message that asks a doubted member for its own heartbeat: nothing follows, and what comes is told on.
-pub(crate) const INQUIRY: u8 = u8::MAX;
 
 /// The state of gossip.
 #[derive(Debug)]
@@ -58,10 +55,11 @@ impl Gossip {
     pub(crate) fn new(config: &Config, now: Time) -> Self {
         let rate = config.gossip_rate_max as f64;
         let burst = (rate * 2.0).max(2.0 * EXCHANGE_CONTENT_BYTES_MAX as f64);
+        let share = |share: f64| Rate { per_second: rate * share, burst: burst * share };
         Self {
-            rate: Bucket::new(rate, burst, now),
-            answers: Bucket::new(rate * ANSWERS_RATE_SHARE, burst * ANSWERS_RATE_SHARE, now),
-            own: Bucket::new(rate * (1.0 - ANSWERS_RATE_SHARE), burst * (1.0 - ANSWERS_RATE_SHARE), now),
+            rate: Bucket::new(share(1.0), now),
+            answers: Bucket::new(share(ANSWERS_RATE_SHARE), now),
+            own: Bucket::new(share(1.0 - ANSWERS_RATE_SHARE), now),
             partners: VecDeque::new(),
             rumours: BTreeMap::new(),
             pushed_at: Time::ZERO,
@@ -103,7 +101,7 @@ impl Core {
         if matches!(self.standing, Standing::Yielded(_)) {
             return;
         }
-        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange(SentExchange { leg: 1, .. }))).count()
+        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange(SentExchange { leg: Leg::Digest, .. }))).count()
             >= EXCHANGES_IN_FLIGHT_MAX
         {
             self.refuse(Refusal::ExchangesFull);
@@ -170,10 +168,10 @@ impl Core {
         let (range, entries) = self.digest(now);
         let suspicions = self.doubts(now);
         let exchange = Exchange { range: Some(range), entries, suspicions, wants_rosters: self.wanted_rosters(), ..Exchange::default() };
-        self.send_exchange(slot, exchange, 1, now);
+        self.send_exchange(slot, exchange, Leg::Digest, now);
     }
 
-    pub(crate) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: u8, now: Now) {
+    pub(crate) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: Leg, now: Now) {
         let from = self.record().instance;
         let Some(member) = self.members.get(slot) else {
             return;
@@ -301,11 +299,12 @@ impl Core {
     /// How many bytes an answer to this peer may have. So nobody can ask for so much that others have to wait. Records are held back by it alone:
     /// whoever is new has to hear of everybody.
     fn asker_credit(&mut self, asker: Slot, now: Now) -> f64 {
-        let rate = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
+        let per_second = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
+        let rate = Rate { per_second, burst: EXCHANGE_CONTENT_BYTES_MAX as f64 };
         let Some(member) = self.members.get_mut(asker) else {
             return 0.0;
         };
-        member.asker.get_or_insert_with(|| Bucket::new(rate, EXCHANGE_CONTENT_BYTES_MAX as f64, now.time)).level(now.time)
+        member.asker.get_or_insert_with(|| Bucket::new(rate, now.time)).level(now.time)
     }
 
     /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share of it.
@@ -333,11 +332,13 @@ impl Core {
                 let reaction = self.absorb(slot, *answer, false, now);
                 let credit = self.own_credit(now);
                 let next = self.compose(reaction, credit, credit, now);
-                if leg == INQUIRY {
+                if leg == Leg::Inquiry {
                     self.spread_life(slot, now);
                 }
-                if leg < EXCHANGE_LEGS_MAX && !next.is_empty() {
-                    self.send_exchange(slot, next, leg + 1, now);
+                if let Some(leg) = leg.next()
+                    && !next.is_empty()
+                {
+                    self.send_exchange(slot, next, leg, now);
                 }
             }
             Ok(Response::NotAdmitted) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bucket::Bucket;
 use crate::core::Core;
 use crate::identity::Target;
-use crate::limits::{ADDRESS_GUARDS_MAX, JOINER_BACKOFF_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS_BURST, UNPROVEN_DIALS_PER_SECOND};
+use crate::limits::{ADDRESS_GUARDS_MAX, Backoff, JOINER_BACKOFF_MAX, UNPROVEN_BACKOFF, UNPROVEN_DIALS};
 use crate::time::{Now, Time};
 
 /// An address of something unproven that failed when it was dialled.
@@ -19,7 +19,7 @@ pub(crate) struct AddressGuard {
 }
 
 pub(crate) fn unproven_budget(now: Time) -> Bucket {
-    Bucket::new(UNPROVEN_DIALS_PER_SECOND, UNPROVEN_DIALS_BURST, now)
+    Bucket::new(UNPROVEN_DIALS, now)
 }
 
 impl Core {
@@ -32,7 +32,7 @@ impl Core {
         }
         if self.unproven_budget.take(1.0, now.time) {
             // Until it answers nobody else may claim the same address and have it dialled again.
-            let backoff = self.guards.get(target).map_or(UNPROVEN_BACKOFF.0, |guard| guard.backoff);
+            let backoff = self.guards.get(target).map_or(UNPROVEN_BACKOFF.first, |guard| guard.backoff);
             self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: None });
             return Ok(());
         }
@@ -41,7 +41,7 @@ impl Core {
 
     /// An unproven address failed: it is left alone for a while, longer each time.
     pub(crate) fn guard(&mut self, target: &Target, why: Option<&str>, now: Now) {
-        let (first, longest) = UNPROVEN_BACKOFF;
+        let Backoff { first, longest } = UNPROVEN_BACKOFF;
         let longest = if why.is_some() { JOINER_BACKOFF_MAX } else { longest };
         let backoff = self.guards.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
         self.insert_guard(target, AddressGuard { backoff, not_before: now.time + backoff, why: why.map(Arc::from) });
@@ -58,6 +58,6 @@ impl Core {
     }
 
     pub(crate) fn expire_guards(&mut self, now: Now) {
-        self.guards.retain(|_, guard| guard.not_before + UNPROVEN_BACKOFF.1 > now.time);
+        self.guards.retain(|_, guard| guard.not_before + UNPROVEN_BACKOFF.longest > now.time);
     }
 }

@@ -6,7 +6,10 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::limits::{HOST_BYTES_MAX, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, MESH_NAME_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{
+    HOST_BYTES_MAX, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
+    MESH_NAME_BYTES_MAX, NAME_BYTES_MAX,
+};
 
 /// The name of a node: 1 to 253 bytes, no control characters, no white space at either end. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,6 +258,23 @@ impl Incarnation {
     /// The incarnation after this one.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    /// Whether it is far beyond any clock: somebody inflated it.
+    pub fn is_inflated(self) -> bool {
+        self.0 > INCARNATION_MAX
+    }
+
+    /// Whether a record with it is believed: of a node that answered itself more than of one that others report, for a node that was lied about has to
+    /// outdo the lie.
+    pub fn is_believable(self, first_hand: bool) -> bool {
+        let room = if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
+        self.0 <= INCARNATION_MAX + room
+    }
+
+    /// Whether a bot in incarnation `own` may outdo it: what nobody would believe of us is not outdone, for nobody would believe the next one either.
+    pub fn can_be_outdone_by(self, own: Self) -> bool {
+        !self.is_inflated() || self <= own
     }
 }
 

@@ -11,7 +11,7 @@ use crate::core::{CallError, Calling, Core, Output, RequestId, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::learn::Source;
 use crate::life::Status;
-use crate::limits::{IDENTIFY_TIMEOUT, INCARNATION_MAX, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINS_PENDING_MAX, SEEDS_MAX, SELF_SEED_INTERVAL};
+use crate::limits::{IDENTIFY_TIMEOUT, JOIN_BACKOFF_MIN, JOIN_TIMEOUT, JOINS_PENDING_MAX, Rate, SEEDS_MAX, SELF_SEED_INTERVAL};
 use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
 use crate::tally::{EventKind, Refusal};
@@ -23,11 +23,11 @@ const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
 const JOINS_OUT_MAX: usize = 32;
 /// How soon a target is tried that found no place among them.
 const JOIN_TURN: Duration = Duration::from_millis(250);
-/// Failing dial-backs of joiners per second and their burst: a mesh of a thousand may join at three seeds at once, and those succeed.
-const JOIN_DIALS: (f64, f64) = (20.0, 512.0);
+/// Failing dial-backs of joiners: a mesh of a thousand may join at three seeds at once, and those succeed.
+const JOIN_DIALS: Rate = Rate { per_second: 20.0, burst: 512.0 };
 
 pub(crate) fn join_budget(now: Time) -> Bucket {
-    Bucket::new(JOIN_DIALS.0, JOIN_DIALS.1, now)
+    Bucket::new(JOIN_DIALS, now)
 }
 
 /// Where this bot stands with its own name.
@@ -202,7 +202,7 @@ impl Core {
             JoinAnswer::Outdated(incarnation) => {
                 // Many seeds may say so of one request: the first is heeded. What nobody would believe of us is not outdone.
                 let own = self.record().incarnation;
-                if incarnation >= own && incarnation.0 <= INCARNATION_MAX.max(own.0) {
+                if incarnation >= own && incarnation.can_be_outdone_by(own) {
                     self.reincarnate(incarnation, now);
                 }
                 self.seed_again(index, JOIN_BACKOFF_MIN, now);

@@ -5,7 +5,7 @@ use tracing::info;
 use crate::core::{Core, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
-use crate::limits::{INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
+use crate::limits::{SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
 use crate::members::Slot;
 use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
@@ -44,8 +44,7 @@ impl Core {
         }
         let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
         let is_held = held.is_some_and(|held| held.record.life() == record.life());
-        let largest = INCARNATION_MAX + if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
-        if heard.age > self.config.retain_nodes / 2 || (record.incarnation.0 > largest && !is_held) {
+        if heard.age > self.config.retain_nodes / 2 || !(record.incarnation.is_believable(first_hand) || is_held) {
             return None;
         }
         let slot = match self.members.named(&record.name) {

@@ -2,6 +2,37 @@
 
 use std::time::Duration;
 
+/// How often something may be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Times a second.
+    pub per_second: f64,
+    /// Times at once, after a rest.
+    pub burst: f64,
+}
+
+/// A pause that doubles with every failure in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// At most.
+    pub longest: Duration,
+}
+
+/// A factor that grows while a host is overloaded, and shrinks to 1 while it is not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    /// Multiplied by this every second of overload.
+    pub up: f64,
+    /// At most.
+    pub longest: f64,
+    /// Multiplied by this every second without.
+    pub down: f64,
+    /// The same after [`OVERLOAD_CALM`] seconds without.
+    pub down_fast: f64,
+}
+
 /// Longest node name in bytes: a fully qualified domain name fits. Longer names are refused where they are parsed.
 pub const NAME_BYTES_MAX: usize = 253;
 /// Longest name of a mesh in bytes; it travels with every record.
@@ -45,7 +76,7 @@ pub const EXCHANGES_IN_FLIGHT_MAX: usize = 32;
 pub const QUESTIONS_MAX: usize = 64;
 /// Questions that any mesh may have open at once, however small.
 pub const QUESTIONS_MIN: usize = 4;
-/// Beyond these two, one question for so many nodes that are there.
+/// Between these two, one question for so many nodes that are there.
 pub const NODES_PER_QUESTION: usize = 4;
 /// Probes on behalf of others at once. Beyond it the asker is told that nothing is known.
 pub const ASKS_IN_FLIGHT_MAX: usize = 64;
@@ -129,10 +160,8 @@ pub const FLAP_PAUSE: Duration = Duration::from_secs(10);
 pub const OVERLOAD_DELAY: Duration = Duration::from_millis(100);
 /// Share of void probes that shows one.
 pub const OVERLOAD_VOIDS: f64 = 0.1;
-/// An overloaded host stretches its pair interval by the first factor every second, up to the second figure. It shrinks it by the third once it
-/// keeps up, and by the fourth once it has for [`OVERLOAD_CALM`] seconds: a prober that is late measures itself, and many on one host would
-/// drown each other.
-pub const OVERLOAD_STRETCH: (f64, f64, f64, f64) = (1.5, 16.0, 0.95, 0.75);
+/// How an overloaded host stretches its pair interval: a prober that is late measures itself, and many on one host would drown each other.
+pub const OVERLOAD_STRETCH: Stretch = Stretch { up: 1.5, longest: 16.0, down: 0.95, down_fast: 0.75 };
 /// Seconds without a sign of overload after which a host is believed to keep up for good.
 pub const OVERLOAD_CALM: u32 = 5;
 /// Doubts that rest on our own clock alone are not raised for so long after a probe that this host spoiled.
@@ -140,24 +169,22 @@ pub const SELF_DOUBT: Duration = Duration::from_secs(1);
 
 /// A node heard of is forgotten after so long without evidence.
 pub const UNPROVEN_FORGET_AFTER: Duration = Duration::from_secs(600);
-/// Failing dials of unproven nodes per second, over all of them; dials that prove a node are free.
-pub const UNPROVEN_DIALS_PER_SECOND: f64 = 5.0;
-/// Burst of the same: a small mesh is proven at once.
-pub const UNPROVEN_DIALS_BURST: f64 = 50.0;
-/// First and longest pause of one unproven address after a failed dial: a mesh of a thousand dials it no more than any of its members, and who
+/// Failing dials of unproven nodes, over all of them; dials that prove a node are free, and a small mesh is proven at once.
+pub const UNPROVEN_DIALS: Rate = Rate { per_second: 5.0, burst: 50.0 };
+/// Pause of one unproven address after a failed dial: a mesh of a thousand dials it no more than any of its members, and who
 /// restarted behind a cut is found again soon after it.
-pub const UNPROVEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
+pub const UNPROVEN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(20) };
 /// Each dead node is dialled so often by each of two bots that rendezvous hashing names.
 pub const DEAD_DIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Every other bot dials each dead node too, so rarely that a thousand of them cost nothing: views of who is alive may disagree.
 pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
 /// Dials of the dead a second, as a share of the probe budget and beside it.
 pub const DEAD_DIALS_SHARE: f64 = 0.25;
-/// Probes a second on behalf of others, and their burst. Beyond it the asker is told that nothing is known.
-pub const ASKS: (f64, f64) = (20.0, 64.0);
-/// Doubted members a second that are asked for their own heartbeat, and their burst: one side of a partial partition may doubt all of the other
+/// Probes on behalf of others. Beyond it the asker is told that nothing is known.
+pub const ASKS: Rate = Rate { per_second: 20.0, burst: 64.0 };
+/// Doubted members that are asked for their own heartbeat: one side of a partial partition may doubt all of the other
 /// at once, and whoever stands between must speak for them. Beyond it the schedule finds out.
-pub const INQUIRIES: (f64, f64) = (50.0, 512.0);
+pub const INQUIRIES: Rate = Rate { per_second: 50.0, burst: 512.0 };
 /// A doubted member that was asked for its heartbeat is not asked again for so long, however many doubt it.
 pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause of a joiner's address after a failed dial-back: who can be reached again should not wait.
@@ -214,3 +241,27 @@ pub const ROW_RATE_SHARE: f64 = 0.6;
 pub const LOSS_WINDOW: u32 = 64;
 /// Housekeeping: retention, silence, forgotten nodes.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the reasons above rely on.
+const _: () = {
+    const fn before(a: Duration, b: Duration) -> bool {
+        a.as_nanos() < b.as_nanos()
+    }
+    // A question is decided before the node that it is about can die of it, refused or silent.
+    assert!(before(REPEAT_DELAY, QUESTION_TIME) && before(QUESTION_TIME, DEATH_AFTER_REFUSAL));
+    assert!(before(DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE) && before(DOUBT_AFTER, QUESTION_TIME));
+    // A suspicion that arrives late leaves time to ask, and no more than an early one.
+    assert!(before(INQUIRY_PAUSE, DEATH_AFTER_REFUSAL) && before(LATE_SUSPICION_TIME, DEATH_AFTER_REFUSAL));
+    // Hearing nobody is noticed before anybody dies of it.
+    assert!(before(ISOLATED_AFTER, DEATH_AFTER_SILENCE));
+    // A larger incarnation is accepted before its former one is doubted behind a broken path, and that before anybody is doubted for its silence.
+    assert!(before(SUCCESSION_AFTER, BROKEN_PATH_EVIDENCE) && before(BROKEN_PATH_EVIDENCE, SILENCE_MAX));
+    // What waited for a stalled loop is handled before the next stall can be noticed.
+    assert!(before(CATCHING_UP, STALL_MIN) && before(STALL_MIN, DOUBT_AFTER));
+    // Whole frames, rosters and records fit an exchange, with a digest beside them.
+    assert!(FRAME_BYTES_MAX <= EXCHANGE_CONTENT_BYTES_MAX && EXCHANGE_CONTENT_BYTES_MAX + RECORD_BYTES_MAX < EXCHANGE_BYTES_MAX);
+    assert!(ROSTER_NAMES_MAX == MEMBERS_MAX && UNPROVEN_MAX < MEMBERS_MAX && HEARD_PER_INTRODUCER_MAX < UNPROVEN_MAX);
+    // An own incarnation can be outdone by what answers itself, and that never overflows.
+    assert!(INCARNATION_ROOM < INCARNATION_ROOM_FIRST_HAND && INCARNATION_ROOM_FIRST_HAND < INCARNATION_MAX);
+    assert!(before(UNPROVEN_BACKOFF.first, UNPROVEN_BACKOFF.longest) && before(JOINER_BACKOFF_MAX, UNPROVEN_BACKOFF.longest));
+};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::ProbeId;
-use crate::limits::{OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX};
+use crate::limits::{OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX, Stretch};
 
 /// Whether this host keeps up with its probes.
 #[derive(Debug)]
@@ -62,14 +62,14 @@ impl Load {
     /// Looks once a second; tells whether the host keeps up better than before.
     pub(crate) fn look(&mut self) -> bool {
         let before = self.stretch;
-        let (up, longest, down, fast) = OVERLOAD_STRETCH;
+        let Stretch { up, longest, down, down_fast } = OVERLOAD_STRETCH;
         let spoiled = f64::from(self.voids) > OVERLOAD_VOIDS * f64::from(self.ended);
         let overloaded = spoiled || self.delay_max > OVERLOAD_DELAY;
         self.calm = if overloaded { 0 } else { self.calm.saturating_add(1) };
         let factor = match self.calm {
             0 => up,
             1..=OVERLOAD_CALM => down,
-            _ => fast,
+            _ => down_fast,
         };
         self.stretch = (self.stretch * factor).clamp(1.0, longest);
         *self = Self { stretch: self.stretch, calm: self.calm, window: self.window, ..Self::default() };

@@ -8,8 +8,7 @@ use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::life::{Life, Status};
 use crate::limits::{
-    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX,
-    UNPROVEN_MAX,
+    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
 };
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
@@ -83,7 +82,7 @@ impl Member {
     /// Whether its life is one that lies led to, and whoever answers by its name at a target is taken instead: it is gone, never answered, or was
     /// there itself.
     pub(crate) fn gives_way_at(&self, target: &Target) -> bool {
-        self.record.incarnation.0 > INCARNATION_MAX && (!self.is_partner() || self.record.target == *target)
+        self.record.incarnation.is_inflated() && (!self.is_partner() || self.record.target == *target)
     }
 
     /// The version that is here, readable or not.

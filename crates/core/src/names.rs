@@ -10,7 +10,7 @@ use crate::core::{CallError, Calling, Core, Timer, is_refusal};
 use crate::identity::{Incarnation, Instance, Record, Target};
 use crate::join::Standing;
 use crate::learn::Source;
-use crate::limits::{ASK_TIMEOUT, IDENTIFY_TIMEOUT, INCARNATION_MAX};
+use crate::limits::{ASK_TIMEOUT, Backoff, IDENTIFY_TIMEOUT};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
 use crate::tally::{EventKind, Refusal};
@@ -18,9 +18,9 @@ use crate::time::{Now, Time};
 
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
-/// Shortest and longest pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
+/// Pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
 /// each other must not outdo each other for ever.
-const CONTEST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+const CONTEST_PAUSE: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
 /// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
 const CONTEST_TRIES: u8 = 3;
 /// Hosts that are asked whether they hold another holder of our name for alive: one liar among them decides nothing.
@@ -51,7 +51,7 @@ struct Votes {
 
 impl Contest {
     pub(crate) fn new(now: Time) -> Self {
-        Self { after: now, pause: CONTEST_PAUSE.0, failures: 0, votes: None }
+        Self { after: now, pause: CONTEST_PAUSE.first, failures: 0, votes: None }
     }
 
     /// Whether a claim may be looked at now; if so, the next one has to wait.
@@ -61,7 +61,7 @@ impl Contest {
         }
         // Long after the last one the pause is a short one again.
         if now.since(self.after) > self.pause * 2 {
-            self.pause = CONTEST_PAUSE.0;
+            self.pause = CONTEST_PAUSE.first;
         }
         self.after = now + self.pause;
         true
@@ -69,7 +69,7 @@ impl Contest {
 
     /// What came of a claim makes the pause after the next one longer.
     fn lengthen(&mut self) {
-        self.pause = (self.pause * 2).min(CONTEST_PAUSE.1);
+        self.pause = (self.pause * 2).min(CONTEST_PAUSE.longest);
     }
 }
 
@@ -195,8 +195,12 @@ impl Core {
     pub(crate) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
-        let believed = record.incarnation.0 <= INCARNATION_MAX.max(me.incarnation.0);
-        if left || !believed || record.instance == me.instance || record.life() < me.life() || !self.contest.may_look(now.time) {
+        if left
+            || !record.incarnation.can_be_outdone_by(me.incarnation)
+            || record.instance == me.instance
+            || record.life() < me.life()
+            || !self.contest.may_look(now.time)
+        {
             return;
         }
         self.look_at_claimant(record);
@@ -337,7 +341,7 @@ impl Core {
     fn overtake(&mut self, claimed: Incarnation, now: Now) {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
-        if claimed >= own && claimed.0 <= INCARNATION_MAX.max(own.0) {
+        if claimed >= own && claimed.can_be_outdone_by(own) {
             self.contest.lengthen();
             self.reincarnate(claimed, now);
         } else {

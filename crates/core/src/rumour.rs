@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::{Core, Timer};
+use crate::core::{Core, Leg, Timer};
 use crate::gossip::{CREDIT_MIN, FRAME_IS_NEWS, news_since};
 use crate::identity::Instance;
 use crate::join::Standing;
@@ -109,7 +109,7 @@ impl Core {
         for index in 0..PUSH_FANOUT.min(partners.len()) {
             let chosen = self.rng.usize(index..partners.len());
             partners.swap(index, chosen);
-            self.send_exchange(partners[index], exchange.clone(), 2, now);
+            self.send_exchange(partners[index], exchange.clone(), Leg::Push, now);
         }
     }
 

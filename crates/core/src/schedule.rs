@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer, is_refusal};
 use crate::identity::NodeName;
 use crate::life::Status;
-use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX};
+use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
 use crate::pair::{Attempt, Timing};
@@ -26,8 +26,8 @@ const VOIDS_IN_A_ROW: u32 = 5;
 
 /// What dialling the dead may take: beside the budget of the living, and a quarter of it.
 pub(crate) fn dial_budget(config: &Config, now: Time) -> Bucket {
-    let rate = config.probe_rate_max * DEAD_DIALS_SHARE;
-    Bucket::new(rate, rate.max(1.0), now)
+    let per_second = config.probe_rate_max * DEAD_DIALS_SHARE;
+    Bucket::new(Rate { per_second, burst: per_second.max(1.0) }, now)
 }
 
 /// What a report says of the pair.
