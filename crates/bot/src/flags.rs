@@ -1,5 +1,6 @@
 //! Every setting once: the one table behind flags, `MESH_` variables and the configuration file.
 
+use canary_core::{Config, Kind, Setting};
 use clap::{Arg, ArgAction};
 
 /// What a setting takes.
@@ -42,6 +43,30 @@ const fn short(short: char, flag: Flag) -> Flag {
     Flag { short: Some(short), ..flag }
 }
 
+/// A setting that the core describes.
+const fn of_core(name: &'static str) -> Flag {
+    let mut index = 0;
+    while index < Config::SETTINGS.len() {
+        let Setting { name: theirs, kind, default, help } = Config::SETTINGS[index];
+        if is_same(theirs, name) {
+            return one(name, if matches!(kind, Kind::Time) { "TIME" } else { "NUMBER" }, default, help);
+        }
+        index += 1;
+    }
+    panic!("the core has no such setting")
+}
+
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut same = a.len() == b.len();
+    let mut index = 0;
+    while same && index < a.len() {
+        same = a[index] == b[index];
+        index += 1;
+    }
+    same
+}
+
 /// All settings, in the order of the help.
 pub(crate) const FLAGS: &[Flag] = &[
     short(
@@ -78,16 +103,16 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     one("token-file", "PATH", "none", "File with tokens that open the API, one a line"),
     many("label", "KEY=VALUE", "none", "A fact about this node, such as zone=a"),
-    one("probe-interval", "TIME", "3s", "How often each pair is measured while the budget allows it"),
-    one("probe-timeout", "TIME", "3s", "A probe that is not answered by then has failed"),
-    one("probe-rate-max", "NUMBER", "50", "Probes a second, at most; more pairs are measured less often"),
-    one("gossip-interval", "TIME", "1s", "How often to exchange digests"),
-    one("gossip-fanout", "NUMBER", "2", "With how many others in each interval"),
-    one("gossip-rate-max", "BYTES", "256000", "Bytes a second that gossip may send"),
-    one("publish-interval", "TIME", "10s", "How often all own samples are published; changes of state travel at once"),
-    one("join-interval", "TIME", "3s", "Longest pause between attempts to join at a target"),
-    one("retain-nodes", "TIME", "24h", "How long a dead node is remembered and looked for; it is not listed meanwhile"),
-    one("retain-samples", "TIME", "24h", "How long samples are kept without news; those of dead nodes are not listed meanwhile"),
+    of_core("probe-interval"),
+    of_core("probe-timeout"),
+    of_core("probe-rate-max"),
+    of_core("gossip-interval"),
+    of_core("gossip-fanout"),
+    of_core("gossip-rate-max"),
+    of_core("publish-interval"),
+    of_core("join-interval"),
+    of_core("retain-nodes"),
+    of_core("retain-samples"),
     one(
         "metrics-level",
         "LEVEL",

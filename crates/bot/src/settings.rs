@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{Metrics, MetricsLevel};
 use base64::Engine as _;
-use canary_core::{Config, ConfigError, Labels, MeshName, NodeName, Target};
+use canary_core::{Config, Kind, Labels, MeshName, NodeName, Setting, Target, Value};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
 use canary_node::{Protocol, Seed};
@@ -260,37 +260,21 @@ impl Parser<'_> {
         }
     }
 
-    fn duration(&mut self, name: &str, default: Duration) -> Duration {
-        let parse =
-            |value: &str| humantime::parse_duration(value).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"));
-        self.one(name, parse).unwrap_or(default)
-    }
-
-    fn number<T: FromStr>(&mut self, name: &str, default: T) -> T {
-        self.one(name, |value| value.parse().map_err(|_| "write a number")).unwrap_or(default)
-    }
-
     fn config(&mut self) -> Config {
-        let default = Config::default();
-        let config = Config {
-            mesh_name: self.one("mesh-name", MeshName::from_str).unwrap_or_default(),
-            probe_interval: self.duration("probe-interval", default.probe_interval),
-            probe_timeout: self.duration("probe-timeout", default.probe_timeout),
-            probe_rate_max: self.number("probe-rate-max", default.probe_rate_max),
-            gossip_interval: self.duration("gossip-interval", default.gossip_interval),
-            gossip_fanout: self.number("gossip-fanout", default.gossip_fanout),
-            gossip_rate_max: self.number("gossip-rate-max", default.gossip_rate_max),
-            publish_interval: self.duration("publish-interval", default.publish_interval),
-            join_interval: self.duration("join-interval", default.join_interval),
-            retain_nodes: self.duration("retain-nodes", default.retain_nodes),
-            retain_samples: self.duration("retain-samples", default.retain_samples),
-            takes_part: default.takes_part,
-        };
-        for error in config.problems() {
-            let name = match &error {
-                ConfigError::Duration { name, .. } | ConfigError::Number { name, .. } => name,
+        let mesh_name = self.one("mesh-name", MeshName::from_str).unwrap_or_default();
+        let mut config = Config { mesh_name, ..Config::default() };
+        for Setting { name, kind, .. } in Config::SETTINGS {
+            let value = match kind {
+                Kind::Time => self.one(name, time).map(Value::Time),
+                Kind::Number => self.one(name, |value| value.parse().map_err(|_| "write a number")).map(Value::Number),
+                Kind::Count => {
+                    self.one(name, |value| value.parse::<u32>().map_err(|_| "write a whole number")).map(|n| Value::Number(n.into()))
+                }
             };
-            if let Some((given, _)) = self.given(name) {
+            value.into_iter().for_each(|value| config.set(name, value));
+        }
+        for error in config.problems() {
+            if let Some((given, _)) = self.given(error.name()) {
                 self.problem(&given, error);
             }
         }
@@ -497,4 +481,8 @@ impl Parser<'_> {
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(address).ok_or_else(|| "it is no address and no network".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
 }

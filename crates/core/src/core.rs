@@ -243,6 +243,8 @@ pub(crate) enum Timer {
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,
+    /// Who takes part in gossip, by [`Core::with_gossipers`].
+    takes_part: fn(&Record) -> bool,
     pub(crate) rng: Rng,
     pub(crate) members: Members,
     pub(crate) standing: Standing,
@@ -305,6 +307,7 @@ impl Core {
             contest: Contest::new(time),
             reports: Reports::new(time),
             config,
+            takes_part: |_| true,
             rng,
             timers,
             output: VecDeque::new(),
@@ -322,6 +325,18 @@ impl Core {
             schedule_delay: Histogram::default(),
             load: Load::default(),
         }
+    }
+
+    /// The same core, for which only these nodes take part in gossip and can be asked about others; the rest are measured, and asked for their own
+    /// heartbeat. Without this all take part.
+    #[must_use]
+    pub fn with_gossipers(self, takes_part: fn(&Record) -> bool) -> Self {
+        Self { takes_part, ..self }
+    }
+
+    /// Whether it takes part in gossip, and can be asked about others.
+    pub(crate) fn takes_part(&self, member: &Member) -> bool {
+        (self.takes_part)(&member.record)
     }
 
     /// Who this bot is now. It changes when a former life of the name is overtaken.

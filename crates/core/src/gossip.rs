@@ -128,11 +128,6 @@ impl Core {
         self.members.partners(|member| self.takes_part(member))
     }
 
-    /// Whether it takes part in gossip, and can be asked about others.
-    pub(crate) fn takes_part(&self, member: &Member) -> bool {
-        (self.config.takes_part)(&member.record)
-    }
-
     fn next_partner(&mut self) -> Option<Slot> {
         for refill in [false, true] {
             if refill {

@@ -61,7 +61,7 @@ mod witness;
 
 pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Kind, Setting, Value};
 pub use core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, RequestId};
 pub use identity::{
     Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName, Record, Target, TargetError, is_invisible,

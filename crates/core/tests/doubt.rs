@@ -202,8 +202,7 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
 
 #[test]
 fn news_is_not_spent_on_who_takes_no_part() {
-    let config = Config { takes_part: |record| !record.name.as_str().starts_with("deaf"), ..Config::default() };
-    let mut core = core(config);
+    let mut core = core(Config::default()).with_gossipers(|record| !record.name.as_str().starts_with("deaf"));
     let deaf: Vec<_> = (0..40).map(|number| record(&format!("deaf-{number}"))).collect();
     let hearing = record("peer");
     for (number, joiner) in (1..).zip(deaf.iter().chain([&hearing])) {

@@ -189,11 +189,10 @@ impl Builder {
             }
         };
         let seed = getrandom::u64().map_err(StartError::Random)?;
-        let mut config = self.config.clone();
-        config.takes_part = |record| !v1::is_guest(record);
+        let config = self.config.clone();
         let resolver = Resolver::new(&target, address.ip());
         let is_named = !config.mesh_name.as_str().is_empty();
-        let core = Core::new(config, self.name, target, self.labels, seed, clock::now());
+        let core = Core::new(config, self.name, target, self.labels, seed, clock::now()).with_gossipers(|record| !v1::is_guest(record));
 
         let traffic = Arc::new(Traffic::default());
         let stalls = Arc::new(StallWatch::new());
