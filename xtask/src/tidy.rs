@@ -43,6 +43,9 @@ const BANS: &[(&str, &str, &str, &str)] = &[
 /// Longest source file in lines: beyond it there are two ideas in it.
 const LINES_MAX: usize = 700;
 
+/// Where the paths begin that documents name.
+const FOLDERS: &[&str] = &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/"];
+
 /// Checks everything and tells what is wrong.
 pub(crate) fn run(root: &Path) -> bool {
     let mut problems = arrows(root);
@@ -51,6 +54,7 @@ pub(crate) fn run(root: &Path) -> bool {
         problems.extend(source(root, path));
     }
     problems.extend(decisions_are_linked(root));
+    problems.extend(documents_name_what_exists(root));
     for problem in &problems {
         eprintln!("tidy: {problem}");
     }
@@ -122,6 +126,40 @@ fn decisions_are_linked(root: &Path) -> Vec<String> {
     let decisions = files_below(root, &["docs/adr"], "md");
     let names = decisions.iter().filter_map(|path| path.file_name()?.to_str());
     names.filter(|name| !architecture.contains(*name)).map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}")).collect()
+}
+
+/// Files, scenarios and limits that a document names have to be there.
+fn documents_name_what_exists(root: &Path) -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (scenarios, limits) = (read("crates/sim/src/scenario.rs"), read("crates/core/src/limits.rs"));
+    let mut documents = files_below(root, &["docs"], "md");
+    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let mut problems = Vec::new();
+    for document in documents {
+        let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
+        let text = fs::read_to_string(&document).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            let mut missing = |what: &str, name: &str| problems.push(format!("{shown}:{}: there is no {what} {name}", number + 1));
+            // What stands between backticks is every second part.
+            for name in line.split('`').skip(1).step_by(2) {
+                let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder)) && !name.contains([' ', '*', '…', '<']);
+                if is_path && !root.join(name.split(':').next().unwrap_or(name)).exists() {
+                    missing("file", name);
+                }
+                let is_limit = shown.ends_with("detector.md") && name.len() > 3 && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+                if is_limit && !limits.contains(&format!("pub const {name}:")) {
+                    missing("limit", name);
+                }
+            }
+            let named = line.split("sim: ").nth(1).unwrap_or_default().split(" |").next().unwrap_or_default();
+            for name in named.split('`').skip(1).step_by(2) {
+                if !scenarios.contains(&format!("name: \"{name}\"")) {
+                    missing("scenario", name);
+                }
+            }
+        }
+    }
+    problems
 }
 
 fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {

@@ -5,8 +5,8 @@
 //! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns nothing. Whoever drives it gives it inputs
 //! and the time, and carries out what it asks for:
 //!
-//! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`] or
-//!    [`Core::handle_timeout`], each with [`Now`];
+//! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`],
+//!    [`Core::handle_timeout`] or [`Core::leave`], each with [`Now`], or [`Core::handle_secured`], which needs no time;
 //! 2. drain [`Core::poll_output`] and do what it says, reporting each probe and each call when it ends;
 //! 3. sleep until [`Core::poll_timeout`], or until the next input.
 //!
