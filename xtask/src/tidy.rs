@@ -146,7 +146,8 @@ fn documents_name_what_exists(root: &Path) -> Vec<String> {
                 if is_path && !root.join(name.split(':').next().unwrap_or(name)).exists() {
                     missing("file", name);
                 }
-                let is_limit = shown.ends_with("detector.md") && name.len() > 3 && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+                let is_limit =
+                    shown.ends_with("detector.md") && name.len() > 3 && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
                 if is_limit && !limits.contains(&format!("pub const {name}:")) {
                     missing("limit", name);
                 }

@@ -7,6 +7,7 @@ use tracing::{debug, info};
 use crate::core::{Core, Timer};
 use crate::life::Change;
 use crate::members::{Member, Slot};
+use crate::schedule::Why;
 use crate::tally::EventKind;
 use crate::time::{Now, Time};
 
@@ -66,7 +67,7 @@ impl Core {
                 self.timers.cancel(&Timer::Death(slot));
                 self.timers.cancel(&Timer::Dial(slot));
                 self.settle_question(slot);
-                self.schedule_again(slot, now);
+                self.give_turn(slot, Why::Back, now);
                 self.spread_life(slot, now);
             }
             Change::Left => {

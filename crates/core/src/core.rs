@@ -17,13 +17,14 @@ use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::join::{Seed, Standing};
 use crate::life::Status;
 use crate::limits::{
-    EXCHANGE_LEGS_MAX, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, Rate, SILENCE_MAX, UNPROVEN_FORGET_AFTER,
+    EXCHANGE_LEGS_MAX, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER,
 };
 use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::names::{Contest, Succession};
 use crate::pair::Timing;
+use crate::probes::{Probes, Probing, Purpose};
 use crate::publish::Publisher;
 use crate::report::Reports;
 use crate::tally::{Events, Histogram, Refusal, Refusals};
@@ -106,42 +107,6 @@ pub struct CallError {
     pub failure: Failure,
     /// What to tell a person.
     pub detail: String,
-}
-
-/// Why a probe was ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// It is the pair's turn: it is booked.
-    Schedule,
-    /// It repeats a doubtful one, for the question with this number.
-    Question(u64),
-    /// It looks whether a dead node is back.
-    Dial,
-    /// A peer asked.
-    Ask(RequestId),
-    /// A peer asked and has its answer: what comes is for ourselves, and not booked.
-    Evidence,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Probing {
-    pub(crate) slot: Slot,
-    /// The slot may have gone to another name when the report comes.
-    pub(crate) name: NodeName,
-    pub(crate) purpose: Purpose,
-    /// When it was ordered: what it measured is of then.
-    pub(crate) ordered_at: Time,
-    /// The same, later by the time that our own loop did not run since.
-    pub(crate) begun: Time,
-    /// It is unanswered for longer than it usually takes, and this host had time to hear of an answer.
-    pub(crate) overdue: bool,
-}
-
-impl Probing {
-    /// When the first of its two requests was sent, at the earliest.
-    pub(crate) fn sent_at(&self, timing: &Timing) -> Time {
-        self.ordered_at + timing.resolve + timing.connect + timing.tls.unwrap_or_default()
-    }
 }
 
 /// Which message of an exchange it is.
@@ -251,14 +216,11 @@ pub struct Core {
     pub(crate) contest: Contest,
     pub(crate) timers: Timers<Timer>,
     pub(crate) output: VecDeque<Output>,
-    pub(crate) probes: BTreeMap<ProbeId, Probing>,
+    pub(crate) probes: Probes,
     pub(crate) calls: BTreeMap<CallId, Calling>,
     pub(crate) next_id: u64,
 
     pub(crate) ready: BTreeSet<(bool, Time, Slot)>,
-    pub(crate) probe_budget: Bucket,
-    pub(crate) dial_budget: Bucket,
-    pub(crate) ask_budget: Bucket,
     pub(crate) inquiry_budget: Bucket,
     pub(crate) unproven_budget: Bucket,
     pub(crate) join_budget: Bucket,
@@ -289,13 +251,11 @@ impl Core {
         let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
         let me = Arc::new(Record { mesh: config.mesh_name.clone(), name, target, labels, incarnation, instance });
         let time = now.time;
+        let probes = Probes::new(&config, time);
         let mut timers = Timers::default();
         timers.set(Timer::Tick, time);
         timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
-            probe_budget: Bucket::new(Rate { per_second: config.probe_rate_max, burst: (config.probe_rate_max / 4.0).max(1.0) }, time),
-            dial_budget: crate::schedule::dial_budget(&config, time),
-            ask_budget: crate::detect::ask_budget(time),
             inquiry_budget: crate::detect::inquiry_budget(time),
             unproven_budget: crate::guards::unproven_budget(time),
             join_budget: crate::join::join_budget(time),
@@ -311,7 +271,7 @@ impl Core {
             rng,
             timers,
             output: VecDeque::new(),
-            probes: BTreeMap::new(),
+            probes,
             calls: BTreeMap::new(),
             next_id: 0,
             ready: BTreeSet::new(),
@@ -497,7 +457,7 @@ impl Core {
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         self.next_id += 1;
         let id = ProbeId(self.next_id);
-        self.probes.insert(id, Probing { slot, name, purpose, ordered_at: now.time, begun: now.time, overdue: false });
+        self.probes.insert(id, Probing::new(slot, name, purpose, now.time));
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }

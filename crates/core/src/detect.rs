@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::cell::Failure;
-use crate::core::{CallId, Calling, Core, Leg, ProbeId, Purpose, RequestId, Timer, is_refusal};
+use crate::core::{CallId, Calling, Core, Leg, ProbeId, RequestId, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, ASKS, ASKS_IN_FLIGHT_MAX, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION,
-    PROBES_IN_FLIGHT_MAX, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX,
+    QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
+use crate::probes::{Lane, Purpose};
+use crate::schedule::Why;
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
@@ -40,11 +42,6 @@ pub(crate) struct Question {
 /// What others' doubts may have us ask.
 pub(crate) fn inquiry_budget(now: Time) -> Bucket {
     Bucket::new(INQUIRIES, now)
-}
-
-/// What others may have us try.
-pub(crate) fn ask_budget(now: Time) -> Bucket {
-    Bucket::new(ASKS, now)
 }
 
 impl Core {
@@ -84,8 +81,7 @@ impl Core {
         let present = self.members.present();
         let full = self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
         // A question that was answered otherwise leaves its probes to their timeout, and each that is open may still repeat its own.
-        let probes = self.in_flight(|purpose| matches!(purpose, Purpose::Question(_))) + self.questions.len();
-        if full || probes + 2 > PROBES_IN_FLIGHT_MAX {
+        if full || self.probes.free(Lane::Question) < self.questions.len() + 2 {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
@@ -197,7 +193,7 @@ impl Core {
         let on_our_word = !question.confirmed && self.members.present() >= 2;
         if on_our_word && self.witness.was_silent_after(question.first_failure) {
             // It may have been about ourselves: it is tried again now that somebody is heard.
-            self.schedule_soon(slot, now);
+            self.give_turn(slot, Why::AtOnce, now);
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
@@ -232,18 +228,16 @@ impl Core {
     }
 
     pub(crate) fn probe_slow(&mut self, id: ProbeId, now: Now) {
-        let Some(probing) = self.probes.get_mut(&id) else {
+        let Some(slot) = self.probes.get(id).map(|probing| probing.slot) else {
             return;
         };
-        let slot = probing.slot;
-        if let Purpose::Ask(request) = probing.purpose {
-            // The asker wants to know by now. A late answer is still evidence for ourselves.
-            probing.purpose = Purpose::Evidence;
+        // The asker wants to know by now. A late answer is still evidence for ourselves.
+        if let Some(request) = self.probes.stop_waiting(id) {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
         if !self.witness.is_starved(now.time) {
-            probing.overdue = true;
+            self.probes.set_overdue(id);
             self.fire_ready(now);
         }
         self.doubt_overdue(slot, id.0, now);
@@ -278,8 +272,7 @@ impl Core {
     }
 
     fn may_ask(&mut self, slot: Slot, now: Now) -> bool {
-        let asks = self.in_flight(|purpose| matches!(purpose, Purpose::Ask(_)));
-        asks < ASKS_IN_FLIGHT_MAX && self.ask_budget.take(1.0, now.time) && self.members.get(slot).is_some_and(|member| member.proven)
+        self.probes.admit(Lane::Ask, now.time).is_ok() && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
     /// A peer says that nobody could reach this one: as news that it pushes, or in its digest.

@@ -8,6 +8,7 @@ use crate::life::{Doubt, Life, Status};
 use crate::limits::{SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
 use crate::members::Slot;
 use crate::message::Heard;
+use crate::schedule::Why;
 use crate::tally::{EventKind, Refusal};
 use crate::time::Now;
 
@@ -80,7 +81,7 @@ impl Core {
                     info!(node = %name, %target, %labels, moved, "a node restarted");
                     self.events.push(now.wall, EventKind::Restarted(name));
                     self.spread_record(slot, now);
-                    self.schedule_soon(slot, now);
+                    self.give_turn(slot, Why::AtOnce, now);
                 }
                 slot
             }
@@ -106,7 +107,7 @@ impl Core {
                     self.roster_changed(now);
                 }
                 self.spread_record(slot, now);
-                self.schedule_soon(slot, now);
+                self.give_turn(slot, Why::AtOnce, now);
                 slot
             }
         };

@@ -45,6 +45,7 @@ mod members;
 mod message;
 mod names;
 mod pair;
+mod probes;
 mod publish;
 mod report;
 mod roster;

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bucket::Bucket;
 use crate::cell::Failure;
-use crate::config::Config;
-use crate::core::{Core, ProbeId, ProbeReport, Probing, Purpose, Timer, is_answer, is_refusal};
+use crate::core::{Core, ProbeId, ProbeReport, Timer, is_answer, is_refusal};
 use crate::identity::NodeName;
 use crate::life::Status;
-use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
+use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
 use crate::pair::{Attempt, Timing};
+use crate::probes::{Full, Lane, Probing, Purpose};
 use crate::tally::{EventKind, Refusal};
 use crate::time::{Now, Time};
 
@@ -24,10 +23,21 @@ const VOID_RETRY: f64 = 1.0 / 3.0;
 /// Probes of a pair that this host spoiled in a row, after which it is a failure: what goes on for so long has to be seen.
 const VOIDS_IN_A_ROW: u32 = 5;
 
-/// What dialling the dead may take: beside the budget of the living, and a quarter of it.
-pub(crate) fn dial_budget(config: &Config, now: Time) -> Bucket {
-    let per_second = config.probe_rate_max * DEAD_DIALS_SHARE;
-    Bucket::new(Rate { per_second, burst: per_second.max(1.0) }, now)
+/// Why a pair gets a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It is new, its node came back while an attempt was failing, or a question about it decided nothing.
+    AtOnce,
+    /// Its node was suspected or lost, and is found again.
+    Back,
+    /// This host spoiled a probe of it.
+    Spoiled,
+    /// Its turn has come: this is the one after it.
+    Regular,
+    /// Its address must not be dialled before this time.
+    NotBefore(Time),
+    /// The pair interval became shorter.
+    Shorter,
 }
 
 /// What a report says of the pair.
@@ -48,47 +58,68 @@ impl Core {
         self.load.stretched(within_budget)
     }
 
-    pub(crate) fn schedule_soon(&mut self, slot: Slot, now: Now) {
-        let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
-        self.timers.set_earlier(Timer::Probe(slot), now.time + spread);
-        if let Some(member) = self.members.get_mut(slot) {
-            member.in_step = true;
-        }
-    }
-
-    /// It was lost and is there again: whether our own path to it is good must be known soon, or we doubt it for what others may reach.
-    ///
-    /// A host that does not keep up leaves what it measured recently, and was answered, until its turn. And it gives a node that comes back again
-    /// and again a turn drawn from a whole interval, answered or not: if all dial a node at once that has little time, all of them time out, the
-    /// node is lost to all, and its next heartbeat has all of them dial it at once again, for ever.
-    pub(crate) fn schedule_again(&mut self, slot: Slot, now: Now) {
+    /// Gives a pair its next turn.
+    pub(crate) fn give_turn(&mut self, slot: Slot, why: Why, now: Now) {
         let interval = self.pair_interval();
-        let Some(member) = self.members.get_mut(slot) else { return };
-        let flaps = member.flaps(now.time);
-        member.revived_at = Some(now.time);
-        let answered = member.pair.answered_latest();
-        if self.load.keeps_up() {
-            return self.schedule_soon(slot, now);
-        }
-        match answered.map(|begun| begun + interval).filter(|turn| *turn > now.time) {
-            Some(turn) => self.timers.set_earlier(Timer::Probe(slot), turn),
-            None if flaps => {
-                let turn = now.time + interval.mul_f64(self.rng.f64());
-                self.timers.set_earlier(Timer::Probe(slot), turn);
+        let keeps_up = self.load.keeps_up();
+        let timer = Timer::Probe(slot);
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        match why {
+            Why::AtOnce => {
+                member.in_step = true;
+                let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
+                self.timers.set_earlier(timer, now.time + spread);
             }
-            None => self.schedule_soon(slot, now),
+            // Whether our own path to it is good must be known soon, or we doubt it for what others may reach. A host that does not keep up leaves what
+            // it measured recently, and was answered, until its turn. And it gives a node that flaps a turn drawn from a whole interval, answered or
+            // not: if all dial a node at once that has little time, all of them time out, the node is lost to all, and its next heartbeat has all of
+            // them dial it at once again, for ever.
+            Why::Back => {
+                let flaps = member.flaps(now.time);
+                member.revived_at = Some(now.time);
+                let turn = member.pair.answered_latest().map(|begun| begun + interval).filter(|turn| *turn > now.time);
+                let turn = turn.or_else(|| flaps.then(|| now.time + interval.mul_f64(self.rng.f64())));
+                match turn.filter(|_| !keeps_up) {
+                    Some(turn) => self.timers.set_earlier(timer, turn),
+                    None => self.give_turn(slot, Why::AtOnce, now),
+                }
+            }
+            // A pair that was never measured does not wait a whole interval: nothing is known of it.
+            Why::Spoiled => {
+                if self.timers.at(&timer).is_some() && member.pair.latest().is_none() {
+                    let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+                    self.timers.set_earlier(timer, now.time + soon);
+                }
+            }
+            // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It costs
+            // half a turn: first everybody is to be measured at all, and the host to keep up.
+            Why::Regular => {
+                let spread = member.in_step && keeps_up && member.pair.answered_latest().is_some();
+                member.in_step &= !spread;
+                let draw = self.rng.f64();
+                self.timers.set(timer, now.time + interval.mul_f64(if spread { 0.05 + draw } else { 0.95 + 0.1 * draw }));
+            }
+            // Not to the same instant each time: a host that runs in slices would be too late each time.
+            Why::NotBefore(time) => {
+                let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
+                self.timers.set(timer, time + spread);
+            }
+            Why::Shorter => {
+                if self.timers.at(&timer).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
+                    let turn = interval.mul_f64(self.rng.f64());
+                    self.timers.set(timer, now.time + turn);
+                }
+            }
         }
     }
 
-    /// The pair interval has shrunk: who was put off for longer than it now is gets a turn within it, and so does the own row.
+    /// The pair interval became shorter: pairs that wait for longer, and the own row, get a turn within it.
     pub(crate) fn reschedule(&mut self, now: Now) {
         self.publish_sooner(now);
-        let interval = self.pair_interval();
         for slot in self.members.other_slots() {
-            if self.timers.at(&Timer::Probe(slot)).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
-                let turn = interval.mul_f64(self.rng.f64());
-                self.timers.set(Timer::Probe(slot), now.time + turn);
-            }
+            self.give_turn(slot, Why::Shorter, now);
         }
     }
 
@@ -119,78 +150,51 @@ impl Core {
         self.fire_ready(now);
     }
 
-    /// Probes of the schedule that are under way, but those that are overdue: they cost nothing any more, and a black hole must not hold places
-    /// that others need.
-    fn under_way(&self) -> usize {
-        self.probes.values().filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue).count()
-    }
-
-    /// Probes under way for one purpose, overdue ones included. Each purpose has its own bound: in an outage there are many doubts, and they must
-    /// not keep the schedule from measuring.
-    pub(crate) fn in_flight(&self, purpose: impl Fn(Purpose) -> bool) -> usize {
-        self.probes.values().filter(|probing| purpose(probing.purpose)).count()
-    }
-
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(crate) fn fire_ready(&mut self, now: Now) {
-        let mut under_way = self.under_way();
-        let mut in_flight = self.in_flight(|purpose| purpose == Purpose::Schedule);
         while let Some(&(measured, due, slot)) = self.ready.first() {
-            if under_way >= self.load.window() || in_flight >= PROBES_IN_FLIGHT_MAX {
+            if self.probes.under_way() >= self.load.window() {
                 return;
             }
-            if self.probe_budget.level(now.time) < 1.0 {
-                let wait = self.probe_budget.wait(1.0, now.time).max(Duration::from_millis(1));
-                self.timers.set(Timer::Budget, now.time + wait);
-                return;
+            match self.probes.check(Lane::Schedule, now.time) {
+                Ok(()) => {}
+                Err(Full::Places) => return,
+                Err(Full::Budget(wait)) => {
+                    self.timers.set(Timer::Budget, now.time + wait.max(Duration::from_millis(1)));
+                    return;
+                }
             }
             self.ready.remove(&(measured, due, slot));
-            let fired = usize::from(self.fire(slot, now));
-            under_way += fired;
-            in_flight += fired;
+            self.fire(slot, now);
         }
     }
 
-    /// Orders the probe of this pair; tells whether it did.
-    fn fire(&mut self, slot: Slot, now: Now) -> bool {
-        let (interval, keeps_up) = (self.pair_interval(), self.load.keeps_up());
-        let draw = self.rng.f64();
-        let Some(member) = self.members.get_mut(slot).filter(|member| member.is_present()) else {
-            return false;
+    /// Orders the probe of this pair, if it may be dialled.
+    fn fire(&mut self, slot: Slot, now: Now) {
+        let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
+            return;
         };
-        // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It
-        // costs half a turn: first everybody is to be measured at all, and the host to keep up.
-        let spread = member.in_step && keeps_up && member.pair.answered_latest().is_some();
-        member.in_step &= !spread;
-        let next = now.time + interval.mul_f64(if spread { 0.05 + draw } else { 0.95 + 0.1 * draw });
-        if member.probing {
-            self.timers.set(Timer::Probe(slot), next);
-            return false;
+        let (is_probing, proven, target) = (member.probing, member.proven, member.record.target.clone());
+        self.give_turn(slot, Why::Regular, now);
+        if is_probing {
+            return;
         }
-        if !member.proven {
-            let target = member.record.target.clone();
-            if let Err(not_before) = self.may_dial_unproven(&target, now) {
-                self.refuse(Refusal::UnprovenDial);
-                // Not to the same instant each time: a host that runs in slices would be too late each time.
-                let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
-                self.timers.set(Timer::Probe(slot), not_before + spread);
-                return false;
-            }
+        if !proven && let Err(not_before) = self.may_dial_unproven(&target, now) {
+            self.refuse(Refusal::UnprovenDial);
+            return self.give_turn(slot, Why::NotBefore(not_before), now);
         }
-        self.probe_budget.take(1.0, now.time);
-        self.timers.set(Timer::Probe(slot), next);
+        self.probes.spend(Lane::Schedule, now.time);
         let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
         if ordered && let Some(member) = self.members.get_mut(slot) {
             member.probing = true;
         }
-        ordered
     }
 
     /// A probe that was ordered has ended.
     pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
         self.take_input(Some(id.0), now);
         self.timers.cancel(&Timer::SlowProbe(id));
-        let Some(probing) = self.probes.remove(&id) else {
+        let Some(probing) = self.probes.remove(id) else {
             return;
         };
         let Some(outcome) = self.judge(&probing, report) else {
@@ -200,7 +204,7 @@ impl Core {
             }
             return self.fire_ready(now);
         };
-        let under_way = self.under_way() + 1;
+        let under_way = self.probes.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
             && probing.purpose == Purpose::Schedule
         {
@@ -224,7 +228,7 @@ impl Core {
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
                 self.witness.handle_spoiled(now.time);
-                self.try_again(probing.slot, now);
+                self.give_turn(probing.slot, Why::Spoiled, now);
             }
             Outcome::Failed(_) => {}
         }
@@ -245,14 +249,6 @@ impl Core {
             }
         }
         self.fire_ready(now);
-    }
-
-    /// This host spoiled a probe. A pair that was never measured does not wait a whole interval for the next: nothing is known of it.
-    fn try_again(&mut self, slot: Slot, now: Now) {
-        if self.timers.at(&Timer::Probe(slot)).is_some() && self.members.get(slot).is_some_and(|member| member.pair.latest().is_none()) {
-            let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
-            self.timers.set_earlier(Timer::Probe(slot), now.time + soon);
-        }
     }
 
     /// What a report says; none if the node that was probed is forgotten.
@@ -302,7 +298,7 @@ impl Core {
             }
             // It came back while this attempt was under way: the failure is the past's, and must not be taken for a broken path.
             if self.members.get(slot).is_some_and(|member| member.is_present() && member.life.since() > probing.begun) {
-                self.schedule_soon(slot, now);
+                self.give_turn(slot, Why::AtOnce, now);
             }
             self.doubt(slot, is_refusal(kind), now);
             self.confirm_death(slot, probing.ordered_at, now);
@@ -329,14 +325,14 @@ impl Core {
         let (proven, target) = (member.proven, member.record.target.clone());
         let interval = self.dial_interval(slot).mul_f64(0.9 + 0.2 * self.rng.f64());
         self.timers.set(Timer::Dial(slot), now.time + interval);
-        if self.in_flight(|purpose| purpose == Purpose::Dial) >= PROBES_IN_FLIGHT_MAX {
-            return;
-        }
-        if !self.dial_budget.take(1.0, now.time) {
-            // Many are dead: each waits its turn, and the living are measured meanwhile.
-            let wait = self.dial_budget.wait(1.0, now.time).max(Duration::from_millis(10)).mul_f64(1.0 + self.rng.f64());
-            self.timers.set(Timer::Dial(slot), now.time + wait);
-            return;
+        match self.probes.admit(Lane::Dial, now.time) {
+            Ok(()) => {}
+            Err(Full::Places) => return,
+            Err(Full::Budget(wait)) => {
+                // Many are dead: each waits its turn, and the living are measured until then.
+                let wait = wait.max(Duration::from_millis(10)).mul_f64(1.0 + self.rng.f64());
+                return self.timers.set(Timer::Dial(slot), now.time + wait);
+            }
         }
         if proven || self.may_dial_unproven(&target, now).is_ok() {
             self.order_probe(slot, Purpose::Dial, now);

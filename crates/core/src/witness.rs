@@ -138,9 +138,9 @@ impl Core {
             }
         }
         self.forgive_questions(stall, now);
-        for (id, probing) in &mut self.probes {
-            probing.begun = (probing.begun + stall).min(now.time);
-            self.timers.set_later(Timer::SlowProbe(*id), stall, now.time);
+        self.probes.forgive(stall, now.time);
+        for id in self.probes.ids() {
+            self.timers.set_later(Timer::SlowProbe(id), stall, now.time);
         }
         for id in self.calls.keys() {
             self.timers.set_later(Timer::SlowCall(*id), stall, now.time);

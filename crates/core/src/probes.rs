@@ -1,0 +1,210 @@
+//! Probes in flight, in lanes: each purpose has its own places and its own budget, so that none takes another's.
+//!
+//! In an outage there are many doubts. They must not keep the schedule from measuring, or doubts feed themselves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::bucket::Bucket;
+use crate::config::Config;
+use crate::core::{ProbeId, RequestId};
+use crate::identity::NodeName;
+use crate::limits::{ASKS, ASKS_IN_FLIGHT_MAX, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
+use crate::members::Slot;
+use crate::pair::Timing;
+use crate::time::Time;
+
+/// Why a probe was ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is the pair's turn: it is booked.
+    Schedule,
+    /// It repeats a doubtful one, for the question with this number.
+    Question(u64),
+    /// It looks whether a dead node is back.
+    Dial,
+    /// A peer asked.
+    Ask(RequestId),
+    /// A peer asked and has its answer: what comes is for ourselves, and not booked.
+    Evidence,
+}
+
+/// Which purposes share places and a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Turns of pairs. [`Load`](crate::load::Load) has a window for them besides.
+    Schedule,
+    /// Repetitions for questions; how many questions there may be is another limit.
+    Question,
+    /// Dials of the dead.
+    Dial,
+    /// Probes on behalf of others.
+    Ask,
+}
+
+impl Purpose {
+    fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Schedule => Some(Lane::Schedule),
+            Self::Question(_) => Some(Lane::Question),
+            Self::Dial => Some(Lane::Dial),
+            Self::Ask(_) => Some(Lane::Ask),
+            // Nobody waits for it any more, and it ends by its timeout.
+            Self::Evidence => None,
+        }
+    }
+}
+
+/// One probe in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Probing {
+    pub(crate) slot: Slot,
+    /// The slot may have gone to another name when the report comes.
+    pub(crate) name: NodeName,
+    pub(crate) purpose: Purpose,
+    /// When it was ordered: what it measured is of then.
+    pub(crate) ordered_at: Time,
+    /// The same, later by every stall of our own loop since.
+    pub(crate) begun: Time,
+    /// It is unanswered for longer than it usually takes, and this host had time to hear of an answer.
+    overdue: bool,
+}
+
+impl Probing {
+    pub(crate) fn new(slot: Slot, name: NodeName, purpose: Purpose, now: Time) -> Self {
+        Self { slot, name, purpose, ordered_at: now, begun: now, overdue: false }
+    }
+
+    /// When the first of its two requests was sent, at the earliest.
+    pub(crate) fn sent_at(&self, timing: &Timing) -> Time {
+        self.ordered_at + timing.resolve + timing.connect + timing.tls.unwrap_or_default()
+    }
+}
+
+/// Why a lane takes no probe now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All its places are taken.
+    Places,
+    /// Its budget has a probe again after so long.
+    Budget(Duration),
+}
+
+#[derive(Debug)]
+struct Places {
+    in_flight: usize,
+    max: usize,
+    /// None where something else limits how often.
+    budget: Option<Bucket>,
+}
+
+/// All probes in flight.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    open: BTreeMap<ProbeId, Probing>,
+    /// By [`Lane`].
+    lanes: [Places; 4],
+    /// Those of the schedule that are overdue.
+    overdue: usize,
+}
+
+impl Probes {
+    pub(crate) fn new(config: &Config, now: Time) -> Self {
+        let rate = config.probe_rate_max;
+        // Beside the budget of the living.
+        let dials = rate * DEAD_DIALS_SHARE;
+        let places = |max, budget: Option<Rate>| Places { in_flight: 0, max, budget: budget.map(|rate| Bucket::new(rate, now)) };
+        let lanes = [
+            places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: rate, burst: (rate / 4.0).max(1.0) })),
+            places(PROBES_IN_FLIGHT_MAX, None),
+            places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: dials, burst: dials.max(1.0) })),
+            places(ASKS_IN_FLIGHT_MAX, Some(ASKS)),
+        ];
+        Self { open: BTreeMap::new(), lanes, overdue: 0 }
+    }
+
+    /// Free places of a lane.
+    pub(crate) fn free(&self, lane: Lane) -> usize {
+        let places = &self.lanes[lane as usize];
+        places.max.saturating_sub(places.in_flight)
+    }
+
+    /// Whether a lane takes a probe now.
+    pub(crate) fn check(&mut self, lane: Lane, now: Time) -> Result<(), Full> {
+        if self.free(lane) == 0 {
+            return Err(Full::Places);
+        }
+        match self.lanes[lane as usize].budget.as_mut().map(|budget| budget.wait(1.0, now)) {
+            Some(wait) if wait > Duration::ZERO => Err(Full::Budget(wait)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a probe from the budget of a lane.
+    pub(crate) fn spend(&mut self, lane: Lane, now: Time) {
+        if let Some(budget) = &mut self.lanes[lane as usize].budget {
+            budget.take(1.0, now);
+        }
+    }
+
+    /// Takes a probe from the budget of a lane, if the lane takes one now.
+    pub(crate) fn admit(&mut self, lane: Lane, now: Time) -> Result<(), Full> {
+        self.check(lane, now)?;
+        self.spend(lane, now);
+        Ok(())
+    }
+
+    /// Probes of the schedule in flight, without those that are overdue: they cost nothing any more, and a black hole must not hold places that
+    /// others need.
+    pub(crate) fn under_way(&self) -> usize {
+        self.lanes[Lane::Schedule as usize].in_flight - self.overdue
+    }
+
+    pub(crate) fn insert(&mut self, id: ProbeId, probing: Probing) {
+        if let Some(lane) = probing.purpose.lane() {
+            self.lanes[lane as usize].in_flight += 1;
+        }
+        self.open.insert(id, probing);
+    }
+
+    pub(crate) fn remove(&mut self, id: ProbeId) -> Option<Probing> {
+        let probing = self.open.remove(&id)?;
+        if let Some(lane) = probing.purpose.lane() {
+            self.lanes[lane as usize].in_flight -= 1;
+        }
+        self.overdue -= usize::from(probing.overdue);
+        Some(probing)
+    }
+
+    pub(crate) fn get(&self, id: ProbeId) -> Option<&Probing> {
+        self.open.get(&id)
+    }
+
+    /// A probe of the schedule is unanswered for longer than it usually takes.
+    pub(crate) fn set_overdue(&mut self, id: ProbeId) {
+        if let Some(probing) = self.open.get_mut(&id).filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue) {
+            probing.overdue = true;
+            self.overdue += 1;
+        }
+    }
+
+    /// A peer that asked for a probe gets its answer without it; tells which request that was.
+    pub(crate) fn stop_waiting(&mut self, id: ProbeId) -> Option<RequestId> {
+        let probing = self.open.get_mut(&id)?;
+        let Purpose::Ask(request) = probing.purpose else { return None };
+        probing.purpose = Purpose::Evidence;
+        self.lanes[Lane::Ask as usize].in_flight -= 1;
+        Some(request)
+    }
+
+    /// Our own loop stalled.
+    pub(crate) fn forgive(&mut self, stall: Duration, now: Time) {
+        for probing in self.open.values_mut() {
+            probing.begun = (probing.begun + stall).min(now);
+        }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ProbeId> + '_ {
+        self.open.keys().copied()
+    }
+}
