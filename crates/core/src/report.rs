@@ -137,7 +137,10 @@ impl Reports {
         let fresh = || Gathered { first_at: now.time, latest_at: now.time, changes: Vec::new(), more: 0 };
         let gathered = self.gathered.entry(topic).or_insert_with(fresh);
         gathered.latest_at = now.time;
-        if gathered.changes.len() < GATHERED_MAX {
+        // A node that dies and comes back again and again is one node.
+        if let Some(before) = gathered.changes.iter_mut().find(|before| before.name == change.name) {
+            *before = change;
+        } else if gathered.changes.len() < GATHERED_MAX {
             gathered.changes.push(change);
         } else {
             gathered.more += 1;
@@ -360,4 +363,24 @@ impl Core {
 /// A duration for people: to a tenth of a second.
 fn shown(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_dies_again_and_again_is_one_of_many() {
+        let now = Now { time: Time::ZERO, wall: crate::time::Wall::default() };
+        let mut reports = Reports::new(now.time);
+        for name in ["owl", "owl", "duck", "owl"] {
+            let target = Target::new(name, 8081).unwrap();
+            let change = Change { name: name.parse().unwrap(), target, kind: Some(Failure::Timeout), lasted: Duration::from_secs(3) };
+            reports.gather(Topic::Dead, change, now);
+        }
+        let gathered = &reports.gathered[&Topic::Dead];
+        assert_eq!((gathered.changes.len(), gathered.more), (2, 0));
+    }
 }

@@ -87,8 +87,6 @@ pub fn descriptors_max() -> u64 {
 /// What happened at a port.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Connections taken.
-    pub accepted: AtomicU64,
     /// Connections closed at once because there were too many in all.
     pub full: AtomicU64,
     /// Connections closed at once because their address had too many.
@@ -190,7 +188,6 @@ where
                 continue;
             }
         };
-        stats.accepted.fetch_add(1, Ordering::Relaxed);
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
         let stream = Patient::new(stream, limits.write_patience);
