@@ -44,7 +44,7 @@ struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<Self, PackError> {
+    fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>, in_frame: bool) -> Result<Self, PackError> {
         let mut read = Self { cells: None, secured: None, carried: Carried::default() };
         let (mut carried, mut bytes, mut last) = (Vec::new(), 0, 0);
         for (kind, packed) in sections {
@@ -58,7 +58,7 @@ impl<'a> Sections<'a> {
             }
             match kind {
                 section::CELLS => read.cells = Some(packed),
-                section::SECURED => read.secured = Some(Secured::unpack(packed)?),
+                section::SECURED if in_frame => read.secured = Some(Secured::unpack(packed)?),
                 _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
                 _ => return Err(PackError::Count),
             }
@@ -99,7 +99,7 @@ impl Frame {
         wall: Wall,
         sections: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Result<Self, PackError> {
-        let Sections { cells, secured, carried } = Sections::read(sections)?;
+        let Sections { cells, secured, carried } = Sections::read(sections, true)?;
         let count = cells.map(count_cells).transpose()?;
         Ok(Self { version, roster, wall, count, packed: cells.unwrap_or_default().into(), secured, carried })
     }
@@ -183,7 +183,7 @@ impl Patch {
 
     /// Accepts a travelled patch after reading once all of it that this release knows; see [`Frame::from_sections`].
     pub fn from_sections<'a>(version: Version, wall: Wall, sections: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<Self, PackError> {
-        let Sections { cells, carried, .. } = Sections::read(sections)?;
+        let Sections { cells, carried, .. } = Sections::read(sections, false)?;
         let packed = cells.unwrap_or_default();
         let mut reader = Reader(packed);
         let mut last = None;

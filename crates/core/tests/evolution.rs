@@ -13,8 +13,9 @@ use canary_core::{
 };
 use support::{at, core, drain, let_in, record, tell};
 
-/// Kind of the section of cells, and of one that no release knows yet.
+/// Kinds of the sections of cells and of how connections are secured, and of one that no release knows yet.
 const CELLS: u32 = 1;
+const SECURED: u32 = 2;
 const FUTURE: u32 = 77;
 
 /// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one figure of a later release.
@@ -80,7 +81,8 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
     let cells = [failed(0), failed(1), failed(12)].concat();
     let sections: [(u32, &[u8]); 2] = [(CELLS, &cells), (FUTURE, b"told by owl")];
     let change = [&[2_u8][..], &failed(11)].concat();
-    let patched: [(u32, &[u8]); 2] = [(CELLS, &change), (FUTURE, b"and more")];
+    // In a patch this release reads cells alone: what it knows of frames travels on there like anything else.
+    let patched: [(u32, &[u8]); 3] = [(CELLS, &change), (SECURED, b"?"), (FUTURE, b"and more")];
     let patch = Arc::new(Patch::from_sections(2, Wall::from_unix_millis(1 << 40), patched).unwrap());
     let (mut core, owl, wren) = with_row(frame(1, &sections), vec![patch]);
     let news = passed_on(&mut core, &wren, &owl);
@@ -91,7 +93,7 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
     );
     assert_eq!(
         news.patches[0].sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
-        [(CELLS, change.clone()), (FUTURE, b"and more".to_vec())]
+        [(CELLS, change.clone()), (SECURED, b"?".to_vec()), (FUTURE, b"and more".to_vec())]
     );
 }
 
