@@ -268,7 +268,7 @@ impl Parser<'_> {
                 Kind::Time => self.one(name, time).map(Value::Time),
                 Kind::Number => self.one(name, |value| value.parse().map_err(|_| "write a number")).map(Value::Number),
                 Kind::Count => {
-                    self.one(name, |value| value.parse::<u32>().map_err(|_| "write a whole number")).map(|n| Value::Number(n.into()))
+                    self.one(name, |value| value.parse::<u64>().map_err(|_| "write a whole number")).map(|n| Value::Number(n as f64))
                 }
             };
             value.into_iter().for_each(|value| config.set(name, value));

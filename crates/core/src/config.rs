@@ -220,7 +220,7 @@ settings! {
     /// Longest pause between two attempts to join at a target.
     join_interval: Time, "join-interval" = "3s" in "100ms"..="600s", "Longest pause between attempts to join at a target";
     /// How long a dead or departed node is remembered, and asked for.
-    retain_nodes: Time, "retain-nodes" = "24h" in "60s"..="8784h", "How long a dead node is remembered and looked for; it is not listed meanwhile";
+    retain_nodes: Time, "retain-nodes" = "24h" in "60s"..="8784h", "How long a dead node is remembered and dialled; lists do not show it";
     /// How long a row is kept without news of it.
-    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long samples are kept without news; those of dead nodes are not listed meanwhile";
+    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long samples are kept without news; lists do not show those of dead nodes";
 }

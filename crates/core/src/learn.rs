@@ -19,12 +19,12 @@ pub(crate) enum Source {
     Told(Instance),
     /// It answered at its target.
     Answered,
-    /// It answered at its target, and whoever held the name before answers no more.
+    /// It answered at its target, and the former holder of the name does not answer any more.
     Succeeds,
 }
 
 impl Core {
-    /// Takes in what is heard of a member, as far as its source is believed.
+    /// Applies a report about a member, as far as its source is believed.
     pub(crate) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
         let record = heard.record;
         if record.mesh != self.record().mesh {
@@ -85,7 +85,7 @@ impl Core {
                 }
                 slot
             }
-            // Who has been silent for so long would be forgotten at once.
+            // A node that has been silent for so long would be forgotten at once.
             None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
             None => {
                 let life = Life::new(heard.heartbeat, heard.age, now.time);
@@ -121,7 +121,7 @@ impl Core {
             let change = member.life.leave(now.time);
             self.changed(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
-            // Heard of as long silent. Whoever says so may have been silent longer: there is time to hear otherwise.
+            // The peer reports a long silence, but its report may be stale: suspect first, so that it can be refuted.
             let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
             self.changed(slot, change, now);
         }

@@ -150,10 +150,10 @@ pub const STALL_MIN: Duration = Duration::from_millis(250);
 /// or a word from before a death would pass for one from after it.
 pub const CATCHING_UP: Duration = Duration::from_millis(100);
 
-/// A node that was found alive again within this flaps, if it is doubted again.
+/// A node flaps if it is suspected again within this time after it was found alive again.
 pub const FLAP_MEMORY: Duration = Duration::from_secs(60);
-/// A host that does not keep up asks about a node that flaps so often, at most. Where all are short of time, each doubt has five probes dial the node
-/// that has the least of it, and keeps it from answering the next.
+/// A host that does not keep up asks about a node that flaps at most once in this time. Each question makes five probes dial the node; where all hosts
+/// are short of time, they keep it from answering the next ones.
 pub const FLAP_PAUSE: Duration = Duration::from_secs(10);
 
 /// Probes that begin later than this after their time show an overloaded host.

@@ -18,8 +18,8 @@ use crate::time::{Now, Time};
 
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause between two looks at whoever is said to have our name: gossip may say it all the time, and two that cannot reach
-/// each other must not outdo each other for ever.
+/// Pause between two checks of another claim to our own name. Gossip may repeat the claim all the time, and two nodes that cannot reach each other must
+/// not raise their incarnations without end.
 const CONTEST_PAUSE: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
 /// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
 const CONTEST_TRIES: u8 = 3;

@@ -72,10 +72,9 @@ impl Core {
                 let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
                 self.timers.set_earlier(timer, now.time + spread);
             }
-            // Whether our own path to it is good must be known soon, or we doubt it for what others may reach. A host that does not keep up leaves what
-            // it measured recently, and was answered, until its turn. And it gives a node that flaps a turn drawn from a whole interval, answered or
-            // not: if all dial a node at once that has little time, all of them time out, the node is lost to all, and its next heartbeat has all of
-            // them dial it at once again, for ever.
+            // Measure soon: if our own path is broken we must know it, or we doubt a node that others reach. A host that does not keep up waits for the
+            // usual turn if the latest probe was answered recently. For a node that flaps it draws a turn from a whole interval. Otherwise all bots
+            // dial a node that is short of time at once, all time out, all lose it, and its next heartbeat makes all dial it at once again.
             Why::Back => {
                 let flaps = member.flaps(now.time);
                 member.revived_at = Some(now.time);

@@ -117,7 +117,7 @@ refusals! {
     JoinUnreachable = "join_unreachable",
     /// A joiner whose name is held by a living node.
     NameTaken = "name_taken",
-    /// A question beyond those that are open.
+    /// A question beyond those that are open, or again about a node that flaps.
     QuestionsFull = "questions_full",
     /// A request to try a node beyond those under way, or for a node unknown.
     AsksFull = "asks_full",

@@ -1,9 +1,9 @@
 //! Whether this bot is a sound witness: what it did not hear may be its own fault.
 //!
-//! Three things spoil a witness. Its own loop stalls: silence in that time is nobody's, and input that waited meanwhile is old. It hears nobody at
-//! all: then its own network may be cut. And it spoils its own probes, because the host is short of time or of descriptors.
+//! There are three reasons for doubt. Its own loop stalled: silence in that time proves nothing, and input that waited is old. It hears nobody: its
+//! own network may be cut. It spoiled a probe: the host is short of time or of descriptors.
 //!
-//! Everything that the rules of the detector need to know of that is answered here; `docs/detector.md` has the table of what follows from it.
+//! This module answers what the rules of the detector ask about that. `docs/detector.md` has the table of what follows.
 
 use std::time::Duration;
 
