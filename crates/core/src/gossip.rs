@@ -14,21 +14,19 @@ use crate::learn::Source;
 use crate::life::{Change, Status};
 use crate::limits::{
     ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT,
-    EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER,
-    WANT_PATIENCE, WANTS_MAX,
+    EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE,
+    WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
-use crate::message::{Entry, Exchange, Heard, Request, Response, RowNews, Suspicion};
+use crate::message::{Entry, Exchange, Heard, Request, Response, Suspicion};
 use crate::roster::{Roster, RosterId};
-use crate::row::{Merge, Row, Version};
+use crate::row::Version;
 use crate::rumour::{Rumour, Waiting};
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
 /// Entries that changed within this travel in every digest of a large mesh.
 const CHANGED_LATELY: Duration = Duration::from_secs(10);
-/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
-pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 /// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
 pub(crate) const CREDIT_MIN: f64 = 0.0;
 
@@ -46,7 +44,7 @@ pub(crate) struct Gossip {
     pub(crate) pushed_at: Time,
     pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
     /// Some row may be waiting for its roster: without, nobody need be looked through for one.
-    rosters_lacking: bool,
+    pub(crate) rosters_lacking: bool,
     /// Where the next digest of a large mesh begins.
     cursor: u64,
 }
@@ -72,11 +70,11 @@ impl Gossip {
 
 /// What an exchange made us want to send back.
 #[derive(Debug, Default)]
-struct Reaction {
-    answer: Exchange,
+pub(crate) struct Reaction {
+    pub(crate) answer: Exchange,
     /// Rows the other lacks, with the version it has.
-    rows: BTreeMap<Slot, Version>,
-    records: BTreeSet<Slot>,
+    pub(crate) rows: BTreeMap<Slot, Version>,
+    pub(crate) records: BTreeSet<Slot>,
 }
 
 impl Reaction {
@@ -223,25 +221,12 @@ impl Core {
     }
 
     /// The digest's line for a member; none for who is past half its retention.
-    fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
+    pub(crate) fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
         let member = self.members.get(slot)?;
         if slot != ME && member.life.silence(now.time) > self.config.retain_nodes / 2 {
             return None;
         }
         Some(member.entry(member.version_younger_than(self.config.retain_samples / 2, now.time), now.time))
-    }
-
-    /// Rosters that rows wait for.
-    fn wanted_rosters(&mut self) -> Vec<RosterId> {
-        if !self.gossip.rosters_lacking {
-            return Vec::new();
-        }
-        let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending()?.frame().roster())).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        self.gossip.rosters_lacking = !wanted.is_empty();
-        wanted.truncate(WANTS_MAX);
-        wanted
     }
 
     pub(crate) fn exchange_arrived(&mut self, id: RequestId, exchange: Exchange, now: Now) {
@@ -477,184 +462,9 @@ impl Core {
             self.settle_question(slot);
         }
     }
-
-    /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first, as much as one message and the rate
-    /// allow. The rest travels with a later one.
-    fn compose(&mut self, reaction: Reaction, for_records: f64, for_rows: f64, now: Now) -> Exchange {
-        let Reaction { mut answer, rows, records } = reaction;
-        let mut rows: Vec<_> = rows.into_iter().collect();
-        let credit = for_rows.max(0.0) as usize;
-        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(credit);
-        let mut record_room = RECORD_BYTES_MAX.min(for_records.max(0.0) as usize);
-        answer.records = records
-            .into_iter()
-            .filter(|slot| self.entry(*slot, now).is_some())
-            .filter_map(|slot| Some(self.members.get(slot)?.heard(now.time)))
-            .take(RECORDS_PER_EXCHANGE_MAX)
-            .take_while(|heard| {
-                let len = heard.record.packed_len();
-                let fits = len <= record_room;
-                record_room = record_room.saturating_sub(len);
-                fits
-            })
-            .collect();
-        answer.rosters.retain(|roster| {
-            let len = roster.packed_len();
-            let fits = len <= room;
-            room -= if fits { len } else { 0 };
-            fits
-        });
-        rows.sort_by_key(|(slot, version)| {
-            let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
-            let whole = self.members.get(*slot).and_then(Member::row).is_none_or(|row| *version < row.frame().version());
-            (whole, std::cmp::Reverse(lag))
-        });
-        let age_max = self.config.retain_samples / 2;
-        let mut held_back = false;
-        for (slot, version) in rows {
-            let Some(member) = self.members.get(slot) else { continue };
-            let Some(news) = member.fresh_row(now.time, age_max).and_then(|row| news_since(member.record.instance, row, version, now))
-            else {
-                continue;
-            };
-            let len = news.packed_len();
-            if len > room || answer.rows.len() >= WANTS_MAX {
-                held_back = true;
-                continue;
-            }
-            room -= len;
-            answer.rows.push(news);
-        }
-        if held_back && credit < EXCHANGE_CONTENT_BYTES_MAX {
-            self.refuse(Refusal::GossipRate);
-        }
-        answer
-    }
-
-    fn take_row(&mut self, news: RowNews, now: Now) {
-        let slot = match self.members.of_instance(news.source) {
-            Some(ME) => return,
-            Some(slot) => slot,
-            None => return self.refuse(Refusal::RowUnknown),
-        };
-        if news.age > self.config.retain_samples / 2 {
-            return self.refuse(Refusal::RowOld);
-        }
-        let Some(member) = self.members.get(slot) else {
-            return;
-        };
-        let (held, is_known, bytes_before) = (member.version(), member.known, member.row_bytes());
-        // What only replaces as much is taken also while there is no room for more.
-        if !self.may_hold(news.packed_len().saturating_sub(bytes_before), is_known) {
-            return self.refuse(Refusal::RowsFull);
-        }
-        if let Some((frame, age)) = news.frame
-            && frame.version() > held
-        {
-            let roster = self.gossip.rosters.get(&frame.roster()).cloned();
-            let mut row = Row::new(frame, None, age, now.time);
-            if roster.as_ref().is_some_and(|roster| row.supply(roster).is_err()) {
-                return self.refuse(Refusal::RowMismatch);
-            }
-            let Some(member) = self.members.get_mut(slot) else { return };
-            if roster.is_some() {
-                member.hold(Some(Arc::new(row)), None);
-            } else {
-                let readable = member.row().cloned();
-                member.hold(readable, Some(Arc::new(row)));
-                self.gossip.rosters_lacking = true;
-            }
-        }
-        let Some(member) = self.members.get_mut(slot) else { return };
-        let before = member.version();
-        let mut changed = false;
-        for patch in &news.patches {
-            match member.extend(patch, news.age, now.time) {
-                Merge::Taken => changed = true,
-                Merge::Known => {}
-                Merge::Gap => break,
-            }
-        }
-        if member.wanted.is_some_and(|(version, _)| member.version() >= version) {
-            member.wanted = None;
-        }
-        let bytes = member.row_bytes();
-        self.now_holds(bytes_before, bytes, is_known);
-        if changed && news.age < FRAME_IS_NEWS {
-            self.spread(Rumour::Row(news.source), before, now);
-        }
-    }
-
-    fn take_roster(&mut self, roster: Arc<Roster>) {
-        let waiting: Vec<_> = self
-            .members
-            .others()
-            .filter(|(_, member)| member.pending().is_some_and(|row| row.frame().roster() == roster.id()))
-            .map(|(slot, _)| slot)
-            .collect();
-        if waiting.is_empty() {
-            if !self.gossip.rosters.contains_key(&roster.id()) {
-                self.refuse(Refusal::RosterUnwanted);
-            }
-            return;
-        }
-        let roster = roster.sharing(|name| self.members.name_held(name));
-        let (bytes, is_new) = (roster.bytes(), !self.gossip.rosters.contains_key(&roster.id()));
-        let is_known = waiting.iter().any(|slot| self.members.get(*slot).is_some_and(|member| member.known));
-        if is_new && !self.may_hold(bytes, is_known) {
-            self.refuse(Refusal::RowsFull);
-            for slot in waiting {
-                let Some(member) = self.members.get_mut(slot) else { continue };
-                let readable = member.row().cloned();
-                member.hold(readable, None);
-            }
-            return;
-        }
-        if is_new {
-            self.now_holds(0, bytes, is_known);
-        }
-        for slot in waiting {
-            let Some(member) = self.members.get_mut(slot) else { continue };
-            let Some(mut row) = member.pending().cloned() else { continue };
-            let fits = Arc::make_mut(&mut row).supply(&roster).is_ok();
-            let readable = if fits { Some(row) } else { member.row().cloned() };
-            member.hold(readable, None);
-            if !fits {
-                self.refusals.count(Refusal::RowMismatch);
-            }
-        }
-        self.gossip.rosters.insert(roster.id(), roster);
-    }
-
-    /// Lets go of rosters that no row refers to.
-    pub(crate) fn collect_rosters(&mut self) {
-        if self.gossip.rosters.len() <= 1 {
-            return;
-        }
-        let used: BTreeSet<_> = self
-            .members
-            .all()
-            .flat_map(|(_, member)| [member.row(), member.pending()])
-            .flatten()
-            .map(|row| row.frame().roster())
-            .chain([self.publisher.roster()])
-            .collect();
-        self.gossip.rosters.retain(|id, _| used.contains(id));
-    }
 }
 
 /// Whether somebody who does not know a member would take it: the long dead are not learned by hearsay.
 fn worth_telling(member: &Member, now: Now) -> bool {
     member.is_present() || member.life.silence(now.time) <= UNPROVEN_FORGET_AFTER
-}
-
-/// What somebody lacks who has `version` of the row.
-pub(crate) fn news_since(source: Instance, row: &Row, version: Version, now: Now) -> Option<RowNews> {
-    if version >= row.version() {
-        return None;
-    }
-    let whole = version < row.frame().version();
-    let frame = whole.then(|| (Arc::clone(row.frame()), row.frame_age(now.time)));
-    let patches = row.patches().iter().filter(|patch| whole || patch.version() > version).cloned().collect();
-    Some(RowNews { source, frame, patches, age: row.age(now.time) })
 }

@@ -50,6 +50,7 @@ mod publish;
 mod report;
 mod roster;
 mod row;
+mod rows;
 mod rumour;
 mod schedule;
 mod secured;

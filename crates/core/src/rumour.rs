@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::{Core, Leg, Timer};
-use crate::gossip::{CREDIT_MIN, FRAME_IS_NEWS, news_since};
+use crate::gossip::CREDIT_MIN;
 use crate::identity::Instance;
 use crate::join::Standing;
 use crate::life::Status;
@@ -14,6 +14,7 @@ use crate::limits::{
 use crate::members::Slot;
 use crate::message::Exchange;
 use crate::row::Version;
+use crate::rows::{FRAME_IS_NEWS, news_since};
 use crate::tally::Refusal;
 use crate::time::Now;
 
