@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use canary_net::Rates;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::fmt;
 
 use crate::settings::LogSettings;
 
@@ -25,6 +26,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// Lines of one place in the code: so many at once, and so many a second after that. What repeats by design is logged once a minute; this is for
 /// what nobody thought of. A mesh of two thousand that starts has a line for each node.
 const LINES_OF_ONE_PLACE: (f64, f64) = (2000.0, 1.0);
+
+/// Libraries that log about connections of strangers. Their lines are for developers.
+const LIBRARIES: [&str; 4] = ["h2", "hyper", "hyper_util", "connectrpc"];
 
 /// Lines that were lost because nobody read them.
 static UNREAD: AtomicU64 = AtomicU64::new(0);
@@ -61,8 +65,8 @@ impl Drop for Logs {
 pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     let (queue, lines) = sync_channel(LINES_WAITING_MAX);
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines, &mut io::stderr()))?;
-    let libraries = if settings.libraries { "debug" } else { "error" };
-    let filter = format!("{},h2={libraries},hyper={libraries},hyper_util={libraries},connectrpc={libraries}", settings.level);
+    let of_libraries = if settings.libraries { LevelFilter::DEBUG } else { LevelFilter::ERROR };
+    let levels = Targets::new().with_default(settings.level).with_targets(LIBRARIES.map(|library| (library, of_libraries)));
     // A failed write is counted, and must not be told on the very stream that failed.
     let lines = fmt::layer().with_writer(Queue(queue.clone())).log_internal_errors(false).with_target(false);
     let lines: Box<dyn Layer<_> + Send + Sync> = if settings.json {
@@ -72,7 +76,7 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
         Box::new(lines.with_ansi(colours(&io::stderr())))
     };
     tracing_subscriber::registry()
-        .with(EnvFilter::new(filter))
+        .with(levels)
         .with(lines)
         .with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1)))
         .init();
