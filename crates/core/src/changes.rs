@@ -64,8 +64,8 @@ impl Core {
                     None => debug!(node = %name, "the node lives; it is suspected no more"),
                 }
                 self.events.push(now.wall, EventKind::Revived(name));
-                self.timers.cancel(&Timer::Death(slot));
-                self.timers.cancel(&Timer::Dial(slot));
+                self.timers.cancel(Timer::Death(slot));
+                self.timers.cancel(Timer::Dial(slot));
                 self.settle_question(slot);
                 self.give_turn(slot, Why::Back, now);
                 self.spread_life(slot, now);
@@ -74,8 +74,8 @@ impl Core {
                 info!(node = %name, "the node left");
                 self.events.push(now.wall, EventKind::Left(name));
                 self.lost(slot);
-                self.timers.cancel(&Timer::Death(slot));
-                self.timers.cancel(&Timer::Dial(slot));
+                self.timers.cancel(Timer::Death(slot));
+                self.timers.cancel(Timer::Dial(slot));
                 self.spread_life(slot, now);
             }
         }
@@ -90,8 +90,8 @@ impl Core {
     /// Takes a member out of everything.
     pub(crate) fn forget(&mut self, slot: Slot, now: Now) {
         self.lost(slot);
-        self.timers.cancel(&Timer::Death(slot));
-        self.timers.cancel(&Timer::Dial(slot));
+        self.timers.cancel(Timer::Death(slot));
+        self.timers.cancel(Timer::Dial(slot));
         if let Some(member) = self.members.remove(slot) {
             self.forgotten(&member, now);
         }

@@ -1,6 +1,6 @@
 //! The state of one bot, its inputs and its outputs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +27,10 @@ use crate::pair::Timing;
 use crate::probes::{Probes, Probing, Purpose};
 use crate::publish::Publisher;
 use crate::report::Reports;
+use crate::schedule::Measured;
 use crate::tally::{Events, Histogram, Refusal, Refusals};
 use crate::time::{Now, Time};
-use crate::timers::Timers;
+use crate::queue::{Queue, Timers};
 use crate::witness::Witness;
 
 /// Names a probe between its order and its report.
@@ -220,7 +221,8 @@ pub struct Core {
     pub(crate) calls: BTreeMap<CallId, Calling>,
     pub(crate) next_id: u64,
 
-    pub(crate) ready: BTreeSet<(bool, Time, Slot)>,
+    /// Pairs whose turn has come: those never measured first, then by when it came.
+    pub(crate) ready: Queue<Slot, (Measured, Time)>,
     pub(crate) inquiry_budget: Bucket,
     pub(crate) unproven_budget: Bucket,
     pub(crate) join_budget: Bucket,
@@ -274,7 +276,7 @@ impl Core {
             probes,
             calls: BTreeMap::new(),
             next_id: 0,
-            ready: BTreeSet::new(),
+            ready: Queue::default(),
             guards: BTreeMap::new(),
             seeds: Vec::new(),
             questions: BTreeMap::new(),
@@ -314,6 +316,11 @@ impl Core {
         self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
     }
 
+    /// What happened lately.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Takes the next thing to do. Drain it after every input.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.output.pop_front()
@@ -321,7 +328,7 @@ impl Core {
 
     /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.output.is_empty() { self.timers.next() } else { Some(Time::ZERO) }
+        if self.output.is_empty() { self.timers.first().map(|(at, _)| at) } else { Some(Time::ZERO) }
     }
 
     /// Does what is due.
@@ -364,7 +371,7 @@ impl Core {
     /// A call that was ordered has ended.
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
         self.take_input(Some(id.0), now);
-        self.timers.cancel(&Timer::SlowCall(id));
+        self.timers.cancel(Timer::SlowCall(id));
         let Some(calling) = self.calls.remove(&id) else {
             return;
         };
@@ -425,7 +432,7 @@ impl Core {
 
     fn finish_leaving(&mut self) {
         if self.leaving.is_some() && !self.output.iter().any(|output| matches!(output, Output::Left)) {
-            self.timers.cancel(&Timer::Leave);
+            self.timers.cancel(Timer::Leave);
             self.output.push_back(Output::Left);
         }
     }
@@ -495,7 +502,7 @@ impl Core {
             return;
         };
         member.drop_rows_older_than(retain_samples, now.time);
-        if member.left_long_ago(now.time) && self.publisher.lists(&member.record.name) {
+        if member.left_long_ago(now.time) && self.publisher.place(slot, &member.record.name).is_some() {
             self.publisher.roster_shrank();
         }
         let Some(member) = self.members.get(slot) else {

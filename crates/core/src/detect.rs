@@ -206,8 +206,8 @@ impl Core {
     }
 
     pub(crate) fn drop_question(&mut self, slot: Slot) -> Option<Question> {
-        self.timers.cancel(&Timer::Repeat(slot));
-        self.timers.cancel(&Timer::Verdict(slot));
+        self.timers.cancel(Timer::Repeat(slot));
+        self.timers.cancel(Timer::Verdict(slot));
         self.questions.remove(&slot)
     }
 

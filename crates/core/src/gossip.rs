@@ -43,8 +43,8 @@ pub(crate) struct Gossip {
     pub(crate) rumours: BTreeMap<Rumour, Waiting>,
     pub(crate) pushed_at: Time,
     pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
-    /// Some row may be waiting for its roster: without, nobody need be looked through for one.
-    pub(crate) rosters_lacking: bool,
+    /// Rosters that are not here, with the members whose rows wait for them. Some may wait no more.
+    pub(crate) lacking: BTreeSet<(RosterId, Slot)>,
     /// Where the next digest of a large mesh begins.
     cursor: u64,
 }
@@ -62,7 +62,7 @@ impl Gossip {
             rumours: BTreeMap::new(),
             pushed_at: Time::ZERO,
             rosters: BTreeMap::new(),
-            rosters_lacking: false,
+            lacking: BTreeSet::new(),
             cursor: 0,
         }
     }

@@ -73,8 +73,8 @@ impl Core {
                     let life = Life::new(heard.heartbeat, heard.age, now.time);
                     let name = record.name.clone();
                     let moved = held.record.target != record.target;
-                    self.timers.cancel(&Timer::Death(slot));
-                    self.timers.cancel(&Timer::Dial(slot));
+                    self.timers.cancel(Timer::Death(slot));
+                    self.timers.cancel(Timer::Dial(slot));
                     self.drop_question(slot);
                     let (target, labels) = (record.target.clone(), record.labels.clone());
                     self.members.replace(slot, record, life, introducer, now.time);
@@ -140,7 +140,7 @@ impl Core {
             info!(node = %name, %target, %labels, "a new node");
             self.events.push(now.wall, EventKind::Joined(name.clone()));
         }
-        if self.members.get(slot).is_some_and(|member| !self.publisher.lists(&member.record.name)) {
+        if self.members.get(slot).is_some_and(|member| self.publisher.place(slot, &member.record.name).is_none()) {
             self.roster_changed(now);
         }
         if let Some(member) = self.members.get(slot) {

@@ -57,7 +57,7 @@ mod secured;
 mod snapshot;
 mod tally;
 mod time;
-mod timers;
+mod queue;
 mod vouch;
 mod witness;
 

@@ -12,6 +12,7 @@ use crate::limits::{
 };
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
+use crate::roster::RosterId;
 use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
 use crate::time::Time;
@@ -19,6 +20,12 @@ use crate::time::Time;
 /// Where a member is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// The slot of this bot itself.
 pub(crate) const ME: Slot = Slot(0);
@@ -108,6 +115,11 @@ impl Member {
     /// What it published and cannot be read yet.
     pub(crate) fn pending(&self) -> Option<&Arc<Row>> {
         self.pending.as_ref()
+    }
+
+    /// Whether a row of it waits for this roster.
+    pub(crate) fn lacks(&self, roster: RosterId) -> bool {
+        self.pending.as_ref().is_some_and(|row| row.frame().roster() == roster)
     }
 
     /// Holds these rows in place of those before.
@@ -258,7 +270,7 @@ impl Members {
             path_reported: None,
             changed_at: now,
         };
-        let index = slot.0 as usize;
+        let index = slot.index();
         if index == self.slots.len() {
             self.slots.push(Some(member));
         } else {
@@ -368,7 +380,7 @@ impl Members {
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Member> {
         self.unlist_introduction(slot);
         let before = self.counts(slot);
-        let member = self.slots.get_mut(slot.0 as usize)?.take()?;
+        let member = self.slots.get_mut(slot.index())?.take()?;
         self.by_name.remove(&member.record.name);
         self.unlist_instance(member.record.instance, slot);
         self.retired.retain(|_, held| *held != slot);
@@ -427,11 +439,11 @@ impl Members {
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Member> {
-        self.slots.get(slot.0 as usize)?.as_ref()
+        self.slots.get(slot.index())?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.slots.get_mut(slot.0 as usize)?.as_mut()
+        self.slots.get_mut(slot.index())?.as_mut()
     }
 
     pub(crate) fn me(&self) -> &Member {
@@ -444,11 +456,6 @@ impl Members {
 
     pub(crate) fn named(&self, name: &NodeName) -> Option<Slot> {
         self.by_name.get(name).copied()
-    }
-
-    /// A name as it is held here.
-    pub(crate) fn name_held(&self, name: &NodeName) -> Option<&NodeName> {
-        self.by_name.get_key_value(name).map(|(held, _)| held)
     }
 
     pub(crate) fn of_instance(&self, instance: Instance) -> Option<Slot> {

@@ -251,7 +251,7 @@ impl Core {
                     self.events.push(now.wall, EventKind::NameRegained);
                     self.standing = Standing::Member;
                 }
-                self.timers.cancel(&Timer::Contest);
+                self.timers.cancel(Timer::Contest);
                 self.overtake(claimant.incarnation, now);
             }
         }

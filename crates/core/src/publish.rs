@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::TICK;
+use crate::cell::{Cell, TICK};
 use crate::core::{Core, Timer};
 use crate::identity::NodeName;
 use crate::join::Standing;
@@ -24,10 +24,14 @@ const CELL_BYTES: usize = 8;
 pub(crate) struct Publisher {
     version: Version,
     roster: Arc<Roster>,
+    /// Where in the roster the name is that a slot held when the roster was made.
+    places: Vec<Option<u32>>,
     /// Members came or went since the roster was made.
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
+    /// Some that changed are not in the roster yet: the next frame, which is due soon, is the first that tells of them.
+    frame_is_news: bool,
     secured: Option<Secured>,
     framed_at: Time,
     published_at: Time,
@@ -38,8 +42,10 @@ impl Publisher {
         Self {
             version: 0,
             roster: Roster::new([]),
+            places: Vec::new(),
             roster_stale: true,
             changed: BTreeSet::new(),
+            frame_is_news: false,
             secured: None,
             framed_at: now,
             published_at: now,
@@ -52,9 +58,10 @@ impl Publisher {
         self.roster_stale = true;
     }
 
-    /// Whether the row has a place for this node.
-    pub(crate) fn lists(&self, name: &NodeName) -> bool {
-        self.roster.position(name).is_some()
+    /// The position of a member in the own row; none before the first frame after it became known.
+    pub(crate) fn place(&self, slot: Slot, name: &NodeName) -> Option<u32> {
+        let place = *self.places.get(slot.index())?;
+        place.filter(|place| self.roster.names().get(*place as usize) == Some(name))
     }
 
     /// Somebody left for good: the next frame does without.
@@ -138,7 +145,13 @@ impl Core {
     fn publish_frame(&mut self, now: Now) {
         if self.publisher.roster_stale {
             let listed = |slot| self.members.get(slot).is_some_and(|member| member.known && !member.left_long_ago(now.time));
-            let names: Vec<_> = self.members.by_name().filter(|(_, slot)| listed(*slot)).map(|(name, _)| name.clone()).collect();
+            let (names, slots): (Vec<_>, Vec<_>) =
+                self.members.by_name().filter(|(_, slot)| listed(*slot)).map(|(name, slot)| (name.clone(), slot)).unzip();
+            self.publisher.places.clear();
+            self.publisher.places.resize(slots.iter().map(|slot| slot.index() + 1).max().unwrap_or_default(), None);
+            for (place, slot) in slots.into_iter().enumerate() {
+                self.publisher.places[slot.index()] = Some(place as u32);
+            }
             if *names != *self.publisher.roster.names() {
                 let roster = Roster::new(names);
                 // A roster that a peer sent is the same by content: one copy is enough.
@@ -147,42 +160,41 @@ impl Core {
             self.publisher.roster_stale = false;
         }
         let (label, wall) = Self::label(now);
-        let cells: Vec<_> = self
-            .publisher
-            .roster
-            .names()
-            .iter()
-            .map(|name| {
-                let other = self.members.named(name).filter(|slot| *slot != ME).and_then(|slot| self.members.get(slot));
-                other.map(|member| member.pair.cell(label)).unwrap_or_default()
-            })
-            .collect();
+        let cells = self.own_cells(label);
         self.publisher.version += 1;
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells).with_secured(self.publisher.secured);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
-        if !std::mem::take(&mut self.publisher.changed).is_empty() {
+        let changed = !std::mem::take(&mut self.publisher.changed).is_empty();
+        if std::mem::take(&mut self.publisher.frame_is_news) || changed {
             self.spread_own_row(self.publisher.version - 1, now);
         }
+    }
+
+    /// What we measured, in the order of the roster.
+    fn own_cells(&self, label: Time) -> Vec<Cell> {
+        // Both lists of names are in order: one walk through both instead of a search for each name.
+        let mut members = self.members.by_name().peekable();
+        let cell_of = |name: &NodeName| {
+            while members.next_if(|(other, _)| *other < name).is_some() {}
+            let slot = members.next_if(|(other, _)| *other == name).map(|(_, slot)| slot).filter(|slot| *slot != ME);
+            slot.and_then(|slot| self.members.get(slot)).map(|member| member.pair.cell(label)).unwrap_or_default()
+        };
+        self.publisher.roster.names().iter().map(cell_of).collect()
     }
 
     fn publish_patch(&mut self, now: Now) {
         let (label, wall) = Self::label(now);
         let mut changes = Vec::new();
-        let mut waiting = BTreeSet::new();
         for slot in std::mem::take(&mut self.publisher.changed) {
             let Some(member) = self.members.get(slot) else { continue };
-            match self.publisher.roster.position(&member.record.name) {
-                Some(position) => changes.push((position as u32, member.pair.cell(label))),
-                // Its place comes with the next frame, which is due soon as the roster is stale.
-                None => {
-                    waiting.insert(slot);
-                }
+            match self.publisher.place(slot, &member.record.name) {
+                Some(place) => changes.push((place, member.pair.cell(label))),
+                None => self.publisher.frame_is_news = true,
             }
         }
-        self.publisher.changed = waiting;
         if changes.is_empty() {
             return;
         }

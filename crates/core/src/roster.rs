@@ -40,11 +40,13 @@ impl Roster {
         Arc::new(Self { id: fingerprint(&names), bytes: bytes_of(&names), names: names.into() })
     }
 
-    /// The same with the letters of names that are held elsewhere anyway: many rosters of one mesh cost little more than one.
-    pub(crate) fn sharing<'a>(&self, held: impl Fn(&NodeName) -> Option<&'a NodeName>) -> Arc<Self> {
+    /// The same with the letters of names that are held elsewhere anyway, which come in order: many rosters of one mesh cost little more than one.
+    pub(crate) fn sharing<'a>(&self, held: impl Iterator<Item = &'a NodeName>) -> Arc<Self> {
+        let mut held = held.peekable();
         let mut shared = 0;
         let share = |name: &NodeName| {
-            let held = held(name);
+            while held.next_if(|held| *held < name).is_some() {}
+            let held = held.next_if(|held| *held == name);
             shared += held.map_or(0, |held| held.as_str().len() + NAME_OVERHEAD - size_of::<NodeName>());
             held.unwrap_or(name).clone()
         };

@@ -22,13 +22,10 @@ pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 impl Core {
     /// Rosters that rows wait for.
     pub(crate) fn wanted_rosters(&mut self) -> Vec<RosterId> {
-        if !self.gossip.rosters_lacking {
-            return Vec::new();
-        }
-        let mut wanted: Vec<_> = self.members.others().filter_map(|(_, member)| Some(member.pending()?.frame().roster())).collect();
-        wanted.sort_unstable();
+        let members = &self.members;
+        self.gossip.lacking.retain(|(roster, slot)| members.get(*slot).is_some_and(|member| member.lacks(*roster)));
+        let mut wanted: Vec<_> = self.gossip.lacking.iter().map(|(roster, _)| *roster).collect();
         wanted.dedup();
-        self.gossip.rosters_lacking = !wanted.is_empty();
         wanted.truncate(WANTS_MAX);
         wanted
     }
@@ -116,8 +113,8 @@ impl Core {
                 member.hold(Some(Arc::new(row)), None);
             } else {
                 let readable = member.row().cloned();
+                self.gossip.lacking.insert((row.frame().roster(), slot));
                 member.hold(readable, Some(Arc::new(row)));
-                self.gossip.rosters_lacking = true;
             }
         }
         let Some(member) = self.members.get_mut(slot) else { return };
@@ -141,19 +138,15 @@ impl Core {
     }
 
     pub(crate) fn take_roster(&mut self, roster: Arc<Roster>) {
-        let waiting: Vec<_> = self
-            .members
-            .others()
-            .filter(|(_, member)| member.pending().is_some_and(|row| row.frame().roster() == roster.id()))
-            .map(|(slot, _)| slot)
-            .collect();
+        let listed = self.gossip.lacking.range((roster.id(), ME)..).take_while(|(id, _)| *id == roster.id()).map(|(_, slot)| *slot);
+        let waiting: Vec<_> = listed.filter(|slot| self.members.get(*slot).is_some_and(|member| member.lacks(roster.id()))).collect();
         if waiting.is_empty() {
             if !self.gossip.rosters.contains_key(&roster.id()) {
                 self.refuse(Refusal::RosterUnwanted);
             }
             return;
         }
-        let roster = roster.sharing(|name| self.members.name_held(name));
+        let roster = roster.sharing(self.members.by_name().map(|(name, _)| name));
         let (bytes, is_new) = (roster.bytes(), !self.gossip.rosters.contains_key(&roster.id()));
         let is_known = waiting.iter().any(|slot| self.members.get(*slot).is_some_and(|member| member.known));
         if is_new && !self.may_hold(bytes, is_known) {

@@ -40,6 +40,13 @@ pub(crate) enum Why {
     Shorter,
 }
 
+/// Whether a pair was ever measured. The first measurement of a pair goes before the next one of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measured {
+    Never,
+    Before,
+}
+
 /// What a report says of the pair.
 enum Outcome {
     /// It answered as itself.
@@ -87,7 +94,7 @@ impl Core {
             }
             // A pair that was never measured does not wait a whole interval: nothing is known of it.
             Why::Spoiled => {
-                if self.timers.at(&timer).is_some() && member.pair.latest().is_none() {
+                if self.timers.at(timer).is_some() && member.pair.latest().is_none() {
                     let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
                     self.timers.set_earlier(timer, now.time + soon);
                 }
@@ -106,7 +113,7 @@ impl Core {
                 self.timers.set(timer, time + spread);
             }
             Why::Shorter => {
-                if self.timers.at(&timer).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
+                if self.timers.at(timer).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
                     let turn = interval.mul_f64(self.rng.f64());
                     self.timers.set(timer, now.time + turn);
                 }
@@ -123,16 +130,16 @@ impl Core {
     }
 
     pub(crate) fn unschedule(&mut self, slot: Slot) {
-        self.timers.cancel(&Timer::Probe(slot));
-        self.ready.retain(|(_, _, ready)| *ready != slot);
+        self.timers.cancel(Timer::Probe(slot));
+        self.ready.cancel(slot);
     }
 
     /// A slot was given to another name: nothing that was due for the former holder is due for it.
     pub(crate) fn lost_slot(&mut self, slot: Slot) {
         self.unschedule(slot);
         self.drop_question(slot);
-        self.timers.cancel(&Timer::Death(slot));
-        self.timers.cancel(&Timer::Dial(slot));
+        self.timers.cancel(Timer::Death(slot));
+        self.timers.cancel(Timer::Dial(slot));
     }
 
     pub(crate) fn pair_due(&mut self, slot: Slot, due: Time, now: Now) {
@@ -142,16 +149,16 @@ impl Core {
         let delay = now.time.since(due);
         self.schedule_delay.observe(delay);
         self.load.began_late(delay);
-        let measured = member.pair.latest().is_some();
-        if !self.ready.iter().any(|(_, _, waiting)| *waiting == slot) {
-            self.ready.insert((measured, due, slot));
+        let measured = if member.pair.latest().is_some() { Measured::Before } else { Measured::Never };
+        if self.ready.at(slot).is_none() {
+            self.ready.set(slot, (measured, due));
         }
         self.fire_ready(now);
     }
 
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(crate) fn fire_ready(&mut self, now: Now) {
-        while let Some(&(measured, due, slot)) = self.ready.first() {
+        while let Some((_, slot)) = self.ready.first() {
             if self.probes.under_way() >= self.load.window() {
                 return;
             }
@@ -163,7 +170,7 @@ impl Core {
                     return;
                 }
             }
-            self.ready.remove(&(measured, due, slot));
+            self.ready.cancel(slot);
             self.fire(slot, now);
         }
     }
@@ -192,7 +199,7 @@ impl Core {
     /// A probe that was ordered has ended.
     pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
         self.take_input(Some(id.0), now);
-        self.timers.cancel(&Timer::SlowProbe(id));
+        self.timers.cancel(Timer::SlowProbe(id));
         let Some(probing) = self.probes.remove(id) else {
             return;
         };

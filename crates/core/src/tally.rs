@@ -237,6 +237,7 @@ impl Events {
 
     /// Those with a sequence number of at least `sequence`, oldest first.
     pub fn since(&self, sequence: u64) -> impl Iterator<Item = &Arc<Event>> {
-        self.ring.iter().filter(move |event| event.sequence >= sequence)
+        let oldest = self.next - self.ring.len() as u64;
+        self.ring.iter().skip(sequence.saturating_sub(oldest) as usize)
     }
 }

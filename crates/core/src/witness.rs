@@ -124,7 +124,7 @@ impl Witness {
 impl Core {
     /// Begins to handle an input: the answer to the order with this number, or something else. Every patience is longer by a stall of our own.
     pub(crate) fn take_input(&mut self, order: Option<u64>, now: Now) {
-        let Some(stall) = self.witness.handle_input(order, self.timers.next(), self.next_id, now.time) else {
+        let Some(stall) = self.witness.handle_input(order, self.timers.first().map(|(at, _)| at), self.next_id, now.time) else {
             return;
         };
         warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");

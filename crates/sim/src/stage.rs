@@ -224,12 +224,12 @@ impl Stage {
     pub fn read(&mut self) {
         let elapsed = self.world.elapsed();
         for id in self.world.running().collect::<Vec<_>>() {
-            let Some(snapshot) = self.world.snapshot(id) else { continue };
+            let Some((events, now)) = self.world.events(id) else { continue };
             let next = self.read.entry((id, self.world.life(id))).or_default();
-            for event in snapshot.events.since(*next) {
+            for event in events.since(*next) {
                 *next = event.sequence + 1;
                 // Where the wall clock stepped, the time of reading has to do.
-                let behind = Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(event.wall.unix_millis()));
+                let behind = Duration::from_millis(now.wall.unix_millis().saturating_sub(event.wall.unix_millis()));
                 let at = elapsed.saturating_sub(if self.world.wall_clock_is_true(id) { behind } else { Duration::ZERO });
                 match &event.kind {
                     EventKind::Died(name) => {
@@ -243,6 +243,7 @@ impl Stage {
             if self.outages.is_empty() || !self.world.wall_clock_is_true(id) {
                 continue;
             }
+            let Some(snapshot) = self.world.snapshot(id) else { continue };
             for outage in self.outages.iter().filter(|outage| outage.from == id || outage.to.is_none()) {
                 let others = snapshot.members.iter().filter(|member| match outage.to {
                     Some(to) => member.record.name == *self.world.name(to),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Config, Core, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
+use canary_core::{Config, Core, Events, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
 use fastrand::Rng;
 
 pub use host::Starvation;
@@ -184,6 +184,11 @@ impl World {
     /// What the bot of a host knows; none if none runs.
     pub fn snapshot(&self, id: HostId) -> Option<Snapshot> {
         self.hosts[id.0].core.as_ref().map(|core| core.snapshot(self.now_of(id)))
+    }
+
+    /// What happened lately to the bot of a host, and the host's clocks; none if no bot runs.
+    pub fn events(&self, id: HostId) -> Option<(&Events, Now)> {
+        self.hosts[id.0].core.as_ref().map(|core| (core.events(), self.now_of(id)))
     }
 
     /// Bytes of gossip sent by all hosts so far, in the packed form.
