@@ -1,5 +1,6 @@
 //! What keeps the house in shape and no lint knows: which crate may use which, and what must not stand in which sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,7 @@ pub(crate) fn run(root: &Path) -> bool {
     for path in &sources {
         problems.extend(source(root, path));
     }
+    problems.extend(core_has_no_circle(root));
     problems.extend(decisions_are_linked(root));
     problems.extend(documents_name_what_exists(root));
     for problem in &problems {
@@ -119,6 +121,44 @@ fn source(root: &Path, path: &Path) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Files of the core import each other in no circle, so that each can be read before those that stand on it. Only `core.rs` and the files of its
+/// folder may name each other: a parent and its children.
+fn core_has_no_circle(root: &Path) -> Vec<String> {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in files_below(root, &["crates/core/src"], "rs") {
+        let (Some(name), Ok(text)) = (path.file_stem().and_then(|name| name.to_str()), fs::read_to_string(&path)) else { continue };
+        let is_child = path.parent().is_some_and(|folder| folder.ends_with("core/src/core"));
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default().lines().filter(|line| !line.trim_start().starts_with("//"));
+        let mut used = BTreeSet::new();
+        for line in code {
+            let named = |start: &str| {
+                let words = line.split(start).skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
+                words.map(|word| word.unwrap_or_default().to_owned()).collect::<Vec<_>>()
+            };
+            used.extend(named("crate::").into_iter().filter(|word| !is_child || word != "core"));
+            if is_child {
+                used.extend(named("super::").into_iter().map(|word| format!("core/{word}")));
+            }
+        }
+        let name = if is_child { format!("core/{name}") } else { name.to_owned() };
+        used.remove(&name);
+        imports.insert(name, used);
+    }
+    // What imports nothing that is left can be read now; what is never free of such imports is in a circle, or stands on one.
+    loop {
+        let left: BTreeSet<_> = imports.keys().cloned().collect();
+        let before = imports.len();
+        imports.retain(|_, used| used.iter().any(|other| left.contains(other)));
+        if imports.is_empty() {
+            return Vec::new();
+        }
+        if imports.len() == before {
+            let left: Vec<_> = imports.into_keys().collect();
+            return vec![format!("files of the core import each other in a circle, among {}", left.join(", "))];
+        }
+    }
 }
 
 fn decisions_are_linked(root: &Path) -> Vec<String> {

@@ -12,10 +12,10 @@ use canary_net::Rates;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::fmt;
 
 use crate::settings::LogSettings;
 
@@ -75,11 +75,7 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     } else {
         Box::new(lines.with_ansi(colours(&io::stderr())))
     };
-    tracing_subscriber::registry()
-        .with(levels)
-        .with(lines)
-        .with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1)))
-        .init();
+    tracing_subscriber::registry().with(levels).with(lines).with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1))).init();
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a part of this bot failed; please report it")));
     Ok(Logs(queue))
 }

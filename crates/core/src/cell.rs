@@ -46,6 +46,16 @@ impl Failure {
         Self::Local,
     ];
 
+    /// Whether it is an answer of the other host: our own network works then.
+    pub(crate) fn is_answer(self) -> bool {
+        matches!(self, Self::Refused | Self::Identity | Self::Protocol | Self::Auth | Self::Tls)
+    }
+
+    /// Whether it says at once that the node is not there: nothing listens, or somebody else does.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Self::Refused | Self::Identity)
+    }
+
     /// The code on the wire. A later release adds kinds from 10 on, up to 12.
     pub const fn code(self) -> u8 {
         match self {

@@ -1,178 +1,59 @@
-//! The state of one bot, its inputs and its outputs.
+//! The state of one bot, its inputs and its outputs. Each file of this folder has the rules of one idea, and owns the state that it needs alone.
 
-use std::collections::{BTreeMap, VecDeque};
+mod admit;
+mod calls;
+mod changes;
+mod detect;
+mod gossip;
+mod guards;
+mod holdings;
+mod learn;
+mod names;
+mod publish;
+mod report;
+mod rows;
+mod rumour;
+mod schedule;
+mod seeds;
+mod snapshot;
+mod stalls;
+mod vouch;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::bucket::Bucket;
-use crate::cell::Failure;
+use self::calls::{Calling, Calls, Counted};
+use self::detect::Questions;
+use self::gossip::Gossip;
+use self::guards::Guards;
+use self::holdings::Holdings;
+use self::names::Naming;
+use self::publish::Publisher;
+use self::report::Reports;
+use self::schedule::Schedule;
+use self::seeds::Seeds;
 use crate::config::Config;
-use crate::detect::Question;
-use crate::gossip::Gossip;
-use crate::guards::AddressGuard;
-use crate::holdings::Holdings;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
-use crate::join::{Seed, Standing};
 use crate::life::Status;
-use crate::limits::{
-    EXCHANGE_LEGS_MAX, HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER,
-};
+use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
 use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
-use crate::names::{Contest, Succession};
-use crate::pair::Timing;
+use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
 use crate::probes::{Probes, Probing, Purpose};
-use crate::publish::Publisher;
-use crate::report::Reports;
-use crate::schedule::Measured;
-use crate::tally::{Events, Histogram, Refusal, Refusals};
+use crate::queue::Timers;
+use crate::secured::Secured;
+use crate::tally::{Events, Journal, Refusal};
 use crate::time::{Now, Time};
-use crate::queue::{Queue, Timers};
 use crate::witness::Witness;
 
-/// Names a probe between its order and its report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProbeId(pub u64);
-
-/// Names a call between its order and its response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
-
-/// Names a request of a peer between its arrival and our reply; chosen by the transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// What the core wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// Measure this target, and report by [`Core::handle_probe`] after at most the configured probe timeout.
-    Probe {
-        /// Names it in the report.
-        id: ProbeId,
-        /// Whom to dial, at its target: there may be others.
-        whom: Arc<Record>,
-    },
-    /// Ask a peer, and report by [`Core::handle_response`].
-    Call {
-        /// Names it in the report.
-        id: CallId,
-        /// Where to dial.
-        target: Target,
-        /// Who is meant, or says that it is there; none where anybody is.
-        whom: Option<Arc<Record>>,
-        /// What to ask.
-        request: Request,
-        /// Give up after so long.
-        timeout: Duration,
-    },
-    /// Answer a peer's request.
-    Reply {
-        /// Which one.
-        to: RequestId,
-        /// The answer.
-        response: Response,
-    },
-    /// At the start a living node was found to hold our name: the bot must not run.
-    NameTaken(Arc<Record>),
-    /// All goodbyes are said: the bot may end.
-    Left,
-}
-
-/// How a probe ended.
-#[derive(Clone, Debug)]
-pub enum ProbeReport {
-    /// Somebody answered.
-    Answered {
-        /// What was measured.
-        timing: Timing,
-        /// The name that answered.
-        name: NodeName,
-        /// Which life of it.
-        incarnation: Incarnation,
-        /// Which process.
-        instance: Instance,
-    },
-    /// It failed.
-    Failed(Failure),
-    /// This host was too late, out of descriptors or starved: it says nothing about the network.
-    Void,
-}
-
-/// Why a call has no response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallError {
-    /// The kind.
-    pub failure: Failure,
-    /// What to tell a person.
-    pub detail: String,
-}
-
-/// Which message of an exchange it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leg {
-    /// The digest that begins it.
-    Digest,
-    /// What the answer to an earlier message made us send, with its number.
-    Follow(u8),
-    /// Rumours, without a digest.
-    Push,
-    /// It asks a suspect for its own heartbeat: nothing follows, and the heartbeat is spread.
-    Inquiry,
-}
-
-impl Leg {
-    /// The message after it; none once the exchange has as many as it may have.
-    pub(crate) fn next(self) -> Option<Self> {
-        let number = match self {
-            Self::Digest => 1,
-            Self::Push => 2,
-            Self::Follow(number) => number,
-            Self::Inquiry => return None,
-        };
-        (number < EXCHANGE_LEGS_MAX).then_some(Self::Follow(number + 1))
-    }
-}
-
-/// A message of gossip on its way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SentExchange {
-    pub(crate) instance: Instance,
-    pub(crate) leg: Leg,
-    pub(crate) sent_at: Time,
-}
-
-/// What a call is for.
-#[derive(Clone, Debug)]
-pub(crate) enum Calling {
-    /// To be let in at a seed, or at a member that does not know us.
-    Join { seed: Option<Target> },
-    /// Does the holder of a name still live that a joiner claims?
-    Incumbent { request: RequestId, joiner: Arc<Record> },
-    /// Is a joiner reached at its target?
-    DialBack { request: RequestId, joiner: Arc<Record> },
-    /// Gossip that we began.
-    Exchange(SentExchange),
-    /// A peer is asked to try a node.
-    Ask { about: Instance, question: u64, sent_at: Time },
-    /// Who answers at this member's target?
-    Identify { slot: Slot },
-    /// Does a member live on in a larger life that somebody tells of?
-    Succession { slot: Slot, successor: Arc<Record>, asked: Succession },
-    /// Does the other holder of our own name live?
-    Contest { claimant: Arc<Record> },
-    /// Does a peer hold the other holder of our own name for alive?
-    Vote { about: Instance },
-    /// At the start a peer said that this one has our name. Does it?
-    Holder { seed: Option<Target>, holder: Arc<Record> },
-    /// Goodbye.
-    Leave,
-}
+pub use self::names::Standing;
+pub use self::snapshot::{MemberView, Snapshot};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
+enum Timer {
     /// The next exchange of the tick.
     Tick,
     /// Rumours may be pushed.
@@ -208,42 +89,49 @@ pub(crate) enum Timer {
 /// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive it.
 #[derive(Debug)]
 pub struct Core {
-    pub(crate) config: Config,
-    /// Who takes part in gossip, by [`Core::with_gossipers`].
-    takes_part: fn(&Record) -> bool,
-    pub(crate) rng: Rng,
-    pub(crate) members: Members,
-    pub(crate) standing: Standing,
-    pub(crate) contest: Contest,
-    pub(crate) timers: Timers<Timer>,
-    pub(crate) output: VecDeque<Output>,
-    pub(crate) probes: Probes,
-    pub(crate) calls: BTreeMap<CallId, Calling>,
-    pub(crate) next_id: u64,
-
-    /// Pairs whose turn has come: those never measured first, then by when it came.
-    pub(crate) ready: Queue<Slot, (Measured, Time)>,
-    pub(crate) inquiry_budget: Bucket,
-    pub(crate) unproven_budget: Bucket,
-    pub(crate) join_budget: Bucket,
-    pub(crate) guards: BTreeMap<Target, AddressGuard>,
-    pub(crate) seeds: Vec<Seed>,
-    pub(crate) questions: BTreeMap<Slot, Question>,
-    pub(crate) gossip: Gossip,
-    pub(crate) holdings: Holdings,
-    pub(crate) publisher: Publisher,
-
+    /// What an operator set.
+    config: Config,
+    /// Everything random follows from it.
+    rng: Rng,
+    /// Everybody we know, ourselves included.
+    members: Members,
+    /// Our own name, and who else claims it.
+    naming: Naming,
+    /// Where to join.
+    seeds: Seeds,
+    /// Addresses that nobody proved, and how often they may be dialled.
+    guards: Guards,
+    /// Turns that have come.
+    schedule: Schedule,
+    /// Probes in flight.
+    probes: Probes,
+    /// Whether this host keeps up with its probes.
+    load: Load,
+    /// Doubts that are being looked into.
+    questions: Questions,
     /// Whether what we did not hear may be our own fault.
-    pub(crate) witness: Witness,
-    leaving: Option<usize>,
-
-    pub(crate) refusals: Refusals,
-    pub(crate) reports: Reports,
-    pub(crate) events: Events,
-    pub(crate) schedule_delay: Histogram,
-    pub(crate) load: Load,
+    witness: Witness,
+    /// What travels between bots, and at which rate.
+    gossip: Gossip,
+    /// How much memory others' rows take.
+    holdings: Holdings,
+    /// The own row.
+    publisher: Publisher,
+    /// Calls in flight.
+    calls: Calls,
+    /// Every deadline.
+    timers: Timers<Timer>,
+    /// What is to be done by whoever drives us.
+    outbox: Outbox,
+    /// What happened, for readers.
+    journal: Journal,
+    /// What happened, for the log.
+    reports: Reports,
+    /// This bot says goodbye, and does nothing else any more.
+    leaving: bool,
 }
 
+/// Making one.
 impl Core {
     /// A bot that knows nobody yet. Its incarnation is `now.wall`; everything random follows from `seed`.
     pub fn new(config: Config, name: NodeName, target: Target, labels: Labels, seed: u64, now: Now) -> Self {
@@ -253,91 +141,58 @@ impl Core {
         let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
         let me = Arc::new(Record { mesh: config.mesh_name.clone(), name, target, labels, incarnation, instance });
         let time = now.time;
-        let probes = Probes::new(&config, time);
         let mut timers = Timers::default();
         timers.set(Timer::Tick, time);
         timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
-            inquiry_budget: crate::detect::inquiry_budget(time),
-            unproven_budget: crate::guards::unproven_budget(time),
-            join_budget: crate::join::join_budget(time),
+            rng,
+            members: Members::new(me, time),
+            naming: Naming::new(time),
+            seeds: Seeds::default(),
+            guards: Guards::new(time),
+            schedule: Schedule::default(),
+            probes: Probes::new(&config, time),
+            load: Load::default(),
+            questions: Questions::new(time),
+            witness: Witness::new(time),
             gossip: Gossip::new(&config, time),
             holdings: Holdings::default(),
             publisher: Publisher::new(time),
-            members: Members::new(me, time),
-            standing: Standing::Starting,
-            contest: Contest::new(time),
-            reports: Reports::new(time),
-            config,
-            takes_part: |_| true,
-            rng,
+            calls: Calls::default(),
             timers,
-            output: VecDeque::new(),
-            probes,
-            calls: BTreeMap::new(),
-            next_id: 0,
-            ready: Queue::default(),
-            guards: BTreeMap::new(),
-            seeds: Vec::new(),
-            questions: BTreeMap::new(),
-            witness: Witness::new(time),
-            leaving: None,
-            refusals: Refusals::default(),
-            events: Events::default(),
-            schedule_delay: Histogram::default(),
-            load: Load::default(),
+            outbox: Outbox::default(),
+            journal: Journal::default(),
+            reports: Reports::new(time),
+            leaving: false,
+            config,
         }
     }
 
     /// The same core, for which only these nodes take part in gossip and can be asked about others; the rest are measured, and asked for their own
     /// heartbeat. Without this all take part.
     #[must_use]
-    pub fn with_gossipers(self, takes_part: fn(&Record) -> bool) -> Self {
-        Self { takes_part, ..self }
+    pub fn with_gossipers(mut self, takes_part: fn(&Record) -> bool) -> Self {
+        self.gossip.only(takes_part);
+        self
     }
 
-    /// Whether it takes part in gossip, and can be asked about others.
-    pub(crate) fn takes_part(&self, member: &Member) -> bool {
-        (self.takes_part)(&member.record)
+    /// The same core, which tells of every frame and patch, own ones and received ones, by [`Output::Published`].
+    #[must_use]
+    pub fn with_published(mut self) -> Self {
+        self.publisher.tell();
+        self
     }
+}
 
-    /// Who this bot is now. It changes when a former life of the name is overtaken.
-    pub fn record(&self) -> &Arc<Record> {
-        &self.members.me().record
-    }
-
-    /// Who a member describes itself as.
-    pub fn record_of(&self, instance: Instance) -> Option<&Arc<Record>> {
-        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
-    }
-
-    /// The highest heartbeat heard of a member.
-    pub fn heartbeat_of(&self, instance: Instance) -> Option<u64> {
-        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
-    }
-
-    /// What happened lately.
-    pub fn events(&self) -> &Events {
-        &self.events
-    }
-
-    /// Takes the next thing to do. Drain it after every input.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.output.pop_front()
-    }
-
-    /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
-    pub fn poll_timeout(&self) -> Option<Time> {
-        if self.output.is_empty() { self.timers.first().map(|(at, _)| at) } else { Some(Time::ZERO) }
-    }
-
+/// Inputs. Each is followed by draining [`Core::poll_output`].
+impl Core {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.take_input(None, now);
         while let Some((due, timer)) = self.timers.pop_due(now.time) {
             match timer {
-                Timer::Leave => self.finish_leaving(),
-                _ if self.leaving.is_some() => {}
+                Timer::Leave => self.outbox.push(Output::Left),
+                _ if self.leaving => {}
                 Timer::Tick => self.tick(now),
                 Timer::Push => self.push(now),
                 Timer::Publish => self.publish(now),
@@ -351,7 +206,7 @@ impl Core {
                 Timer::Death(slot) => self.death_due(slot, now),
                 Timer::Dial(slot) => self.dial_dead(slot, now),
                 Timer::Seed(index) => self.seed_due(index, now),
-                Timer::Contest => self.contest_again(now),
+                Timer::Contest => self.contest_again(),
             }
         }
     }
@@ -361,10 +216,10 @@ impl Core {
         self.take_input(None, now);
         self.witness.handle_contact(now.time);
         match request {
-            Request::Join(record) => self.joiner(id, record, now),
+            Request::Join(record) => self.handle_join(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(self.introduction())),
-            Request::Exchange(exchange) => self.exchange_arrived(id, *exchange, now),
-            Request::Ask(instance) => self.asked(id, instance, now),
+            Request::Exchange(exchange) => self.handle_exchange(id, *exchange, now),
+            Request::Ask(instance) => self.handle_ask(id, instance, now),
         }
     }
 
@@ -372,13 +227,13 @@ impl Core {
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
         self.take_input(Some(id.0), now);
         self.timers.cancel(Timer::SlowCall(id));
-        let Some(calling) = self.calls.remove(&id) else {
+        let Some(calling) = self.calls.remove(id) else {
             return;
         };
-        if self.leaving.is_some() && !matches!(calling, Calling::Leave) {
+        if self.leaving && !matches!(calling, Calling::Leave) {
             return;
         }
-        if result.as_ref().map_or_else(|error| is_answer(error.failure), |_| true) {
+        if result.as_ref().map_or_else(|error| error.failure.is_answer(), |_| true) {
             self.witness.handle_contact(now.time);
         }
         match calling {
@@ -398,18 +253,14 @@ impl Core {
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
             Calling::Vote { about } => self.voted(about, &result, now),
             Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
-            Calling::Leave => {
-                self.leaving = self.leaving.map(|open| open.saturating_sub(1));
-                if self.leaving == Some(0) {
-                    self.finish_leaving();
-                }
-            }
+            Calling::Leave if self.calls.in_flight(Counted::Leave) == 0 => self.finish_leaving(),
+            Calling::Leave => {}
         }
     }
 
     /// Says goodbye. [`Output::Left`] follows within a second; nothing else is done from here on.
     pub fn leave(&mut self, now: Now) {
-        if self.leaving.is_some() {
+        if std::mem::replace(&mut self.leaving, true) {
             return;
         }
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
@@ -417,7 +268,6 @@ impl Core {
         let mut partners: Vec<_> = self.members.others().filter(|(_, member)| told(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);
-        self.leaving = Some(partners.len());
         self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
         for slot in &partners {
             let Some(member) = self.members.get(*slot) else { continue };
@@ -430,54 +280,121 @@ impl Core {
         }
     }
 
+    /// Tells which targets to join at, in place of those before. The own address may be among them.
+    pub fn handle_seeds(&mut self, targets: Vec<Target>, now: Now) {
+        self.set_seeds(targets, now);
+    }
+
+    /// A probe that was ordered has ended.
+    pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
+        self.take_input(Some(id.0), now);
+        self.probe_ended(id, report, now);
+    }
+
+    /// How connections are secured, as the shell saw at a handshake: the next frame tells the others.
+    pub fn handle_secured(&mut self, secured: Secured) {
+        self.publisher.set_secured(secured);
+    }
+}
+
+/// What to do next.
+impl Core {
+    /// Takes the next thing to do. Drain it after every input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.take()
+    }
+
+    /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.outbox.is_empty() { self.timers.first().map(|(at, _)| at) } else { Some(Time::ZERO) }
+    }
+}
+
+/// What it knows.
+impl Core {
+    /// Who this bot is now. It changes when a former life of the name is overtaken.
+    pub fn record(&self) -> &Arc<Record> {
+        &self.members.me().record
+    }
+
+    /// Who this bot says it is: while it yields its name it names the holder.
+    pub fn introduction(&self) -> Arc<Record> {
+        match self.naming.standing() {
+            Standing::Yielded(holder) => Arc::clone(holder),
+            Standing::Starting | Standing::Member => Arc::clone(self.record()),
+        }
+    }
+
+    /// Who a member describes itself as.
+    pub fn record_of(&self, instance: Instance) -> Option<&Arc<Record>> {
+        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
+    }
+
+    /// The highest heartbeat heard of a member.
+    pub fn heartbeat_of(&self, instance: Instance) -> Option<u64> {
+        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
+    }
+
+    /// What happened lately.
+    pub fn events(&self) -> &Events {
+        self.journal.events()
+    }
+
+    /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
+    pub fn pair_interval(&self) -> Duration {
+        let pairs = self.members.present_known();
+        let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
+        self.load.stretched(within_budget)
+    }
+
+    /// An immutable view of everything.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        self.view(now)
+    }
+}
+
+/// What the files of this folder share.
+impl Core {
     fn finish_leaving(&mut self) {
-        if self.leaving.is_some() && !self.output.iter().any(|output| matches!(output, Output::Left)) {
+        // The timer goes with the first time.
+        if self.timers.at(Timer::Leave).is_some() {
             self.timers.cancel(Timer::Leave);
-            self.output.push_back(Output::Left);
+            self.outbox.push(Output::Left);
         }
     }
 
     /// Calls who is at its target, or says so.
-    pub(crate) fn call(&mut self, whom: &Arc<Record>, calling: Calling, request: Request, timeout: Duration) -> CallId {
+    fn call(&mut self, whom: &Arc<Record>, calling: Calling, request: Request, timeout: Duration) -> CallId {
         self.call_at(whom.target.clone(), Some(Arc::clone(whom)), calling, request, timeout)
     }
 
     /// Calls whoever is at a target.
-    pub(crate) fn call_at(
-        &mut self,
-        target: Target,
-        whom: Option<Arc<Record>>,
-        calling: Calling,
-        request: Request,
-        timeout: Duration,
-    ) -> CallId {
-        self.next_id += 1;
-        let id = CallId(self.next_id);
+    fn call_at(&mut self, target: Target, whom: Option<Arc<Record>>, calling: Calling, request: Request, timeout: Duration) -> CallId {
+        let id = CallId(self.outbox.number());
         self.calls.insert(id, calling);
-        self.output.push_back(Output::Call { id, target, whom, request, timeout });
+        self.outbox.push(Output::Call { id, target, whom, request, timeout });
         id
     }
 
-    pub(crate) fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Now) -> Option<ProbeId> {
+    fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Now) -> Option<ProbeId> {
         let member = self.members.get(slot)?;
-        let (whom, name) = (Arc::clone(&member.record), member.record.name.clone());
+        let whom = Arc::clone(&member.record);
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
-        self.next_id += 1;
-        let id = ProbeId(self.next_id);
-        self.probes.insert(id, Probing::new(slot, name, purpose, now.time));
+        let id = ProbeId(self.outbox.number());
+        self.probes.insert(id, Probing::new(slot, purpose, now.time));
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }
-        self.output.push_back(Output::Probe { id, whom });
+        self.outbox.push(Output::Probe { id, whom });
         Some(id)
     }
 
-    pub(crate) fn reply(&mut self, to: RequestId, response: Response) {
-        self.output.push_back(Output::Reply { to, response });
+    fn reply(&mut self, to: RequestId, response: Response) {
+        self.outbox.push(Output::Reply { to, response });
     }
 
-    pub(crate) fn refuse(&mut self, refusal: Refusal) {
-        self.refusals.count(refusal);
+    fn refuse(&mut self, refusal: Refusal) {
+        self.journal.refuse(refusal);
     }
 
     fn keep_house(&mut self, now: Now) {
@@ -489,7 +406,7 @@ impl Core {
         self.collect_rosters();
         self.count_holdings();
         self.look_for_vouchers(now);
-        self.expire_guards(now);
+        self.guards.expire(now.time);
         self.report(now);
         for slot in self.members.other_slots() {
             self.keep_member(slot, now);
@@ -502,7 +419,7 @@ impl Core {
             return;
         };
         member.drop_rows_older_than(retain_samples, now.time);
-        if member.left_long_ago(now.time) && self.publisher.place(slot, &member.record.name).is_some() {
+        if member.left_long_ago(now.time) && self.publisher.place(slot).is_some() {
             self.publisher.roster_shrank();
         }
         let Some(member) = self.members.get(slot) else {
@@ -521,7 +438,7 @@ impl Core {
     }
 
     /// Starts a new life under the same name, larger than any that was heard.
-    pub(crate) fn reincarnate(&mut self, heard: Incarnation, now: Now) {
+    fn reincarnate(&mut self, heard: Incarnation, now: Now) {
         let me = self.members.me();
         let incarnation = heard.max(me.record.incarnation).next();
         let record = Record { incarnation, instance: Instance(self.rng.u64(1..)), ..(*me.record).clone() };
@@ -531,14 +448,4 @@ impl Core {
         self.spread_record(ME, now);
         self.roster_changed(now);
     }
-}
-
-/// Whether a failure is an answer of the other host: our own network works then.
-pub(crate) fn is_answer(failure: Failure) -> bool {
-    matches!(failure, Failure::Refused | Failure::Identity | Failure::Protocol | Failure::Auth | Failure::Tls)
-}
-
-/// Whether a failure says at once that the node is not there: nothing listens, or somebody else does.
-pub(crate) fn is_refusal(failure: Failure) -> bool {
-    matches!(failure, Failure::Refused | Failure::Identity)
 }

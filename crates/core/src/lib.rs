@@ -27,54 +27,39 @@
 
 mod bucket;
 mod cell;
-mod changes;
 mod code;
 mod config;
 mod core;
-mod detect;
-mod gossip;
-mod guards;
-mod holdings;
 mod identity;
-mod join;
-mod learn;
 pub mod life;
 pub mod limits;
 mod load;
 mod members;
 mod message;
-mod names;
+mod orders;
 mod pair;
 mod probes;
-mod publish;
-mod report;
+mod queue;
 mod roster;
 mod row;
-mod rows;
-mod rumour;
-mod schedule;
 mod secured;
-mod snapshot;
 mod tally;
 mod time;
-mod queue;
-mod vouch;
 mod witness;
 
 pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};
 pub use config::{Config, ConfigError, Kind, Setting, Value};
-pub use core::{CallError, CallId, Core, Output, ProbeId, ProbeReport, RequestId};
+pub use core::{Core, MemberView, Snapshot, Standing};
 pub use identity::{
     Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName, Record, Target, TargetError, is_invisible,
 };
-pub use join::Standing;
 pub use life::Status;
 pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};
+pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::{Attempt, KernelTiming, Pair, Timing};
 pub use roster::{Roster, RosterId};
 pub use row::{CellView, Frame, Merge, Patch, Row, Version};
 pub use secured::Secured;
-pub use snapshot::{MemberView, Snapshot};
 pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals, Summary};
 pub use time::{Now, Time, Wall};

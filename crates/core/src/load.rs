@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::core::ProbeId;
 use crate::limits::{OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX, Stretch};
+use crate::orders::{Order, ProbeId};
 
 /// Whether this host keeps up with its probes.
 #[derive(Debug)]
@@ -33,12 +33,12 @@ struct Window {
     /// From here on it grows by one for a whole window of probes, below by one for each.
     slowly_from: f64,
     /// Probes up to this number were under way when it was halved: that they are spoiled as well is no news.
-    halved_at: u64,
+    halved_at: Order,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { size: PROBE_WINDOW_FIRST, slowly_from: PROBES_IN_FLIGHT_MAX as f64, halved_at: 0 }
+        Self { size: PROBE_WINDOW_FIRST, slowly_from: PROBES_IN_FLIGHT_MAX as f64, halved_at: Order::default() }
     }
 }
 
@@ -49,7 +49,7 @@ impl Window {
     }
 
     /// The probe with number `order` was spoiled; the latest ordered has number `latest`.
-    fn shrink(&mut self, order: u64, latest: u64) {
+    fn shrink(&mut self, order: Order, latest: Order) {
         if order > self.halved_at {
             self.size = (self.size / 2.0).max(1.0);
             self.slowly_from = self.size;
@@ -97,7 +97,7 @@ impl Load {
     }
 
     /// A probe ended while so many of the schedule were under way; the latest ordered has number `latest`.
-    pub(crate) fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: u64) {
+    pub(crate) fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: Order) {
         self.ended += 1;
         if spoiled {
             self.voids += 1;

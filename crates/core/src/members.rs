@@ -17,18 +17,22 @@ use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
 use crate::time::Time;
 
-/// Where a member is held.
+/// Where a member is held. A place that goes to another name has another slot from then on: what still has the former one finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Slot(u32);
+pub(crate) struct Slot {
+    index: u32,
+    /// How often the place was given away.
+    generation: u32,
+}
 
 impl Slot {
     pub(crate) fn index(self) -> usize {
-        self.0 as usize
+        self.index as usize
     }
 }
 
 /// The slot of this bot itself.
-pub(crate) const ME: Slot = Slot(0);
+pub(crate) const ME: Slot = Slot { index: 0, generation: 0 };
 
 /// Everything held of one name.
 #[derive(Debug)]
@@ -202,9 +206,24 @@ impl Member {
     }
 }
 
+/// A place for a member.
+#[derive(Debug, Default)]
+struct Place {
+    generation: u32,
+    member: Option<Member>,
+}
+
+/// Which members give way first to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Left,
+    NeverAnswered,
+    Dead,
+}
+
 #[derive(Debug)]
 pub(crate) struct Members {
-    slots: Vec<Option<Member>>,
+    places: Vec<Place>,
     free: Vec<Slot>,
     by_name: BTreeMap<NodeName, Slot>,
     by_instance: BTreeMap<Instance, Slot>,
@@ -224,7 +243,7 @@ pub(crate) struct Members {
 impl Members {
     pub(crate) fn new(me: Arc<Record>, now: Time) -> Self {
         let mut members = Self {
-            slots: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             by_name: BTreeMap::new(),
             by_instance: BTreeMap::new(),
@@ -235,7 +254,7 @@ impl Members {
             present_known: 0,
             unproven: 0,
         };
-        members.put(Slot(0), me, Life::new(1, Duration::ZERO, now), None, now);
+        members.put(ME, me, Life::new(1, Duration::ZERO, now), None, now);
         members
     }
 
@@ -270,12 +289,10 @@ impl Members {
             path_reported: None,
             changed_at: now,
         };
-        let index = slot.index();
-        if index == self.slots.len() {
-            self.slots.push(Some(member));
-        } else {
-            self.slots[index] = Some(member);
+        if slot.index() == self.places.len() {
+            self.places.push(Place::default());
         }
+        self.places[slot.index()].member = Some(member);
         self.count_again(slot, [0; 3]);
     }
 
@@ -297,14 +314,14 @@ impl Members {
         }
     }
 
-    /// Takes a new name in. `introducer` is none when the address is proven already. The second slot is that of the member which had to go.
+    /// Takes a new name in. `introducer` is none when the address is proven already. With it comes the member that had to go, if any.
     pub(crate) fn insert(
         &mut self,
         record: Arc<Record>,
         life: Life,
         introducer: Option<Instance>,
         now: Time,
-    ) -> Result<(Slot, Option<Member>), Refusal> {
+    ) -> Result<(Slot, Option<(Slot, Member)>), Refusal> {
         if let Some(introducer) = introducer
             && self.introduced.get(&introducer).is_some_and(|count| *count >= HEARD_PER_INTRODUCER_MAX)
         {
@@ -315,11 +332,11 @@ impl Members {
         }
         let evicted = if self.by_name.len() >= MEMBERS_MAX {
             let victim = self.dispensable(introducer.is_none()).ok_or(Refusal::MembersFull)?;
-            self.remove(victim)
+            self.remove(victim).map(|member| (victim, member))
         } else {
             None
         };
-        let slot = self.free.pop().unwrap_or(Slot(self.slots.len() as u32));
+        let slot = self.free.pop().unwrap_or(Slot { index: self.places.len() as u32, generation: 0 });
         self.put(slot, record, life, introducer, now);
         Ok((slot, evicted))
     }
@@ -328,9 +345,9 @@ impl Members {
     /// and of what never answered and is dead. The living never go.
     fn dispensable(&self, newcomer_proven: bool) -> Option<Slot> {
         let rank = |member: &Member| match member.life.status() {
-            Status::Left => Some(0),
-            _ if !member.known && (newcomer_proven || !member.is_present()) => Some(1),
-            Status::Dead if newcomer_proven => Some(2),
+            Status::Left => Some(Rank::Left),
+            _ if !member.known && (newcomer_proven || !member.is_present()) => Some(Rank::NeverAnswered),
+            Status::Dead if newcomer_proven => Some(Rank::Dead),
             _ => None,
         };
         self.others().filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot))).min().map(|(_, _, slot)| slot)
@@ -380,12 +397,15 @@ impl Members {
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Member> {
         self.unlist_introduction(slot);
         let before = self.counts(slot);
-        let member = self.slots.get_mut(slot.index())?.take()?;
+        let place = self.places.get_mut(slot.index()).filter(|place| place.generation == slot.generation)?;
+        let member = place.member.take()?;
+        place.generation += 1;
+        let generation = place.generation;
         self.by_name.remove(&member.record.name);
         self.unlist_instance(member.record.instance, slot);
         self.retired.retain(|_, held| *held != slot);
         self.retired_order.retain(|instance| self.retired.contains_key(instance));
-        self.free.push(slot);
+        self.free.push(Slot { generation, ..slot });
         self.count_again(slot, before);
         Some(member)
     }
@@ -439,19 +459,19 @@ impl Members {
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Member> {
-        self.slots.get(slot.index())?.as_ref()
+        self.places.get(slot.index()).filter(|place| place.generation == slot.generation)?.member.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.slots.get_mut(slot.index())?.as_mut()
+        self.places.get_mut(slot.index()).filter(|place| place.generation == slot.generation)?.member.as_mut()
     }
 
     pub(crate) fn me(&self) -> &Member {
-        self.slots[0].as_ref().expect("slot 0 is this bot and is never removed")
+        self.places[0].member.as_ref().expect("slot 0 is this bot and is never removed")
     }
 
     pub(crate) fn me_mut(&mut self) -> &mut Member {
-        self.slots[0].as_mut().expect("slot 0 is this bot and is never removed")
+        self.places[0].member.as_mut().expect("slot 0 is this bot and is never removed")
     }
 
     pub(crate) fn named(&self, name: &NodeName) -> Option<Slot> {
@@ -469,7 +489,10 @@ impl Members {
 
     /// Everybody, ourselves included, by slot.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Slot, &Member)> {
-        self.slots.iter().enumerate().filter_map(|(index, member)| Some((Slot(index as u32), member.as_ref()?)))
+        self.places.iter().enumerate().filter_map(|(index, place)| {
+            let slot = Slot { index: index as u32, generation: place.generation };
+            Some((slot, place.member.as_ref()?))
+        })
     }
 
     /// Everybody else, by slot.
@@ -491,9 +514,9 @@ impl Members {
         self.by_name.len()
     }
 
-    /// Slots that may hold somebody else, for loops that change members.
-    pub(crate) fn other_slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        (1..self.slots.len() as u32).map(Slot)
+    /// The slots of everybody else, for loops that change members.
+    pub(crate) fn other_slots(&self) -> Vec<Slot> {
+        self.others().map(|(slot, _)| slot).collect()
     }
 
     /// Whom of the fitting gossip may go to: whom we reach, or whoever is there if we reach nobody.

@@ -7,7 +7,8 @@ use crate::cell::{Failure, PackError, Reader, put_varint, varint_len};
 use crate::identity::{Incarnation, Instance, MeshName, Record};
 use crate::limits::{ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
 use crate::roster::{Roster, RosterId};
-use crate::row::{Frame, Patch, Version};
+use crate::row::{Frame, Patch, Row, Version};
+use crate::time::Time;
 
 /// A request between bots.
 #[derive(Clone, Debug)]
@@ -204,6 +205,17 @@ impl Entry {
 }
 
 impl RowNews {
+    /// What somebody lacks who has `version` of the row; none if nothing.
+    pub(crate) fn since(source: Instance, row: &Row, version: Version, now: Time) -> Option<Self> {
+        if version >= row.version() {
+            return None;
+        }
+        let whole = version < row.frame().version();
+        let frame = whole.then(|| (Arc::clone(row.frame()), row.frame_age(now)));
+        let patches = row.patches().iter().filter(|patch| whole || patch.version() > version).cloned().collect();
+        Some(Self { source, frame, patches, age: row.age(now) })
+    }
+
     pub(crate) fn packed_len(&self) -> usize {
         let frame = self.frame.as_ref().map_or(0, |(frame, _)| frame.packed_len());
         16 + frame + self.patches.iter().map(|patch| patch.packed_len()).sum::<usize>()

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::config::Config;
-use crate::core::{ProbeId, RequestId};
-use crate::identity::NodeName;
 use crate::limits::{ASKS, ASKS_IN_FLIGHT_MAX, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
 use crate::members::Slot;
+use crate::orders::{Order, ProbeId, RequestId};
 use crate::pair::Timing;
 use crate::time::Time;
 
@@ -20,7 +19,7 @@ pub(crate) enum Purpose {
     /// It is the pair's turn: it is booked.
     Schedule,
     /// It repeats a doubtful one, for the question with this number.
-    Question(u64),
+    Question(Order),
     /// It looks whether a dead node is back.
     Dial,
     /// A peer asked.
@@ -59,8 +58,6 @@ impl Purpose {
 #[derive(Clone, Debug)]
 pub(crate) struct Probing {
     pub(crate) slot: Slot,
-    /// The slot may have gone to another name when the report comes.
-    pub(crate) name: NodeName,
     pub(crate) purpose: Purpose,
     /// When it was ordered: what it measured is of then.
     pub(crate) ordered_at: Time,
@@ -71,8 +68,8 @@ pub(crate) struct Probing {
 }
 
 impl Probing {
-    pub(crate) fn new(slot: Slot, name: NodeName, purpose: Purpose, now: Time) -> Self {
-        Self { slot, name, purpose, ordered_at: now, begun: now, overdue: false }
+    pub(crate) fn new(slot: Slot, purpose: Purpose, now: Time) -> Self {
+        Self { slot, purpose, ordered_at: now, begun: now, overdue: false }
     }
 
     /// When the first of its two requests was sent, at the earliest.

@@ -6,9 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::cell::{PackError, Reader, put_varint};
-use crate::holdings::NAME_OVERHEAD;
 use crate::identity::NodeName;
 use crate::limits::ROSTER_NAMES_MAX;
+
+/// What a name in a roster takes beside its letters.
+const NAME_OVERHEAD: usize = 48;
 
 /// The fingerprint of a roster's content (128-bit FNV-1a).
 ///

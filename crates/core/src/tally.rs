@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cell::Failure;
 use crate::identity::NodeName;
 use crate::limits::EVENTS_MAX;
-use crate::time::Wall;
+use crate::time::{Now, Wall};
 
 /// Upper bounds of the latency buckets in seconds: 1-2.5-5 steps from 100 µs to 10 s, a superset of the original's eleven.
 pub const BUCKETS_SECONDS: [f64; 16] =
@@ -239,5 +239,39 @@ impl Events {
     pub fn since(&self, sequence: u64) -> impl Iterator<Item = &Arc<Event>> {
         let oldest = self.next - self.ring.len() as u64;
         self.ring.iter().skip(sequence.saturating_sub(oldest) as usize)
+    }
+}
+
+/// What happened, and what was refused.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    events: Events,
+    refusals: Refusals,
+}
+
+impl Journal {
+    /// Something happened.
+    pub(crate) fn note(&mut self, now: Now, kind: EventKind) {
+        self.events.push(now.wall, kind);
+    }
+
+    /// Something was refused.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.count(refusal);
+    }
+
+    /// So much was refused.
+    pub(crate) fn refuse_many(&mut self, refusal: Refusal, count: u64) {
+        self.refusals.count_many(refusal, count);
+    }
+
+    /// The latest events.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What was refused since the start.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.refusals
     }
 }

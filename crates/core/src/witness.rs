@@ -7,12 +7,9 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
-
-use crate::core::{Core, Timer};
 use crate::limits::{CATCHING_UP, DOUBT_AFTER, ISOLATED_AFTER, SELF_DOUBT, STALL_MIN};
-use crate::tally::EventKind;
-use crate::time::{Now, Time};
+use crate::orders::Order;
+use crate::time::Time;
 
 #[derive(Debug)]
 pub(crate) struct Witness {
@@ -23,7 +20,7 @@ pub(crate) struct Witness {
     /// How long the latest stall was.
     stall: Duration,
     /// Orders up to this number were given before the latest stall ended.
-    stall_order: u64,
+    stall_order: Order,
     /// The input at hand answers an order that is younger than the latest stall.
     is_fresh: bool,
     /// When anybody was last heard: an answer, a refusal, or a request.
@@ -42,7 +39,7 @@ impl Witness {
             stalled: Duration::ZERO,
             stall_ended_at: now,
             stall: Duration::ZERO,
-            stall_order: 0,
+            stall_order: Order::default(),
             is_fresh: false,
             heard_at: now,
             heard_again_at: now,
@@ -53,7 +50,7 @@ impl Witness {
 
     /// Takes note of an input: the answer to the order with this number, or something else. `due` is the earliest deadline of our loop, `latest` the
     /// number of the latest order. Returns how long the loop did not run, if that was a stall.
-    pub(crate) fn handle_input(&mut self, order: Option<u64>, due: Option<Time>, latest: u64, now: Time) -> Option<Duration> {
+    pub(crate) fn handle_input(&mut self, order: Option<Order>, due: Option<Time>, latest: Order, now: Time) -> Option<Duration> {
         let late = due.map_or(Duration::ZERO, |due| now.since(due.max(self.stall_ended_at)));
         let stall = (late >= STALL_MIN).then_some(late);
         if let Some(stall) = stall {
@@ -83,6 +80,11 @@ impl Witness {
     /// Time in which our loop did not run, in all.
     pub(crate) fn stalled(&self) -> Duration {
         self.stalled
+    }
+
+    /// Takes note of whether this bot takes its own network for cut; tells whether that is news.
+    pub(crate) fn set_isolated(&mut self, isolated: bool) -> bool {
+        std::mem::replace(&mut self.isolated, isolated) != isolated
     }
 
     /// Whether this bot takes its own network for cut.
@@ -121,54 +123,6 @@ impl Witness {
     }
 }
 
-impl Core {
-    /// Begins to handle an input: the answer to the order with this number, or something else. Every patience is longer by a stall of our own.
-    pub(crate) fn take_input(&mut self, order: Option<u64>, now: Now) {
-        let Some(stall) = self.witness.handle_input(order, self.timers.first().map(|(at, _)| at), self.next_id, now.time) else {
-            return;
-        };
-        warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
-        self.events.push(now.wall, EventKind::Stalled(stall));
-        for slot in self.members.other_slots() {
-            if let Some(member) = self.members.get_mut(slot) {
-                member.life.forgive(stall);
-                if let Some(deadline) = member.life.deadline() {
-                    self.timers.set(Timer::Death(slot), deadline);
-                }
-            }
-        }
-        self.forgive_questions(stall, now);
-        self.probes.forgive(stall, now.time);
-        for id in self.probes.ids() {
-            self.timers.set_later(Timer::SlowProbe(id), stall, now.time);
-        }
-        for id in self.calls.keys() {
-            self.timers.set_later(Timer::SlowCall(*id), stall, now.time);
-        }
-    }
-
-    /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one *is* hearing nobody.
-    pub(crate) fn hears_nobody(&self, now: Now) -> bool {
-        self.witness.hears_nobody(now.time) && self.members.present() >= 2
-    }
-
-    pub(crate) fn notice_isolation(&mut self, now: Now) {
-        // Once cut off, everybody is dead after a while: that is no news of anybody.
-        let goes_on = self.witness.isolated && self.witness.hears_nobody(now.time);
-        let isolated = (self.hears_nobody(now) || goes_on) && !self.yields();
-        if isolated == self.witness.isolated {
-            return;
-        }
-        self.witness.isolated = isolated;
-        if isolated {
-            warn!("this bot hears from nobody: its own network may be cut");
-        } else {
-            info!("this bot hears from others again");
-        }
-        self.events.push(now.wall, if isolated { EventKind::Isolated } else { EventKind::Heard });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +155,7 @@ mod tests {
         };
         let stalled_for = |stall: u64, order: Option<u64>| {
             let mut witness = sound();
-            witness.handle_input(order, Some(at(5100)), 7, at(5100 + stall));
+            witness.handle_input(order.map(Order::new), Some(at(5100)), Order::new(7), at(5100 + stall));
             witness
         };
         let heard_again = || {
@@ -240,9 +194,9 @@ mod tests {
     fn a_stall_is_nobodys_silence_and_is_counted_once() {
         let mut witness = Witness::new(at(0));
         witness.handle_contact(at(1000));
-        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(1200)), None, "lateness that is no stall");
-        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(6100)), Some(Duration::from_secs(5)));
-        assert_eq!(witness.handle_input(None, Some(at(1100)), 0, at(6110)), None, "the same lateness again");
+        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(1200)), None, "lateness that is no stall");
+        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(6100)), Some(Duration::from_secs(5)));
+        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(6110)), None, "the same lateness again");
         assert!(!witness.hears_nobody(at(6200)), "the silence of the stall is ours");
         assert!(witness.hears_nobody(at(8200)));
         assert_eq!(witness.stalled(), Duration::from_secs(5));

@@ -288,6 +288,8 @@ impl Driver {
             }
             Output::NameTaken(holder) => return Some(End::NameTaken(holder)),
             Output::Left => return Some(End::Left),
+            // Not asked for.
+            Output::Published { .. } => {}
         }
         None
     }

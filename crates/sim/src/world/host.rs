@@ -251,6 +251,8 @@ impl World {
                 Output::Reply { to, response } => self.reply(id, to, response),
                 Output::NameTaken(_) => host.refused_name = true,
                 Output::Left => host.left = true,
+                // Not asked for.
+                Output::Published { .. } => {}
             }
         }
         let host = &mut self.hosts[id.0];

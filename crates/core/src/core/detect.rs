@@ -1,11 +1,14 @@
 //! Doubt is a question, asked at once: is it the node, the path, or ourselves?
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::{Calling, Leg};
+use super::schedule::Why;
+use super::{Core, Timer};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
-use crate::core::{CallId, Calling, Core, Leg, ProbeId, RequestId, Timer, is_refusal};
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
@@ -14,18 +17,18 @@ use crate::limits::{
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
+use crate::orders::{CallId, Order, ProbeId, RequestId};
 use crate::probes::{Lane, Purpose};
-use crate::schedule::Why;
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
 /// A member that failed to answer is tried again, by us and by others.
 #[derive(Debug)]
-pub(crate) struct Question {
+struct Question {
     /// What belongs to a former question about the same member does not count for this one.
-    number: u64,
+    number: Order,
     /// The probe or call that is overdue, while nothing else failed; if it is answered after all, it is as if nobody had asked.
-    raised_by: Option<u64>,
+    raised_by: Option<Order>,
     first_failure: Time,
     /// Every attempt so far was refused.
     refused: bool,
@@ -39,26 +42,34 @@ pub(crate) struct Question {
     confirmed: bool,
 }
 
-/// What others' doubts may have us ask.
-pub(crate) fn inquiry_budget(now: Time) -> Bucket {
-    Bucket::new(INQUIRIES, now)
+/// The questions that are open, and what others' doubts may have us ask.
+#[derive(Debug)]
+pub(super) struct Questions {
+    open: BTreeMap<Slot, Question>,
+    inquiries: Bucket,
+}
+
+impl Questions {
+    pub(super) fn new(now: Time) -> Self {
+        Self { open: BTreeMap::new(), inquiries: Bucket::new(INQUIRIES, now) }
+    }
 }
 
 impl Core {
     /// An attempt with this member failed.
-    pub(crate) fn doubt(&mut self, slot: Slot, refused: bool, now: Now) {
+    pub(super) fn doubt(&mut self, slot: Slot, refused: bool, now: Now) {
         self.ask_about(slot, refused, None, now);
     }
 
     /// The probe or call that was ordered under this number is overdue.
-    fn doubt_overdue(&mut self, slot: Slot, order: u64, now: Now) {
+    fn doubt_overdue(&mut self, slot: Slot, order: Order, now: Now) {
         if !self.witness.is_starved(now.time) {
             self.ask_about(slot, false, Some(order), now);
         }
     }
 
-    fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<u64>, now: Now) {
-        if let Some(question) = self.questions.get_mut(&slot) {
+    fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<Order>, now: Now) {
+        if let Some(question) = self.questions.open.get_mut(&slot) {
             question.refused &= refused;
             question.raised_by = question.raised_by.filter(|order| raised_by == Some(*order));
             return;
@@ -79,20 +90,19 @@ impl Core {
             return;
         }
         let present = self.members.present();
-        let full = self.questions.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
+        let full = self.questions.open.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
         // A question that was answered otherwise leaves its probes to their timeout, and each that is open may still repeat its own.
-        if full || self.probes.free(Lane::Question) < self.questions.len() + 2 {
+        if full || self.probes.free(Lane::Question) < self.questions.open.len() + 2 {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
         let about = member.record.instance;
         let peers = self.peers_to_ask(slot);
-        self.next_id += 1;
-        let number = self.next_id;
+        let number = self.outbox.number();
         let asks_open = peers.len() as u8;
         let question =
             Question { number, raised_by, first_failure: now.time, refused, probes_open: 2, asks_open, voids: 0, confirmed: false };
-        self.questions.insert(slot, question);
+        self.questions.open.insert(slot, question);
         if let Some(member) = self.members.get_mut(slot) {
             member.questioned_at = now.time;
         }
@@ -108,7 +118,8 @@ impl Core {
 
     fn peers_to_ask(&mut self, about: Slot) -> Vec<Slot> {
         let may = |(slot, member): &(Slot, &crate::members::Member)| {
-            let fit = *slot != about && member.is_partner() && member.life.status() == Status::Alive && !self.questions.contains_key(slot);
+            let fit =
+                *slot != about && member.is_partner() && member.life.status() == Status::Alive && !self.questions.open.contains_key(slot);
             fit && self.takes_part(member)
         };
         let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
@@ -121,21 +132,21 @@ impl Core {
         peers
     }
 
-    pub(crate) fn repeat_question(&mut self, slot: Slot, now: Now) {
-        if let Some(number) = self.questions.get(&slot).map(|question| question.number) {
+    pub(super) fn repeat_question(&mut self, slot: Slot, now: Now) {
+        if let Some(number) = self.questions.open.get(&slot).map(|question| question.number) {
             self.order_probe(slot, Purpose::Question(number), now);
         }
     }
 
-    pub(crate) fn question_probed(&mut self, slot: Slot, number: u64, failure: &Option<Failure>, now: Now) {
-        let Some(question) = self.questions.get_mut(&slot).filter(|question| question.number == number) else {
+    pub(super) fn question_probed(&mut self, slot: Slot, number: Order, failure: &Option<Failure>, now: Now) {
+        let Some(question) = self.questions.open.get_mut(&slot).filter(|question| question.number == number) else {
             return;
         };
         question.probes_open = question.probes_open.saturating_sub(1);
         match failure {
             Some(kind) => {
-                question.refused &= is_refusal(*kind);
-                question.confirmed |= is_refusal(*kind);
+                question.refused &= kind.is_refusal();
+                question.confirmed |= kind.is_refusal();
                 question.raised_by = None;
             }
             None => question.voids += 1,
@@ -143,7 +154,7 @@ impl Core {
         self.answered_enough(slot, now);
     }
 
-    pub(crate) fn question_answered(&mut self, about: Instance, number: u64, asked_at: Time, answer: Answer, now: Now) {
+    pub(super) fn question_answered(&mut self, about: Instance, number: Order, asked_at: Time, answer: Answer, now: Now) {
         let Some(slot) = self.members.of_instance(about) else {
             return;
         };
@@ -151,17 +162,17 @@ impl Core {
         if answer == Answer::Reached {
             self.reached_since(slot, asked_at, now);
             // Our own loop may have stood still since it was asked, and the question have been forgiven so much.
-            if self.questions.get_mut(&slot).filter(asked).is_some() {
+            if self.questions.open.get_mut(&slot).filter(asked).is_some() {
                 self.drop_question(slot);
             }
             return;
         }
-        let Some(question) = self.questions.get_mut(&slot).filter(asked) else {
+        let Some(question) = self.questions.open.get_mut(&slot).filter(asked) else {
             return;
         };
         question.asks_open = question.asks_open.saturating_sub(1);
         if let Answer::Failed(kind) = answer {
-            question.refused &= is_refusal(kind);
+            question.refused &= kind.is_refusal();
             question.confirmed = true;
             question.raised_by = None;
         }
@@ -169,21 +180,21 @@ impl Core {
     }
 
     /// What was overdue is answered after all.
-    pub(crate) fn overdue_answered(&mut self, slot: Slot, order: u64) {
-        if self.questions.get(&slot).is_some_and(|question| question.raised_by == Some(order)) {
+    pub(super) fn overdue_answered(&mut self, slot: Slot, order: Order) {
+        if self.questions.open.get(&slot).is_some_and(|question| question.raised_by == Some(order)) {
             self.drop_question(slot);
         }
     }
 
     fn answered_enough(&mut self, slot: Slot, now: Now) {
-        if self.questions.get(&slot).is_some_and(|question| question.probes_open == 0 && question.asks_open == 0) {
+        if self.questions.open.get(&slot).is_some_and(|question| question.probes_open == 0 && question.asks_open == 0) {
             self.close_question(slot, now);
         }
     }
 
     /// Nobody reached it: newer evidence has until the deadline of the suspicion to come. It is told, unless it may be about ourselves.
-    pub(crate) fn close_question(&mut self, slot: Slot, now: Now) {
-        let Some(question) = self.drop_question(slot) else {
+    pub(super) fn close_question(&mut self, slot: Slot, now: Now) {
+        let Some(question) = self.take_question(slot) else {
             return;
         };
         if question.voids > 0 {
@@ -205,29 +216,34 @@ impl Core {
         }
     }
 
-    pub(crate) fn drop_question(&mut self, slot: Slot) -> Option<Question> {
+    fn take_question(&mut self, slot: Slot) -> Option<Question> {
         self.timers.cancel(Timer::Repeat(slot));
         self.timers.cancel(Timer::Verdict(slot));
-        self.questions.remove(&slot)
+        self.questions.open.remove(&slot)
+    }
+
+    /// Ends the question about a member without a verdict.
+    pub(super) fn drop_question(&mut self, slot: Slot) {
+        self.take_question(slot);
     }
 
     /// Ends the question if newer evidence answered it.
-    pub(crate) fn settle_question(&mut self, slot: Slot) {
+    pub(super) fn settle_question(&mut self, slot: Slot) {
         let evidence_at = self.members.get(slot).map(|member| member.life.evidence_at());
-        if self.questions.get(&slot).is_some_and(|question| evidence_at > Some(question.first_failure)) {
+        if self.questions.open.get(&slot).is_some_and(|question| evidence_at > Some(question.first_failure)) {
             self.drop_question(slot);
         }
     }
 
-    pub(crate) fn forgive_questions(&mut self, stall: Duration, now: Now) {
-        for (slot, question) in &mut self.questions {
+    pub(super) fn forgive_questions(&mut self, stall: Duration, now: Now) {
+        for (slot, question) in &mut self.questions.open {
             question.first_failure = (question.first_failure + stall).min(now.time);
             self.timers.set_later(Timer::Repeat(*slot), stall, now.time);
             self.timers.set_later(Timer::Verdict(*slot), stall, now.time);
         }
     }
 
-    pub(crate) fn probe_slow(&mut self, id: ProbeId, now: Now) {
+    pub(super) fn probe_slow(&mut self, id: ProbeId, now: Now) {
         let Some(slot) = self.probes.get(id).map(|probing| probing.slot) else {
             return;
         };
@@ -243,8 +259,8 @@ impl Core {
         self.doubt_overdue(slot, id.0, now);
     }
 
-    pub(crate) fn call_slow(&mut self, id: CallId, now: Now) {
-        if let Some(Calling::Exchange(sent)) = self.calls.get(&id)
+    pub(super) fn call_slow(&mut self, id: CallId, now: Now) {
+        if let Some(Calling::Exchange(sent)) = self.calls.get(id)
             && let Some(slot) = self.members.of_instance(sent.instance)
         {
             self.doubt_overdue(slot, id.0, now);
@@ -252,7 +268,7 @@ impl Core {
     }
 
     /// A peer doubts a node and asks us to try.
-    pub(crate) fn asked(&mut self, id: RequestId, about: Instance, now: Now) {
+    pub(super) fn handle_ask(&mut self, id: RequestId, about: Instance, now: Now) {
         let answer = match self.members.of_instance(about) {
             Some(ME) => Answer::Reached,
             Some(slot) if self.may_ask(slot, now) => {
@@ -276,7 +292,7 @@ impl Core {
     }
 
     /// A peer says that nobody could reach this one: as news that it pushes, or in its digest.
-    pub(crate) fn hear_suspicion(&mut self, suspicion: Suspicion, pushed: bool, now: Now) {
+    pub(super) fn hear_suspicion(&mut self, suspicion: Suspicion, pushed: bool, now: Now) {
         let Some(slot) = self.members.of_instance(suspicion.instance) else {
             return;
         };
@@ -329,14 +345,14 @@ impl Core {
         }
         let may =
             |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
-        if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.inquiry_budget.take(1.0, now.time) {
+        if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.questions.inquiries.take(1.0, now.time) {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
             self.send_exchange(slot, exchange, Leg::Inquiry, now);
         }
     }
 
     /// The deadline of a suspect has come.
-    pub(crate) fn death_due(&mut self, slot: Slot, now: Now) {
+    pub(super) fn death_due(&mut self, slot: Slot, now: Now) {
         let alone = self.hears_nobody(now);
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -360,7 +376,7 @@ impl Core {
     }
 
     /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept to ourselves may be told.
-    pub(crate) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
+    pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
         if self.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
             && member.life.confirm()
@@ -370,7 +386,7 @@ impl Core {
     }
 
     /// There has been no evidence for so long that it is doubtful even though no probe of ours failed.
-    pub(crate) fn silent(&mut self, slot: Slot, now: Now) {
+    pub(super) fn silent(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::Core;
+use super::Core;
+use super::names::Standing;
 use crate::identity::{NodeName, Record, Target};
-use crate::join::Standing;
 use crate::life::Status;
 use crate::pair::Pair;
 use crate::row::{Row, Version};
@@ -109,8 +109,7 @@ impl Snapshot {
 }
 
 impl Core {
-    /// An immutable view of everything.
-    pub fn snapshot(&self, now: Now) -> Snapshot {
+    pub(super) fn view(&self, now: Now) -> Snapshot {
         let view = |(_, slot)| {
             let member = self.members.get(slot).filter(|_| slot != crate::members::ME)?;
             Some(MemberView {
@@ -130,17 +129,17 @@ impl Core {
             me: Arc::clone(self.record()),
             own_row: self.members.me().row().cloned(),
             members: self.members.by_name().filter_map(view).collect(),
-            standing: self.standing.clone(),
+            standing: self.naming.standing().clone(),
             isolated: self.witness.is_isolated(),
             targets: self.targets(),
             unproven: self.members.unproven(),
             join_problems: self.join_problems(),
             pair_interval: self.pair_interval(),
             publish_interval: self.publish_interval(),
-            refusals: self.refusals,
-            schedule_delay: self.schedule_delay,
+            refusals: self.journal.refusals(),
+            schedule_delay: self.schedule.delay(),
             stalled: self.witness.stalled(),
-            events: self.events.clone(),
+            events: self.journal.events().clone(),
         }
     }
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::core::{CallError, Calling, Core, Timer, is_refusal};
+use super::calls::{Calling, Counted, Found, Succession};
+use super::learn::Source;
+use super::{Core, Timer};
 use crate::identity::{Incarnation, Instance, Record, Target};
-use crate::join::Standing;
-use crate::learn::Source;
 use crate::limits::{ASK_TIMEOUT, Backoff, IDENTIFY_TIMEOUT};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
+use crate::orders::CallError;
 use crate::tally::{EventKind, Refusal};
 use crate::time::{Now, Time};
 
@@ -26,11 +27,23 @@ const CONTEST_TRIES: u8 = 3;
 /// Hosts that are asked whether they hold another holder of our name for alive: one liar among them decides nothing.
 const VOTES_MAX: usize = 5;
 
-/// What is under way about our own name.
+/// Where this bot stands with its own name.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Nobody let it in yet.
+    Starting,
+    /// It was let in, or let others in.
+    Member,
+    /// Another living node holds the name: this one publishes nothing and waits for the other to go.
+    Yielded(Arc<Record>),
+}
+
+/// Our own name: where we stand with it, and what is under way about it.
 #[derive(Debug)]
-pub(crate) struct Contest {
-    /// Nobody who is said to have our name or our instance is looked at before.
-    after: Time,
+pub(super) struct Naming {
+    standing: Standing,
+    /// Do not verify another claim to our own name or instance before this time.
+    look_after: Time,
     /// The pause after the next look: it grows with every life that was taken because of one.
     pause: Duration,
     /// How often in a row the other holder of our name did not answer.
@@ -49,21 +62,42 @@ struct Votes {
     for_it: u8,
 }
 
-impl Contest {
-    pub(crate) fn new(now: Time) -> Self {
-        Self { after: now, pause: CONTEST_PAUSE.first, failures: 0, votes: None }
+impl Naming {
+    pub(super) fn new(now: Time) -> Self {
+        Self { standing: Standing::Starting, look_after: now, pause: CONTEST_PAUSE.first, failures: 0, votes: None }
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether nobody let this bot in yet.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self.standing, Standing::Starting)
+    }
+
+    /// Whether another living node holds the name.
+    pub(super) fn yields(&self) -> bool {
+        matches!(self.standing, Standing::Yielded(_))
+    }
+
+    /// Somebody let this bot in, or it let somebody in.
+    pub(super) fn is_in(&mut self) {
+        if self.starts() {
+            self.standing = Standing::Member;
+        }
     }
 
     /// Whether a claim may be looked at now; if so, the next one has to wait.
     fn may_look(&mut self, now: Time) -> bool {
-        if now < self.after {
+        if now < self.look_after {
             return false;
         }
         // Long after the last one the pause is a short one again.
-        if now.since(self.after) > self.pause * 2 {
+        if now.since(self.look_after) > self.pause * 2 {
             self.pause = CONTEST_PAUSE.first;
         }
-        self.after = now + self.pause;
+        self.look_after = now + self.pause;
         true
     }
 
@@ -73,18 +107,9 @@ impl Contest {
     }
 }
 
-/// Who is asked first whether a member lives on elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Succession {
-    /// The one that is known: a living node's name is not taken by what others say.
-    Incumbent,
-    /// The one that others tell of.
-    Successor,
-}
-
 impl Core {
     /// Asks who answers at a member's target: an answer in another life was seen there.
-    pub(crate) fn identify(&mut self, slot: Slot) {
+    pub(super) fn identify(&mut self, slot: Slot) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -94,29 +119,27 @@ impl Core {
         }
     }
 
-    pub(crate) fn identified(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn identified(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         member.identifying = false;
-        let (name, dialled) = (member.record.name.clone(), member.record.target.clone());
-        if let Ok(Response::Identify(record)) = result
-            && record.name == name
-        {
-            let source = if record.target == dialled { Source::Answered } else { Source::Told(record.instance) };
+        let expected = Arc::clone(&member.record);
+        if let Some(record) = Found::instead_of(&expected, result).of_that_name() {
+            let source = if record.target == expected.target { Source::Answered } else { Source::Told(record.instance) };
             self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, source, now);
         }
     }
 
     /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays unless it does not answer any more and
     /// the other does. At one place there is but one of them.
-    pub(crate) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
+    pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         let incumbent = Arc::clone(&member.record);
         let same_place = incumbent.target == successor.target;
-        if member.identifying || (!same_place && self.may_dial_unproven(&successor.target, now).is_err()) {
+        if member.identifying || (!same_place && self.guards.admit(&successor.target, now.time).is_err()) {
             return;
         }
         if let Some(member) = self.members.get_mut(slot) {
@@ -126,7 +149,7 @@ impl Core {
         self.call(&whom, Calling::Succession { slot, successor, asked }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
-    pub(crate) fn succession_answered(
+    pub(super) fn succession_answered(
         &mut self,
         slot: Slot,
         successor: Arc<Record>,
@@ -138,13 +161,11 @@ impl Core {
             return;
         };
         member.identifying = false;
-        let answered = match result {
-            Ok(Response::Identify(record)) if record.name == successor.name => Some(record),
-            // It lives, and has no time to say who it is.
-            Ok(Response::Busy) if asked == Succession::Incumbent => return,
-            _ => None,
-        };
-        match (asked, answered) {
+        let found = Found::instead_of(&successor, result);
+        if found == Found::Busy && asked == Succession::Incumbent {
+            return;
+        }
+        match (asked, found.of_that_name()) {
             // It lives at its place, perhaps in a next life. While it yields its name it answers with the holder.
             (Succession::Incumbent, Some(record)) if record.target == member.record.target && record.instance != successor.instance => {
                 let held_at = member.record.target.clone();
@@ -160,7 +181,7 @@ impl Core {
             }
             (Succession::Successor, Some(record)) if record.target == successor.target => {
                 if record.target != member.record.target {
-                    self.unproven_budget.refund(1.0);
+                    self.guards.refund_unproven();
                 }
                 self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Succeeds, now);
             }
@@ -169,7 +190,7 @@ impl Core {
     }
 
     /// Whether a record may have its instance: no instance belongs to two names. What answered itself goes before what was only told.
-    pub(crate) fn may_have_instance(&mut self, record: &Record, first_hand: bool, now: Now) -> bool {
+    pub(super) fn may_have_instance(&mut self, record: &Record, first_hand: bool, now: Now) -> bool {
         let holder = match self.members.holder_elsewhere(record) {
             None if record.instance.0 != 0 => return true,
             holder => holder,
@@ -177,8 +198,8 @@ impl Core {
         self.refuse(Refusal::InstanceTaken);
         match holder {
             // Whoever heard this first does not hear us any more: only another instance comes back from that.
-            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && self.contest.may_look(now.time) => {
-                self.contest.lengthen();
+            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && self.naming.may_look(now.time) => {
+                self.naming.lengthen();
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 false
@@ -192,14 +213,14 @@ impl Core {
     }
 
     /// Somebody speaks of our own name in another life.
-    pub(crate) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
+    pub(super) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
         if left
             || !record.incarnation.can_be_outdone_by(me.incarnation)
             || record.instance == me.instance
             || record.life() < me.life()
-            || !self.contest.may_look(now.time)
+            || !self.naming.may_look(now.time)
         {
             return;
         }
@@ -207,35 +228,36 @@ impl Core {
     }
 
     /// Looks whether the other holder of our name lives. A larger life that does not is a leftover, and is overtaken.
-    pub(crate) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
-        if self.contest.votes.is_some() || self.calls.values().any(|calling| matches!(calling, Calling::Contest { .. })) {
+    pub(super) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
+        if self.naming.votes.is_some() || self.calls.in_flight(Counted::Contest) > 0 {
             return;
         }
         let whom = Arc::clone(&claimant);
         self.call(&whom, Calling::Contest { claimant }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
-    pub(crate) fn contest_again(&mut self, _now: Now) {
-        if let Standing::Yielded(holder) = &self.standing {
+    pub(super) fn contest_again(&mut self) {
+        if let Standing::Yielded(holder) = &self.naming.standing {
             let holder = Arc::clone(holder);
             self.look_at_claimant(holder);
         }
     }
 
-    pub(crate) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
-        let yielded = matches!(self.standing, Standing::Yielded(_));
-        if let Err(error) = &result
-            && !is_refusal(error.failure)
-            && self.contest.failures + 1 < CONTEST_TRIES
+    pub(super) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
+        let yielded = self.naming.yields();
+        let found = Found::instead_of(&claimant, result);
+        if let Found::Nobody(error) = &found
+            && !error.failure.is_refusal()
+            && self.naming.failures + 1 < CONTEST_TRIES
         {
-            self.contest.failures += 1;
+            self.naming.failures += 1;
             return self.look_at_claimant(claimant);
         }
-        self.contest.failures = 0;
-        match result {
+        self.naming.failures = 0;
+        match found {
             // It is there, and has no time: it is looked at again.
-            Ok(Response::Busy) => self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
-            Ok(Response::Identify(record)) if record.name == claimant.name && record.instance != self.record().instance => {
+            Found::Busy => self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
+            Found::Same(record) | Found::OtherLife(record) if record.instance != self.record().instance => {
                 if !yielded && record.life() < self.record().life() {
                     return;
                 }
@@ -248,8 +270,8 @@ impl Core {
             _ => {
                 if yielded {
                     info!("nobody else has this name any more");
-                    self.events.push(now.wall, EventKind::NameRegained);
-                    self.standing = Standing::Member;
+                    self.journal.note(now, EventKind::NameRegained);
+                    self.naming.standing = Standing::Member;
                 }
                 self.timers.cancel(Timer::Contest);
                 self.overtake(claimant.incarnation, now);
@@ -276,7 +298,7 @@ impl Core {
             return self.yield_to(claimant, now);
         }
         let about = claimant.instance;
-        self.contest.votes = Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
+        self.naming.votes = Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
         for slot in peers {
             if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
                 self.call(&whom, Calling::Vote { about }, Request::Ask(about), ASK_TIMEOUT);
@@ -284,8 +306,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn voted(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
-        let Some(votes) = self.contest.votes.as_mut().filter(|votes| votes.claimant.instance == about) else {
+    pub(super) fn voted(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
+        let Some(votes) = self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about) else {
             return;
         };
         votes.open = votes.open.saturating_sub(1);
@@ -298,42 +320,34 @@ impl Core {
         // Two sides of equal size settle, too: the larger life stays.
         let elected = votes.for_it > 0 && 2 * votes.for_it >= votes.asked;
         let claimant = Arc::clone(&votes.claimant);
-        self.contest.votes = None;
+        self.naming.votes = None;
         if elected && claimant.life() > self.record().life() {
             self.yield_to(claimant, now);
         } else {
             self.refuse(Refusal::NameTaken);
-            self.contest.lengthen();
+            self.naming.lengthen();
             let me = self.record().target.clone();
             self.reports.name_claimed(&claimant, &me, now);
         }
     }
 
     fn yield_to(&mut self, holder: Arc<Record>, now: Now) {
-        if !matches!(self.standing, Standing::Yielded(_)) {
+        if !self.naming.yields() {
             warn!(
                 name = %holder.name,
                 target = %holder.target,
                 "another living node has this bot's name: this bot publishes nothing until the other is gone; give one of them another name"
             );
-            self.events.push(now.wall, EventKind::NameConflict(holder.target.to_string()));
+            self.journal.note(now, EventKind::NameConflict(holder.target.to_string()));
             self.members.me_mut().hold(None, None);
             self.publisher.restart();
         }
-        self.standing = Standing::Yielded(holder);
+        self.naming.standing = Standing::Yielded(holder);
         self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
     }
 
-    /// Who this bot says it is: while it yields its name it names the holder.
-    pub fn introduction(&self) -> Arc<Record> {
-        match &self.standing {
-            Standing::Yielded(holder) => Arc::clone(holder),
-            Standing::Starting | Standing::Member => Arc::clone(self.record()),
-        }
-    }
-
     /// At the start a peer said that this node has our name: it is asked itself, or a lie would end us.
-    pub(crate) fn ask_holder(&mut self, seed: Option<Target>, holder: Arc<Record>) {
+    pub(super) fn ask_holder(&mut self, seed: Option<Target>, holder: Arc<Record>) {
         let whom = Arc::clone(&holder);
         self.call(&whom, Calling::Holder { seed, holder }, Request::Identify, IDENTIFY_TIMEOUT);
     }
@@ -342,7 +356,7 @@ impl Core {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
         if claimed >= own && claimed.can_be_outdone_by(own) {
-            self.contest.lengthen();
+            self.naming.lengthen();
             self.reincarnate(claimed, now);
         } else {
             self.spread_record(ME, now);

@@ -2,8 +2,8 @@
 
 use tracing::info;
 
+use super::Core;
 use crate::cell::State;
-use crate::core::Core;
 use crate::limits::VOUCHED_MIN;
 use crate::members::Slot;
 use crate::tally::EventKind;
@@ -16,7 +16,7 @@ const ROWS_READ_MAX: usize = 128;
 
 impl Core {
     /// Takes for known what this bot failed to reach twice in a row and a known member reaches. Called once a second.
-    pub(crate) fn look_for_vouchers(&mut self, now: Now) {
+    pub(super) fn look_for_vouchers(&mut self, now: Now) {
         let unknown = self.members.others().filter(|(_, member)| !member.known && member.is_present() && member.pair.failed_again());
         let mut candidates: Vec<_> = unknown.map(|(slot, _)| slot).collect();
         // Another few each time: names that nobody vouches for hold up no others.
@@ -34,7 +34,7 @@ impl Core {
                 if let Some(member) = self.members.get(slot) {
                     let (name, target) = (member.record.name.clone(), &member.record.target);
                     info!(node = %name, %target, labels = %member.record.labels, "a new node, which others reach and this bot does not");
-                    self.events.push(now.wall, EventKind::Joined(name));
+                    self.journal.note(now, EventKind::Joined(name));
                 }
                 self.roster_changed(now);
             }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::{Calling, Counted, Leg, SentExchange};
+use super::learn::Source;
+use super::rows::Reaction;
+use super::rumour::{CREDIT_MIN, Rumour, Waiting};
+use super::{Core, Timer};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
-use crate::core::{CallError, CallId, Calling, Core, Leg, RequestId, SentExchange, Timer, is_refusal};
-use crate::identity::Instance;
-use crate::join::Standing;
-use crate::learn::Source;
+use crate::identity::{Instance, Record};
 use crate::life::{Change, Status};
 use crate::limits::{
     ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT,
@@ -19,42 +21,42 @@ use crate::limits::{
 };
 use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, Request, Response, Suspicion};
+use crate::orders::{CallError, CallId, RequestId};
 use crate::roster::{Roster, RosterId};
-use crate::row::Version;
-use crate::rumour::{Rumour, Waiting};
 use crate::tally::Refusal;
 use crate::time::{Now, Time};
 
 /// Entries that changed within this travel in every digest of a large mesh.
 const CHANGED_LATELY: Duration = Duration::from_secs(10);
-/// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
-pub(crate) const CREDIT_MIN: f64 = 0.0;
 
 /// The state of gossip.
 #[derive(Debug)]
-pub(crate) struct Gossip {
-    pub(crate) rate: Bucket,
+pub(super) struct Gossip {
+    /// Who takes part, by [`Core::with_gossipers`].
+    takes_part: fn(&Record) -> bool,
+    pub(super) rate: Bucket,
     /// What rows in answers may take of it.
     answers: Bucket,
     /// What is ours of it, however much others ask.
     own: Bucket,
     /// Whose turn it is: everybody once, in random order, then again.
     partners: VecDeque<Slot>,
-    pub(crate) rumours: BTreeMap<Rumour, Waiting>,
-    pub(crate) pushed_at: Time,
-    pub(crate) rosters: BTreeMap<RosterId, Arc<Roster>>,
+    pub(super) rumours: BTreeMap<Rumour, Waiting>,
+    pub(super) pushed_at: Time,
+    pub(super) rosters: BTreeMap<RosterId, Arc<Roster>>,
     /// Rosters that are not here, with the members whose rows wait for them. Some may wait no more.
-    pub(crate) lacking: BTreeSet<(RosterId, Slot)>,
+    pub(super) lacking: BTreeSet<(RosterId, Slot)>,
     /// Where the next digest of a large mesh begins.
     cursor: u64,
 }
 
 impl Gossip {
-    pub(crate) fn new(config: &Config, now: Time) -> Self {
+    pub(super) fn new(config: &Config, now: Time) -> Self {
         let rate = config.gossip_rate_max as f64;
         let burst = (rate * 2.0).max(2.0 * EXCHANGE_CONTENT_BYTES_MAX as f64);
         let share = |share: f64| Rate { per_second: rate * share, burst: burst * share };
         Self {
+            takes_part: |_| true,
             rate: Bucket::new(share(1.0), now),
             answers: Bucket::new(share(ANSWERS_RATE_SHARE), now),
             own: Bucket::new(share(1.0 - ANSWERS_RATE_SHARE), now),
@@ -66,42 +68,34 @@ impl Gossip {
             cursor: 0,
         }
     }
-}
 
-/// What an exchange made us want to send back.
-#[derive(Debug, Default)]
-pub(crate) struct Reaction {
-    pub(crate) answer: Exchange,
-    /// Rows the other lacks, with the version it has.
-    pub(crate) rows: BTreeMap<Slot, Version>,
-    pub(crate) records: BTreeSet<Slot>,
-}
-
-impl Reaction {
-    fn lacks(&mut self, slot: Slot, version: Version) {
-        let held = self.rows.entry(slot).or_insert(version);
-        *held = version.min(*held);
+    /// Only these nodes take part.
+    pub(super) fn only(&mut self, takes_part: fn(&Record) -> bool) {
+        self.takes_part = takes_part;
     }
 }
 
 impl Core {
+    /// Whether it takes part in gossip, and can be asked about others.
+    pub(super) fn takes_part(&self, member: &Member) -> bool {
+        (self.gossip.takes_part)(&member.record)
+    }
+
     /// The own heartbeat advances.
-    pub(crate) fn beat(&mut self, now: Now) {
+    pub(super) fn beat(&mut self, now: Now) {
         let life = &mut self.members.me_mut().life;
         let (heartbeat, _) = life.heartbeat();
         life.hear(heartbeat + 1, Duration::ZERO, now.time);
     }
 
-    pub(crate) fn tick(&mut self, now: Now) {
+    pub(super) fn tick(&mut self, now: Now) {
         let pause = self.config.gossip_interval.div_f64(self.config.gossip_fanout as f64).mul_f64(0.9 + 0.2 * self.rng.f64());
         self.timers.set(Timer::Tick, now.time + pause);
         self.beat(now);
-        if matches!(self.standing, Standing::Yielded(_)) {
+        if self.naming.yields() {
             return;
         }
-        if self.calls.values().filter(|calling| matches!(calling, Calling::Exchange(SentExchange { leg: Leg::Digest, .. }))).count()
-            >= EXCHANGES_IN_FLIGHT_MAX
-        {
+        if self.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
@@ -122,7 +116,7 @@ impl Core {
     }
 
     /// Partners that hear gossip and tell it on.
-    pub(crate) fn gossipers(&self) -> Vec<Slot> {
+    pub(super) fn gossipers(&self) -> Vec<Slot> {
         self.members.partners(|member| self.takes_part(member))
     }
 
@@ -143,7 +137,7 @@ impl Core {
     }
 
     /// Somebody new to exchange with.
-    pub(crate) fn partner_found(&mut self, slot: Slot, now: Now) {
+    pub(super) fn partner_found(&mut self, slot: Slot, now: Now) {
         let place = self.rng.usize(..=self.gossip.partners.len());
         self.gossip.partners.insert(place, slot);
         if !self.gossip.rumours.is_empty() {
@@ -151,7 +145,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn begin_exchange(&mut self, slot: Slot, now: Now) {
+    pub(super) fn begin_exchange(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -164,7 +158,7 @@ impl Core {
         self.send_exchange(slot, exchange, Leg::Digest, now);
     }
 
-    pub(crate) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: Leg, now: Now) {
+    pub(super) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: Leg, now: Now) {
         let from = self.record().instance;
         let Some(member) = self.members.get(slot) else {
             return;
@@ -221,7 +215,7 @@ impl Core {
     }
 
     /// The digest's line for a member; none for who is past half its retention.
-    pub(crate) fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
+    pub(super) fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
         let member = self.members.get(slot)?;
         if slot != ME && member.life.silence(now.time) > self.config.retain_nodes / 2 {
             return None;
@@ -229,7 +223,7 @@ impl Core {
         Some(member.entry(member.version_younger_than(self.config.retain_samples / 2, now.time), now.time))
     }
 
-    pub(crate) fn exchange_arrived(&mut self, id: RequestId, exchange: Exchange, now: Now) {
+    pub(super) fn handle_exchange(&mut self, id: RequestId, exchange: Exchange, now: Now) {
         let me = self.record();
         if exchange.to.is_some_and(|to| to != me.instance) {
             let me = Arc::clone(me);
@@ -288,11 +282,11 @@ impl Core {
     }
 
     /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share of it.
-    pub(crate) fn own_credit(&mut self, now: Now) -> f64 {
+    pub(super) fn own_credit(&mut self, now: Now) -> f64 {
         self.gossip.rate.level(now.time).max(self.gossip.own.level(now.time))
     }
 
-    pub(crate) fn exchange_answered(&mut self, id: CallId, sent: SentExchange, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn exchange_answered(&mut self, id: CallId, sent: SentExchange, result: Result<Response, CallError>, now: Now) {
         let SentExchange { instance, leg, sent_at } = sent;
         let Some(slot) = self.members.of_instance(instance) else {
             return;
@@ -330,13 +324,13 @@ impl Core {
                 if held == Some((record.name.clone(), record.target.clone())) {
                     self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Answered, now);
                 } else {
-                    self.doubt(slot, is_refusal(Failure::Identity), now);
+                    self.doubt(slot, Failure::Identity.is_refusal(), now);
                 }
             }
             // It has no time for gossip, or speaks of what a later release knows, and lives.
             Ok(Response::Busy | Response::Unknown) => self.reached_since(slot, sent_at, now),
             Ok(_) => self.doubt(slot, false, now),
-            Err(error) => self.doubt(slot, is_refusal(error.failure), now),
+            Err(error) => self.doubt(slot, error.failure.is_refusal(), now),
         }
     }
 
@@ -344,7 +338,7 @@ impl Core {
     /// suspicion that is `pushed` has to be refuted to everybody.
     fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
-        self.refusals.count_many(Refusal::Unreadable, exchange.unread.into());
+        self.journal.refuse_many(Refusal::Unreadable, exchange.unread.into());
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
             if let Some(introducer) = introducer {
@@ -367,7 +361,7 @@ impl Core {
             }
         }
         for roster in exchange.rosters {
-            self.take_roster(roster);
+            self.take_roster(roster, now);
         }
         for news in exchange.rows.into_iter().take(WANTS_MAX) {
             self.take_row(news, now);
@@ -402,7 +396,7 @@ impl Core {
             }
             return;
         };
-        if slot == ME && matches!(self.standing, Standing::Yielded(_)) {
+        if slot == ME && self.naming.yields() {
             // The name is another's for now; a larger life is taken when it is ours again.
             return;
         }
@@ -446,7 +440,7 @@ impl Core {
     }
 
     /// A heartbeat was heard of by way of others.
-    pub(crate) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
+    pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
         if self.witness.input_is_stale(now.time) {
             // Nobody knows how old it is by now; it is told again, with an age that is true.
             return;
@@ -458,9 +452,7 @@ impl Core {
         if change != Change::None {
             self.changed(slot, change, now);
         }
-        if self.questions.contains_key(&slot) {
-            self.settle_question(slot);
-        }
+        self.settle_question(slot);
     }
 }
 

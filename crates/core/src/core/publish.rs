@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{Core, Timer};
 use crate::cell::{Cell, TICK};
-use crate::core::{Core, Timer};
 use crate::identity::NodeName;
-use crate::join::Standing;
 use crate::limits::{JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
 use crate::members::{ME, Slot};
+use crate::message::RowNews;
+use crate::orders::Output;
 use crate::pair::Urgency;
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
@@ -21,11 +22,11 @@ const CELL_BYTES: usize = 8;
 
 /// What is published and what waits to be.
 #[derive(Debug)]
-pub(crate) struct Publisher {
+pub(super) struct Publisher {
     version: Version,
     roster: Arc<Roster>,
-    /// Where in the roster the name is that a slot held when the roster was made.
-    places: Vec<Option<u32>>,
+    /// Which member has which place in the roster, by the index of its slot.
+    places: Vec<Option<(Slot, u32)>>,
     /// Members came or went since the roster was made.
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
@@ -33,12 +34,14 @@ pub(crate) struct Publisher {
     /// Some that changed are not in the roster yet: the next frame, which is due soon, is the first that tells of them.
     frame_is_news: bool,
     secured: Option<Secured>,
+    /// Whether [`Output::Published`] is wanted.
+    tells: bool,
     framed_at: Time,
     published_at: Time,
 }
 
 impl Publisher {
-    pub(crate) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time) -> Self {
         Self {
             version: 0,
             roster: Roster::new([]),
@@ -47,39 +50,44 @@ impl Publisher {
             changed: BTreeSet::new(),
             frame_is_news: false,
             secured: None,
+            tells: false,
             framed_at: now,
             published_at: now,
         }
     }
 
+    /// Whoever drives us wants to hear of news.
+    pub(super) fn tell(&mut self) {
+        self.tells = true;
+    }
+
+    pub(super) fn set_secured(&mut self, secured: Secured) {
+        self.secured = Some(secured);
+    }
+
     /// A new life publishes from the first version on.
-    pub(crate) fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.version = 0;
         self.roster_stale = true;
     }
 
     /// The position of a member in the own row; none before the first frame after it became known.
-    pub(crate) fn place(&self, slot: Slot, name: &NodeName) -> Option<u32> {
-        let place = *self.places.get(slot.index())?;
-        place.filter(|place| self.roster.names().get(*place as usize) == Some(name))
+    pub(super) fn place(&self, slot: Slot) -> Option<u32> {
+        let (held, place) = (*self.places.get(slot.index())?)?;
+        (held == slot).then_some(place)
     }
 
     /// Somebody left for good: the next frame does without.
-    pub(crate) fn roster_shrank(&mut self) {
+    pub(super) fn roster_shrank(&mut self) {
         self.roster_stale = true;
     }
 
-    pub(crate) fn roster(&self) -> RosterId {
+    pub(super) fn roster(&self) -> RosterId {
         self.roster.id()
     }
 }
 
 impl Core {
-    /// How connections are secured, as the shell saw at a handshake: the next frame tells the others.
-    pub fn handle_secured(&mut self, secured: Secured) {
-        self.publisher.secured = Some(secured);
-    }
-
     /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
     pub fn publish_interval(&self) -> Duration {
         let rows = self.members.present_known() + 1;
@@ -89,20 +97,20 @@ impl Core {
     }
 
     /// The name list has changed: rows need a new roster, soon but not for every one of a thousand newcomers.
-    pub(crate) fn roster_changed(&mut self, now: Now) {
+    pub(super) fn roster_changed(&mut self, now: Now) {
         self.publisher.roster_stale = true;
         let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
     /// The publish interval has shrunk.
-    pub(crate) fn publish_sooner(&mut self, now: Now) {
+    pub(super) fn publish_sooner(&mut self, now: Now) {
         let due = self.publisher.framed_at + self.publish_interval();
         self.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
     /// A pair was measured.
-    pub(crate) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
+    pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
         let pause = match urgency {
             Urgency::State => PATCH_INTERVAL,
             Urgency::Jump => JUMP_INTERVAL,
@@ -112,9 +120,9 @@ impl Core {
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
-    pub(crate) fn publish(&mut self, now: Now) {
+    pub(super) fn publish(&mut self, now: Now) {
         let interval = self.publish_interval();
-        if matches!(self.standing, Standing::Yielded(_)) {
+        if self.naming.yields() {
             self.timers.set(Timer::Publish, now.time + interval);
             return;
         }
@@ -150,7 +158,7 @@ impl Core {
             self.publisher.places.clear();
             self.publisher.places.resize(slots.iter().map(|slot| slot.index() + 1).max().unwrap_or_default(), None);
             for (place, slot) in slots.into_iter().enumerate() {
-                self.publisher.places[slot.index()] = Some(place as u32);
+                self.publisher.places[slot.index()] = Some((slot, place as u32));
             }
             if *names != *self.publisher.roster.names() {
                 let roster = Roster::new(names);
@@ -165,6 +173,7 @@ impl Core {
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells).with_secured(self.publisher.secured);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);
+        self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         let changed = !std::mem::take(&mut self.publisher.changed).is_empty();
@@ -185,12 +194,24 @@ impl Core {
         self.publisher.roster.names().iter().map(cell_of).collect()
     }
 
+    /// Tells whoever wants it what is new in the readable row of a member since version `before`.
+    pub(super) fn tell_published(&mut self, slot: Slot, before: Version, now: Now) {
+        if !self.publisher.tells {
+            return;
+        }
+        let held = self.members.get(slot).and_then(|member| Some((member.record.instance, member.row()?)));
+        let news = held.and_then(|(source, row)| Some((RowNews::since(source, row, before, now.time)?, Arc::clone(row))));
+        if let Some((news, row)) = news {
+            self.outbox.push(Output::Published { news, row });
+        }
+    }
+
     fn publish_patch(&mut self, now: Now) {
         let (label, wall) = Self::label(now);
         let mut changes = Vec::new();
         for slot in std::mem::take(&mut self.publisher.changed) {
             let Some(member) = self.members.get(slot) else { continue };
-            match self.publisher.place(slot, &member.record.name) {
+            match self.publisher.place(slot) {
                 Some(place) => changes.push((place, member.pair.cell(label))),
                 None => self.publisher.frame_is_news = true,
             }
@@ -202,6 +223,7 @@ impl Core {
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
         self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
         self.publisher.version += 1;
+        self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
         self.spread_own_row(self.publisher.version - 1, now);
     }

@@ -2,19 +2,19 @@
 
 use tracing::info;
 
-use crate::core::{Core, Timer};
+use super::schedule::Why;
+use super::{Core, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
 use crate::members::Slot;
 use crate::message::Heard;
-use crate::schedule::Why;
 use crate::tally::{EventKind, Refusal};
 use crate::time::Now;
 
 /// How a record came to us, and so how far it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(super) enum Source {
     /// This peer told of it.
     Told(Instance),
     /// It answered at its target.
@@ -25,7 +25,7 @@ pub(crate) enum Source {
 
 impl Core {
     /// Applies a report about a member, as far as its source is believed.
-    pub(crate) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
+    pub(super) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
         let record = heard.record;
         if record.mesh != self.record().mesh {
             self.refuse(Refusal::OtherMesh);
@@ -79,7 +79,7 @@ impl Core {
                     let (target, labels) = (record.target.clone(), record.labels.clone());
                     self.members.replace(slot, record, life, introducer, now.time);
                     info!(node = %name, %target, %labels, moved, "a node restarted");
-                    self.events.push(now.wall, EventKind::Restarted(name));
+                    self.journal.note(now, EventKind::Restarted(name));
                     self.spread_record(slot, now);
                     self.give_turn(slot, Why::AtOnce, now);
                 }
@@ -97,13 +97,13 @@ impl Core {
                         return None;
                     }
                 };
-                if let Some(evicted) = evicted {
-                    self.lost_slot(slot);
+                if let Some((former, evicted)) = evicted {
+                    self.drop_all_due(former);
                     self.forgotten(&evicted, now);
                 }
                 if first_hand {
                     info!(node = %name, %target, %labels, "a new node");
-                    self.events.push(now.wall, EventKind::Joined(name));
+                    self.journal.note(now, EventKind::Joined(name));
                     self.roster_changed(now);
                 }
                 self.spread_record(slot, now);
@@ -129,18 +129,18 @@ impl Core {
     }
 
     /// It answered at its target, by its name, in this life.
-    pub(crate) fn prove(&mut self, slot: Slot, now: Now) {
+    pub(super) fn prove(&mut self, slot: Slot, now: Now) {
         let was_known = self.members.get(slot).is_some_and(|member| member.known);
         if self.members.prove(slot) {
-            self.unproven_budget.refund(1.0);
+            self.guards.refund_unproven();
             self.partner_found(slot, now);
         }
         if !was_known && let Some(member) = self.members.get(slot) {
             let Record { name, target, labels, .. } = &*member.record;
             info!(node = %name, %target, %labels, "a new node");
-            self.events.push(now.wall, EventKind::Joined(name.clone()));
+            self.journal.note(now, EventKind::Joined(name.clone()));
         }
-        if self.members.get(slot).is_some_and(|member| self.publisher.place(slot, &member.record.name).is_none()) {
+        if self.publisher.place(slot).is_none() {
             self.roster_changed(now);
         }
         if let Some(member) = self.members.get(slot) {

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
+use super::Core;
 use crate::cell::{Failure, State};
-use crate::core::Core;
 use crate::identity::{NodeName, Record, Target};
-use crate::join::Standing;
 use crate::members::{Member, Slot};
 use crate::time::{Now, Time};
 
@@ -81,7 +80,7 @@ struct Change {
 
 /// What was logged, and what waits to be.
 #[derive(Debug)]
-pub(crate) struct Reports {
+pub(super) struct Reports {
     gathered: BTreeMap<Topic, Gathered>,
     names_claimed: Seldom,
     joiners: Seldom,
@@ -95,7 +94,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    pub(crate) fn new(started: Time) -> Self {
+    pub(super) fn new(started: Time) -> Self {
         Self {
             gathered: BTreeMap::new(),
             names_claimed: Seldom::default(),
@@ -110,7 +109,7 @@ impl Reports {
     }
 
     /// Somebody claims the name of a living node.
-    pub(crate) fn name_claimed(&mut self, claimant: &Record, held_at: &Target, now: Now) {
+    pub(super) fn name_claimed(&mut self, claimant: &Record, held_at: &Target, now: Now) {
         if let Some(left_out) = self.names_claimed.allows(now) {
             let (name, target) = (&claimant.name, &claimant.target);
             warn!(%name, %target, %held_at, left_out, "a node claims the name of a living one and is refused; give it another name");
@@ -118,7 +117,7 @@ impl Reports {
     }
 
     /// A joiner does not answer at its target.
-    pub(crate) fn joiner_unreachable(&mut self, joiner: &Record, why: &str, now: Now) {
+    pub(super) fn joiner_unreachable(&mut self, joiner: &Record, why: &str, now: Now) {
         if let Some(left_out) = self.joiners.allows(now) {
             let (node, target) = (&joiner.name, &joiner.target);
             warn!(%node, %target, why, left_out, "a node asks to join and is not reached at its address");
@@ -126,7 +125,7 @@ impl Reports {
     }
 
     /// A joiner belongs to another mesh.
-    pub(crate) fn other_mesh(&mut self, joiner: &Record, now: Now) {
+    pub(super) fn other_mesh(&mut self, joiner: &Record, now: Now) {
         if let Some(left_out) = self.other_meshes.allows(now) {
             let (node, target, mesh) = (&joiner.name, &joiner.target, joiner.mesh.as_str());
             warn!(%node, %target, mesh, left_out, "a node of another mesh asks to join and is refused; compare --mesh-name");
@@ -157,7 +156,7 @@ impl Core {
     }
 
     /// A node is dead. What never answered is nobody's loss.
-    pub(crate) fn report_death(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_death(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get(slot).filter(|member| member.known) else {
             return;
         };
@@ -168,12 +167,12 @@ impl Core {
     }
 
     /// A node that was dead, or said goodbye, is there again after so long.
-    pub(crate) fn report_return(&mut self, slot: Slot, gone: Duration, now: Now) {
+    pub(super) fn report_return(&mut self, slot: Slot, gone: Duration, now: Now) {
         self.gather(slot, Topic::Back, None, gone, now);
     }
 
     /// A node that this bot never reached is one that others reach.
-    pub(crate) fn report_vouched(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_vouched(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -184,7 +183,7 @@ impl Core {
     }
 
     /// The pair to a node was measured: a second failure in a row is logged, and the success that ends it.
-    pub(crate) fn report_path(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_path(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -213,7 +212,7 @@ impl Core {
     }
 
     /// Logs what is due. Called once a second.
-    pub(crate) fn report(&mut self, now: Now) {
+    pub(super) fn report(&mut self, now: Now) {
         let due = |gathered: &Gathered| now.time.since(gathered.latest_at) >= GATHER.0 || now.time.since(gathered.first_at) >= GATHER.1;
         let topics: Vec<_> = self.reports.gathered.iter().filter(|(_, gathered)| due(gathered)).map(|(topic, _)| *topic).collect();
         for topic in topics {
@@ -352,11 +351,6 @@ impl Core {
             let seconds = (median.unsigned_abs() / 1000) as u64;
             error!(seconds, direction, "this host's clock is far from the others'; set it, or its samples carry wrong times");
         }
-    }
-
-    /// Whether this bot yields its name: what it hears then is nothing about its network.
-    pub(crate) fn yields(&self) -> bool {
-        matches!(self.standing, Standing::Yielded(_))
     }
 }
 

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use crate::core::{Core, Timer};
+use super::schedule::Why;
+use super::{Core, Timer};
 use crate::life::Change;
 use crate::members::{Member, Slot};
-use crate::schedule::Why;
 use crate::tally::EventKind;
 use crate::time::{Now, Time};
 
 impl Core {
     /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How long after nobody can tell, for the answer may
     /// have been lost on its way and sent again.
-    pub(crate) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
+    pub(super) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
         let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.evidence(at, now.time);
@@ -24,7 +24,7 @@ impl Core {
     }
 
     /// Carries out what a change of a member's life means.
-    pub(crate) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
+    pub(super) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -46,7 +46,7 @@ impl Core {
             }
             Change::Suspected => {
                 debug!(node = %name, "nobody could reach the node; it is suspected");
-                self.events.push(now.wall, EventKind::Suspected(name));
+                self.journal.note(now, EventKind::Suspected(name));
                 if let Some(deadline) = deadline {
                     self.timers.set(Timer::Death(slot), deadline);
                 }
@@ -54,7 +54,7 @@ impl Core {
             }
             Change::Died => {
                 self.report_death(slot, now);
-                self.events.push(now.wall, EventKind::Died(name));
+                self.journal.note(now, EventKind::Died(name));
                 self.lost(slot);
                 self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
             }
@@ -63,7 +63,7 @@ impl Core {
                     Some(lost_at) => self.report_return(slot, now.time.since(lost_at), now),
                     None => debug!(node = %name, "the node lives; it is suspected no more"),
                 }
-                self.events.push(now.wall, EventKind::Revived(name));
+                self.journal.note(now, EventKind::Revived(name));
                 self.timers.cancel(Timer::Death(slot));
                 self.timers.cancel(Timer::Dial(slot));
                 self.settle_question(slot);
@@ -72,7 +72,7 @@ impl Core {
             }
             Change::Left => {
                 info!(node = %name, "the node left");
-                self.events.push(now.wall, EventKind::Left(name));
+                self.journal.note(now, EventKind::Left(name));
                 self.lost(slot);
                 self.timers.cancel(Timer::Death(slot));
                 self.timers.cancel(Timer::Dial(slot));
@@ -87,18 +87,23 @@ impl Core {
         self.drop_question(slot);
     }
 
-    /// Takes a member out of everything.
-    pub(crate) fn forget(&mut self, slot: Slot, now: Now) {
+    /// Nothing is due any more for this member.
+    pub(super) fn drop_all_due(&mut self, slot: Slot) {
         self.lost(slot);
         self.timers.cancel(Timer::Death(slot));
         self.timers.cancel(Timer::Dial(slot));
+    }
+
+    /// Takes a member out of everything.
+    pub(super) fn forget(&mut self, slot: Slot, now: Now) {
+        self.drop_all_due(slot);
         if let Some(member) = self.members.remove(slot) {
             self.forgotten(&member, now);
         }
         self.roster_changed(now);
     }
 
-    pub(crate) fn forgotten(&mut self, member: &Member, now: Now) {
-        self.events.push(now.wall, EventKind::Forgotten(member.record.name.clone()));
+    pub(super) fn forgotten(&mut self, member: &Member, now: Now) {
+        self.journal.note(now, EventKind::Forgotten(member.record.name.clone()));
     }
 }

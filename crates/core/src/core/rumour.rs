@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
-use crate::core::{Core, Leg, Timer};
-use crate::gossip::CREDIT_MIN;
+use super::calls::Leg;
+use super::{Core, Timer};
 use crate::identity::Instance;
-use crate::join::Standing;
 use crate::life::Status;
 use crate::limits::{
     EXCHANGE_CONTENT_BYTES_MAX, PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX,
     SUSPICIONS_MAX,
 };
 use crate::members::Slot;
-use crate::message::Exchange;
+use crate::message::{Exchange, RowNews};
 use crate::row::Version;
-use crate::rows::{FRAME_IS_NEWS, news_since};
 use crate::tally::Refusal;
 use crate::time::Now;
 
+/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
+pub(super) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
+/// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
+pub(super) const CREDIT_MIN: f64 = 0.0;
 /// A push without anybody to push to is tried again after so long.
 const PUSH_RETRY: Duration = Duration::from_millis(500);
 
 /// What is new, and about whom; the order is the order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rumour {
+pub(super) enum Rumour {
     Suspicion(Instance),
     Life(Instance),
     Record(Instance),
@@ -32,7 +34,7 @@ pub(crate) enum Rumour {
 
 /// A rumour on its way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
+pub(super) struct Waiting {
     /// Pushes that still carry it.
     pushes: u8,
     /// For a row: the version before the news, which others have as we had it.
@@ -40,20 +42,20 @@ pub(crate) struct Waiting {
 }
 
 impl Core {
-    pub(crate) fn spread_suspicion(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_suspicion(&mut self, slot: Slot, now: Now) {
         self.spread_about(slot, Rumour::Suspicion, now);
     }
 
-    pub(crate) fn spread_life(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_life(&mut self, slot: Slot, now: Now) {
         self.spread_about(slot, Rumour::Life, now);
     }
 
-    pub(crate) fn spread_record(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_record(&mut self, slot: Slot, now: Now) {
         self.spread_about(slot, Rumour::Record, now);
     }
 
     /// Own changes after version `since` that others must hear of at once.
-    pub(crate) fn spread_own_row(&mut self, since: Version, now: Now) {
+    pub(super) fn spread_own_row(&mut self, since: Version, now: Now) {
         self.spread(Rumour::Row(self.record().instance), since, now);
     }
 
@@ -64,7 +66,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn spread(&mut self, rumour: Rumour, since: Version, now: Now) {
+    pub(super) fn spread(&mut self, rumour: Rumour, since: Version, now: Now) {
         let held = self.gossip.rumours.get(&rumour);
         if held.is_none() && self.gossip.rumours.len() >= RUMOURS_MAX {
             return self.refuse(Refusal::RumoursFull);
@@ -78,13 +80,13 @@ impl Core {
     }
 
     /// Pushes so long after the last push, if not before.
-    pub(crate) fn push_after(&mut self, pause: Duration, now: Now) {
+    pub(super) fn push_after(&mut self, pause: Duration, now: Now) {
         self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
     }
 
     /// Pushes the rumours to a few others.
-    pub(crate) fn push(&mut self, now: Now) {
-        if self.gossip.rumours.is_empty() || matches!(self.standing, Standing::Yielded(_)) {
+    pub(super) fn push(&mut self, now: Now) {
+        if self.gossip.rumours.is_empty() || self.naming.yields() {
             return;
         }
         let mut partners = self.gossipers();
@@ -142,7 +144,7 @@ impl Core {
                 }
                 (Rumour::Row(_), Some(member)) => {
                     let news = member.row().and_then(|row| {
-                        news_since(instance, row, waiting.since, now)
+                        RowNews::since(instance, row, waiting.since, now.time)
                             .filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
                     });
                     if let Some(news) = news {

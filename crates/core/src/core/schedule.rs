@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{Core, Timer};
 use crate::cell::Failure;
-use crate::core::{Core, ProbeId, ProbeReport, Timer, is_answer, is_refusal};
 use crate::identity::NodeName;
 use crate::life::Status;
 use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
+use crate::orders::{ProbeId, ProbeReport};
 use crate::pair::{Attempt, Timing};
 use crate::probes::{Full, Lane, Probing, Purpose};
-use crate::tally::{EventKind, Refusal};
+use crate::queue::Queue;
+use crate::tally::{EventKind, Histogram, Refusal};
 use crate::time::{Now, Time};
 
 /// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
@@ -25,7 +27,7 @@ const VOIDS_IN_A_ROW: u32 = 5;
 
 /// Why a pair gets a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(super) enum Why {
     /// It is new, its node came back while an attempt was failing, or a question about it decided nothing.
     AtOnce,
     /// Its node was suspected or lost, and is found again.
@@ -42,9 +44,24 @@ pub(crate) enum Why {
 
 /// Whether a pair was ever measured. The first measurement of a pair goes before the next one of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Measured {
+enum Measured {
     Never,
     Before,
+}
+
+/// Turns that have come and wait for a place or the budget.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// Pairs that were never measured first, then by when the turn came.
+    ready: Queue<Slot, (Measured, Time)>,
+    delay: Histogram,
+}
+
+impl Schedule {
+    /// How late turns were noticed.
+    pub(super) fn delay(&self) -> Histogram {
+        self.delay
+    }
 }
 
 /// What a report says of the pair.
@@ -58,15 +75,8 @@ enum Outcome {
 }
 
 impl Core {
-    /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
-    pub fn pair_interval(&self) -> Duration {
-        let pairs = self.members.present_known();
-        let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
-        self.load.stretched(within_budget)
-    }
-
     /// Gives a pair its next turn.
-    pub(crate) fn give_turn(&mut self, slot: Slot, why: Why, now: Now) {
+    pub(super) fn give_turn(&mut self, slot: Slot, why: Why, now: Now) {
         let interval = self.pair_interval();
         let keeps_up = self.load.keeps_up();
         let timer = Timer::Probe(slot);
@@ -122,43 +132,35 @@ impl Core {
     }
 
     /// The pair interval became shorter: pairs that wait for longer, and the own row, get a turn within it.
-    pub(crate) fn reschedule(&mut self, now: Now) {
+    pub(super) fn reschedule(&mut self, now: Now) {
         self.publish_sooner(now);
         for slot in self.members.other_slots() {
             self.give_turn(slot, Why::Shorter, now);
         }
     }
 
-    pub(crate) fn unschedule(&mut self, slot: Slot) {
+    pub(super) fn unschedule(&mut self, slot: Slot) {
         self.timers.cancel(Timer::Probe(slot));
-        self.ready.cancel(slot);
+        self.schedule.ready.cancel(slot);
     }
 
-    /// A slot was given to another name: nothing that was due for the former holder is due for it.
-    pub(crate) fn lost_slot(&mut self, slot: Slot) {
-        self.unschedule(slot);
-        self.drop_question(slot);
-        self.timers.cancel(Timer::Death(slot));
-        self.timers.cancel(Timer::Dial(slot));
-    }
-
-    pub(crate) fn pair_due(&mut self, slot: Slot, due: Time, now: Now) {
+    pub(super) fn pair_due(&mut self, slot: Slot, due: Time, now: Now) {
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
             return;
         };
         let delay = now.time.since(due);
-        self.schedule_delay.observe(delay);
+        self.schedule.delay.observe(delay);
         self.load.began_late(delay);
         let measured = if member.pair.latest().is_some() { Measured::Before } else { Measured::Never };
-        if self.ready.at(slot).is_none() {
-            self.ready.set(slot, (measured, due));
+        if self.schedule.ready.at(slot).is_none() {
+            self.schedule.ready.set(slot, (measured, due));
         }
         self.fire_ready(now);
     }
 
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
-    pub(crate) fn fire_ready(&mut self, now: Now) {
-        while let Some((_, slot)) = self.ready.first() {
+    pub(super) fn fire_ready(&mut self, now: Now) {
+        while let Some((_, slot)) = self.schedule.ready.first() {
             if self.probes.under_way() >= self.load.window() {
                 return;
             }
@@ -170,7 +172,7 @@ impl Core {
                     return;
                 }
             }
-            self.ready.cancel(slot);
+            self.schedule.ready.cancel(slot);
             self.fire(slot, now);
         }
     }
@@ -185,7 +187,7 @@ impl Core {
         if is_probing {
             return;
         }
-        if !proven && let Err(not_before) = self.may_dial_unproven(&target, now) {
+        if !proven && let Err(not_before) = self.guards.admit(&target, now.time) {
             self.refuse(Refusal::UnprovenDial);
             return self.give_turn(slot, Why::NotBefore(not_before), now);
         }
@@ -196,15 +198,13 @@ impl Core {
         }
     }
 
-    /// A probe that was ordered has ended.
-    pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
-        self.take_input(Some(id.0), now);
+    pub(super) fn probe_ended(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
         self.timers.cancel(Timer::SlowProbe(id));
         let Some(probing) = self.probes.remove(id) else {
             return;
         };
         let Some(outcome) = self.judge(&probing, report) else {
-            // Its node is forgotten, or the slot another's: that is nothing about this host.
+            // Its node is forgotten: that is nothing about this host.
             if let Purpose::Ask(request) = probing.purpose {
                 self.reply(request, Response::Asked(Answer::Unknown));
             }
@@ -230,7 +230,7 @@ impl Core {
                 self.overdue_answered(probing.slot, id.0);
             }
             Outcome::Renewed(_) => self.identify(probing.slot),
-            Outcome::Failed(kind) if is_answer(*kind) => self.witness.handle_contact(now.time),
+            Outcome::Failed(kind) if kind.is_answer() => self.witness.handle_contact(now.time),
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
                 self.witness.handle_spoiled(now.time);
@@ -238,7 +238,7 @@ impl Core {
             }
             Outcome::Failed(_) => {}
         }
-        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.next_id);
+        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.outbox.latest());
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
@@ -259,7 +259,7 @@ impl Core {
 
     /// What a report says; none if the node that was probed is forgotten.
     fn judge(&self, probing: &Probing, report: ProbeReport) -> Option<Outcome> {
-        let member = self.members.get(probing.slot).filter(|member| member.record.name == probing.name)?;
+        let member = self.members.get(probing.slot)?;
         Some(match report {
             // A probe is over at its timeout: what claims to be slower was measured by a host that did not run.
             ProbeReport::Answered { timing, .. } if timing.total() > self.config.probe_timeout => Outcome::Void,
@@ -300,13 +300,13 @@ impl Core {
             && kind != Failure::Local
         {
             if !proven {
-                self.guard(&target, None, now);
+                self.guards.failed(&target, None, now.time);
             }
             // It came back while this attempt was under way: the failure is the past's, and must not be taken for a broken path.
             if self.members.get(slot).is_some_and(|member| member.is_present() && member.life.since() > probing.begun) {
                 self.give_turn(slot, Why::AtOnce, now);
             }
-            self.doubt(slot, is_refusal(kind), now);
+            self.doubt(slot, kind.is_refusal(), now);
             self.confirm_death(slot, probing.ordered_at, now);
         }
     }
@@ -314,17 +314,17 @@ impl Core {
     fn path_event(&mut self, name: NodeName, before: Option<Attempt>, after: Attempt, now: Now) {
         match (before, after) {
             (None | Some(Attempt::Ok(_)), Attempt::Failed(kind)) => {
-                self.events.push(now.wall, EventKind::PathFailed(name, kind));
+                self.journal.note(now, EventKind::PathFailed(name, kind));
             }
             (Some(Attempt::Failed(_)), Attempt::Ok(_)) => {
-                self.events.push(now.wall, EventKind::PathRecovered(name));
+                self.journal.note(now, EventKind::PathRecovered(name));
             }
             _ => {}
         }
     }
 
     /// A dead member is dialled: that, and the seeds, is what heals a partition.
-    pub(crate) fn dial_dead(&mut self, slot: Slot, now: Now) {
+    pub(super) fn dial_dead(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get(slot).filter(|member| member.life.status() == Status::Dead) else {
             return;
         };
@@ -340,13 +340,13 @@ impl Core {
                 return self.timers.set(Timer::Dial(slot), now.time + wait);
             }
         }
-        if proven || self.may_dial_unproven(&target, now).is_ok() {
+        if proven || self.guards.admit(&target, now.time).is_ok() {
             self.order_probe(slot, Purpose::Dial, now);
         }
     }
 
     /// Two bots dial a dead member often, by rendezvous hashing of the names that are present; the others seldom.
-    pub(crate) fn dial_interval(&self, slot: Slot) -> Duration {
+    pub(super) fn dial_interval(&self, slot: Slot) -> Duration {
         let Some(dead) = self.members.get(slot) else {
             return DEAD_DIAL_INTERVAL_OTHERS;
         };

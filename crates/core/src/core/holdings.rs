@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::core::Core;
+use super::Core;
 use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN};
 use crate::members::{ME, Member, Members};
 use crate::roster::{Roster, RosterId};
@@ -12,13 +12,12 @@ use crate::roster::{Roster, RosterId};
 const CELL_BYTES_MAX: usize = 12;
 /// What a row takes beside its cells.
 const ROW_OVERHEAD: usize = 512;
-/// What a name in a roster takes beside its letters, and what one takes whose letters are held anyway.
-pub(crate) const NAME_OVERHEAD: usize = 48;
+/// What a name in a roster takes whose letters are held anyway.
 const SHARED_NAME_BYTES: usize = 16;
 
 /// Bytes that are held, by who they are of. Exact once a second; in between what goes is counted with the next look.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings {
+pub(super) struct Holdings {
     /// Members that answered this bot once.
     known: usize,
     /// Bytes of their rows and of the rosters of these.
@@ -65,20 +64,20 @@ impl Holdings {
 
 impl Core {
     /// Whether so many more bytes of a member's rows may be held.
-    pub(crate) fn may_hold(&self, bytes: usize, is_known: bool) -> bool {
+    pub(super) fn may_hold(&self, bytes: usize, is_known: bool) -> bool {
         // A newcomer hears the rows of a whole mesh before it has reached any of it.
         let members = if is_known { self.members.present_known() } else { self.members.present() };
         self.holdings.may_take(bytes, is_known, members)
     }
 
     /// So many bytes more, or fewer, are held.
-    pub(crate) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
+    pub(super) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
         let held = if is_known { &mut self.holdings.of_known } else { &mut self.holdings.of_unknown };
         *held = (*held + after).saturating_sub(before);
     }
 
     /// Looks how much is held. Called once a second.
-    pub(crate) fn count_holdings(&mut self) {
+    pub(super) fn count_holdings(&mut self) {
         self.holdings.recount(&self.members, &self.gossip.rosters);
     }
 }

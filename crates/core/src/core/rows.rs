@@ -1,27 +1,37 @@
 //! Rows and rosters: what an exchange brings of them, and what is sent of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::core::Core;
-use crate::gossip::Reaction;
-use crate::identity::Instance;
+use super::Core;
+use super::rumour::{FRAME_IS_NEWS, Rumour};
 use crate::limits::{EXCHANGE_CONTENT_BYTES_MAX, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, WANTS_MAX};
-use crate::members::{ME, Member};
+use crate::members::{ME, Member, Slot};
 use crate::message::{Exchange, RowNews};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Merge, Row, Version};
-use crate::rumour::Rumour;
 use crate::tally::Refusal;
 use crate::time::Now;
 
-/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
-pub(crate) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
+/// What an exchange made us want to send back.
+#[derive(Debug, Default)]
+pub(super) struct Reaction {
+    pub(super) answer: Exchange,
+    /// Rows the other lacks, with the version it has.
+    pub(super) rows: BTreeMap<Slot, Version>,
+    pub(super) records: BTreeSet<Slot>,
+}
+
+impl Reaction {
+    pub(super) fn lacks(&mut self, slot: Slot, version: Version) {
+        let held = self.rows.entry(slot).or_insert(version);
+        *held = version.min(*held);
+    }
+}
 
 impl Core {
     /// Rosters that rows wait for.
-    pub(crate) fn wanted_rosters(&mut self) -> Vec<RosterId> {
+    pub(super) fn wanted_rosters(&mut self) -> Vec<RosterId> {
         let members = &self.members;
         self.gossip.lacking.retain(|(roster, slot)| members.get(*slot).is_some_and(|member| member.lacks(*roster)));
         let mut wanted: Vec<_> = self.gossip.lacking.iter().map(|(roster, _)| *roster).collect();
@@ -32,7 +42,7 @@ impl Core {
 
     /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first, as much as one message and the rate
     /// allow. The rest travels with a later one.
-    pub(crate) fn compose(&mut self, reaction: Reaction, for_records: f64, for_rows: f64, now: Now) -> Exchange {
+    pub(super) fn compose(&mut self, reaction: Reaction, for_records: f64, for_rows: f64, now: Now) -> Exchange {
         let Reaction { mut answer, rows, records } = reaction;
         let mut rows: Vec<_> = rows.into_iter().collect();
         let credit = for_rows.max(0.0) as usize;
@@ -65,7 +75,8 @@ impl Core {
         let mut held_back = false;
         for (slot, version) in rows {
             let Some(member) = self.members.get(slot) else { continue };
-            let Some(news) = member.fresh_row(now.time, age_max).and_then(|row| news_since(member.record.instance, row, version, now))
+            let Some(news) =
+                member.fresh_row(now.time, age_max).and_then(|row| RowNews::since(member.record.instance, row, version, now.time))
             else {
                 continue;
             };
@@ -83,7 +94,7 @@ impl Core {
         answer
     }
 
-    pub(crate) fn take_row(&mut self, news: RowNews, now: Now) {
+    pub(super) fn take_row(&mut self, news: RowNews, now: Now) {
         let slot = match self.members.of_instance(news.source) {
             Some(ME) => return,
             Some(slot) => slot,
@@ -96,6 +107,7 @@ impl Core {
             return;
         };
         let (held, is_known, bytes_before) = (member.version(), member.known, member.row_bytes());
+        let readable_before = member.row().map_or(0, |row| row.version());
         // What only replaces as much is taken also while there is no room for more.
         if !self.may_hold(news.packed_len().saturating_sub(bytes_before), is_known) {
             return self.refuse(Refusal::RowsFull);
@@ -132,12 +144,13 @@ impl Core {
         }
         let bytes = member.row_bytes();
         self.now_holds(bytes_before, bytes, is_known);
+        self.tell_published(slot, readable_before, now);
         if changed && news.age < FRAME_IS_NEWS {
             self.spread(Rumour::Row(news.source), before, now);
         }
     }
 
-    pub(crate) fn take_roster(&mut self, roster: Arc<Roster>) {
+    pub(super) fn take_roster(&mut self, roster: Arc<Roster>, now: Now) {
         let listed = self.gossip.lacking.range((roster.id(), ME)..).take_while(|(id, _)| *id == roster.id()).map(|(_, slot)| *slot);
         let waiting: Vec<_> = listed.filter(|slot| self.members.get(*slot).is_some_and(|member| member.lacks(roster.id()))).collect();
         if waiting.is_empty() {
@@ -165,17 +178,20 @@ impl Core {
             let Some(member) = self.members.get_mut(slot) else { continue };
             let Some(mut row) = member.pending().cloned() else { continue };
             let fits = Arc::make_mut(&mut row).supply(&roster).is_ok();
+            let readable_before = member.row().map_or(0, |row| row.version());
             let readable = if fits { Some(row) } else { member.row().cloned() };
             member.hold(readable, None);
-            if !fits {
-                self.refusals.count(Refusal::RowMismatch);
+            if fits {
+                self.tell_published(slot, readable_before, now);
+            } else {
+                self.journal.refuse(Refusal::RowMismatch);
             }
         }
         self.gossip.rosters.insert(roster.id(), roster);
     }
 
     /// Lets go of rosters that no row refers to.
-    pub(crate) fn collect_rosters(&mut self) {
+    pub(super) fn collect_rosters(&mut self) {
         if self.gossip.rosters.len() <= 1 {
             return;
         }
@@ -189,15 +205,4 @@ impl Core {
             .collect();
         self.gossip.rosters.retain(|id, _| used.contains(id));
     }
-}
-
-/// What somebody lacks who has `version` of the row.
-pub(crate) fn news_since(source: Instance, row: &Row, version: Version, now: Now) -> Option<RowNews> {
-    if version >= row.version() {
-        return None;
-    }
-    let whole = version < row.frame().version();
-    let frame = whole.then(|| (Arc::clone(row.frame()), row.frame_age(now.time)));
-    let patches = row.patches().iter().filter(|patch| whole || patch.version() > version).cloned().collect();
-    Some(RowNews { source, frame, patches, age: row.age(now.time) })
 }
