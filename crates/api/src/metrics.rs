@@ -182,11 +182,11 @@ impl Collector for PartOf {
             Part::Probes => probes(snapshot, nodes, encoder),
             Part::Successes => successes(snapshot, nodes, encoder),
             Part::Segments => {
-                let sent = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.segments));
+                let sent = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.main().segments));
                 counters(encoder, "canary_probe_segments", "Segments that the kernel sent under successful probes.", sent)
             }
             Part::Retransmissions => {
-                let sent_again = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.retransmissions));
+                let sent_again = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.main().retransmissions));
                 let help =
                     "Segments that the kernel sent again under successful probes: packets were lost, and their latencies contain it.";
                 counters(encoder, "canary_probe_retransmissions", help, sent_again)
@@ -309,8 +309,8 @@ fn pairs<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = (&'a
 
 fn probes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let results = pairs(snapshot, nodes).flat_map(|(target, pair)| {
-        let failures = Failure::ALL.iter().zip(pair.failures).map(|(kind, count)| (kind.as_str(), count));
-        std::iter::once(("success", pair.successes))
+        let failures = Failure::ALL.iter().zip(pair.main().failures).map(|(kind, count)| (kind.as_str(), count));
+        std::iter::once(("success", pair.main().successes))
             .chain(failures)
             .map(move |(result, count)| (vec![("target", target), ("result", result)], count))
     });
@@ -318,7 +318,7 @@ fn probes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_
 }
 
 fn successes(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let at = |(target, pair): (&'_ str, &'_ Pair)| Some((target.to_owned(), pair.last_success?.unix_millis() as f64 / 1000.0));
+    let at = |(target, pair): (&'_ str, &'_ Pair)| Some((target.to_owned(), pair.main().last_success?.unix_millis() as f64 / 1000.0));
     let successes: Vec<_> = pairs(snapshot, nodes).filter_map(at).collect();
     gauges(
         encoder,
@@ -393,7 +393,7 @@ fn phases(snapshot: &Snapshot, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt
     let mut text = format!("# HELP {NAME} {HELP}\n# TYPE {NAME} summary\n# UNIT {NAME} seconds\n");
     for (target, pair) in pairs(snapshot, nodes) {
         let target = escape(target);
-        for (phase, summary) in PHASES.iter().zip(&pair.phases) {
+        for (phase, summary) in PHASES.iter().zip(&pair.main().phases) {
             let labels = format!("{{target=\"{target}\",phase=\"{phase}\"}}");
             writeln!(text, "{NAME}_sum{labels} {:?}", summary.sum_seconds)?;
             writeln!(text, "{NAME}_count{labels} {}", summary.count)?;
@@ -406,7 +406,7 @@ fn phases_in_protobuf(snapshot: &Snapshot, nodes: &Nodes, name: &str, help: &str
     use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{LabelPair, Metric, MetricFamily, MetricType, Summary};
     let label = |name: &str, value: &str| LabelPair { name: name.to_owned(), value: value.to_owned() };
     let metrics = pairs(snapshot, nodes).flat_map(|(target, pair)| {
-        PHASES.iter().zip(&pair.phases).map(move |(phase, summary)| Metric {
+        PHASES.iter().zip(&pair.main().phases).map(move |(phase, summary)| Metric {
             label: vec![label("target", target), label("phase", phase)],
             summary: Some(Summary { sample_count: summary.count, sample_sum: summary.sum_seconds, ..Summary::default() }),
             ..Metric::default()
@@ -449,7 +449,10 @@ fn escape(value: &str) -> String {
 fn durations(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let series = pairs(snapshot, nodes).flat_map(|(target, pair)| {
         let labels = |probe| vec![("target", target), ("probe", probe)];
-        [(labels("total"), &pair.total, &pair.native_total), (labels("request"), &pair.request, &pair.native_request)]
+        [
+            (labels("total"), &pair.main().total, &pair.main().native_total),
+            (labels("request"), &pair.main().request, &pair.main().native_request),
+        ]
     });
     let mut family = encoder.encode_descriptor(
         "canary_probe_duration",
@@ -483,7 +486,7 @@ fn durations(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder
 fn legacy_pairs(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let series = present(snapshot, nodes).flat_map(|member| {
         let labels = |kind| vec![("type", kind), ("to", member.record.name.as_str())];
-        [(labels("rtt_total"), &member.pair.total), (labels("rtt_request"), &member.pair.request)]
+        [(labels("rtt_total"), &member.pair.main().total), (labels("rtt_request"), &member.pair.main().request)]
     });
     histograms(encoder, "rtt", "Round trip times in seconds, as the original names them.", None, &LEGACY_BUCKETS_SECONDS, series)
 }

@@ -113,7 +113,7 @@ pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -
 /// What we measured ourselves, exact.
 fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> (Vec<Sample<'_>>, bool) {
     let from = &snapshot.me.name;
-    let of = |member: &MemberView| member.pair.latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
+    let of = |member: &MemberView| member.pair.main().latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
     let end = pairs.end.min(snapshot.members.len());
     let members = snapshot.members.get(pairs.start..end).unwrap_or_default();
     let samples = members

@@ -50,8 +50,8 @@ fn compare(load: &str, others: usize, server: &Plan, address: SocketAddr, prepar
         hub.gossip(me, &puppets.iter().fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)))).unwrap();
     }
     let name = server.name.parse::<NodeName>().unwrap();
-    let measured = || reader.snapshot().member(&name).and_then(|member| member.pair.latest());
-    let all = || reader.snapshot().present().filter(|member| member.pair.latest().is_some()).count() > others;
+    let measured = || reader.snapshot().member(&name).and_then(|member| member.pair.main().latest());
+    let all = || reader.snapshot().present().filter(|member| member.pair.main().latest().is_some()).count() > others;
     assert!(wait(Duration::from_secs(30), || all() && measured().is_some()).is_some(), "the pairs are not measured");
     let (mut bot, mut bare) = (Phases::default(), Phases::default());
     let mut seen = None;

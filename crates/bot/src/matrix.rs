@@ -56,7 +56,7 @@ fn row(snapshot: &Snapshot, source: &NodeName, targets: &[NodeName]) -> Vec<Show
     let mut shown: Vec<_> = targets.iter().map(|target| if target == source { Shown::Itself } else { Shown::Unknown }).collect();
     if *source == snapshot.me.name {
         for (target, shown) in targets.iter().zip(&mut shown) {
-            if let Some((attempt, _)) = snapshot.member(target).and_then(|member| member.pair.latest()) {
+            if let Some((attempt, _)) = snapshot.member(target).and_then(|member| member.pair.main().latest()) {
                 *shown = match attempt {
                     Attempt::Ok(timing) => Shown::Ok(timing.total()),
                     Attempt::Failed(kind) => Shown::Failed(kind),

@@ -45,6 +45,7 @@ use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, Req
 use crate::probes::{Probes, Probing, Purpose};
 use crate::queue::Timers;
 use crate::secured::Secured;
+use crate::series::ProbeKind;
 use crate::tally::{Events, Journal, Refusal};
 use crate::time::{Now, Time};
 use crate::witness::Witness;
@@ -173,6 +174,14 @@ impl Core {
     #[must_use]
     pub fn with_gossipers(mut self, takes_part: fn(&Record) -> bool) -> Self {
         self.gossip.only(takes_part);
+        self
+    }
+
+    /// The same core, which measures these kinds as well with each turn of a pair, where the other node has a responder for it. Of more than
+    /// [`PROBE_KINDS_MAX`](crate::limits::PROBE_KINDS_MAX) the first are taken.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Vec<ProbeKind>, responds: fn(&Record, ProbeKind) -> bool) -> Self {
+        self.schedule.measure(kinds, responds);
         self
     }
 
@@ -385,7 +394,7 @@ impl Core {
         if purpose == Purpose::Schedule {
             self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
         }
-        self.outbox.push(Output::Probe { id, whom });
+        self.outbox.push(Output::Probe { id, whom, kind: purpose.kind() });
         Some(id)
     }
 

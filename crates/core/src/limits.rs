@@ -106,8 +106,12 @@ pub const EXCHANGE_LEGS_MAX: u8 = 4;
 
 /// Names of a roster. Equal to [`MEMBERS_MAX`]: a row has a cell for every node.
 pub const ROSTER_NAMES_MAX: usize = MEMBERS_MAX;
-/// Packed cells of one frame in bytes: twelve for every name of the largest roster.
-pub const FRAME_BYTES_MAX: usize = 12 * ROSTER_NAMES_MAX;
+/// Packed cells of one kind of probe in bytes: twelve for every name of the largest roster.
+pub const CELLS_BYTES_MAX: usize = 12 * ROSTER_NAMES_MAX;
+/// Sections of one frame in bytes: cells of every kind of probe.
+pub const FRAME_BYTES_MAX: usize = (1 + PROBE_KINDS_MAX) * CELLS_BYTES_MAX;
+/// Kinds of probes beside the main one.
+pub const PROBE_KINDS_MAX: usize = 4;
 /// Sections of later releases that travel with one frame or patch. A row with more is not taken, and counted.
 pub const SECTIONS_CARRIED_MAX: usize = 8;
 /// Patches on one frame. The next change is published as a new frame.
@@ -260,6 +264,7 @@ const _: () = {
     assert!(before(CATCHING_UP, STALL_MIN) && before(STALL_MIN, DOUBT_AFTER));
     // Whole frames, rosters and records fit an exchange, with a digest beside them.
     assert!(FRAME_BYTES_MAX <= EXCHANGE_CONTENT_BYTES_MAX && EXCHANGE_CONTENT_BYTES_MAX + RECORD_BYTES_MAX < EXCHANGE_BYTES_MAX);
+    assert!(PROBE_KINDS_MAX < SECTIONS_CARRIED_MAX);
     assert!(ROSTER_NAMES_MAX == MEMBERS_MAX && UNPROVEN_MAX < MEMBERS_MAX && HEARD_PER_INTRODUCER_MAX < UNPROVEN_MAX);
     // An own incarnation can be outdone by what answers itself, and that never overflows.
     assert!(INCARNATION_ROOM < INCARNATION_ROOM_FIRST_HAND && INCARNATION_ROOM_FIRST_HAND < INCARNATION_MAX);

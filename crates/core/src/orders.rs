@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::cell::Failure;
 use crate::identity::{Incarnation, Instance, NodeName, Record, Target};
 use crate::message::{Request, Response, RowNews};
-use crate::pair::Timing;
 use crate::row::Row;
+use crate::series::{ProbeKind, Timing};
 
 /// Numbers everything that is ordered, probes, calls and questions alike: what has a larger number was ordered later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub enum Output {
         id: ProbeId,
         /// Whom to dial, at its target: there may be others.
         whom: Arc<Record>,
+        /// What to measure: [`ProbeKind::MAIN`], or one that [`Core::with_kinds`](crate::Core::with_kinds) names.
+        kind: ProbeKind,
     },
     /// Ask a peer, and report by [`Core::handle_response`](crate::Core::handle_response).
     Call {

@@ -1,96 +1,25 @@
-//! The own pairs: what this bot measured of one other node, exact.
+//! The own pairs: what this bot measured of one other node.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::{Cell, Failure, State, TICK};
-use crate::code::{JitterCode, LatencyCode};
-use crate::limits::{DOUBT_AFTER, LOSS_WINDOW};
-use crate::tally::{Histogram, Native, Summary};
-use crate::time::{Now, Time, Wall};
+use crate::cell::Cell;
+use crate::limits::DOUBT_AFTER;
+use crate::series::{Attempt, ProbeKind, Series};
+use crate::time::{Now, Time};
 
-/// What the prober measured, each phase beside its system calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// Resolving the target's host; zero for an address.
-    pub resolve: Duration,
-    /// Connecting.
-    pub connect: Duration,
-    /// Agreeing on a secure channel; none on a plain connection.
-    pub tls: Option<Duration>,
-    /// The first request, which also sets up HTTP/2.
-    pub first_request: Duration,
-    /// A second request on the warm connection; none if it failed.
-    pub request: Option<Duration>,
-    /// The kernel's own view of the connection, where it offers one.
-    pub kernel: Option<KernelTiming>,
-}
-
-/// The kernel's own measurement of one connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KernelTiming {
-    /// Its smoothed round-trip time.
-    pub rtt: Duration,
-    /// Segments that it sent again.
-    pub retransmissions: u32,
-    /// Segments that it sent.
-    pub segments: u32,
-}
-
-impl Timing {
-    /// Connect, TLS and first request.
-    pub fn total(&self) -> Duration {
-        self.connect + self.tls.unwrap_or_default() + self.first_request
-    }
-}
-
-/// How the latest attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// It was answered, after so long.
-    Ok(Timing),
-    /// It failed.
-    Failed(Failure),
-}
-
-/// All that this bot knows of its pair to one node.
+/// All that this bot knows of its pair to one node: a series for each kind of probe. The detector reads the main one alone.
 #[derive(Clone, Debug, Default)]
 pub struct Pair {
-    /// The latest attempt with the time it began; none before the first.
-    latest: Option<(Attempt, Time, Wall)>,
-    /// Failures of the latest attempts, newest in the lowest bit.
-    losses: u64,
-    /// Attempts in the window.
-    attempts: u32,
-    /// Smoothed difference between successive totals in nanoseconds (RFC 3550 section 6.4.1).
-    jitter: Option<f64>,
-    /// The total before, for the jitter.
-    previous: Option<Duration>,
-    /// The longest total lately: it decays by a sixteenth with every success.
+    main: Series,
+    others: BTreeMap<ProbeKind, Arc<Series>>,
+    /// The longest total of the main series lately: it decays by a sixteenth with every success.
     usual_max: Duration,
-    /// When our attempts began to fail, and how many did since; none while the latest was answered.
+    /// When our attempts of the main kind began to fail, and how many did since; none while the latest was answered.
     failing: Option<(Time, u32)>,
-    /// When the latest attempt was sent that was answered, booked or not.
+    /// When the latest attempt of the main kind was sent that was answered, booked or not.
     answered_at: Time,
-    /// When an attempt last succeeded, by our clock.
-    pub last_success: Option<Wall>,
-    /// Successful attempts.
-    pub successes: u64,
-    /// Failed attempts, by kind.
-    pub failures: [u64; Failure::ALL.len()],
-    /// Totals of the successful attempts.
-    pub total: Histogram,
-    /// Second requests of the successful attempts.
-    pub request: Histogram,
-    /// The totals once more, in fine buckets.
-    pub native_total: Native,
-    /// The second requests once more, in fine buckets.
-    pub native_request: Native,
-    /// Phases of the successful attempts: resolve, connect, tls, first request.
-    pub phases: [Summary; 4],
-    /// Segments that the kernel sent under the successful attempts.
-    pub segments: u64,
-    /// Segments that the kernel sent again under the successful attempts: packets that were lost and cost no attempt.
-    pub retransmissions: u64,
 }
 
 /// What an attempt changed, as far as others must hear of it at once.
@@ -108,65 +37,42 @@ pub(crate) enum Urgency {
 const JUMP_MIN: Duration = Duration::from_millis(5);
 
 impl Pair {
-    /// The latest attempt, with the wall-clock time it began.
-    pub fn latest(&self) -> Option<(Attempt, Wall)> {
-        self.latest.map(|(attempt, _, wall)| (attempt, wall))
+    /// What probes of the main kind found out.
+    pub fn main(&self) -> &Series {
+        &self.main
     }
 
-    /// When the latest attempt began, if it was answered.
-    pub(crate) fn answered_latest(&self) -> Option<Time> {
-        self.latest.and_then(|(attempt, begun, _)| matches!(attempt, Attempt::Ok(_)).then_some(begun))
+    /// What probes of this kind found out; none before the first.
+    pub fn series(&self, kind: ProbeKind) -> Option<&Series> {
+        if kind == ProbeKind::MAIN { Some(&self.main) } else { self.others.get(&kind).map(Arc::as_ref) }
     }
 
-    /// Books an attempt that was ordered at `ordered_at`, for our own loop ran since `begun`, and reports what changed.
+    /// What is published of this kind, aged against a row whose label is `label`.
+    pub(crate) fn cell(&self, kind: ProbeKind, label: Time) -> Cell {
+        self.series(kind).map(|series| series.cell(label)).unwrap_or_default()
+    }
+
+    /// Books an attempt of the main kind that was ordered at `ordered_at`, for our own loop ran since `begun`, and reports what changed.
     pub(crate) fn book(&mut self, attempt: Attempt, ordered_at: Time, begun: Time, now: Now) -> Urgency {
-        let wall = now.wall.back(now.time.since(ordered_at));
         let urgency = self.urgency(&attempt);
-        self.losses = self.losses << 1 | u64::from(matches!(attempt, Attempt::Failed(_)));
-        self.attempts = (self.attempts + 1).min(LOSS_WINDOW);
         match attempt {
-            Attempt::Ok(timing) => {
-                let total = timing.total();
-                if let Some(previous) = self.previous {
-                    let difference = total.abs_diff(previous).as_nanos() as f64;
-                    self.jitter = Some(self.jitter.map_or(difference, |jitter| jitter + (difference - jitter) / 16.0));
-                }
-                self.previous = Some(total);
-                self.usual_max = total.max(self.usual_max - self.usual_max / 16);
-                self.last_success = Some(now.wall);
-                self.successes += 1;
-                self.total.observe(total);
-                self.native_total.observe(total);
-                if let Some(request) = timing.request {
-                    self.request.observe(request);
-                    self.native_request.observe(request);
-                }
-                let [resolve, connect, tls, first_request] = &mut self.phases;
-                resolve.observe(timing.resolve);
-                connect.observe(timing.connect);
-                if let Some(duration) = timing.tls {
-                    tls.observe(duration);
-                }
-                first_request.observe(timing.first_request);
-                if let Some(kernel) = timing.kernel {
-                    self.segments += u64::from(kernel.segments);
-                    self.retransmissions += u64::from(kernel.retransmissions);
-                }
-            }
-            Attempt::Failed(kind) => {
+            Attempt::Ok(timing) => self.usual_max = timing.total().max(self.usual_max - self.usual_max / 16),
+            Attempt::Failed(_) => {
                 let (_, count) = self.failing.get_or_insert((begun.max(self.answered_at), 0));
                 *count = count.saturating_add(1);
-                if let Some(count) = self.failures.get_mut(usize::from(kind.code())) {
-                    *count += 1;
-                }
             }
         }
-        self.latest = Some((attempt, ordered_at, wall));
+        self.main.book(attempt, ordered_at, now);
         urgency
     }
 
+    /// Books an attempt of another kind: it says nothing about whether the node lives.
+    pub(crate) fn book_other(&mut self, kind: ProbeKind, attempt: Attempt, ordered_at: Time, now: Now) {
+        Arc::make_mut(self.others.entry(kind).or_default()).book(attempt, ordered_at, now);
+    }
+
     fn urgency(&self, attempt: &Attempt) -> Urgency {
-        match (self.latest.map(|(latest, ..)| latest), attempt) {
+        match (self.main.latest().map(|(latest, _)| latest), attempt) {
             (Some(Attempt::Ok(before)), Attempt::Ok(after)) => {
                 let (low, high) = (before.total().min(after.total()), before.total().max(after.total()));
                 if high > low * 2 && high - low > JUMP_MIN { Urgency::Jump } else { Urgency::None }
@@ -188,59 +94,13 @@ impl Pair {
         self.failing.map(|(since, _)| since)
     }
 
-    /// How the latest attempt failed, if it did.
-    pub(crate) fn latest_failure(&self) -> Option<Failure> {
-        self.latest.and_then(|(attempt, ..)| match attempt {
-            Attempt::Failed(kind) => Some(kind),
-            Attempt::Ok(_) => None,
-        })
-    }
-
     /// Whether more than one attempt failed in a row: a lost packet alone does not do that often.
     pub(crate) fn failed_again(&self) -> bool {
         self.failing.is_some_and(|(_, count)| count > 1)
     }
 
-    /// Attempts in the loss window, and how many of them failed.
-    pub fn loss(&self) -> (u32, u32) {
-        let mask = u64::MAX >> (64 - self.attempts.max(1));
-        (self.attempts, if self.attempts == 0 { 0 } else { (self.losses & mask).count_ones() })
-    }
-
-    /// Smoothed difference between successive totals; none before the second success.
-    pub fn jitter(&self) -> Option<Duration> {
-        self.jitter.map(|nanos| Duration::from_nanos(nanos as u64))
-    }
-
     /// How long a probe may be unanswered before that raises doubt: on a slow pair longer than it has usually taken.
     pub(crate) fn doubt_after(&self, probe_timeout: Duration) -> Duration {
         DOUBT_AFTER.max(self.usual_max + self.usual_max / 2).min(probe_timeout)
-    }
-
-    /// What is published, aged against a row whose label is `label`.
-    pub(crate) fn cell(&self, label: Time) -> Cell {
-        let Some((attempt, begun, _)) = self.latest else {
-            return Cell::default();
-        };
-        let state = match attempt {
-            Attempt::Ok(timing) => State::Ok {
-                total: LatencyCode::encode(timing.total()),
-                request: timing.request.map(LatencyCode::encode),
-                jitter: self.jitter().map(JitterCode::encode),
-            },
-            Attempt::Failed(kind) => State::Failed(kind),
-        };
-        let sent_again = match attempt {
-            Attempt::Ok(timing) => timing.kernel.map_or(0, |kernel| kernel.retransmissions),
-            Attempt::Failed(_) => 0,
-        };
-        let (attempts, lost) = self.loss();
-        let ticks = |time: Time| time.micros() / TICK.as_micros() as u64;
-        Cell {
-            state,
-            age_ticks: u32::try_from(ticks(label).saturating_sub(ticks(begun))).unwrap_or(u32::MAX),
-            loss: u8::try_from((lost * 255).div_ceil(attempts.max(1))).unwrap_or(u8::MAX),
-            retransmissions: u8::try_from(sent_again).unwrap_or(u8::MAX),
-        }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::limits::{ASKS, ASKS_IN_FLIGHT_MAX, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
 use crate::members::Slot;
 use crate::orders::{Order, ProbeId, RequestId};
-use crate::pair::Timing;
+use crate::series::{ProbeKind, Timing};
 use crate::time::Time;
 
 /// Why a probe was ordered.
@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Schedule,
     /// It repeats a doubtful one, for the question with this number.
     Question(Order),
+    /// It is the pair's turn as well, and measures another kind: it is booked, and says nothing about whether the node lives.
+    Measure(ProbeKind),
     /// It looks whether a dead node is back.
     Dial,
     /// A peer asked.
@@ -39,14 +41,22 @@ pub(crate) enum Lane {
     Dial,
     /// Probes on behalf of others.
     Ask,
+    /// Probes of other kinds. They are ordered with a turn, and so within the budget of the schedule.
+    Measure,
 }
 
 impl Purpose {
+    /// What is to be measured.
+    pub(crate) fn kind(self) -> ProbeKind {
+        if let Self::Measure(kind) = self { kind } else { ProbeKind::MAIN }
+    }
+
     fn lane(self) -> Option<Lane> {
         match self {
             Self::Schedule => Some(Lane::Schedule),
             Self::Question(_) => Some(Lane::Question),
             Self::Dial => Some(Lane::Dial),
+            Self::Measure(_) => Some(Lane::Measure),
             Self::Ask(_) => Some(Lane::Ask),
             // Nobody waits for it any more, and it ends by its timeout.
             Self::Evidence => None,
@@ -100,7 +110,7 @@ struct Places {
 pub(crate) struct Probes {
     open: BTreeMap<ProbeId, Probing>,
     /// By [`Lane`].
-    lanes: [Places; 4],
+    lanes: [Places; 5],
     /// Those of the schedule that are overdue.
     overdue: usize,
 }
@@ -116,6 +126,7 @@ impl Probes {
             places(PROBES_IN_FLIGHT_MAX, None),
             places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: dials, burst: dials.max(1.0) })),
             places(ASKS_IN_FLIGHT_MAX, Some(ASKS)),
+            places(PROBES_IN_FLIGHT_MAX, None),
         ];
         Self { open: BTreeMap::new(), lanes, overdue: 0 }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
-use crate::limits::{FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
+use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
 use crate::roster::{Roster, RosterId};
 use crate::secured::Secured;
+use crate::series::ProbeKind;
 use crate::time::{Time, Wall};
 
 /// Orders the changes of a row within one incarnation of its source; the first is 1.
@@ -20,9 +21,11 @@ mod section {
     pub(super) const CELLS: u32 = 1;
     /// How the connections of the source are secured.
     pub(super) const SECURED: u32 = 2;
+    /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the roster.
+    pub(super) const SERIES: u32 = 16;
 }
 
-/// Sections that this release does not know. They travel on as they came, so that a bot in between takes nothing from those that know them.
+/// Sections that are not read on the way: series of other kinds than the main one, and what this release does not know. They travel on as they came, so that a bot in between takes nothing from those that know them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Carried(Box<[(u32, Box<[u8]>)]>);
 
@@ -117,6 +120,34 @@ impl Frame {
         Self { secured, ..self }
     }
 
+    /// The same frame, which tells as well what probes of these other kinds found out: a cell for every name of the roster, kinds in ascending order.
+    #[must_use]
+    pub fn with_series(self, series: impl IntoIterator<Item = (ProbeKind, Vec<Cell>)>) -> Self {
+        let pack = |(kind, cells): (ProbeKind, Vec<Cell>)| {
+            let mut packed = Vec::with_capacity(8 * cells.len());
+            cells.iter().for_each(|cell| put_cell(&mut packed, cell));
+            (section_of(kind), packed.into())
+        };
+        Self { carried: Carried(series.into_iter().map(pack).collect()), ..self }
+    }
+
+    /// The other kinds of probes that it has cells of.
+    pub fn kinds(&self) -> impl Iterator<Item = ProbeKind> + '_ {
+        let numbers = self.carried.0.iter().filter_map(|(kind, _)| u8::try_from(kind.checked_sub(section::SERIES)?).ok());
+        numbers.map(ProbeKind::new).filter(|kind| *kind != ProbeKind::MAIN)
+    }
+
+    /// The cells of another kind; none if there are none that can be read.
+    fn series(&self, kind: ProbeKind) -> Option<Vec<Cell>> {
+        let (_, packed) = self.carried.0.iter().find(|(section, _)| *section == section_of(kind))?;
+        let mut reader = Reader(packed);
+        let mut cells = Vec::new();
+        while !reader.0.is_empty() && cells.len() <= ROSTER_NAMES_MAX {
+            cells.push(take_cell(&mut reader).ok()?);
+        }
+        Some(cells)
+    }
+
     /// How the connections of its source are secured; none if they are not.
     pub fn secured(&self) -> Option<Secured> {
         self.secured
@@ -146,6 +177,10 @@ impl Frame {
     pub(crate) fn packed_len(&self) -> usize {
         self.packed.len() + 44 + if self.secured.is_some() { 16 } else { 0 } + self.carried.len()
     }
+}
+
+fn section_of(kind: ProbeKind) -> u32 {
+    section::SERIES + u32::from(kind.number())
 }
 
 fn count_cells(packed: &[u8]) -> Result<u32, PackError> {
@@ -330,7 +365,7 @@ impl Row {
             return Merge::Known;
         }
         let packed: usize = self.patches.iter().map(|held| held.packed_len()).sum();
-        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > FRAME_BYTES_MAX;
+        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > CELLS_BYTES_MAX;
         if self.version().checked_add(1) != Some(patch.version) || full {
             return Merge::Gap;
         }
@@ -344,6 +379,18 @@ impl Row {
         let position = self.roster.as_ref()?.position(target)?;
         let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
         patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
+    }
+
+    /// What the latest frame tells of another kind of probe: every cell with its target; nothing if it tells nothing that can be read.
+    pub fn series(&self, kind: ProbeKind) -> Vec<CellView<'_>> {
+        let (Some(roster), Some(cells)) = (&self.roster, self.frame.series(kind)) else {
+            return Vec::new();
+        };
+        if cells.len() != roster.names().len() {
+            return Vec::new();
+        }
+        let view = |(target, cell): (_, Cell)| CellView { target, cell, wall: self.frame.wall.back(cell.age()) };
+        roster.names().iter().zip(cells).map(view).collect()
     }
 
     /// Every cell with its target, patches applied; nothing until the roster is known. It decodes, so its cost is linear in the row.

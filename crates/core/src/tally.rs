@@ -145,6 +145,8 @@ refusals! {
     SeedsFull = "seeds_full",
     /// A probe that this host itself spoiled: late, starved, or out of descriptors.
     ProbeVoid = "probe_void",
+    /// A probe of another kind than the main one beyond those in flight.
+    MeasuresFull = "measures_full",
 }
 
 /// How often each [`Refusal`] happened.

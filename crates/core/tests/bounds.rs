@@ -148,7 +148,7 @@ fn what_others_ask_holds_back_neither_the_own_row_nor_the_own_digests() {
                     digests += usize::from(exchange.range.is_some());
                     core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
                 }
-                Output::Probe { id, whom } => {
+                Output::Probe { id, whom, .. } => {
                     probes.insert(id, whom);
                 }
                 _ => {}
@@ -170,7 +170,7 @@ fn measure(core: &mut Core, report: impl Fn(&Record) -> ProbeReport, until: u64)
         core.handle_timeout(at(millis));
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom } => core.handle_probe(id, report(&whom), at(millis)),
+                Output::Probe { id, whom, .. } => core.handle_probe(id, report(&whom), at(millis)),
                 Output::Call { id, request: Request::Exchange(exchange), .. } => {
                     core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
                 }
@@ -187,7 +187,7 @@ fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed
     measure(&mut core, |_| ProbeReport::Void, 60_000);
     let snapshot = core.snapshot(at(60_000));
     let seen = snapshot.member(&owl.name).unwrap();
-    assert!(seen.pair.failures[usize::from(Failure::Local.code())] > 0);
+    assert!(seen.pair.main().failures[usize::from(Failure::Local.code())] > 0);
     assert_eq!(seen.status, Status::Alive);
     let cell = snapshot.own_row.unwrap().cell_of(&owl.name).unwrap();
     assert_eq!(cell.state, State::Failed(Failure::Local));
@@ -249,5 +249,9 @@ fn a_latency_that_contains_a_retransmission_is_marked() {
     let cell = snapshot.own_row.as_ref().unwrap().cell_of(&owl.name).unwrap();
     assert_eq!(cell.retransmissions, 2);
     let pair = &snapshot.member(&owl.name).unwrap().pair;
-    assert!(pair.successes > 2 && pair.retransmissions == 2 * pair.successes && pair.segments == 9 * pair.successes);
+    assert!(
+        pair.main().successes > 2
+            && pair.main().retransmissions == 2 * pair.main().successes
+            && pair.main().segments == 9 * pair.main().successes
+    );
 }

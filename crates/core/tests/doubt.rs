@@ -153,7 +153,7 @@ fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
     for now in (20..=2500).step_by(20) {
         core.handle_timeout(at(now));
         while let Some(output) = core.poll_output() {
-            if let Output::Probe { id, whom } = output {
+            if let Output::Probe { id, whom, .. } = output {
                 first.get_or_insert((id, whom, now));
             }
         }
@@ -184,7 +184,7 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
                 Output::Call { id, request: Request::Exchange(exchange), .. } if well => {
                     core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                 }
-                Output::Probe { id, whom } if well => core.handle_probe(id, answer_of(&whom), at(now)),
+                Output::Probe { id, whom, .. } if well => core.handle_probe(id, answer_of(&whom), at(now)),
                 Output::Call { id, request: Request::Ask(_), .. } => asked.push((id, now)),
                 _ => {}
             }
@@ -227,7 +227,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
                     assert_eq!(whom.unwrap().name, hearing.name);
                     asked += 1;
                 }
-                Output::Probe { id, whom } => {
+                Output::Probe { id, whom, .. } => {
                     let report = if whom.name == deaf[0].name {
                         doubted = true;
                         ProbeReport::Failed(Failure::Timeout)
@@ -278,10 +278,10 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
             while let Some(output) = core.poll_output() {
                 let refused = |whom: &Record| whom.name == other.name && millis > 1000;
                 match output {
-                    Output::Probe { id, whom } if refused(&whom) => {
+                    Output::Probe { id, whom, .. } if refused(&whom) => {
                         core.handle_probe(id, ProbeReport::Failed(Failure::Refused), now);
                     }
-                    Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), now),
+                    Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
                     Output::Call { id, whom: Some(whom), .. } if refused(&whom) => {
                         core.handle_response(id, Err(CallError { failure: Failure::Refused, detail: String::new() }), now);
                     }
@@ -337,8 +337,8 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
         core.handle_timeout(now);
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom } if beyond(&whom, millis) => probes.push_back((millis + 10_000, id)),
-                Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), now),
+                Output::Probe { id, whom, .. } if beyond(&whom, millis) => probes.push_back((millis + 10_000, id)),
+                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
                 Output::Call { id, whom: Some(whom), .. } if beyond(&whom, millis) => calls.push_back((millis + 3000, id)),
                 Output::Call { id, request: Request::Exchange(exchange), .. } => core.handle_response(id, Ok(nothing_new(&exchange)), now),
                 Output::Call { id, request: Request::Ask(_), .. } => {
@@ -360,7 +360,7 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
     let now = at(CUT + 40_000);
     let snapshot = core.snapshot(now);
     assert_eq!(snapshot.members.iter().filter(|member| member.status == Status::Dead).count(), 0);
-    let begun = snapshot.members.iter().map(|member| member.pair.latest().unwrap().1).min().unwrap();
+    let begun = snapshot.members.iter().map(|member| member.pair.main().latest().unwrap().1).min().unwrap();
     let longest = Duration::from_millis(now.wall.unix_millis() - begun.unix_millis());
     // A turn that falls into a failing attempt is left to the next.
     assert!(longest < snapshot.pair_interval * 2 + config.probe_timeout * 2, "{longest:?}, every {:?}", snapshot.pair_interval);

@@ -41,7 +41,7 @@ fn drive(core: &mut Core, from: u64, to: u64, report: impl Fn(&Record) -> Option
         core.handle_timeout(now);
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom } => {
+                Output::Probe { id, whom, .. } => {
                     if let Some(report) = report(&whom) {
                         core.handle_probe(id, report, now);
                     }
@@ -73,7 +73,7 @@ fn spoiled(_: &Record) -> Option<ProbeReport> {
 fn ordered(core: &mut Core, now: Now) -> Vec<(canary_core::ProbeId, Arc<Record>)> {
     core.handle_timeout(now);
     let probe = |output| match output {
-        Output::Probe { id, whom } => Some((id, whom)),
+        Output::Probe { id, whom, .. } => Some((id, whom)),
         _ => None,
     };
     std::iter::from_fn(|| core.poll_output()).filter_map(probe).collect()
@@ -101,7 +101,7 @@ fn so_many_probes_are_under_way_as_the_host_can_bear() {
         under_way = ordered(&mut core, at(now));
     }
     let snapshot = core.snapshot(at(3000));
-    assert!(snapshot.members.iter().all(|member| member.pair.latest().is_some()));
+    assert!(snapshot.members.iter().all(|member| member.pair.main().latest().is_some()));
     assert!((4..60).contains(&most), "{most}");
 }
 
@@ -134,8 +134,8 @@ fn a_black_hole_holds_no_places_that_others_need() {
         }
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom } if silent(&whom) => waiting.push_back((now + 3000, id)),
-                Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), at(now)),
+                Output::Probe { id, whom, .. } if silent(&whom) => waiting.push_back((now + 3000, id)),
+                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(now)),
                 Output::Call { id, whom, request: Request::Exchange(exchange), .. } if !whom.as_ref().is_some_and(|whom| silent(whom)) => {
                     core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                 }
@@ -144,7 +144,7 @@ fn a_black_hole_holds_no_places_that_others_need() {
         }
     }
     let snapshot = core.snapshot(at(7500));
-    let unmeasured = snapshot.members.iter().filter(|member| member.pair.latest().is_none() && !silent(&member.record)).count();
+    let unmeasured = snapshot.members.iter().filter(|member| member.pair.main().latest().is_none() && !silent(&member.record)).count();
     assert_eq!(unmeasured, 0);
 }
 
@@ -314,10 +314,10 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
         core.handle_timeout(at(now));
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom } if whom.name == victim.name => {
+                Output::Probe { id, whom, .. } if whom.name == victim.name => {
                     core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
                 }
-                Output::Probe { id, whom } => core.handle_probe(id, report(&whom).unwrap(), at(now)),
+                Output::Probe { id, whom, .. } => core.handle_probe(id, report(&whom).unwrap(), at(now)),
                 Output::Call { id, request: Request::Ask(about), .. } => {
                     asks += usize::from(about == victim.instance);
                     core.handle_response(id, Ok(Response::Asked(canary_core::Answer::Failed(Failure::Timeout))), at(now));

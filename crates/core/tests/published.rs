@@ -68,7 +68,7 @@ fn the_own_row_is_told_of_like_those_of_others() {
         while !outputs.is_empty() {
             for output in std::mem::take(&mut outputs) {
                 match output {
-                    Output::Probe { id, whom } => core.handle_probe(id, answer_of(&whom), at(now)),
+                    Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(now)),
                     Output::Call { id, request: canary_core::Request::Exchange(exchange), .. } => {
                         core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                     }

@@ -20,7 +20,7 @@ fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
     for millis in (10..3 * interval).step_by(10) {
         core.handle_timeout(at(millis));
         while let Some(output) = core.poll_output() {
-            if let Output::Probe { id, whom } = output {
+            if let Output::Probe { id, whom, .. } = output {
                 core.handle_probe(id, answer_of(&whom), at(millis));
                 turns.entry(whom.name.clone()).or_default().push(millis);
             }

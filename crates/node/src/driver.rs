@@ -253,7 +253,7 @@ impl Driver {
         replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
     ) -> Option<End> {
         match output {
-            Output::Probe { id, whom } => {
+            Output::Probe { id, whom, .. } => {
                 let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
                 let guard = self.guard.clone();
                 let original = self.original.clone().filter(|_| v1::is_guest(&whom));

@@ -52,7 +52,7 @@ impl Matrix {
     fn holds_all(&mut self, snapshot: &Snapshot) -> bool {
         let others = snapshot.members.iter().filter(|member| self.running.contains(&member.record.name)).collect::<Vec<_>>();
         others.len() + 1 == self.running.len()
-            && others.iter().all(|member| match member.pair.latest() {
+            && others.iter().all(|member| match member.pair.main().latest() {
                 Some((Attempt::Ok(_), _)) => true,
                 Some((Attempt::Failed(_), _)) => self.lossy,
                 None => false,
@@ -120,7 +120,7 @@ pub fn lacks(world: &World) -> String {
             if let Some(target) = running.iter().find(|target| *target != name && !measured.contains(*target)) {
                 let source = world.running().find(|id| world.name(*id) == name).and_then(|id| world.snapshot(id));
                 let own = source.as_ref().and_then(|source| source.member(target));
-                let why = own.map(|own| (own.status.as_str(), own.proven, own.pair.latest().map(|(_, wall)| wall)));
+                let why = own.map(|own| (own.status.as_str(), own.proven, own.pair.main().latest().map(|(_, wall)| wall)));
                 let interval = source.as_ref().map(|source| source.pair_interval);
                 lacks.push(format!(
                     "{me} has no {name} -> {target}, where it is {why:?}, measured every {interval:.1?}, now {}",
@@ -169,7 +169,7 @@ pub fn no_bogus_latency(world: &World, probe_timeout: Duration) -> bool {
     // A code is exact to 0.05 %, so a latency at the timeout may read as slightly above it.
     let longest = probe_timeout.mul_f64(1.0005);
     world.running().filter_map(|id| world.snapshot(id)).all(|snapshot| {
-        let own = snapshot.members.iter().all(|member| match member.pair.latest() {
+        let own = snapshot.members.iter().all(|member| match member.pair.main().latest() {
             Some((Attempt::Ok(timing), _)) => timing.total() <= longest,
             Some((Attempt::Failed(_), _)) | None => true,
         });
@@ -201,7 +201,7 @@ pub fn longest_unmeasured(world: &World) -> Option<Duration> {
     let mut longest = Duration::ZERO;
     for snapshot in world.running().filter_map(|id| world.snapshot(id)) {
         for member in snapshot.present().filter(|member| member.proven) {
-            let (_, begun) = member.pair.latest()?;
+            let (_, begun) = member.pair.main().latest()?;
             longest = longest.max(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(begun.unix_millis())));
         }
     }
@@ -210,7 +210,8 @@ pub fn longest_unmeasured(world: &World) -> Option<Duration> {
 
 /// Probes that each running bot has ended, so that who stands still is seen.
 pub fn probes_ended(world: &World) -> BTreeMap<HostId, u64> {
-    let ended =
-        |snapshot: Snapshot| snapshot.members.iter().map(|member| member.pair.successes + member.pair.failures.iter().sum::<u64>()).sum();
+    let ended = |snapshot: Snapshot| {
+        snapshot.members.iter().map(|member| member.pair.main().successes + member.pair.main().failures.iter().sum::<u64>()).sum()
+    };
     world.running().filter_map(|id| Some((id, ended(world.snapshot(id)?)))).collect()
 }

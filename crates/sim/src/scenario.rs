@@ -331,7 +331,8 @@ fn pause(stage: &mut Stage) {
     let name = stage.world.name(victim).clone();
     stage.pause(victim);
     stage.run(Duration::from_secs(60));
-    let failures = |snapshot: canary_core::Snapshot| snapshot.member(&name).map_or(0, |member| member.pair.failures.iter().sum::<u64>());
+    let failures =
+        |snapshot: canary_core::Snapshot| snapshot.member(&name).map_or(0, |member| member.pair.main().failures.iter().sum::<u64>());
     // A starved observer measures too seldom to be sure of one before it knows the peer for dead, and so does whose probe was half answered.
     let observers = stage.world.running().filter(|id| *id != victim && stage.world.runs_freely(*id));
     let counted: Vec<_> = observers.filter_map(|id| stage.world.snapshot(id)).map(failures).collect();
@@ -345,7 +346,7 @@ fn pause(stage: &mut Stage) {
 /// How an observer's own pair to another stands.
 fn pair_ok(stage: &Stage, from: HostId, to: HostId) -> Option<bool> {
     let snapshot = stage.world.snapshot(from)?;
-    let (latest, _) = snapshot.member(stage.world.name(to))?.pair.latest()?;
+    let (latest, _) = snapshot.member(stage.world.name(to))?.pair.main().latest()?;
     Some(matches!(latest, Attempt::Ok(_)))
 }
 

@@ -250,7 +250,7 @@ impl Stage {
                     None => outage.from == id || member.record.name == *self.world.name(outage.from),
                 });
                 for member in others.filter(|member| !self.ambiguous.contains(&member.record.name)) {
-                    let Some((Attempt::Ok(timing), wall)) = member.pair.latest() else { continue };
+                    let Some((Attempt::Ok(timing), wall)) = member.pair.main().latest() else { continue };
                     let begun =
                         elapsed.saturating_sub(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(wall.unix_millis())));
                     let answered = begun + timing.total();

@@ -289,7 +289,7 @@ fn many_dead_do_not_keep_the_living_from_being_measured() {
     world.run(secs(120));
     let measured = |world: &World| {
         let snapshot = world.snapshot(HostId(0)).unwrap();
-        snapshot.member(world.name(HostId(1))).unwrap().pair.successes
+        snapshot.member(world.name(HostId(1))).unwrap().pair.main().successes
     };
     let before = measured(&world);
     world.run(secs(30));

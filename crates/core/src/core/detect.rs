@@ -343,8 +343,9 @@ impl Core {
         if self.witness.is_starved(now.time) && !self.load.keeps_up() {
             return;
         }
-        let may =
-            |member: &crate::members::Member| member.proven && member.pair.latest().is_some() && member.pair.failing_since().is_none();
+        let may = |member: &crate::members::Member| {
+            member.proven && member.pair.main().latest().is_some() && member.pair.failing_since().is_none()
+        };
         if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.questions.inquiries.take(1.0, now.time) {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
             self.send_exchange(slot, exchange, Leg::Inquiry, now);

@@ -15,6 +15,7 @@ use crate::pair::Urgency;
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
 use crate::secured::Secured;
+use crate::series::ProbeKind;
 use crate::time::{Now, Time, Wall};
 
 /// Typical bytes of a packed cell, until the own frame tells better.
@@ -168,9 +169,12 @@ impl Core {
             self.publisher.roster_stale = false;
         }
         let (label, wall) = Self::label(now);
-        let cells = self.own_cells(label);
+        let cells = self.own_cells(ProbeKind::MAIN, label);
+        let others: Vec<_> = self.schedule.kinds().iter().map(|kind| (*kind, self.own_cells(*kind, label))).collect();
         self.publisher.version += 1;
-        let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells).with_secured(self.publisher.secured);
+        let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells)
+            .with_secured(self.publisher.secured)
+            .with_series(others);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.tell_published(ME, self.publisher.version - 1, now);
@@ -183,13 +187,13 @@ impl Core {
     }
 
     /// What we measured, in the order of the roster.
-    fn own_cells(&self, label: Time) -> Vec<Cell> {
+    fn own_cells(&self, kind: ProbeKind, label: Time) -> Vec<Cell> {
         // Both lists of names are in order: one walk through both instead of a search for each name.
         let mut members = self.members.by_name().peekable();
         let cell_of = |name: &NodeName| {
             while members.next_if(|(other, _)| *other < name).is_some() {}
             let slot = members.next_if(|(other, _)| *other == name).map(|(_, slot)| slot).filter(|slot| *slot != ME);
-            slot.and_then(|slot| self.members.get(slot)).map(|member| member.pair.cell(label)).unwrap_or_default()
+            slot.and_then(|slot| self.members.get(slot)).map(|member| member.pair.cell(kind, label)).unwrap_or_default()
         };
         self.publisher.roster.names().iter().map(cell_of).collect()
     }
@@ -212,7 +216,7 @@ impl Core {
         for slot in std::mem::take(&mut self.publisher.changed) {
             let Some(member) = self.members.get(slot) else { continue };
             match self.publisher.place(slot) {
-                Some(place) => changes.push((place, member.pair.cell(label))),
+                Some(place) => changes.push((place, member.pair.cell(ProbeKind::MAIN, label))),
                 None => self.publisher.frame_is_news = true,
             }
         }

@@ -161,7 +161,7 @@ impl Core {
             return;
         };
         let refused = member.life.doubt().is_some_and(|doubt| doubt.refused);
-        let kind = if refused { Failure::Refused } else { member.pair.latest_failure().unwrap_or(Failure::Timeout) };
+        let kind = if refused { Failure::Refused } else { member.pair.main().latest_failure().unwrap_or(Failure::Timeout) };
         let silence = member.life.silence(now.time);
         self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
@@ -178,7 +178,7 @@ impl Core {
         };
         let since = member.pair.failing_since().unwrap_or(now.time);
         member.path_reported = Some(since);
-        let (kind, lasted) = (member.pair.latest_failure(), now.time.since(since));
+        let (kind, lasted) = (member.pair.main().latest_failure(), now.time.since(since));
         self.gather(slot, Topic::Unreached, kind, lasted, now);
     }
 
@@ -190,7 +190,7 @@ impl Core {
         let failed_again = member.pair.failed_again().then(|| member.pair.failing_since()).flatten();
         match (member.path_reported, failed_again) {
             (None, Some(since)) if member.is_present() => {
-                let (kind, lasted, known) = (member.pair.latest_failure(), now.time.since(since), member.known);
+                let (kind, lasted, known) = (member.pair.main().latest_failure(), now.time.since(since), member.known);
                 member.path_reported = Some(since);
                 if known {
                     self.gather(slot, Topic::Unreached, kind, lasted, now);

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::{Core, Timer};
 use crate::cell::Failure;
-use crate::identity::NodeName;
+use crate::identity::{NodeName, Record};
 use crate::life::Status;
-use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS};
+use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBE_KINDS_MAX};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
 use crate::orders::{ProbeId, ProbeReport};
-use crate::pair::{Attempt, Timing};
 use crate::probes::{Full, Lane, Probing, Purpose};
 use crate::queue::Queue;
+use crate::series::{Attempt, ProbeKind, Timing};
 use crate::tally::{EventKind, Histogram, Refusal};
 use crate::time::{Now, Time};
 
@@ -49,15 +49,39 @@ enum Measured {
     Before,
 }
 
-/// Turns that have come and wait for a place or the budget.
-#[derive(Debug, Default)]
+/// Turns that have come and wait for a place or the budget, and what is measured with a turn beside the main kind.
+#[derive(Debug)]
 pub(super) struct Schedule {
+    kinds: Vec<ProbeKind>,
+    /// Whether a node has a responder for a kind.
+    responds: fn(&Record, ProbeKind) -> bool,
     /// Pairs that were never measured first, then by when the turn came.
     ready: Queue<Slot, (Measured, Time)>,
     delay: Histogram,
 }
 
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { kinds: Vec::new(), responds: |_, _| false, ready: Queue::default(), delay: Histogram::default() }
+    }
+}
+
 impl Schedule {
+    /// Measures these kinds as well.
+    pub(super) fn measure(&mut self, mut kinds: Vec<ProbeKind>, responds: fn(&Record, ProbeKind) -> bool) {
+        kinds.retain(|kind| *kind != ProbeKind::MAIN);
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.truncate(PROBE_KINDS_MAX);
+        self.kinds = kinds;
+        self.responds = responds;
+    }
+
+    /// The kinds that are measured beside the main one, in order.
+    pub(super) fn kinds(&self) -> &[ProbeKind] {
+        &self.kinds
+    }
+
     /// How late turns were noticed.
     pub(super) fn delay(&self) -> Histogram {
         self.delay
@@ -95,7 +119,7 @@ impl Core {
             Why::Back => {
                 let flaps = member.flaps(now.time);
                 member.revived_at = Some(now.time);
-                let turn = member.pair.answered_latest().map(|begun| begun + interval).filter(|turn| *turn > now.time);
+                let turn = member.pair.main().answered_latest().map(|begun| begun + interval).filter(|turn| *turn > now.time);
                 let turn = turn.or_else(|| flaps.then(|| now.time + interval.mul_f64(self.rng.f64())));
                 match turn.filter(|_| !keeps_up) {
                     Some(turn) => self.timers.set_earlier(timer, turn),
@@ -104,7 +128,7 @@ impl Core {
             }
             // A pair that was never measured does not wait a whole interval: nothing is known of it.
             Why::Spoiled => {
-                if self.timers.at(timer).is_some() && member.pair.latest().is_none() {
+                if self.timers.at(timer).is_some() && member.pair.main().latest().is_none() {
                     let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
                     self.timers.set_earlier(timer, now.time + soon);
                 }
@@ -112,7 +136,7 @@ impl Core {
             // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It costs
             // half a turn: first everybody is to be measured at all, and the host to keep up.
             Why::Regular => {
-                let spread = member.in_step && keeps_up && member.pair.answered_latest().is_some();
+                let spread = member.in_step && keeps_up && member.pair.main().answered_latest().is_some();
                 member.in_step &= !spread;
                 let draw = self.rng.f64();
                 self.timers.set(timer, now.time + interval.mul_f64(if spread { 0.05 + draw } else { 0.95 + 0.1 * draw }));
@@ -151,7 +175,7 @@ impl Core {
         let delay = now.time.since(due);
         self.schedule.delay.observe(delay);
         self.load.began_late(delay);
-        let measured = if member.pair.latest().is_some() { Measured::Before } else { Measured::Never };
+        let measured = if member.pair.main().latest().is_some() { Measured::Before } else { Measured::Never };
         if self.schedule.ready.at(slot).is_none() {
             self.schedule.ready.set(slot, (measured, due));
         }
@@ -195,6 +219,31 @@ impl Core {
         let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
         if ordered && let Some(member) = self.members.get_mut(slot) {
             member.probing = true;
+            self.measure_others(slot, now);
+        }
+    }
+
+    /// Orders probes of the other kinds that the node answers.
+    fn measure_others(&mut self, slot: Slot, now: Now) {
+        for kind in self.schedule.kinds.clone() {
+            let responds = self.members.get(slot).is_some_and(|member| member.proven && (self.schedule.responds)(&member.record, kind));
+            if responds && self.probes.admit(Lane::Measure, now.time).is_ok() {
+                self.order_probe(slot, Purpose::Measure(kind), now);
+            } else if responds {
+                self.refuse(Refusal::MeasuresFull);
+            }
+        }
+    }
+
+    /// A probe of another kind has ended.
+    fn measured(&mut self, probing: &Probing, kind: ProbeKind, outcome: &Outcome, now: Now) {
+        let attempt = match outcome {
+            Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
+            Outcome::Failed(failure) => Attempt::Failed(*failure),
+            Outcome::Void => return self.refuse(Refusal::ProbeVoid),
+        };
+        if let Some(member) = self.members.get_mut(probing.slot) {
+            Arc::make_mut(&mut member.pair).book_other(kind, attempt, probing.ordered_at, now);
         }
     }
 
@@ -210,6 +259,9 @@ impl Core {
             }
             return self.fire_ready(now);
         };
+        if let Purpose::Measure(kind) = probing.purpose {
+            return self.measured(&probing, kind, &outcome, now);
+        }
         let under_way = self.probes.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
             && probing.purpose == Purpose::Schedule
@@ -242,7 +294,7 @@ impl Core {
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
-            Purpose::Evidence => {}
+            Purpose::Evidence | Purpose::Measure(_) => {}
             Purpose::Question(number) => self.question_probed(probing.slot, number, &failure_of(&outcome), now),
             Purpose::Ask(request) => {
                 let answer = match outcome {
@@ -289,7 +341,7 @@ impl Core {
             Outcome::Void => return,
         };
         member.voids = if attempt == Attempt::Failed(Failure::Local) { member.voids } else { 0 };
-        let before = member.pair.latest().map(|(attempt, _)| attempt);
+        let before = member.pair.main().latest().map(|(attempt, _)| attempt);
         let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
         let (name, proven, target) = (member.record.name.clone(), member.proven, member.record.target.clone());
         self.path_event(name, before, attempt, now);

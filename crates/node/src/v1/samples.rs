@@ -214,7 +214,7 @@ pub(super) fn news_of(row: usize, guest: &NodeName, snapshot: &Snapshot, progres
         let (told, _) = progress.get(&snapshot.me.name).copied().unwrap_or_default();
         let mut newest = told;
         for member in snapshot.present() {
-            let Some((attempt, wall)) = member.pair.latest().filter(|(_, wall)| wall.unix_millis() > told) else { continue };
+            let Some((attempt, wall)) = member.pair.main().latest().filter(|(_, wall)| wall.unix_millis() > told) else { continue };
             newest = newest.max(wall.unix_millis());
             match attempt {
                 Attempt::Ok(timing) => tell(&snapshot.me.name, &member.record.name, Some(timing.total()), timing.request, wall),

@@ -246,7 +246,7 @@ impl World {
             let Some(core) = &mut host.core else { return };
             let Some(output) = core.poll_output() else { break };
             match output {
-                Output::Probe { id: probe, whom } => self.probe(id, probe, &whom.target),
+                Output::Probe { id: probe, whom, .. } => self.probe(id, probe, &whom.target),
                 Output::Call { id: call, target, request, timeout, .. } => self.call(id, call, &target, request, timeout),
                 Output::Reply { to, response } => self.reply(id, to, response),
                 Output::NameTaken(_) => host.refused_name = true,
