@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::pki::{Authority, Directory, GOOD, Kind};
-use support::tools::{buf, program, python, said};
+use support::tools::{buf, program, python, said, skip};
 use support::{Bot, Plan, TOKEN, alone, own_address, plans, plans_at, settle, trust, wait};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -225,7 +225,7 @@ fn nothing_is_plain_on_the_wire() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: tcpdump needs root");
+        skip("tcpdump needs root");
         return;
     }
     // What no secured connection shows: how HTTP/2 and a probe begin, and names inside messages.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::original::Original;
+use support::tools::skip;
 use support::{Bot, Plan, alone, counted, names, settle, wait};
 
 /// Hosts in namespaces on one bridge, taken down when dropped.
@@ -39,7 +40,7 @@ impl Lab {
         let [a, b, c] = network;
         let bridge = lab.bridge.clone();
         if !ip(&format!("link add {bridge} type bridge")) || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}")) {
-            eprintln!("skipped: this needs root and iproute2 to make network namespaces");
+            skip("this needs root and iproute2 to make network namespaces");
             return None;
         }
         ip(&format!("link set {bridge} up"));
@@ -119,7 +120,7 @@ fn a_host_whose_packets_are_dropped_is_known_to_all_and_comes_back() {
     let _turn = alone();
     for count in [2, 3, 5, 40] {
         if !neighbours_fit(count) {
-            eprintln!("skipped for {count} hosts: the kernel's neighbour table is too small; raise net.ipv4.neigh.default.gc_thresh3");
+            skip(&format!("the kernel's neighbour table is too small for {count} hosts; raise net.ipv4.neigh.default.gc_thresh3"));
             continue;
         }
         let Some(lab) = Lab::build(count) else { return };
@@ -248,7 +249,7 @@ fn lost_packets_are_counted_where_no_probe_fails() {
     let _turn = alone();
     let Some(lab) = Lab::build(2) else { return };
     if !inside(&lab.hosts[1], "iptables -A INPUT -p tcp --dport 8081 -m statistic --mode random --probability 0.1 -j DROP") {
-        eprintln!("skipped: this needs iptables with the statistic match");
+        skip("this needs iptables with the statistic match");
         return;
     }
     let bots: Vec<_> = (1..=2).map(|number| lab.start(number)).collect();

@@ -7,6 +7,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::tools::skip;
 use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait, wait_at_rest};
 
 const PROBE_TIMEOUT_NANOS: u64 = 3_000_000_000;
@@ -273,7 +274,7 @@ fn a_mesh_on_ipv6_is_a_mesh() {
     let _turn = alone();
     let address = std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
     if std::net::TcpListener::bind((address, 0)).is_err() {
-        eprintln!("skipped: this host has no IPv6 loopback");
+        skip("this host has no IPv6 loopback");
         return;
     }
     let bots: Vec<_> = plans_at(address, 3).iter().map(Plan::start).collect();
@@ -285,7 +286,7 @@ fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
     let _turn = alone();
     let allowed = Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this host lets nobody make namespaces");
+        skip("this host lets nobody make namespaces");
         return;
     }
     let plan = plans(1).remove(0);

@@ -1,7 +1,13 @@
-//! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped; CI installs all of them.
+//! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped; in CI, which installs all of them, it fails.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+/// Says why a test, or a part of one, cannot run here. Where `CANARY_TEST_STRICT` is set that is a failure.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("CANARY_TEST_STRICT").is_none(), "skipped, and CANARY_TEST_STRICT is set: {why}");
+    eprintln!("skipped: {why}");
+}
 
 /// A program of the system, such as `openssl`.
 pub fn program(name: &str) -> Option<Command> {
@@ -14,7 +20,7 @@ pub fn program(name: &str) -> Option<Command> {
 fn tool(name: &str, path: &str) -> Option<PathBuf> {
     let file = std::env::var_os("CANARY_TEST_TOOLS").map(|folder| PathBuf::from(folder).join(path)).filter(|file| file.is_file());
     if file.is_none() {
-        eprintln!("skipped: {name} is not there; `.ci/tools FOLDER` installs it, and CANARY_TEST_TOOLS names the folder");
+        skip(&format!("{name} is not there; `.ci/tools FOLDER` installs it, and CANARY_TEST_TOOLS names the folder"));
     }
     file
 }
@@ -37,7 +43,7 @@ pub fn node() -> Option<Command> {
 
 fn found_or_said(name: &str, found: Option<PathBuf>) -> Option<Command> {
     if found.is_none() {
-        eprintln!("skipped: {name} is not installed");
+        skip(&format!("{name} is not installed"));
     }
     found.map(Command::new)
 }
