@@ -257,10 +257,10 @@ impl Core {
                 };
                 self.question_answered(about, question, sent_at, answer, now);
             }
-            Calling::Identify { slot } => self.identified(slot, result, now),
+            Calling::Identify { slot } => self.identify_answered(slot, result, now),
             Calling::Succession { slot, successor, asked } => self.succession_answered(slot, successor, asked, result, now),
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
-            Calling::Vote { about } => self.voted(about, &result, now),
+            Calling::Vote { about } => self.vote_answered(about, &result, now),
             Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
             Calling::Leave if self.calls.in_flight(Counted::Leave) == 0 => self.finish_leaving(),
             Calling::Leave => {}
@@ -442,7 +442,7 @@ impl Core {
             return;
         }
         if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.witness.is_isolated() {
-            self.silent(slot, now);
+            self.suspect_silent(slot, now);
         }
     }
 

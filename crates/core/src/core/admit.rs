@@ -50,7 +50,7 @@ impl Core {
             return self.reply(id, Response::Join(JoinAnswer::NameTaken(holder)));
         }
         if self.is_in(&joiner) {
-            let answer = self.admitted();
+            let answer = self.admission();
             return self.reply(id, Response::Join(answer));
         }
         if let Some(why) = self.guards.why_unreachable(&joiner.target, now.time) {
@@ -152,13 +152,13 @@ impl Core {
             if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         match self.learn(heard, Source::Succeeds, now) {
-            Some(_) => self.admitted(),
+            Some(_) => self.admission(),
             None => JoinAnswer::Busy,
         }
     }
 
     /// Who lets others in is in itself.
-    fn admitted(&mut self) -> JoinAnswer {
+    fn admission(&mut self) -> JoinAnswer {
         self.naming.is_in();
         JoinAnswer::Admitted(Arc::clone(self.record()))
     }

@@ -18,13 +18,13 @@ impl Core {
         let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.evidence(at, now.time);
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         }
         self.settle_question(slot);
     }
 
     /// Carries out what a change of a member's life means.
-    pub(super) fn changed(&mut self, slot: Slot, change: Change, now: Now) {
+    pub(super) fn apply_change(&mut self, slot: Slot, change: Change, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -55,7 +55,7 @@ impl Core {
             Change::Died => {
                 self.report_death(slot, now);
                 self.journal.note(now, EventKind::Died(name));
-                self.lost(slot);
+                self.drop_present(slot);
                 self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
             }
             Change::Revived => {
@@ -73,7 +73,7 @@ impl Core {
             Change::Left => {
                 info!(node = %name, "the node left");
                 self.journal.note(now, EventKind::Left(name));
-                self.lost(slot);
+                self.drop_present(slot);
                 self.timers.cancel(Timer::Death(slot));
                 self.timers.cancel(Timer::Dial(slot));
                 self.spread_life(slot, now);
@@ -82,14 +82,14 @@ impl Core {
     }
 
     /// Takes a member out of everything that is for the present.
-    fn lost(&mut self, slot: Slot) {
+    fn drop_present(&mut self, slot: Slot) {
         self.unschedule(slot);
         self.drop_question(slot);
     }
 
     /// Nothing is due any more for this member.
     pub(super) fn drop_all_due(&mut self, slot: Slot) {
-        self.lost(slot);
+        self.drop_present(slot);
         self.timers.cancel(Timer::Death(slot));
         self.timers.cancel(Timer::Dial(slot));
     }
@@ -98,12 +98,12 @@ impl Core {
     pub(super) fn forget(&mut self, slot: Slot, now: Now) {
         self.drop_all_due(slot);
         if let Some(member) = self.members.remove(slot) {
-            self.forgotten(&member, now);
+            self.note_forgotten(&member, now);
         }
         self.roster_changed(now);
     }
 
-    pub(super) fn forgotten(&mut self, member: &Member, now: Now) {
+    pub(super) fn note_forgotten(&mut self, member: &Member, now: Now) {
         self.journal.note(now, EventKind::Forgotten(member.record.name.clone()));
     }
 }

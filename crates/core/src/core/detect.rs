@@ -212,7 +212,7 @@ impl Core {
         let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open, unheard };
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.suspect(doubt, now.time);
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         }
     }
 
@@ -310,7 +310,7 @@ impl Core {
             return;
         };
         let change = member.life.suspect(doubt, now.time);
-        self.changed(slot, change, now);
+        self.apply_change(slot, change, now);
         // What we know from a probe of ours is no evidence to others: only a heartbeat that is younger than the doubt is.
         let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
         match change {
@@ -373,7 +373,7 @@ impl Core {
         if let Some(deadline) = member.life.deadline() {
             self.timers.set(Timer::Death(slot), deadline);
         }
-        self.changed(slot, change, now);
+        self.apply_change(slot, change, now);
     }
 
     /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept to ourselves may be told.
@@ -387,7 +387,7 @@ impl Core {
     }
 
     /// There has been no evidence for so long that it is doubtful even though no probe of ours failed.
-    pub(super) fn silent(&mut self, slot: Slot, now: Now) {
+    pub(super) fn suspect_silent(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -395,7 +395,7 @@ impl Core {
             self.doubt(slot, false, now);
         } else {
             let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         }
     }
 }

@@ -412,7 +412,7 @@ impl Core {
         } else if entry.left {
             if let Some(member) = self.members.get_mut(slot) {
                 let change = member.life.leave(now.time);
-                self.changed(slot, change, now);
+                self.apply_change(slot, change, now);
             }
         } else {
             self.hear(slot, entry.heartbeat, entry.age, now);
@@ -450,7 +450,7 @@ impl Core {
         };
         let change = member.life.hear(heartbeat, age, now.time);
         if change != Change::None {
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         }
         self.settle_question(slot);
     }

@@ -99,7 +99,7 @@ impl Core {
                 };
                 if let Some((former, evicted)) = evicted {
                     self.drop_all_due(former);
-                    self.forgotten(&evicted, now);
+                    self.note_forgotten(&evicted, now);
                 }
                 if first_hand {
                     info!(node = %name, %target, %labels, "a new node");
@@ -119,11 +119,11 @@ impl Core {
         let member = self.members.get_mut(slot)?;
         if heard.left {
             let change = member.life.leave(now.time);
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
             // The peer reports a long silence, but its report may be stale: suspect first, so that it can be refuted.
             let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
-            self.changed(slot, change, now);
+            self.apply_change(slot, change, now);
         }
         Some(slot)
     }

@@ -119,7 +119,7 @@ impl Core {
         }
     }
 
-    pub(super) fn identified(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn identify_answered(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -306,7 +306,7 @@ impl Core {
         }
     }
 
-    pub(super) fn voted(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
+    pub(super) fn vote_answered(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
         let Some(votes) = self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about) else {
             return;
         };

@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// A probe of another kind has ended.
-    fn measured(&mut self, probing: &Probing, kind: ProbeKind, outcome: &Outcome, now: Now) {
+    fn measure_ended(&mut self, probing: &Probing, kind: ProbeKind, outcome: &Outcome, now: Now) {
         let attempt = match outcome {
             Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
             Outcome::Failed(failure) => Attempt::Failed(*failure),
@@ -260,7 +260,7 @@ impl Core {
             return self.fire_ready(now);
         };
         if let Purpose::Measure(kind) = probing.purpose {
-            return self.measured(&probing, kind, &outcome, now);
+            return self.measure_ended(&probing, kind, &outcome, now);
         }
         let under_way = self.probes.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
