@@ -83,7 +83,7 @@ pub struct Exchange {
     pub from: Option<Instance>,
     /// Who is meant; anybody, if nobody is named.
     pub to: Option<Instance>,
-    /// The range of instances of which the entries are complete: absence inside it means "I have none".
+    /// The range of instances of which the entries are complete: absence inside it means "I have none". None in a push of news.
     pub range: Option<(u64, u64)>,
     /// What is known of members' lives and rows.
     pub entries: Vec<Entry>,
@@ -231,6 +231,11 @@ impl Exchange {
         let rosters: usize = self.rosters.iter().map(|roster| roster.packed_len() + 4).sum();
         let wants = 9 * self.wants_records.len() + 14 * self.wants_rows.len() + 18 * self.wants_rosters.len();
         48 + entries + records + rows + rosters + wants + 16 * self.suspicions.len()
+    }
+
+    /// Whether it says all that its sender has in a range; otherwise it is a push of news.
+    pub fn is_digest(&self) -> bool {
+        self.range.is_some()
     }
 
     /// Whether there is anything in it that is worth sending.

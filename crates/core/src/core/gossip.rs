@@ -236,7 +236,7 @@ impl Core {
             self.refuse(Refusal::NotAdmitted);
             return self.reply(id, Response::NotAdmitted);
         };
-        let pushed = exchange.range.is_none();
+        let pushed = !exchange.is_digest();
         let reaction = self.absorb(from, exchange, pushed, now);
         let asker = self.asker_of(from);
         let credit = self.asker_credit(asker, now);
@@ -349,8 +349,9 @@ impl Core {
         let mut entries = exchange.entries;
         entries.truncate(ENTRIES_ACCEPTED_MAX);
         entries.sort_unstable_by_key(|entry| entry.instance);
+        let is_digest = exchange.range.is_some();
         for (entry, slot) in self.members.resolve(&entries) {
-            self.compare(entry, slot, exchange.range.is_some(), &mut reaction, now);
+            self.compare(entry, slot, is_digest, &mut reaction, now);
         }
         if let Some((low, high)) = exchange.range.filter(|(low, high)| low <= high) {
             let told = |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
