@@ -56,8 +56,13 @@ const FALSE_DEATHS_TOLD: usize = 20;
 /// The losses of the detector's table.
 pub const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];
 
+/// The columns of the detector's table: times in seconds, from the fault until an observer took the node for dead.
+const COLUMNS: &str = "nodes,fault,loss_percent,observers,seeds,p50_s,p99_s,worst_s,false_deaths";
+
 /// Prints rows of the detector's table for one size of mesh: every fault, with these losses and kinds of observers.
 pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<u64>, out: &mut impl Write) -> io::Result<bool> {
+    writeln!(out, "{COLUMNS}")?;
+    let seed_first = seeds.start;
     let mut held = true;
     if setup.nodes < TOGETHER_FROM {
         for &loss in losses {
@@ -72,7 +77,7 @@ pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<
                     stage.read();
                     row.false_deaths.extend(stage.false_deaths());
                 }
-                held &= row.print(&setup, loss, *observers, out)?;
+                held &= row.print(&setup, loss, *observers, seeds.end - seeds.start, out)?;
             }
         }
         return Ok(held);
@@ -92,7 +97,7 @@ pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<
                 }
                 row.false_deaths.extend(stage.false_deaths().split_off(before));
                 if seeds.end - seed == 1 {
-                    held &= row.print(&setup, *loss, *observers, out)?;
+                    held &= row.print(&setup, *loss, *observers, seeds.end - seed_first, out)?;
                 }
             }
         }
@@ -122,19 +127,19 @@ impl Row {
         self.taken[fault as usize].extend(taken);
     }
 
-    fn print(&self, setup: &Setup, loss: f64, observers: Observers, out: &mut impl Write) -> io::Result<bool> {
+    fn print(&self, setup: &Setup, loss: f64, observers: Observers, seeds: u64, out: &mut impl Write) -> io::Result<bool> {
         let mut held = self.false_deaths.is_empty();
         for (fault, taken) in Fault::ALL.into_iter().zip(&self.taken) {
             let cell =
                 |quantile| taken.quantile(quantile).map_or_else(|| "never".to_owned(), |taken| format!("{:.1}", taken.as_secs_f64()));
             let (median, p99, worst) = (cell(0.5), cell(0.99), cell(1.0));
             let (nodes, fault, loss, deaths) = (setup.nodes, fault.as_str(), loss * 100.0, self.false_deaths.len());
-            writeln!(out, "| {nodes} | {fault} | {loss} % | {observers} | {median} | {p99} | {worst} | {deaths} |")?;
+            writeln!(out, "{nodes},{fault},{loss},{observers},{seeds},{median},{p99},{worst},{deaths}")?;
             held &= taken.quantile(0.99).is_some_and(|taken| taken <= Duration::from_secs(6));
         }
         for death in self.false_deaths.iter().take(FALSE_DEATHS_TOLD) {
             let (name, observer, at) = (&death.name, death.observer.0, death.at.as_secs_f64());
-            writeln!(out, "<!-- {name} was held for dead by host {observer} at {at:.2} s -->")?;
+            writeln!(out, "# {name} was taken for dead by host {observer} at {at:.2} s")?;
         }
         out.flush()?;
         Ok(held)
