@@ -1,4 +1,4 @@
-#![doc = include_str!("../../../README.md")]
+#![doc = include_str!("../../../docs/embed.md")]
 
 #[doc(hidden)]
 pub mod cli;
