@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::demo::{BOTS_MAX, Demo};
-use crate::flags::FLAGS;
 use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -54,7 +53,7 @@ pub fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let settings = || FLAGS.iter().map(flags::Flag::arg);
+    let settings = || flags::with_headings().map(|(heading, flag)| flag.arg().help_heading(heading));
     Command::new("canary-bot")
         .version(crate::VERSION)
         .about("Measures the network between the hosts of a distributed system by a communicating mesh")

@@ -75,34 +75,72 @@ pub(crate) const FLAGS: &[Flag] = &[
             "target",
             "HOST:PORT",
             "none",
-            "Where to join: HOST:PORT, or dns:NAME:PORT for every address of a name. The own address may be among them",
+            "Where to join: HOST:PORT, or dns:NAME:PORT for every address of a name. May include this node's own address",
         ),
     ),
-    short('n', one("name", "NAME", "host name", "Name of this node, unique in the mesh")),
-    one(
-        "mesh-name",
-        "NAME",
-        "none",
-        "Name of the mesh: bots of another name, or of none, are refused, and bots of the original stay outside",
-    ),
+    short('n', one("name", "NAME", "host name", "Name of this node; unique in the mesh")),
+    one("mesh-name", "NAME", "none", "Name of the mesh. Bots with another name, or without one, are refused; so are bots of the original"),
     one(
         "listen-address",
         "ADDRESS",
         "address of the outbound interface",
         "Address that the mesh port listens on, such as 0.0.0.0, :: or localhost",
     ),
-    one("listen-port", "PORT", "8081", "Port of the mesh; 0 takes a free one"),
+    one("listen-port", "PORT", "8081", "Port of the mesh; 0 picks a free one"),
     one("join-address", "HOST[:PORT]", "the listen address", "Where other nodes reach this one"),
+    many("label", "KEY=VALUE", "none", "Label of this node, such as zone=a"),
     one("api-address", "ADDRESS", "the listen address", "Address that the API port listens on"),
-    short('p', one("api-port", "PORT", "8080", "Port of the API; 0 takes a free one")),
+    short('p', one("api-port", "PORT", "8080", "Port of the API; 0 picks a free one")),
     many(
         "token",
         "TOKEN",
         "generated, printed on stdout",
-        "Any of these opens the API. Better kept in a file: command lines are seen by others",
+        "Bearer token for the API. Prefer --token-file: other users can read a command line",
     ),
-    one("token-file", "PATH", "none", "File with tokens that open the API, one a line"),
-    many("label", "KEY=VALUE", "none", "A fact about this node, such as zone=a"),
+    one("token-file", "PATH", "none", "File with bearer tokens for the API, one per line"),
+    one(
+        "metrics-level",
+        "LEVEL",
+        "histograms",
+        "What /metrics reports for each pair: off, pairs (counters and sums) or histograms. The number of pairs grows with the square of the nodes",
+    ),
+    one(
+        "tls",
+        "MODE",
+        "as the certificates given say",
+        "none: plain text. edge: plain ports behind a proxy that ends TLS; other nodes are dialled with TLS. mutual: TLS with certificates on \
+         both sides. A CA alone means edge; a CA, a certificate and a key mean mutual",
+    ),
+    one(
+        "client-auth",
+        "WHO",
+        "required",
+        "In mutual mode, whether peers must present a certificate: required, optional (while bots of the original remain) or off",
+    ),
+    many("ca-cert-path", "PATH", "none; with --tls edge the system's authorities", "PEM file with the certificate authorities to trust"),
+    one("ca-cert", "BASE64", "none", "The authorities to trust, as base64 of the PEM text"),
+    one("server-cert-path", "PATH", "none", "PEM file with this bot's certificate and its chain, presented to bots and to API clients"),
+    one("server-key-path", "PATH", "none", "PEM file with the private key of this bot's certificate"),
+    one("server-cert", "BASE64", "none", "This bot's certificate and its chain, as base64 of the PEM text"),
+    one(
+        "server-key",
+        "BASE64",
+        "none",
+        "The private key, as base64 of the PEM text. Prefer --server-key-path: other users can read a command line",
+    ),
+    many(
+        "mesh-token",
+        "TOKEN",
+        "none",
+        "Token that peers must present on the mesh port; the first one is presented to other bots. Prefer --mesh-token-file",
+    ),
+    one("mesh-token-file", "PATH", "none", "File with mesh tokens, one per line"),
+    many(
+        "proxy-address",
+        "ADDRESS[/BITS]",
+        "none",
+        "Edges behind which many clients share one address: limits per address do not hold for them",
+    ),
     of_core("probe-interval"),
     of_core("probe-timeout"),
     of_core("probe-rate-max"),
@@ -113,50 +151,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     of_core("join-interval"),
     of_core("retain-nodes"),
     of_core("retain-samples"),
-    one(
-        "metrics-level",
-        "LEVEL",
-        "histograms",
-        "What /metrics tells of each pair: off, pairs (counters and sums) or histograms; a mesh has pairs by the square of its nodes",
-    ),
-    one("metrics-legacy", "on|off", "on", "The original's metrics: node_count, and rtt where the level has histograms"),
-    switch("cleanup-nodes", "Accepted for the original's sake: cleaning is always on"),
-    switch("cleanup-samples", "Accepted for the original's sake: cleaning is always on"),
     one("log-level", "LEVEL", "info", "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers"),
     one("log-format", "FORMAT", "text", "text or json"),
-    switch("debug", "The same as --log-level debug"),
-    switch("debug-grpc", "Log what the RPC and HTTP libraries do, too"),
-    one(
-        "tls",
-        "MODE",
-        "as the certificates given say",
-        "none: plain text. edge: plain ports behind an edge that ends TLS, which is verified when others are dialled. mutual: TLS with certificates \
-         of both sides. A CA alone means edge; a CA, a certificate and a key mean mutual",
-    ),
-    one(
-        "client-auth",
-        "WHO",
-        "required",
-        "In mutual mode, whether the mesh port wants certificates: required, optional (while bots of the original remain) or off",
-    ),
-    many("ca-cert-path", "PATH", "none; with --tls edge the system's authorities", "PEM file with the certificates of those to trust"),
-    one("ca-cert", "BASE64", "none", "The same, given as base64"),
-    one(
-        "server-cert-path",
-        "PATH",
-        "none",
-        "PEM file with this bot's certificate and what leads from it to the CA; it is presented to bots and to clients",
-    ),
-    one("server-key-path", "PATH", "none", "PEM file with its private key"),
-    one("server-cert", "BASE64", "none", "The certificate, given as base64"),
-    one("server-key", "BASE64", "none", "The key, given as base64. Better kept in a file: command lines are seen by others"),
-    many(
-        "mesh-token",
-        "TOKEN",
-        "none",
-        "Whoever talks on the mesh port has to present one of these; the first is presented to others. Better kept in a file",
-    ),
-    one("mesh-token-file", "PATH", "none", "File with such tokens, one a line"),
+    switch("debug", "Same as --log-level debug"),
+    switch("debug-grpc", "Also log what the RPC and HTTP libraries do"),
+    one("config", "PATH", "none", "Configuration file in TOML: the flags' names as keys"),
+    switch("dry-run", "Check the whole configuration, say what is wrong, and end"),
     one(
         "mesh-protocol",
         "PROTOCOL",
@@ -164,15 +164,30 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Which protocols the mesh speaks: auto (bots of the original are found out and taken in), v2 (they stay outside) or v1 (whoever is dialled is \
          taken for one of them: for a bot that is alone among them)",
     ),
-    many(
-        "proxy-address",
-        "ADDRESS[/BITS]",
-        "none",
-        "Edges behind which many clients share one address: limits per address do not hold for them",
-    ),
-    one("config", "PATH", "none", "Configuration file in TOML: the flags' names as keys"),
-    switch("dry-run", "Check the whole configuration, say what is wrong, and end"),
+    one("metrics-legacy", "on|off", "on", "Serve the original's metrics too: node_count, and rtt where the level has histograms"),
+    switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),
+    switch("cleanup-samples", "Accepted for compatibility with the original; cleaning is always on"),
 ];
+
+/// Headings of the help: each stands before the flag with this name, and holds up to the next heading.
+const HEADINGS: &[(&str, &str)] = &[
+    ("target", "Mesh"),
+    ("api-address", "API"),
+    ("tls", "Security"),
+    ("probe-interval", "Timing and limits"),
+    ("log-level", "Log"),
+    ("config", "Configuration"),
+    ("mesh-protocol", "Compatibility with the original"),
+];
+
+/// All settings with their headings, in the order of the help.
+pub(crate) fn with_headings() -> impl Iterator<Item = (&'static str, &'static Flag)> {
+    let mut heading = "";
+    FLAGS.iter().map(move |flag| {
+        heading = HEADINGS.iter().find(|(first, _)| *first == flag.name).map_or(heading, |(_, heading)| heading);
+        (heading, flag)
+    })
+}
 
 impl Flag {
     /// The variable that sets it.

@@ -20,6 +20,19 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Holds a text that people read against the one that was reviewed. `UPDATE_GOLDEN=1` writes it anew.
+fn assert_golden(name: &str, text: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, text).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        text == reviewed,
+        "{name} differs from the reviewed text; if that is meant, run again with UPDATE_GOLDEN=1. It is now:\n{text}"
+    );
+}
+
 #[test]
 fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
     let file = std::env::temp_dir().join(format!("canary-bot-{}.toml", std::process::id()));
@@ -137,6 +150,17 @@ fn a_token_is_not_repeated_when_it_is_wrong() {
     let output = canary_bot(&["--name", "owl", "--token", "se cret"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!stderr(&output).contains("cret"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_reads_as_it_was_reviewed() {
+    for (name, arguments) in
+        [("help.txt", &["--help"][..]), ("help-demo.txt", &["demo", "--help"]), ("help-tls-dev.txt", &["tls", "dev", "--help"])]
+    {
+        let help = canary_bot(arguments, &[]);
+        assert!(help.status.success());
+        assert_golden(name, &stdout(&help));
+    }
 }
 
 #[test]

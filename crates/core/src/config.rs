@@ -204,23 +204,23 @@ macro_rules! settings {
 
 settings! {
     /// How often each pair is measured while the budget allows it. Shorter finds faults sooner and costs probes.
-    probe_interval: Time, "probe-interval" = "3s" in "100ms"..="24h", "How often each pair is measured while the budget allows it";
+    probe_interval: Time, "probe-interval" = "3s" in "100ms"..="24h", "How often to measure each pair, while the rate limit allows it";
     /// No probe outlives this, and no reported latency is above it.
-    probe_timeout: Time, "probe-timeout" = "3s" in "100ms"..="60s", "A probe that is not answered by then has failed";
+    probe_timeout: Time, "probe-timeout" = "3s" in "100ms"..="60s", "When an unanswered probe has failed";
     /// Probes per second of this bot, at most. It bounds the cost in a large mesh by stretching the pair interval, which is shown.
-    probe_rate_max: Number, "probe-rate-max" = "50" in "0.1"..="10000", "Probes a second, at most; more pairs are measured less often";
+    probe_rate_max: Number, "probe-rate-max" = "50" in "0.1"..="10000", "Most probes per second. With more pairs each is measured less often";
     /// Every interval this bot exchanges digests with `gossip_fanout` others.
     gossip_interval: Time, "gossip-interval" = "1s" in "100ms"..="60s", "How often to exchange digests";
     /// Exchanges per gossip interval.
-    gossip_fanout: Count, "gossip-fanout" = "2" in "1"..="16", "With how many others in each interval";
+    gossip_fanout: Count, "gossip-fanout" = "2" in "1"..="16", "With how many nodes to exchange digests in each interval";
     /// Bytes per second that gossip may send. It stretches the publish interval, which is shown.
-    gossip_rate_max: Count, "gossip-rate-max" = "256000" in "10000"..="1000000000", "Bytes a second that gossip may send";
+    gossip_rate_max: Count, "gossip-rate-max" = "256000" in "10000"..="1000000000", "Most bytes per second that gossip sends";
     /// How often the whole own row is published; changes of state travel at once.
-    publish_interval: Time, "publish-interval" = "10s" in "1s"..="24h", "How often all own samples are published; changes of state travel at once";
+    publish_interval: Time, "publish-interval" = "10s" in "1s"..="24h", "How often to publish all own samples; changes of state are published at once";
     /// Longest pause between two attempts to join at a target.
-    join_interval: Time, "join-interval" = "3s" in "100ms"..="600s", "Longest pause between attempts to join at a target";
+    join_interval: Time, "join-interval" = "3s" in "100ms"..="600s", "Longest pause between two attempts to join at a target";
     /// How long a dead or departed node is remembered, and asked for.
-    retain_nodes: Time, "retain-nodes" = "24h" in "60s"..="8784h", "How long a dead node is remembered and dialled; lists do not show it";
+    retain_nodes: Time, "retain-nodes" = "24h" in "60s"..="8784h", "How long to remember and dial a dead node; lists do not show it";
     /// How long a row is kept without news of it.
-    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long samples are kept without news; lists do not show those of dead nodes";
+    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long to keep samples without news; lists do not show those of dead nodes";
 }
