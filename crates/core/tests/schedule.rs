@@ -5,9 +5,11 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use canary_core::{Config, Output};
-use support::{answer_of, at, core, let_in, record};
+use canary_core::{Config, Exchange, Failure, Heard, Output, ProbeReport};
+use support::{answer_of, at, core, drain, let_in, record, tell};
 
 #[test]
 fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
@@ -33,4 +35,38 @@ fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
     assert!(turns.values().all(|turns| turns[2] < interval * 9 / 4), "somebody waits for the third: {turns:?}");
     let short = turns.values().filter(|turns| (turns[2] - turns[1]) * 4 < interval * 3).count();
     assert!(short * 2 > nodes.len(), "{short} short pauses of {}", nodes.len());
+}
+
+/// When, in milliseconds, a node is dialled the second time that a peer tells of, after its first probe ended like this.
+fn second_dial(report: ProbeReport) -> u64 {
+    let mut core = core(Config::default());
+    let (peer, owl) = (record("peer"), record("owl"));
+    let_in(&mut core, &peer, at(0));
+    drain(&mut core);
+    let heard = Heard { record: Arc::clone(&owl), heartbeat: 1, age: Duration::ZERO, left: false };
+    tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
+    let mut dialled = 0;
+    for millis in (10..20_000).step_by(10) {
+        core.handle_timeout(at(millis));
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Probe { id, whom, .. } if whom.name == owl.name => {
+                    dialled += 1;
+                    if dialled == 2 {
+                        return millis;
+                    }
+                    core.handle_probe(id, report.clone(), at(millis));
+                }
+                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(millis)),
+                _ => {}
+            }
+        }
+    }
+    panic!("it is not dialled again within 20 s");
+}
+
+#[test]
+fn a_first_probe_that_this_host_spoiled_does_not_wait_as_long_as_one_that_failed() {
+    assert!(second_dial(ProbeReport::Void) < 1_700);
+    assert!(second_dial(ProbeReport::Failed(Failure::Refused)) > 2_000, "an address that failed is left alone");
 }

@@ -80,6 +80,15 @@ impl Guards {
         self.insert(target, Guard { backoff, not_before: now + backoff, why: why.map(Arc::from) });
     }
 
+    /// This host spoiled the dial of an unproven address. That says nothing about the address, so the next turn of the pair, at `turn`, does not
+    /// wait for the guard. An address that failed before is still left alone.
+    pub(super) fn spoiled(&mut self, target: &Target, turn: Time) {
+        let guard = self.addresses.get_mut(target).filter(|guard| guard.backoff <= UNPROVEN_BACKOFF.first && guard.why.is_none());
+        if let Some(guard) = guard {
+            guard.not_before = guard.not_before.min(turn);
+        }
+    }
+
     fn insert(&mut self, target: &Target, guard: Guard) {
         if self.addresses.len() >= ADDRESS_GUARDS_MAX && !self.addresses.contains_key(target) {
             let soonest = self.addresses.iter().min_by_key(|(_, guard)| guard.not_before).map(|(target, _)| target.clone());

@@ -126,11 +126,15 @@ impl Core {
                     None => self.give_turn(slot, Why::AtOnce, now),
                 }
             }
-            // A pair that was never measured does not wait a whole interval: nothing is known of it.
+            // A pair that was never measured does not wait a whole interval: nothing is known of it. It does not wait longer on a host that does not
+            // keep up either: after a few spoiled probes that is booked, and the window bounds how many are in flight.
             Why::Spoiled => {
                 if self.timers.at(timer).is_some() && member.pair.main().latest().is_none() {
-                    let soon = self.load.stretched(self.config.probe_interval).mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
-                    self.timers.set_earlier(timer, now.time + soon);
+                    let turn = now.time + self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+                    self.timers.set_earlier(timer, turn);
+                    if !member.proven {
+                        self.guards.spoiled(&member.record.target, turn);
+                    }
                 }
             }
             // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It costs
