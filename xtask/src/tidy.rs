@@ -44,6 +44,21 @@ const BANS: &[(&str, &str, &str, &str)] = &[
 /// Longest source file in lines: beyond it there are two ideas in it.
 const LINES_MAX: usize = 700;
 
+/// Words that readers stumble over, with what to write instead. They must not stand in documents, nor in comments and texts of sources; `docs/` and
+/// comments are for people whose second language is English.
+const RIDDLES: &[(&str, &str)] = &[
+    ("whoever", "a client that, a peer that"),
+    ("for ever", "without end"),
+    ("of late", "recently"),
+    ("held for dead", "considered dead"),
+    ("heard of", "known, learned, reported"),
+    ("nobody's", "no …"),
+    ("meanwhile", "in the meantime, until then"),
+    ("is told", "gets, learns, is reported"),
+    ("are told", "get, learn, are reported"),
+    ("was told", "got, learned, was reported"),
+];
+
 /// Where the paths begin that documents name.
 const FOLDERS: &[&str] = &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/"];
 
@@ -57,6 +72,7 @@ pub(crate) fn run(root: &Path) -> bool {
     problems.extend(core_has_no_circle(root));
     problems.extend(decisions_are_linked(root));
     problems.extend(documents_name_what_exists(root));
+    problems.extend(texts_are_plain(root));
     for problem in &problems {
         eprintln!("tidy: {problem}");
     }
@@ -80,7 +96,7 @@ fn arrows(root: &Path) -> Vec<String> {
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let used = dependency["name"].as_str().unwrap_or_default();
             let ours = ARROWS.iter().any(|(known, _)| *known == used);
-            // Tests may use more: they are nobody's foundation.
+            // Tests may use more: nothing stands on them.
             let in_tests = dependency["kind"].as_str() == Some("dev");
             if ours && !in_tests && !may_use.contains(&used) {
                 problems.push(format!("{name} must not use {used}"));
@@ -166,6 +182,31 @@ fn decisions_are_linked(root: &Path) -> Vec<String> {
     let decisions = files_below(root, &["docs/adr"], "md");
     let names = decisions.iter().filter_map(|path| path.file_name()?.to_str());
     names.filter(|name| !architecture.contains(*name)).map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}")).collect()
+}
+
+/// Documents, comments and texts use the words of the field.
+fn texts_are_plain(root: &Path) -> Vec<String> {
+    let mut texts = files_below(root, &["docs"], "md");
+    texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)));
+    let documents = texts.len();
+    let sources = files_below(root, &["crates", "xtask"], "rs");
+    texts.extend(sources.into_iter().filter(|path| !path.to_string_lossy().contains("/tests/") && !path.ends_with("xtask/src/tidy.rs")));
+    let mut problems = Vec::new();
+    for (index, path) in texts.iter().enumerate() {
+        let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let text = fs::read_to_string(path).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            let prose = if index < documents { Some(line) } else { line.split_once("//").map(|(_, comment)| comment) };
+            let prose = prose.unwrap_or_default().to_lowercase();
+            for (riddle, instead) in RIDDLES {
+                let mut found = prose.match_indices(riddle).map(|(at, _)| &prose[at + riddle.len()..]);
+                if found.any(|rest| !rest.starts_with(char::is_alphanumeric)) {
+                    problems.push(format!("{shown}:{}: instead of {riddle:?} write: {instead}", number + 1));
+                }
+            }
+        }
+    }
+    problems
 }
 
 /// Files, scenarios and limits that a document names have to be there.

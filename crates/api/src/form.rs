@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 /// How metrics are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// OpenMetrics 1.0.0: what a scraper gets that takes it, and whoever asks for nothing.
+    /// OpenMetrics 1.0.0: for scrapers that accept it, and for clients that state no preference.
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Text,

@@ -1,4 +1,4 @@
-//! Shows: what a bot knows, to whoever has a token. It reads snapshots and holds no state of the mesh.
+//! Shows what a bot knows to clients that have a token. It reads snapshots and holds no state of the mesh.
 
 mod auth;
 mod form;

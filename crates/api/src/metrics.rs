@@ -565,7 +565,7 @@ fn secured(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Res
     gauges(
         encoder,
         "canary_node_certificate_expiry_timestamp",
-        "When the certificate of each node expires, or of the edges that it met of late the first.",
+        "When the certificate of each node expires; of a node without one, the first to expire of those that proxies presented to it recently.",
         Some(&Unit::Seconds),
         expiries,
     )

@@ -78,7 +78,7 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
-/// A page for people, and as few words for whoever did not ask for one.
+/// A page for browsers, and a short text for other clients.
 async fn index(headers: HeaderMap) -> Response {
     const WORDS: &str = "canary-bot measures the network between the hosts of a distributed system.\n\n\
          open:       /  /v1/api.swagger.json  /livez  /readyz\n\

@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            // Help and version are answers, everything else is a mistake. A closed pipe is nobody's concern.
+            // Help and version are answers, everything else is a mistake. A closed pipe is not reported.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }

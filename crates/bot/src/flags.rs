@@ -161,8 +161,8 @@ pub(crate) const FLAGS: &[Flag] = &[
         "mesh-protocol",
         "PROTOCOL",
         "auto",
-        "Which protocols the mesh speaks: auto (bots of the original are found out and taken in), v2 (they stay outside) or v1 (whoever is dialled is \
-         taken for one of them: for a bot that is alone among them)",
+        "Which protocols the mesh speaks: auto (detect bots of the original and admit them), v2 (keep them out) or v1 (treat every peer as one of them: \
+         for a bot that is alone among them)",
     ),
     one("metrics-legacy", "on|off", "on", "Serve the original's metrics too: node_count, and rtt where the level has histograms"),
     switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),

@@ -89,7 +89,7 @@ pub fn pem(bytes: &[u8]) {
     }
 }
 
-/// The header of whoever asks the API or the mesh.
+/// The header of a request to the API or the mesh.
 pub fn authorization(bytes: &[u8]) {
     const SECRET: &str = "a-token-that-nobody-guesses-0123456789";
     let Ok(header) = http::HeaderValue::from_bytes(bytes) else { return };

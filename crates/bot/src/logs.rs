@@ -67,7 +67,7 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines, &mut io::stderr()))?;
     let of_libraries = if settings.libraries { LevelFilter::DEBUG } else { LevelFilter::ERROR };
     let levels = Targets::new().with_default(settings.level).with_targets(LIBRARIES.map(|library| (library, of_libraries)));
-    // A failed write is counted, and must not be told on the very stream that failed.
+    // A failed write is counted, and not reported on the very stream that failed.
     let lines = fmt::layer().with_writer(Queue(queue.clone())).log_internal_errors(false).with_target(false);
     let lines: Box<dyn Layer<_> + Send + Sync> = if settings.json {
         // Without the module: its key is "target", which is a word of ours.

@@ -10,7 +10,7 @@ use canary_core::{Attempt, Failure, NodeName, Snapshot, State};
 pub(crate) enum Shown {
     /// A node does not measure itself.
     Itself,
-    /// Nobody measured it yet, or nothing was heard of it.
+    /// It was not measured yet, or no measurement was received.
     Unknown,
     Ok(Duration),
     Failed(Failure),

@@ -97,7 +97,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
 
 /// Runs the bot at one address of this host.
 async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunError> {
-    // Whoever writes certificates may tell us at once.
+    // The program that writes certificates may signal us at once.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
     let (mode, client_auth) = (settings.tls.mode, settings.tls.client_auth);
     let again = settings.clone();
@@ -200,7 +200,7 @@ impl std::fmt::Debug for Words {
     }
 }
 
-/// Waits until this host's address is another than the bot was started with, as far as nobody gave one. One that was given and is gone is told.
+/// Waits until the address of this host changes, if the operator gave none. If a given address is gone, reports it.
 async fn own_address(settings: Settings, stop: CancellationToken) -> Option<IpAddr> {
     let follows = (settings.found.listen || settings.found.join) && !outbound::any_on_loopback(&settings.seeds);
     let listens_on = settings.listen.ip();

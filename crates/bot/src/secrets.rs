@@ -27,9 +27,9 @@ const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long reading may take before the files count as broken.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// How long before its end a certificate is told of.
+/// How long before its end a certificate is reported.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How often it is told of, before its end and after.
+/// How often it is reported, before its end and after.
 const EXPIRY_REPEAT: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
 
 /// Where tokens come from.

@@ -356,7 +356,7 @@ impl Parser<'_> {
     fn mode(&mut self) -> Mode {
         let before = self.problems.len();
         let pinned = self.pinned();
-        // What is wrong with it is told where certificates are read.
+        // Mistakes in it are reported where certificates are read.
         self.problems.truncate(before);
         let any = |names: &[&str]| names.iter().any(|name| self.sources.get(name).is_some());
         let pair = any(&["server-cert-path", "server-cert", "server-key-path", "server-key"]);

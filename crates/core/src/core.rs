@@ -122,7 +122,7 @@ pub struct Core {
     calls: Calls,
     /// Every deadline.
     timers: Timers<Timer>,
-    /// What is to be done by whoever drives us.
+    /// What the driver has to do.
     outbox: Outbox,
     /// What happened, for readers.
     journal: Journal,
@@ -273,8 +273,8 @@ impl Core {
             return;
         }
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
-        let told = |member: &Member| member.is_partner() && self.takes_part(member);
-        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| told(member)).map(|(slot, _)| slot).collect();
+        let fit = |member: &Member| member.is_partner() && self.takes_part(member);
+        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| fit(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);
         self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
@@ -339,7 +339,7 @@ impl Core {
         self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
     }
 
-    /// The highest heartbeat heard of a member.
+    /// The highest known heartbeat of a member.
     pub fn heartbeat_of(&self, instance: Instance) -> Option<u64> {
         self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
     }
@@ -377,7 +377,7 @@ impl Core {
         self.call_at(whom.target.clone(), Some(Arc::clone(whom)), calling, request, timeout)
     }
 
-    /// Calls whoever is at a target.
+    /// Calls the node at a target, whichever it is.
     fn call_at(&mut self, target: Target, whom: Option<Arc<Record>>, calling: Calling, request: Request, timeout: Duration) -> CallId {
         let id = CallId(self.outbox.number());
         self.calls.insert(id, calling);

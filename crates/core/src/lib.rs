@@ -2,7 +2,7 @@
 //!
 //! # The model
 //!
-//! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns nothing. Whoever drives it gives it inputs
+//! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns nothing. Its driver gives it inputs
 //! and the time, and carries out what it asks for:
 //!
 //! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`],

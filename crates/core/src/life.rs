@@ -62,7 +62,7 @@ pub struct Doubt {
     pub first_failure: Time,
     /// Whether every one of them was refused: nothing was silent.
     pub refused: bool,
-    /// Whether we heard from nobody at all meanwhile: it may be our own network that failed, and we do not tell of it.
+    /// Whether we heard from nobody since then: our own network may have failed, so the suspicion is not shared.
     pub unheard: bool,
 }
 
@@ -136,8 +136,8 @@ impl Life {
         self.doubt
     }
 
-    /// When a suspect dies without newer evidence. Whoever hears of a doubt late has missed the refutation too, if there was one: there is
-    /// always time left to ask.
+    /// When a suspect dies without newer evidence. A bot that learns of a suspicion late missed the refutation too, if
+    /// there was one. So there is always time left to ask.
     pub fn deadline(&self) -> Option<Time> {
         let doubt = self.doubt.filter(|_| self.status == Status::Suspect)?;
         Some((doubt.first_failure + doubt.patience() + self.grace).max(self.since + LATE_SUSPICION_TIME))

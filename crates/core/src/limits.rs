@@ -50,7 +50,7 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 127;
 /// died, else is refused and counted; the living never go.
 pub const MEMBERS_MAX: usize = 4096;
 /// Nodes known on one introducer's word that have not answered yet: a seed introduces a whole mesh, and its members answer at the rate of probes.
-/// Beyond it: refused, counted, and told again by the next exchange.
+/// Beyond it: refused and counted; the next exchange brings it again.
 pub const HEARD_PER_INTRODUCER_MAX: usize = 2048;
 /// Nodes known in all that have not answered yet: one liar cannot take all of these places, nor all liars those of nodes that answer. Beyond it:
 /// refused, counted.
@@ -62,7 +62,7 @@ pub const RETIRED_MAX: usize = 1024;
 /// Targets that are asked to let us in; discovery may list a whole mesh. Further ones are ignored and counted.
 pub const SEEDS_MAX: usize = 4096;
 
-/// Joins being proven at once: a mesh that starts together joins at a few seeds. Beyond it the joiner is told to come again.
+/// Joins being proven at once: a mesh that starts together joins at a few seeds. Beyond it the joiner is asked to come again.
 pub const JOINS_PENDING_MAX: usize = 1024;
 /// Probes under way at once for each purpose, be it the schedule, questions or dials of the dead: three seconds of the schedule's timeouts at the default
 /// budget fit. Beyond it the schedule waits, a question is not asked, and counted, and a dial is left to the next.
@@ -78,7 +78,7 @@ pub const QUESTIONS_MAX: usize = 64;
 pub const QUESTIONS_MIN: usize = 4;
 /// Between these two, one question for so many nodes that are there.
 pub const NODES_PER_QUESTION: usize = 4;
-/// Probes on behalf of others at once. Beyond it the asker is told that nothing is known.
+/// Probes on behalf of others at once. Beyond it the answer is "unknown".
 pub const ASKS_IN_FLIGHT_MAX: usize = 64;
 /// Peers asked to try a node that we doubt.
 pub const ASK_PEERS: usize = 3;
@@ -132,7 +132,7 @@ pub const DOUBT_AFTER: Duration = Duration::from_secs(1);
 pub const DEATH_AFTER_SILENCE: Duration = Duration::from_secs(3);
 /// From the first failure to death when everybody was refused: a refusal is an answer of the host.
 pub const DEATH_AFTER_REFUSAL: Duration = Duration::from_millis(1500);
-/// From suspicion to death, at the least, however late it is heard of: to ask the node itself, if our way to it is good, and to hear from whoever did.
+/// From suspicion to death, at the least, however late it arrives: time to ask the node itself, if our path to it works, and to hear from others that did.
 pub const LATE_SUSPICION_TIME: Duration = Duration::from_millis(500);
 /// Between the first and the second repetition of a doubtful probe.
 pub const REPEAT_DELAY: Duration = Duration::from_millis(200);
@@ -142,7 +142,7 @@ pub const QUESTION_TIME: Duration = Duration::from_millis(1300);
 /// it may come by one bridge and several hops.
 pub const BROKEN_PATH_EVIDENCE: Duration = Duration::from_secs(20);
 /// A life without evidence for so long gives way to a larger one that others tell of, though nobody answers us there: before it would be doubted
-/// behind a broken path, and well after a living one would have been heard of.
+/// behind a broken path, and well after evidence of a living one would have arrived.
 pub const SUCCESSION_AFTER: Duration = Duration::from_secs(10);
 /// A node without evidence for so long is doubted even if no probe of it failed; unmeasured links may carry its heartbeat slowly.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -150,7 +150,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const ISOLATED_AFTER: Duration = Duration::from_secs(2);
 /// A loop that ran so late was stalled: the time is taken off every silence.
 pub const STALL_MIN: Duration = Duration::from_millis(250);
-/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have come before it ended: what is told of others does not count,
+/// What is handled within so long after a stall of [`DOUBT_AFTER`] or more may have arrived before it ended: reports about others do not count,
 /// or a word from before a death would pass for one from after it.
 pub const CATCHING_UP: Duration = Duration::from_millis(100);
 
@@ -171,7 +171,7 @@ pub const OVERLOAD_CALM: u32 = 5;
 /// Doubts that rest on our own clock alone are not raised for so long after a probe that this host spoiled.
 pub const SELF_DOUBT: Duration = Duration::from_secs(1);
 
-/// A node heard of is forgotten after so long without evidence.
+/// A node that is known by hearsay is forgotten after so long without evidence.
 pub const UNPROVEN_FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Failing dials of unproven nodes, over all of them; dials that prove a node are free, and a small mesh is proven at once.
 pub const UNPROVEN_DIALS: Rate = Rate { per_second: 5.0, burst: 50.0 };
@@ -184,10 +184,10 @@ pub const DEAD_DIAL_INTERVAL: Duration = Duration::from_secs(5);
 pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
 /// Dials of the dead a second, as a share of the probe budget and beside it.
 pub const DEAD_DIALS_SHARE: f64 = 0.25;
-/// Probes on behalf of others. Beyond it the asker is told that nothing is known.
+/// Probes on behalf of others. Beyond it the answer is "unknown".
 pub const ASKS: Rate = Rate { per_second: 20.0, burst: 64.0 };
 /// Doubted members that are asked for their own heartbeat: one side of a partial partition may doubt all of the other
-/// at once, and whoever stands between must speak for them. Beyond it the schedule finds out.
+/// at once, and the nodes between them must speak for them. Beyond it the schedule finds out.
 pub const INQUIRIES: Rate = Rate { per_second: 50.0, burst: 512.0 };
 /// A doubted member that was asked for its heartbeat is not asked again for so long, however many doubt it.
 pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
@@ -195,7 +195,7 @@ pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Largest incarnation that is outdone: far beyond any clock.
 pub const INCARNATION_MAX: u64 = 1 << 61;
-/// So much further are lives believed of whoever is heard of: room for the next ones of who was lied about, one after another.
+/// How much further an incarnation is believed by hearsay: room for the next lives of a node that was lied about.
 pub const INCARNATION_ROOM: u64 = 1 << 20;
 /// And so much further of who answers itself.
 pub const INCARNATION_ROOM_FIRST_HAND: u64 = 1 << 40;
@@ -214,7 +214,7 @@ pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a leaving bot waits for its goodbyes.
 pub const LEAVE_TIME: Duration = Duration::from_secs(1);
-/// Peers told goodbye directly; they pass it on.
+/// Peers that get our goodbye directly; they pass it on.
 pub const LEAVE_PEERS: usize = 5;
 
 /// Shortest pause between two pushes of rumours.

@@ -41,7 +41,7 @@ pub(crate) struct Member {
     pub(crate) life: Life,
     /// Whether it answered us at its target with its name in this life. Until then it is dialled at the low rate.
     pub(crate) proven: bool,
-    /// Whether it did so in any life, or others vouch for it. Else it is a name that somebody told: no interval counts it, and no list shows it.
+    /// Whether it did so in any life, or others vouch for it. Otherwise it is only a reported name: no interval counts it, and no list shows it.
     pub(crate) known: bool,
     /// Whether it is known because others reach it.
     pub(crate) vouched: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Member {
     pending: Option<Arc<Row>>,
     /// The version of the newer of both, and when it was published: digests read it of everybody, all the time.
     newest: (Version, Time),
-    /// A version asked for, and when: not to be asked for elsewhere meanwhile.
+    /// A version that was requested, and when: until it arrives it is not requested elsewhere.
     pub(crate) wanted: Option<(Version, Time)>,
     /// An exchange with it is under way.
     pub(crate) exchanging: bool,
@@ -90,8 +90,7 @@ impl Member {
         self.version().max(asked)
     }
 
-    /// Whether its life is one that lies led to, and whoever answers by its name at a target is taken instead: it is gone, never answered, or was
-    /// there itself.
+    /// True if the incarnation is implausible (a lie inflated it) and a node that answers to this name at `target` may replace it.
     pub(crate) fn gives_way_at(&self, target: &Target) -> bool {
         self.record.incarnation.is_inflated() && (!self.is_partner() || self.record.target == *target)
     }
@@ -519,7 +518,7 @@ impl Members {
         self.others().map(|(slot, _)| slot).collect()
     }
 
-    /// Whom of the fitting gossip may go to: whom we reach, or whoever is there if we reach nobody.
+    /// The fitting members that gossip may go to: those we reach, or all present ones if we reach none.
     pub(crate) fn partners(&self, fit: impl Fn(&Member) -> bool) -> Vec<Slot> {
         let partners = || self.others().filter(|(_, member)| member.is_partner() && fit(member));
         let reached: Vec<_> = partners().filter(|(_, member)| member.pair.failing_since().is_none()).map(|(slot, _)| slot).collect();

@@ -14,7 +14,7 @@ const NAME_OVERHEAD: usize = 48;
 
 /// The fingerprint of a roster's content (128-bit FNV-1a).
 ///
-/// It guards against accident, not against malice: whoever may gossip rows may lie about them without a collision.
+/// It guards against accident, not against malice: a member that gossips rows can lie about them without a collision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RosterId(pub u128);
 

@@ -11,7 +11,7 @@ pub struct Secured {
     pub version: u16,
     /// The group of the key exchange by its number in IANA's registry of TLS supported groups; 0 if there was none.
     pub group: u16,
-    /// When the node's own certificate expires, or, if it has none, the first to expire of those it was shown of late; Unix seconds.
+    /// When the node's own certificate expires, or, if it has none, the first to expire of those it was shown recently; Unix seconds.
     pub expires: u64,
 }
 

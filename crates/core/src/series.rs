@@ -8,7 +8,7 @@ use crate::limits::LOSS_WINDOW;
 use crate::tally::{Histogram, Native, Summary};
 use crate::time::{Now, Time, Wall};
 
-/// A kind of probe. To the core it is a number: what is measured, and how, is for whoever carries the probes out.
+/// A kind of probe. To the core it is a number: what is measured, and how, is decided by the shell that carries the probes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeKind(u8);
 

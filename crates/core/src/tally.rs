@@ -189,7 +189,7 @@ pub struct Event {
 /// What an [`Event`] tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
-    /// A node was heard of for the first time.
+    /// A node became known.
     Joined(NodeName),
     /// A node runs in a new life.
     Restarted(NodeName),

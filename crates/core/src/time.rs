@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// A point on the host's clock that never steps and counts suspend, in microseconds from an arbitrary origin.
 ///
-/// Only differences mean anything, and only on one host: what travels between hosts is an age. Whoever drives a core keeps the origin further
-/// back than any retention, or old ages would be cut short.
+/// Only differences mean anything, and only on one host: what travels between hosts is an age. The driver of a core keeps the origin
+/// further back than any retention; otherwise old ages would be cut short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -77,7 +77,7 @@ impl fmt::Display for Wall {
     }
 }
 
-/// Both clocks, read together by whoever drives the core.
+/// Both clocks, read together by the driver of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// What decides.

@@ -24,7 +24,7 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// Notes a failure; tells whether the client may be told of it, or is to come again later.
+    /// Notes a failure. Returns whether the client may get the reason, or has to come again later.
     pub fn note(&self, address: IpAddr) -> bool {
         let answered = self.rates.take(address);
         if !answered {
@@ -33,7 +33,7 @@ impl Failures {
         answered
     }
 
-    /// Failures whose clients were told to come again later.
+    /// Failures whose clients were asked to come again later.
     pub fn limited(&self) -> u64 {
         self.limited.load(Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 /// The contents of a regular file, a little more than `most` bytes of what is longer. A pipe or a device is an error: it has no contents that
 /// could be read again.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    // Opening a pipe that nobody writes to would wait for ever.
+    // Opening a pipe without a writer would block without end.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {

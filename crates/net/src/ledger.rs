@@ -118,7 +118,7 @@ pub enum MeterError {
     Cut(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Why a body was refused, for whoever answers the request: what reads it may not tell.
+/// Why a body was refused, for the code that answers the request: the reader of the body cannot say.
 #[derive(Clone, Debug, Default)]
 pub struct Refused(Arc<OnceLock<Refusal>>);
 

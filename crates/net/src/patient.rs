@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Fails a write that made no progress for `patience`: whoever does not read what it asked for loses the connection, and with it our memory.
+/// Fails a write that made no progress for `patience`: a client that does not read its answer loses the connection, which frees our memory.
 #[derive(Debug)]
 pub(crate) struct Patient {
     stream: TcpStream,

@@ -43,7 +43,7 @@ impl Unread {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Watches for ever: ends the connection of an answer of which nothing was taken for `patience`, and counts it.
+    /// Never returns: ends the connection of an answer that made no progress for `patience`, and counts it.
     pub(crate) async fn watch(&self, patience: Duration, ended: &AtomicU64) {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let mut tick = tokio::time::interval(LOOK);
@@ -114,7 +114,7 @@ impl<B: Body> Body for Watched<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        // Whoever asks for the next piece has taken the one before.
+        // A poll for the next piece means that the one before was taken.
         self.note(false);
         let next = if self.rest.is_empty() {
             match self.body.as_mut().poll_frame(cx) {

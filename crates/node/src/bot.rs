@@ -232,7 +232,7 @@ impl Builder {
             let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
             let path = request.uri().path();
             let (most, refused) = (MeshService::body_max(path), Refused::default());
-            // Pushes of guests have places of their own, and whoever fills the ledger keeps no probe from its answer.
+            // Pushes of guests have places of their own, so that a full ledger keeps no probe from its answer.
             let is_charged = path != v1::PUSH_PATH && most > QUESTION_BYTES_MAX;
             let ledger = is_charged.then(|| Arc::clone(&service.ledger));
             let later: http::Response<Empty<Bytes>> = service.later(&request);
@@ -243,7 +243,7 @@ impl Builder {
                 let Some(answer) = answer else {
                     return Ok(turned_away.unwrap_or_default().map(|empty| Held::new(Either::Right(empty), None)));
                 };
-                // Reading the request is in it: whoever sends half a message does not keep it here.
+                // Reading the request is in it: a client that sends half a message cannot keep it here.
                 let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
                 drop(charge);
                 let Ok(Ok(response)) = answer else {

@@ -44,7 +44,7 @@ impl StallWatch {
         Self { late_micros: AtomicU64::new(0), ticked_at: AtomicU64::new(now().time.micros()) }
     }
 
-    /// Watches for ever.
+    /// Never returns.
     pub(crate) async fn watch(&self) {
         let mut tick = tokio::time::interval(WATCH_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

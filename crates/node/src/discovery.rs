@@ -77,7 +77,7 @@ pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl A
                     // What was known stays: a resolver that is down is no reason to forget where others are.
                     tracing::debug!(%name, why, "cannot look up the targets of a name");
                     missing = true;
-                    // What never resolved is a target that does not let us in, and is told and counted as one.
+                    // A name that never resolved is a target that does not admit us, and is reported and counted as one.
                     if known[*index].is_empty() {
                         known[*index].push(name.clone());
                         changed = true;

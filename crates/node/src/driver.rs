@@ -100,7 +100,7 @@ pub(crate) struct Driver {
     /// How to speak to bots of the original; none if they are to stay outside.
     pub(crate) original: Option<v1::Context>,
     pub(crate) guard: Guard,
-    /// Of the certificates that peers showed of late the first to expire, and when it was seen.
+    /// The earliest expiry among certificates that peers showed recently, and when we saw it.
     pub(crate) soonest: Option<(u64, Instant)>,
     pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,

@@ -132,7 +132,7 @@ pub(crate) async fn probe(
             // A name that is not resolved in time is a failure of names, not of the path.
             Progress::Resolving => ProbeReport::Failed(Failure::Dns).into(),
             Progress::Dialling => ProbeReport::Failed(Failure::Timeout).into(),
-            // The pair is proven; that the second request was not answered in time is told by its absence.
+            // The pair is proven; an absent second figure means that the second request was not answered in time.
             Progress::Answered(answer) => answer.report(),
         },
     }
@@ -172,7 +172,7 @@ async fn measure(
     })?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
-    // The set may be swapped meanwhile: one probe keeps to one.
+    // The set may be swapped at any time: one probe uses one set.
     let set = guard.tls.get();
     let begun = Instant::now();
     let stream = secure::secure(&set, target.host(), stamped).await?;
@@ -201,7 +201,7 @@ async fn measure(
             Some(_) => return Err(Ended::Failed(Failure::Protocol, "the answer to a probe of a guest is not empty".to_owned())),
             None => decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?,
         };
-        // The first answer is what proves the pair. That the second fails is told by its absence.
+        // The first answer is what proves the pair. If the second fails, its figure is absent.
         let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
         let first = Answer { name, incarnation, instance, timing, secured: agreed };
         *progress = Progress::Answered(first.clone());

@@ -1,7 +1,7 @@
 //! Names to addresses, as the host's applications see them. A name that is not resolved harms only itself.
 //!
-//! There is at most one look-up of a name at once, and whoever asks meanwhile waits for it. While it hangs, or the name server fails, the last
-//! good addresses of the name are used. What answers late is kept for whoever asks next.
+//! There is at most one look-up of a name at once, and other callers wait for it. While it hangs, or the name server fails, the last
+//! good addresses of the name are used. A late answer is kept for the next caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 /// Look-ups at once that are younger than [`SLOW`]. Further ones wait: none keeps its place for longer.
 const QUICK_MAX: usize = 32;
-/// The same for names that strangers told: a name server that never answers is theirs to give.
+/// The same for names that strangers gave: they may name a server that never answers.
 const STRANGERS_QUICK_MAX: usize = 8;
 /// A look-up that takes longer is slow: it gives its place up, and holds its thread alone.
 const SLOW: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl Resolver {
         found.extend(addresses.iter().map(|address| (address.clone(), name.host().to_owned())));
     }
 
-    /// The configured name by which an address was found: whoever is joined at it has to prove that name.
+    /// The configured name by which an address was found: the node that is joined at it has to prove that name.
     pub(crate) fn found_as(&self, address: &Target) -> Option<String> {
         self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
     }
@@ -185,7 +185,7 @@ impl Resolver {
         if names.len() >= NAMES_MAX && !names.contains_key(host) {
             let idle = names.iter().filter(|(_, name)| name.looking.is_none());
             let oldest = idle.min_by_key(|(_, name)| name.used).map(|(host, _)| host.clone());
-            // So many look-ups under way are nobody's names.
+            // So many look-ups at once are not of configured names.
             let oldest = oldest.ok_or_else(|| LookupError::Silent(host.to_owned()))?;
             names.remove(&oldest);
         }

@@ -23,7 +23,7 @@ pub(crate) enum SecureError {
     Protocol(String),
 }
 
-/// What a failed handshake means for whoever set both hosts up.
+/// What a failed handshake means for the operator of both hosts.
 fn words(error: &io::Error) -> String {
     use rustls::{CertificateError, Error, InvalidMessage};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {

@@ -25,7 +25,7 @@ pub enum Protocol {
     /// Ours, and the original's with who knows nothing else.
     #[default]
     Auto,
-    /// The original's alone: whoever is dialled is taken for one of them.
+    /// The original's alone: every peer is treated as one of them.
     V1,
     /// Ours alone: bots of the original stay outside.
     V2,

@@ -86,7 +86,7 @@ pub fn false_suspicions(world: &World) -> usize {
 pub fn lacks(world: &World) -> String {
     let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
     let mut lacks = Vec::new();
-    // Whoever lacks most comes first.
+    // The bot that lacks most comes first.
     let mut ids: Vec<_> = world.running().collect();
     ids.sort_by_key(|id| std::cmp::Reverse(world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.membership().count())));
     for id in ids {

@@ -1,4 +1,4 @@
-//! The scenarios: what is done to a mesh, and which promises it must keep meanwhile.
+//! The scenarios: what is done to a mesh, and which promises it must keep.
 
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ fn rest(stage: &mut Stage) {
     stage.found("age of the oldest row anywhere", oldest, publish * 2 + Duration::from_secs(5));
 }
 
-/// An observer that stands still itself hears of nothing meanwhile.
+/// A paused observer hears nothing.
 fn detected_bound(stage: &Stage) -> Duration {
     DETECTED_P99 + if stage.setup.observers == Observers::Pausing { OBSERVER_PAUSE } else { Duration::ZERO }
 }
@@ -146,7 +146,7 @@ fn detect(stage: &mut Stage) {
         let victim = victims[stage.rng.usize(..victims.len())];
         let figures = &detections(stage, &[(kind, victim)])[0];
         let p99 = figures.quantile(0.99);
-        // Of a few observers the 99th in a hundred is the slowest, and that one may itself have stood still meanwhile.
+        // Of a few observers the 99th in a hundred is the slowest, and that one may itself have been paused.
         if p99.is_none_or(|p99| p99 > DETECTED_P99) {
             let detail = format!("{:.1?}", figures.0);
             stage.write(detail);
@@ -261,7 +261,7 @@ fn bridge(stage: &mut Stage) {
     let (left, right) = sides.split_at(sides.len() / 2);
     let (left, right) = (left.to_vec(), right.to_vec());
     left.iter().for_each(|a| right.iter().for_each(|b| stage.cut(*a, *b)));
-    // Until word has come round by the bridges some may be held for dead: how many is told, that it ends is promised.
+    // Until word has come round by the bridges some may be considered dead: how many is reported, that it ends is promised.
     stage.excuse_all();
     let before = stage.deaths();
     let mut longest = Some(Duration::ZERO);
@@ -270,13 +270,13 @@ fn bridge(stage: &mut Stage) {
         longest = longest.and_then(|longest| Some(longest.max(check::longest_unmeasured(&stage.world)?)));
     }
     // A turn during an attempt, which takes until its timeout, is left to the next, and turns are jittered. But the doubts that half of the mesh
-    // raises take nobody's turn.
-    stage.found("every pair is measured on meanwhile", longest, stage.pair_interval() * 3 + Config::default().probe_timeout);
-    let meanwhile = stage.deaths() - before;
+    // raises take no turn of the schedule.
+    stage.found("every pair is still measured", longest, stage.pair_interval() * 3 + Config::default().probe_timeout);
+    let in_between = stage.deaths() - before;
     stage.found_that(
-        "how many are held for dead meanwhile is told",
+        "how many are considered dead in between is reported",
         true,
-        format!("{meanwhile} deaths among {} pairs", nodes * (nodes - 1)),
+        format!("{in_between} deaths among {} pairs", nodes * (nodes - 1)),
     );
     let still_from = stage.world.elapsed() - Duration::from_secs(40);
     let settled = stage.last_status_change() <= still_from;

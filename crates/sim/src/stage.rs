@@ -151,7 +151,7 @@ pub struct Stage {
     pausing: Vec<HostId>,
     /// The pausing stand still.
     standing: bool,
-    /// What was done, and when, for whoever looks for the cause.
+    /// What was done, and when, to find the cause.
     script: Vec<(Duration, String)>,
 }
 
@@ -198,7 +198,7 @@ impl Stage {
         Duration::from_millis(if self.world.len() <= 60 { 50 } else { 250 })
     }
 
-    /// Lets time pass, and reads what the bots say meanwhile.
+    /// Lets time pass, and reads what the bots report.
     pub fn run(&mut self, duration: Duration) {
         // The world's clock counts microseconds.
         let end = self.world.elapsed() + Duration::from_micros(duration.as_micros() as u64);
@@ -574,7 +574,7 @@ impl Stage {
             format!(", first {name} at {at:.2} s by {by} after {}", script.join(", "))
         });
         self.found_that(
-            "nobody is held for dead who lives",
+            "no living node is considered dead",
             false_deaths.is_empty(),
             format!("{} false deaths{example}", false_deaths.len()),
         );

@@ -51,7 +51,7 @@ pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, 
 /// From so many bots on one mesh plays all losses one after another, and the faults strike three bots at once: a mesh for each would take
 /// days.
 const TOGETHER_FROM: usize = 1000;
-/// False deaths of a row that are told of by themselves.
+/// False deaths of a row that are listed one by one.
 const FALSE_DEATHS_TOLD: usize = 20;
 /// The losses of the detector's table.
 pub const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];

@@ -234,7 +234,7 @@ impl World {
         Now { time: self.now, wall: Wall::from_unix_millis(wall) }
     }
 
-    /// Wall-clock time where nobody's clock stepped.
+    /// Wall-clock time where no clock stepped.
     pub fn wall(&self) -> Wall {
         Wall::from_unix_millis((Duration::from_secs(1_700_000_000) + self.elapsed()).as_millis() as u64)
     }

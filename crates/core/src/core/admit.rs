@@ -16,10 +16,10 @@ use crate::orders::{CallError, RequestId};
 use crate::tally::{EventKind, Refusal};
 use crate::time::Now;
 
-/// What a joiner is told where another node, or no bot, answers at its target.
+/// The answer to a joiner at whose target another node, or no bot, answers.
 const TOLD_ANOTHER: &str = "another answers there";
 
-/// What a joiner is told of a failed dial-back: enough to mend its own set-up, and too little to scan others by.
+/// The answer to a joiner after a failed dial-back: enough to correct its set-up, and too little to scan others.
 fn told_joiner(failure: Failure) -> &'static str {
     match failure {
         Failure::Tls | Failure::Auth => "it presents no credentials there that are accepted; compare certificates and mesh tokens of both",
@@ -57,7 +57,7 @@ impl Core {
             self.refuse(Refusal::JoinUnreachable);
             return self.reply(id, Response::Join(JoinAnswer::Unreachable(why)));
         }
-        // Dialling whoever answered us at this very target before is no burden to anybody: a flood of strangers keeps no member out.
+        // A node that answered us at this very target before is dialled without a charge, so that a flood of strangers keeps no member out.
         let held = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot));
         let is_known = held.is_some_and(|held| held.known && held.record.target == joiner.target);
         let full = self.calls.in_flight(Counted::Joiner) >= JOINS_PENDING_MAX;
@@ -108,7 +108,7 @@ impl Core {
     }
 
     pub(super) fn dial_back_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
-        // The joiner is told no more than it has to know: what its target answers to us is for our own log.
+        // The joiner learns only what it needs: the details are for our own log.
         let (unreachable, told) = match Found::instead_of(&joiner, result) {
             Found::Same(record) if record.mesh == joiner.mesh => {
                 self.guards.refund_joiner();
@@ -134,7 +134,7 @@ impl Core {
         self.reply(request, Response::Join(JoinAnswer::Unreachable(told.to_owned())));
     }
 
-    /// Lets in whoever answered at `dialled`. What it says there counts, not what the joiner claimed.
+    /// Admits the node that answered at `dialled`. Its answer counts, not what the joiner claimed.
     fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
         if self.members.holder_elsewhere(record).is_some_and(|slot| self.members.get(slot).is_none_or(|member| member.proven)) {
             // Somebody else has its instance: it takes another one with its next life.

@@ -77,11 +77,11 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
             return;
         };
-        let told = |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
-        if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(told) {
+        let is_shared = |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
+        if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(is_shared) {
             return;
         }
-        // Whoever reaches it will doubt it when it is gone; our failures say nothing of it any more. With nobody else there is only us.
+        // Bots that reach it will suspect it when it is gone; our own failures say nothing new. In a mesh of two there is only us.
         if self.members.present() >= 2 && member.is_behind_a_broken_path(now.time) {
             return;
         }
@@ -192,13 +192,13 @@ impl Core {
         }
     }
 
-    /// Nobody reached it: newer evidence has until the deadline of the suspicion to come. It is told, unless it may be about ourselves.
+    /// Nobody reached it. Newer evidence may arrive until the deadline of the suspicion, which is shared unless the fault may be ours.
     pub(super) fn close_question(&mut self, slot: Slot, now: Now) {
         let Some(question) = self.take_question(slot) else {
             return;
         };
         if question.voids > 0 {
-            // We could not even try as we should: whoever can will ask, and we will again.
+            // We could not test it properly: others will ask, and we will again.
             return;
         }
         let on_our_word = !question.confirmed && self.members.present() >= 2;
@@ -302,7 +302,7 @@ impl Core {
             return;
         }
         if self.witness.input_is_stale(now.time) {
-            // Nobody knows how old it is by now, nor what refuted it meanwhile; if it still stands, it is told again.
+            // Its age is unknown by now, and it may have been refuted. If it still stands, it comes again.
             return;
         }
         let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused, unheard: false };
@@ -321,8 +321,8 @@ impl Core {
         }
     }
 
-    /// Tells the others of a heartbeat that refutes a doubt which could still kill; whoever says the same again and again has not the whole
-    /// mesh told each time.
+    /// Spreads a heartbeat that refutes a suspicion which could still lead to a death. A peer that repeats the suspicion does not make us spread it
+    /// each time.
     fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
         if suspicion.age < DEATH_AFTER_SILENCE * 2 && self.may_speak_for(slot, now) {
             self.spread_life(slot, now);
@@ -376,7 +376,7 @@ impl Core {
         self.apply_change(slot, change, now);
     }
 
-    /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept to ourselves may be told.
+    /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept private may be shared.
     pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
         if self.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)

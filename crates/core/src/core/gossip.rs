@@ -175,7 +175,7 @@ impl Core {
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
     }
 
-    /// What we have: of everybody, or past a thousand of a rotating range and of whoever changed lately.
+    /// What we have: of all members, or beyond a thousand of a rotating range and of those that changed recently.
     fn digest(&mut self, now: Now) -> ((u64, u64), Vec<Entry>) {
         if self.members.len() <= DIGEST_ENTRIES_MAX {
             let entries = self.members.in_range(0, u64::MAX).filter_map(|slot| self.entry(slot, now)).collect();
@@ -207,7 +207,7 @@ impl Core {
         ((low, high), entries)
     }
 
-    /// Who was doubted or lost lately: whoever missed the push of a suspicion hears of it here.
+    /// Members that were suspected or lost recently, for peers that missed the push of the suspicion.
     fn doubts(&self, now: Now) -> Vec<Suspicion> {
         let lately = self.members.others().filter(|(_, member)| now.time.since(member.changed_at) < CHANGED_LATELY);
         let doubted = lately.filter(|(_, member)| matches!(member.life.status(), Status::Suspect | Status::Dead));
@@ -251,7 +251,7 @@ impl Core {
         } else {
             self.refuse(Refusal::GossipRate);
         }
-        // Whoever asks may be asked about us: our own heartbeat is what refutes a doubt.
+        // The peer may be asked about us: our own heartbeat refutes a suspicion.
         let own = self.members.me().entry(0, now.time);
         if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
             answer.entries.push(own);
@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// How many bytes an answer to this peer may have. So nobody can ask for so much that others have to wait. Records are held back by it alone:
-    /// whoever is new has to hear of everybody.
+    /// a newcomer has to learn of all members.
     fn asker_credit(&mut self, asker: Slot, now: Now) -> f64 {
         let per_second = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
         let rate = Rate { per_second, burst: EXCHANGE_CONTENT_BYTES_MAX as f64 };
@@ -404,8 +404,8 @@ impl Core {
         if slot == ME {
             let (heartbeat, _) = self.members.me().life.heartbeat();
             if entry.left || entry.heartbeat > heartbeat || entry.version > self.members.me().version() {
-                // Somebody took our silence, or a lie, for a goodbye, or tells of us what we never said: our own words would count as old
-                // for ever. Only a new life comes back from that.
+                // A peer took our silence, or a lie, for a goodbye, or reports of us what we never said. Our own heartbeats would count as old from
+                // now on. Only a new incarnation ends that.
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 return;
@@ -440,10 +440,10 @@ impl Core {
         }
     }
 
-    /// A heartbeat was heard of by way of others.
+    /// A peer reported a heartbeat.
     pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
         if self.witness.input_is_stale(now.time) {
-            // Nobody knows how old it is by now; it is told again, with an age that is true.
+            // Its age is unknown by now. It comes again, with a correct age.
             return;
         }
         let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {

@@ -17,7 +17,7 @@ const JOIN_DIALS: Rate = Rate { per_second: 20.0, burst: 512.0 };
 struct Guard {
     backoff: Duration,
     not_before: Time,
-    /// Why a joiner could not be reached there; it is told again without being dialled again.
+    /// Why a joiner could not be reached there; the same answer is given again without a new dial.
     why: Option<Arc<str>>,
 }
 

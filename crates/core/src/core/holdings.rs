@@ -1,4 +1,4 @@
-//! How much memory others' rows and rosters may take: twice what an honest mesh of the known members needs, whoever sends them.
+//! How much memory others' rows and rosters may take: twice what an honest mesh of the known members needs, whichever peer sends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

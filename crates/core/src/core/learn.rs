@@ -15,7 +15,7 @@ use crate::time::Now;
 /// How a record came to us, and so how far it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// This peer told of it.
+    /// This peer reported it.
     Told(Instance),
     /// It answered at its target.
     Answered,

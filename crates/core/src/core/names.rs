@@ -189,7 +189,7 @@ impl Core {
         }
     }
 
-    /// Whether a record may have its instance: no instance belongs to two names. What answered itself goes before what was only told.
+    /// Whether a record may have its instance: no instance belongs to two names. A node that answered itself takes precedence over a reported one.
     pub(super) fn may_have_instance(&mut self, record: &Record, first_hand: bool, now: Now) -> bool {
         let holder = match self.members.holder_elsewhere(record) {
             None if record.instance.0 != 0 => return true,
@@ -197,7 +197,7 @@ impl Core {
         };
         self.refuse(Refusal::InstanceTaken);
         match holder {
-            // Whoever heard this first does not hear us any more: only another instance comes back from that.
+            // Bots that learned this first ignore us from now on. Only another instance ends that.
             Some(ME) if self.members.of_instance(record.instance) == Some(ME) && self.naming.may_look(now.time) => {
                 self.naming.lengthen();
                 let incarnation = self.record().incarnation;

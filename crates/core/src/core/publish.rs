@@ -57,7 +57,7 @@ impl Publisher {
         }
     }
 
-    /// Whoever drives us wants to hear of news.
+    /// The driver wants to hear of news.
     pub(super) fn tell(&mut self) {
         self.tells = true;
     }
@@ -198,7 +198,7 @@ impl Core {
         self.publisher.roster.names().iter().map(cell_of).collect()
     }
 
-    /// Tells whoever wants it what is new in the readable row of a member since version `before`.
+    /// Reports, if that is wanted, what is new in the readable row of a member since version `before`.
     pub(super) fn tell_published(&mut self, slot: Slot, before: Version, now: Now) {
         if !self.publisher.tells {
             return;

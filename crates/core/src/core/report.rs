@@ -1,4 +1,4 @@
-//! What a person is told in the log: one line for each thing that happened, however many bots, pairs or attempts show it.
+//! What the log reports: one line for each thing that happened, however many bots, pairs or attempts show it.
 //!
 //! Changes of one kind are collected for a moment, so that a partition is one line and not one for each node behind it. What repeats is logged
 //! once a minute, with the number of lines left out.
@@ -155,7 +155,7 @@ impl Core {
         }
     }
 
-    /// A node is dead. What never answered is nobody's loss.
+    /// A node is dead. A node that never answered is not reported.
     pub(super) fn report_death(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get(slot).filter(|member| member.known) else {
             return;
@@ -329,7 +329,7 @@ impl Core {
         }
     }
 
-    /// Samples are dated by their source's clock: one that is far from the others' misleads whoever reads them.
+    /// Samples are dated by their source's clock: one that is far from the others' misleads readers.
     fn report_clock(&mut self, now: Now) {
         if now.time < self.reports.clock_again {
             return;

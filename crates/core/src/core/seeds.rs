@@ -235,7 +235,7 @@ impl Core {
         if record.name == self.record().name {
             return;
         }
-        // What answered at its own target is proven; behind another address it is as good as heard of.
+        // What answered at its own target is proven; behind another address it is hearsay.
         let source = if dialled == Some(&record.target) { Source::Answered } else { Source::Told(record.instance) };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         if let Some(slot) = self.learn(heard, source, now) {

@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub me: Arc<Record>,
     /// What this bot published, and others see of it.
     pub own_row: Option<Arc<Row>>,
-    /// All others that this bot heard of, by name; [`Snapshot::nodes`] leaves out what never answered it.
+    /// All other members, by name; [`Snapshot::nodes`] leaves out those that never answered.
     pub members: Vec<MemberView>,
     /// Where this bot stands with its own name.
     pub standing: Standing,
@@ -94,7 +94,7 @@ impl Snapshot {
         self.members.iter().filter(|member| member.is_listed())
     }
 
-    /// All others that are alive or suspected, those included that only others have heard of: the membership, which every bot agrees on.
+    /// All others that are alive or suspected, including those known by hearsay: the membership, on which all bots agree.
     pub fn membership(&self) -> impl Iterator<Item = &MemberView> {
         self.members.iter().filter(|member| member.status.is_present())
     }

@@ -13,7 +13,7 @@ use x509_parser::time::ASN1Time;
 /// Names of one certificate that are looked at: far more than any host has.
 const NAMES_MAX: usize = 256;
 
-/// What is told of a certificate.
+/// What is reported of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Whose it is.

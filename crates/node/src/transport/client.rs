@@ -33,7 +33,7 @@ const LINKS_MAX: usize = 512;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often a peer with a call under way is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How long a call waits for a name that was never resolved: less than any call may take, so that the reason can be told.
+/// How long a call waits for a name that was never resolved: less than any call may take, so that the reason can be reported.
 const LOOKUP_PATIENCE: Duration = Duration::from_millis(1200);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -156,7 +156,7 @@ impl Links {
     /// Asks a peer by our own protocol.
     pub(crate) async fn ask_ours(&self, target: &Target, request: Request) -> Result<Response, Unanswered> {
         let link = if matches!(request, Request::Join(_)) {
-            // Whoever answers at this address now is asked: names move, and behind one address there may be many.
+            // Ask the node that answers at this address now: names move, and one address may have many nodes behind it.
             self.forget(target);
             let found_as = self.resolver.found_as(target);
             let link = self.dial(&self.resolver, target, found_as.as_deref().unwrap_or(target.host())).await?;
@@ -286,7 +286,7 @@ impl Links {
         links.retain(|_, (link, used)| !link.is_closed() && used.elapsed() < IDLE_MAX);
     }
 
-    /// Connects to whoever can prove to be `host`.
+    /// Connects to a peer that proves to be `host`.
     async fn dial(&self, resolver: &Resolver, target: &Target, host: &str) -> Result<Link, CallError> {
         let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
         let addresses = resolver.resolve(target, LOOKUP_PATIENCE).await.map_err(|error| match error {
@@ -360,7 +360,7 @@ fn explain(target: &Target, error: &ConnectError) -> CallError {
     };
     let message = error.message.as_deref().map(wire::detail).unwrap_or_default();
     let detail = match message.as_str() {
-        // What our own API says to whoever presents no token there.
+        // What our own API answers to a client without a token.
         "no token provided" => format!("{target} is a bot's API port; give its mesh port, 8081 by default"),
         _ if transport => format!("{target} closed the connection without an answer"),
         _ => format!("{target} answered with an error: {message}"),

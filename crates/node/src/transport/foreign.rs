@@ -112,7 +112,7 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
     live_on(&mut core, now);
 }
 
-/// Ten seconds in which nobody answers; whatever is said meanwhile a bot of ours would take.
+/// Ten seconds in which nobody answers; a bot of ours would accept all that is said in that time.
 fn live_on(core: &mut Core, now: Now) {
     let mut now = now;
     for _ in 0..200 {

@@ -219,7 +219,7 @@ impl MeshService {
     /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
     pub(crate) fn note<B>(&self, answer: &http::Response<B>) {
         let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
-        // Who is told to come again was turned away for want of time, which is counted as such.
+        // Responses with Retry-After are already counted as `busy`.
         let busy = answer.headers().contains_key(http::header::RETRY_AFTER);
         if !busy && (REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code)) {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +256,7 @@ impl MeshService {
     }
 }
 
-/// A stream that a client may keep open for ever.
+/// A stream that a client may keep open without end.
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The answer to what this port does not do.

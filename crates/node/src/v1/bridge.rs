@@ -17,25 +17,25 @@ use super::server::Place;
 use super::speak::{Context, Found, node};
 use crate::transport::{Arrived, Links, original as pb};
 
-/// What waits for the bridge. A push counts as one, and holds its place meanwhile.
+/// What waits for the bridge. A push counts as one, and holds its place until it is done.
 pub(crate) const TOLD_WAITING_MAX: usize = 4096;
 /// How often the bridge looks at its guests.
 const LOOK: Duration = Duration::from_millis(500);
-/// How often what changed is told to a guest, as the original does.
+/// How often a guest gets what changed, as with the original.
 const PUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a guest's row is published, at most.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a guest is told of all members, and asked whom it knows: it forgets who does not answer it once, and asks nobody again.
+/// How often a guest gets the list of members and is asked for its own: it forgets a node that does not answer once, and never asks again.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a guest is told all samples once more: it may have lost what it was told.
+/// How often a guest gets all samples once more: it may have lost some.
 const TELL_ALL_INTERVAL: Duration = Duration::from_secs(300);
-/// Nodes that guests told of and that are not members yet. Further ones are told again.
+/// Nodes that guests reported and that are not members yet. Further ones are reported again.
 const CANDIDATES_MAX: usize = 1024;
-/// Candidates that are looked at at once, and begun with at one look: eight dials a second, or whoever reaches one port could aim the mesh.
+/// Candidates that are looked at at once, and begun with at one look: eight dials a second, otherwise a client that reaches one port could aim the mesh.
 const LOOKS_MAX: (usize, usize) = (8, 4);
 /// Candidates of one teller, so that none keeps others' out.
 const CANDIDATES_PER_TELLER_MAX: usize = 64;
-/// A bot of the original that is asked while it waits for its own answer never wakes from that: who joins, or is told of because it joined
+/// A bot of the original that is asked while it waits for its own answer never wakes from that. A node that joins, or is reported because it joined
 /// somewhere, is left alone for so long. One that pings has joined.
 const JOINING: Duration = Duration::from_secs(2);
 /// First pause before a candidate is looked at again; each is twice as long.
@@ -62,18 +62,18 @@ pub(crate) enum Told {
     Samples(Vec<Sample>, Option<Arc<Place>>),
 }
 
-/// By what a node was heard of.
+/// How a node became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     /// It wants to join: it has just started, and knows nothing.
     Joins,
     /// It pings.
     Pings,
-    /// Another told of it.
+    /// Another node reported it.
     Hearsay,
 }
 
-/// A node that somebody told of.
+/// A node that was reported.
 #[derive(Debug)]
 struct Candidate {
     target: Target,
@@ -91,7 +91,7 @@ struct Care {
     /// The life of the guest that it is for.
     instance: Instance,
     progress: Progress,
-    /// Members that it was told of.
+    /// Members that it knows from us.
     told: BTreeSet<NodeName>,
     discovered_at: Option<Instant>,
     all_told_at: Option<Instant>,
@@ -132,7 +132,7 @@ enum Looked {
 #[derive(Debug)]
 enum Done {
     Looked(NodeName, Looked),
-    /// How far a guest is told now.
+    /// What a guest has by now.
     Pushed(NodeName, Instance, Progress, BTreeSet<NodeName>),
     Forwarded(Target),
     Renewed,
@@ -147,7 +147,7 @@ pub(crate) struct Bridge {
     candidates: BTreeMap<NodeName, Candidate>,
     /// What the guests that this bot cares for measured.
     measured: Measured,
-    /// What was passed on of the others' of late.
+    /// What was passed on recently of other guests.
     passed: Measured,
     cares: BTreeMap<NodeName, Care>,
     /// Guests with samples that are not published.
@@ -219,7 +219,7 @@ impl Bridge {
         let now = Instant::now();
         let held = snapshot.member(&name).filter(|member| member.status.is_present());
         let joins = sign == Sign::Joins;
-        // Anybody can say so: what is told to the guest waits for it once in a while, and no longer.
+        // Anybody can claim this. What goes to the guest waits for it now and then, and no longer.
         let there = held.is_some_and(|held| held.record.target == target);
         if joins
             && there
@@ -249,7 +249,7 @@ impl Bridge {
             return;
         }
         if self.candidates.len() >= CANDIDATES_MAX {
-            // Whoever failed most often gives way.
+            // The one that failed most often gives way.
             let failed = self.candidates.iter().filter(|(_, candidate)| !candidate.looking && candidate.tries > 0);
             let Some(name) = failed.max_by_key(|(_, candidate)| candidate.tries).map(|(name, _)| name.clone()) else { return };
             self.candidates.remove(&name);
@@ -266,7 +266,7 @@ impl Bridge {
             Done::Looked(name, Looked::Another(other)) => {
                 let known = self.context.snapshot().member(&other).is_some_and(|member| member.status.is_present());
                 self.failed(&name);
-                // It has the place of who was told of there, with its pauses: otherwise the address could be asked without end.
+                // It takes the place of the reported node, with its pauses: otherwise the address could be asked without end.
                 if !known
                     && !self.candidates.contains_key(&other)
                     && let Some(candidate) = self.candidates.remove(&name)
@@ -300,7 +300,7 @@ impl Bridge {
     async fn look(&mut self, tasks: &mut JoinSet<Done>) {
         let snapshot = self.context.snapshot();
         if snapshot.name_conflict().is_some() {
-            // Whoever yielded its name does not speak by it.
+            // A bot that yields its name does not use it.
             return;
         }
         self.look_at_candidates(&snapshot, tasks);
@@ -426,7 +426,7 @@ impl Bridge {
         }
     }
 
-    /// Has a guest begin a new life: what was told of this one cannot be overtaken. One of ours does that by itself.
+    /// Has a guest begin a new life: what was reported of this one cannot be outdone. One of ours does that by itself.
     fn renew(&self, guest: &Record, tasks: &mut JoinSet<Done>) {
         let next = Arc::new(record(&guest.name, &guest.target, guest.incarnation.next()));
         let driver = self.driver.clone();
@@ -471,7 +471,7 @@ async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Respons
 async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Option<Response> {
     let joiner = record_for(name, target, snapshot.member(name));
     match ask(driver, Request::Join(Arc::new(joiner))).await {
-        // A goodbye or a larger life was told of it meanwhile.
+        // A goodbye or a larger incarnation was reported in between.
         Some(Response::Join(JoinAnswer::Outdated(held))) => ask(driver, Request::Join(Arc::new(record(name, target, held.next())))).await,
         answer => answer,
     }
@@ -480,7 +480,7 @@ async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &Node
 /// Finds out what a node speaks that somebody told of, and has it let in.
 async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Looked {
     let answer = match context.find(target).await {
-        // One of ours: it will be heard of by gossip, or this is how islands meet.
+        // One of ours: gossip will bring it, or this is how islands meet.
         Ok(Found::Ours(record)) => ask(driver, Request::Join(record)).await,
         Ok(Found::Guest(Some(other))) if other != *name => return Looked::Another(other),
         Ok(Found::Guest(_)) => let_in(driver, snapshot, name, target).await,

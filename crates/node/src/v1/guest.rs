@@ -75,7 +75,7 @@ struct Seen {
     asked_at: Option<Instant>,
 }
 
-/// Who was found at addresses of guests of late: a guest says who it is when it is asked to let somebody in, and never else.
+/// Which nodes answered recently at addresses of guests. A guest says who it is only when it is asked to admit a node.
 #[derive(Debug, Default)]
 pub(crate) struct Guests(Mutex<BTreeMap<Target, Seen>>);
 
@@ -95,7 +95,7 @@ impl Guests {
         self.seen(target, |seen| seen.found = Some((who, Instant::now())));
     }
 
-    /// Who answered there of late.
+    /// The node that answered there recently.
     pub(super) fn at(&self, target: &Target) -> Option<Who> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (who, at) = all.get(target)?.found.as_ref()?;

@@ -14,7 +14,7 @@ const RTT_TOTAL: i64 = 2;
 const RTT_REQUEST: i64 = 3;
 /// A sample from further ahead than this is a lie, or a clock beyond use: it would hide all that follows.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
-/// A sample from longer ago than this is nobody's news: the original's own age limit.
+/// A sample older than this is no news: the original's own age limit.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long a sample is passed on to who cares for its guest. The guest itself tells all of it to everybody, sooner or later.
 const FRESH: Duration = Duration::from_secs(300);
@@ -89,7 +89,7 @@ fn spell(from: &NodeName, to: &NodeName, key: i64, latency: Option<Duration>, wa
 }
 
 impl Sample {
-    /// Whether it was measured of late.
+    /// Whether it was measured recently.
     pub(super) fn is_fresh(&self, now: Wall) -> bool {
         self.told.unix >= fresh_since(now)
     }
@@ -102,7 +102,7 @@ impl Sample {
         Some(Self { from: from.record.name.clone(), to: to.name.clone(), ..self })
     }
 
-    /// The same as it is told on.
+    /// The same as it is passed on.
     pub(super) fn spell(&self) -> pb::Sample {
         spell(&self.from, &self.to, self.kind, self.told.latency, Wall::from_unix_millis(self.told.unix * 1000))
     }
@@ -179,7 +179,7 @@ impl Pair {
         let state = match total.latency {
             None => State::Failed(Failure::Timeout),
             Some(latency) => {
-                // A request that was told of in other seconds is of another probe.
+                // A request with another second belongs to another probe.
                 let request = self.request.filter(|request| request.unix.abs_diff(total.unix) <= 1).and_then(|request| request.latency);
                 State::Ok { total: LatencyCode::encode(latency), request: request.map(LatencyCode::encode), jitter: None }
             }
@@ -194,7 +194,7 @@ pub(super) fn fresh_since(now: Wall) -> u64 {
     (now.unix_millis() / 1000).saturating_sub(FRESH.as_secs())
 }
 
-/// How far each row was told to a guest: up to which measurement, and which version was looked at last.
+/// How far a guest has each row: up to which measurement, and which version was looked at last.
 pub(super) type Progress = BTreeMap<NodeName, (u64, Version)>;
 
 /// Hosts hear the samples of guests out of order, by several ways.
@@ -246,7 +246,7 @@ pub(super) fn news_of(row: usize, guest: &NodeName, snapshot: &Snapshot, progres
             }
         }
     }
-    // A patch leaves out what was measured meanwhile without a change: that comes with the next frame.
+    // A patch leaves out what was measured without a change: that comes with the next frame.
     progress.insert(from.clone(), (row.frame().wall().unix_millis(), row.version()));
     news
 }
@@ -313,7 +313,7 @@ mod tests {
             assert!(told(RTT_TOTAL, value, now).is_err(), "{value:?}");
         }
         assert!(told(1, "1", now).is_err() && told(99, "1", now).is_err());
-        // defects-v1 13: an outage was told as a latency.
+        // defects-v1 13: an outage was published as a latency.
         assert_eq!(told(RTT_TOTAL, "248000000000", now).unwrap().unwrap().told.latency, None);
         assert_eq!(told(RTT_TOTAL, "NaN", now).unwrap().unwrap().told.latency, None);
     }

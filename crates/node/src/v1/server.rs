@@ -22,7 +22,7 @@ use crate::transport::original as pb;
 const JOIN_TIME: Duration = Duration::from_millis(1500);
 /// Holders of names that are asked at once.
 const INCUMBENTS_ASKED_MAX: usize = 16;
-/// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones are told to come again.
+/// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones have to come again.
 const PUSHES_MAX: (usize, usize) = (8, 2);
 
 /// The one method with long messages.
@@ -62,7 +62,7 @@ impl GuestService {
     }
 
     fn tell_of(&self, ctx: &RequestContext, (name, target): (NodeName, Target), sign: Sign) -> Result<(), ConnectError> {
-        // Whoever presents a certificate speaks of the node that it names, here as in our own protocol.
+        // A peer with a certificate speaks only as the node that it names, here as in our own protocol.
         if ctx.extensions().get::<PeerNames>().is_some_and(|names| !names.cover(name.as_str()) && !names.cover(target.host())) {
             return Err(ConnectError::new(
                 ErrorCode::PermissionDenied,
@@ -111,7 +111,7 @@ impl pb::MeshService for GuestService {
         let (name, target) = read(&request.to_owned_message())?;
         let snapshot = self.context.snapshot();
         if snapshot.name_conflict().is_some() {
-            // Whoever yielded its name does not speak by it.
+            // A bot that yields its name does not use it.
             return Err(busy());
         }
         let my_name = snapshot.me.name.as_str().to_owned();

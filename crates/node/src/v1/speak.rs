@@ -15,7 +15,7 @@ use crate::transport::{Links, original as pb};
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
 const ASKED_AT_ONCE: usize = 16;
 /// How long a connection to a guest has been there before it is asked to let us in: one that started just now may wait for an answer to its own
-/// joining, and never wakes if it is asked meanwhile.
+/// joining, and never wakes if it is asked before that.
 const SETTLED: Duration = Duration::from_secs(10);
 /// A heartbeat beyond this was never made by a host: nothing could advance it.
 const HEARTBEAT_MAX: u64 = 1 << 62;
@@ -28,7 +28,7 @@ pub(crate) struct Context {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     told: mpsc::Sender<Told>,
     protocol: Protocol,
-    /// No latency that is told is above it.
+    /// No reported latency is above it.
     pub(super) probe_timeout: Duration,
     asking: Arc<Semaphore>,
 }
@@ -93,7 +93,7 @@ impl Context {
         let answer = client.join_mesh(me).await.map_err(|error| self.links.explain(target, &error))?.into_owned();
         let teller: Arc<str> = target.host().into();
         for (name, target) in told_of(answer.nodes) {
-            // What does not fit is told again.
+            // What does not fit is reported again.
             self.tell(Told::Node { name, target, sign: Sign::Hearsay, teller: Arc::clone(&teller) });
         }
         if !answer.name_unique && answer.my_name.is_empty() {
@@ -104,10 +104,10 @@ impl Context {
         Ok(Some(name))
     }
 
-    /// Who was found at an address of late; it is asked again in the meantime if that is some time ago. Nobody waits for that: who does not
-    /// answer it in time may answer all else.
+    /// The last known node at an address. If that is some time ago, it is refreshed in the background: a node that is slow to answer this may
+    /// answer everything else.
     fn at(&self, target: &Target) -> Option<Who> {
-        // Whoever yielded its name does not speak by it.
+        // A bot that yields its name does not use it.
         if self.snapshot().name_conflict().is_none() && self.guests.ask_again(target) {
             let (context, target) = (self.clone(), target.clone());
             tokio::spawn(async move {
@@ -194,7 +194,7 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
     };
     let snapshot = context.snapshot();
     let held = snapshot.member(&name);
-    // Which life it is, is for whoever asks: a guest knows of none. Beyond what is believed by hearsay it goes one by one.
+    // Guests have no incarnation, so we choose one. Above what is believed by hearsay it grows by one.
     let most = INCARNATION_MAX + INCARNATION_ROOM;
     let largest = held.map_or(most, |held| held.record.incarnation.next().0.max(most));
     let record = match guest {

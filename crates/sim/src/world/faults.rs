@@ -14,7 +14,7 @@ impl World {
         host.waiting.clear();
     }
 
-    /// The host moves to another target; whoever comes to the old one is refused.
+    /// The host moves to another target; connections to the old one are refused.
     pub fn move_to(&mut self, id: HostId, target: Target) {
         let host = &mut self.hosts[id.0];
         self.listening.remove(&host.target);
@@ -35,7 +35,7 @@ impl World {
         self.hosts[id.0].paused = true;
     }
 
-    /// The process runs again; what came meanwhile is there at once.
+    /// The process runs again; what arrived in the meantime is there at once.
     pub fn resume(&mut self, id: HostId) {
         self.hosts[id.0].paused = false;
         self.catch_up(id);
