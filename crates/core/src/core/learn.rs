@@ -1,5 +1,7 @@
 //! What is learned of members, and how far each source is believed.
 
+use std::sync::Arc;
+
 use tracing::info;
 
 use super::schedule::Why;
@@ -21,6 +23,51 @@ pub(super) enum Source {
     Answered,
     /// It answered at its target, and the former holder of the name does not answer any more.
     Succeeds,
+}
+
+/// What is held of a name, against what is reported of it.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// The held life is the larger one.
+    is_larger: bool,
+    /// Both are the same process.
+    is_same: bool,
+    /// Both are at the same target.
+    is_at_target: bool,
+    /// The held incarnation is implausible, and may be replaced at the reported target ([`Member::gives_way_at`](crate::members::Member)).
+    gives_way: bool,
+    /// The held node answered, and there was evidence of it just now.
+    lives: bool,
+}
+
+/// Which of two lives of a name is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// The held one: the report is about it.
+    Held,
+    /// The reported one: it takes the place of the held one.
+    Reported,
+    /// The nodes themselves are asked before anything changes.
+    AskFirst,
+    /// The held one, and the report says nothing about it.
+    Ignore,
+}
+
+fn which_life(held: Held, source: Source) -> Choice {
+    let first_hand = !matches!(source, Source::Told(_));
+    let may_succeed = match source {
+        Source::Told(_) => false,
+        // At one place there is but one of them, and it answered.
+        Source::Answered => held.is_at_target,
+        Source::Succeeds => true,
+    };
+    match held {
+        Held { is_larger: true, gives_way: true, .. } if !first_hand => Choice::AskFirst,
+        Held { is_larger: true, gives_way: false, .. } => Choice::Ignore,
+        Held { is_same: true, .. } => Choice::Held,
+        Held { lives: true, .. } if !may_succeed => Choice::AskFirst,
+        _ => Choice::Reported,
+    }
 }
 
 impl Core {
@@ -48,68 +95,31 @@ impl Core {
         if heard.age > self.config.retain_nodes / 2 || !(record.incarnation.is_believable(first_hand) || is_held) {
             return None;
         }
+        let life = Life::new(heard.heartbeat, heard.age, now.time);
         let slot = match self.members.named(&record.name) {
             Some(slot) => {
                 let held = self.members.get(slot)?;
-                if held.record.life() > record.life() && !(first_hand && held.gives_way_at(&record.target)) {
-                    if held.gives_way_at(&record.target) {
-                        self.look_for_successor(slot, record, now);
-                    }
-                    return None;
-                }
-                let other_life = held.record.instance != record.instance;
-                let lives = held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER;
-                let may_succeed = match source {
-                    Source::Told(_) => false,
-                    // At one place there is but one of them, and it answered.
-                    Source::Answered => held.record.target == record.target,
-                    Source::Succeeds => true,
+                let held = Held {
+                    is_larger: held.record.life() > record.life(),
+                    is_same: held.record.instance == record.instance,
+                    is_at_target: held.record.target == record.target,
+                    gives_way: held.gives_way_at(&record.target),
+                    lives: held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER,
                 };
-                if other_life && lives && !may_succeed {
-                    self.look_for_successor(slot, record, now);
-                    return None;
-                }
-                if other_life {
-                    let life = Life::new(heard.heartbeat, heard.age, now.time);
-                    let name = record.name.clone();
-                    let moved = held.record.target != record.target;
-                    self.timers.cancel(Timer::Death(slot));
-                    self.timers.cancel(Timer::Dial(slot));
-                    self.drop_question(slot);
-                    let (target, labels) = (record.target.clone(), record.labels.clone());
-                    self.members.replace(slot, record, life, introducer, now.time);
-                    info!(node = %name, %target, %labels, moved, "a node restarted");
-                    self.journal.note(now, EventKind::Restarted(name));
-                    self.spread_record(slot, now);
-                    self.give_turn(slot, Why::AtOnce, now);
+                match which_life(held, source) {
+                    Choice::Held => {}
+                    Choice::Reported => self.begin_life(slot, record, life, introducer, now),
+                    Choice::AskFirst => {
+                        self.look_for_successor(slot, record, now);
+                        return None;
+                    }
+                    Choice::Ignore => return None,
                 }
                 slot
             }
             // A node that has been silent for so long would be forgotten at once.
             None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
-            None => {
-                let life = Life::new(heard.heartbeat, heard.age, now.time);
-                let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
-                let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
-                    Ok(inserted) => inserted,
-                    Err(refusal) => {
-                        self.refuse(refusal);
-                        return None;
-                    }
-                };
-                if let Some((former, evicted)) = evicted {
-                    self.drop_all_due(former);
-                    self.note_forgotten(&evicted, now);
-                }
-                if first_hand {
-                    info!(node = %name, %target, %labels, "a new node");
-                    self.journal.note(now, EventKind::Joined(name));
-                    self.roster_changed(now);
-                }
-                self.spread_record(slot, now);
-                self.give_turn(slot, Why::AtOnce, now);
-                slot
-            }
+            None => self.take_in(record, life, introducer, now)?,
         };
         if first_hand {
             self.prove(slot, now);
@@ -125,6 +135,44 @@ impl Core {
             let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
             self.apply_change(slot, change, now);
         }
+        Some(slot)
+    }
+
+    /// A name that is held goes on in another life.
+    fn begin_life(&mut self, slot: Slot, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Now) {
+        let moved = self.members.get(slot).is_some_and(|held| held.record.target != record.target);
+        self.timers.cancel(Timer::Death(slot));
+        self.timers.cancel(Timer::Dial(slot));
+        self.drop_question(slot);
+        let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
+        self.members.replace(slot, record, life, introducer, now.time);
+        info!(node = %name, %target, %labels, moved, "a node restarted");
+        self.journal.note(now, EventKind::Restarted(name));
+        self.spread_record(slot, now);
+        self.give_turn(slot, Why::AtOnce, now);
+    }
+
+    /// A name that is not held yet; none if there is no room for it.
+    fn take_in(&mut self, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Now) -> Option<Slot> {
+        let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
+        let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
+            Ok(inserted) => inserted,
+            Err(refusal) => {
+                self.refuse(refusal);
+                return None;
+            }
+        };
+        if let Some((former, evicted)) = evicted {
+            self.drop_all_due(former);
+            self.note_forgotten(&evicted, now);
+        }
+        if introducer.is_none() {
+            info!(node = %name, %target, %labels, "a new node");
+            self.journal.note(now, EventKind::Joined(name));
+            self.roster_changed(now);
+        }
+        self.spread_record(slot, now);
+        self.give_turn(slot, Why::AtOnce, now);
         Some(slot)
     }
 
@@ -145,6 +193,37 @@ impl Core {
         }
         if let Some(member) = self.members.get(slot) {
             self.guards.remove(&member.record.target);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_truth_table_of_two_lives_of_a_name() {
+        let told = Source::Told(Instance(9));
+        let (answered, succeeds) = (Source::Answered, Source::Succeeds);
+        // Is the held life larger, the same process, at the same target, implausible, alive; who says so; and what follows.
+        #[rustfmt::skip]
+        let table = [
+            ("hearsay of the same life",                       [false, true,  true,  false, true ], told,     Choice::Held),
+            ("the same life answers",                          [false, true,  true,  false, true ], answered, Choice::Held),
+            ("hearsay of a former life",                       [true,  false, true,  false, true ], told,     Choice::Ignore),
+            ("a former life answers",                          [true,  false, true,  false, true ], answered, Choice::Ignore),
+            ("hearsay of a larger life, the held one lives",   [false, false, true,  false, true ], told,     Choice::AskFirst),
+            ("the same, elsewhere",                            [false, false, false, false, true ], told,     Choice::AskFirst),
+            ("hearsay of a larger life, the held one is gone", [false, false, false, false, false], told,     Choice::Reported),
+            ("a larger life answers at the same place",        [false, false, true,  false, true ], answered, Choice::Reported),
+            ("a larger life answers elsewhere",                [false, false, false, false, true ], answered, Choice::AskFirst),
+            ("the same, and the held one was asked",           [false, false, false, false, true ], succeeds, Choice::Reported),
+            ("hearsay against an implausible life",            [true,  false, true,  true,  false], told,     Choice::AskFirst),
+            ("an answer against an implausible life",          [true,  false, true,  true,  false], answered, Choice::Reported),
+            ("the same, elsewhere, while the held one lives",  [true,  false, false, true,  true ], answered, Choice::AskFirst),
+        ];
+        for (what, [is_larger, is_same, is_at_target, gives_way, lives], source, choice) in table {
+            assert_eq!(which_life(Held { is_larger, is_same, is_at_target, gives_way, lives }, source), choice, "{what}");
         }
     }
 }
