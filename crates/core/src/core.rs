@@ -185,7 +185,7 @@ impl Core {
         self
     }
 
-    /// The same core, which tells of every frame and patch, own ones and received ones, by [`Output::Published`].
+    /// The same core, which reports every frame and patch, own and received, as [`Output::Published`].
     #[must_use]
     pub fn with_published(mut self) -> Self {
         self.publisher.tell();

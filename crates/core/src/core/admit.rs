@@ -31,7 +31,7 @@ fn told_joiner(failure: Failure) -> &'static str {
 }
 
 impl Core {
-    /// A peer wants to be let in. Nothing that it claims is believed before it answered at its target.
+    /// A peer asks to join. Its claims are believed only once it has answered at its target.
     pub(super) fn handle_join(&mut self, id: RequestId, joiner: Arc<Record>, now: Now) {
         let me = self.record();
         if joiner.instance == me.instance || self.members.formerly(joiner.instance) == Some(ME) {
@@ -157,7 +157,7 @@ impl Core {
         }
     }
 
-    /// Who lets others in is in itself.
+    /// Admits a joiner. A bot that admits others is a member itself.
     fn admission(&mut self) -> JoinAnswer {
         self.naming.is_in();
         JoinAnswer::Admitted(Arc::clone(self.record()))

@@ -44,19 +44,19 @@ pub(super) struct SentExchange {
     pub(super) sent_at: Time,
 }
 
-/// Who is asked first whether a member lives on elsewhere.
+/// Which of two nodes with one name is asked whether it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Succession {
-    /// The one that is known: a living node's name is not taken by what others say.
+    /// The known one. It comes first: hearsay does not take a living node's name.
     Incumbent,
-    /// The one that others tell of.
+    /// The one that peers report.
     Successor,
 }
 
 /// What a call is for.
 #[derive(Clone, Debug)]
 pub(super) enum Calling {
-    /// To be let in at a seed, or at a member that does not know us.
+    /// Joins at a seed, or at a member that does not know us.
     Join { seed: Option<Target> },
     /// Does the holder of a name still live that a joiner claims?
     Incumbent { request: RequestId, joiner: Arc<Record> },
@@ -68,7 +68,7 @@ pub(super) enum Calling {
     Ask { about: Instance, question: Order, sent_at: Time },
     /// Who answers at this member's target?
     Identify { slot: Slot },
-    /// Does a member live on in a larger life that somebody tells of?
+    /// Does a member live on in a larger incarnation that a peer reported?
     Succession { slot: Slot, successor: Arc<Record>, asked: Succession },
     /// Does the other holder of our own name live?
     Contest { claimant: Arc<Record> },
@@ -153,7 +153,7 @@ pub(super) enum Found {
     OtherName(Arc<Record>),
     /// Somebody who lives, and has no time to say who it is.
     Busy,
-    /// Somebody who answers something else than was asked.
+    /// A peer whose answer does not fit the request.
     Stranger,
     /// Nobody.
     Nobody(CallError),

@@ -338,6 +338,7 @@ impl Core {
     /// suspicion that is `pushed` has to be refuted to everybody.
     fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
+        let is_digest = exchange.is_digest();
         self.journal.refuse_many(Refusal::Unreadable, exchange.unread.into());
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
@@ -349,7 +350,6 @@ impl Core {
         let mut entries = exchange.entries;
         entries.truncate(ENTRIES_ACCEPTED_MAX);
         entries.sort_unstable_by_key(|entry| entry.instance);
-        let is_digest = exchange.range.is_some();
         for (entry, slot) in self.members.resolve(&entries) {
             self.compare(entry, slot, is_digest, &mut reaction, now);
         }

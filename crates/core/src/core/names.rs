@@ -32,7 +32,7 @@ const VOTES_MAX: usize = 5;
 pub enum Standing {
     /// Nobody let it in yet.
     Starting,
-    /// It was let in, or let others in.
+    /// It was admitted, or admitted others.
     Member,
     /// Another living node holds the name: this one publishes nothing and waits for the other to go.
     Yielded(Arc<Record>),
@@ -81,7 +81,7 @@ impl Naming {
         matches!(self.standing, Standing::Yielded(_))
     }
 
-    /// Somebody let this bot in, or it let somebody in.
+    /// This bot was admitted, or admitted another.
     pub(super) fn is_in(&mut self) {
         if self.starts() {
             self.standing = Standing::Member;

@@ -32,7 +32,7 @@ pub(super) struct Publisher {
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
-    /// Some that changed are not in the roster yet: the next frame, which is due soon, is the first that tells of them.
+    /// Some changed pairs are not in the roster yet. They are first published by the next frame, which is due soon.
     frame_is_news: bool,
     secured: Option<Secured>,
     /// Whether [`Output::Published`] is wanted.
