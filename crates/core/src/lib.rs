@@ -60,7 +60,7 @@ pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response,
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::Pair;
 pub use roster::{Roster, RosterId};
-pub use row::{CellView, Frame, Merge, Patch, Row, Version};
+pub use row::{CellNews, CellView, Frame, Merge, Patch, Row, Version};
 pub use secured::Secured;
 pub use series::{Attempt, KernelTiming, ProbeKind, Series, Timing};
 pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals, Summary};

@@ -303,6 +303,19 @@ pub struct CellView<'a> {
     pub wall: Wall,
 }
 
+/// A cell that is new since an earlier version of its row.
+#[derive(Clone, Copy, Debug)]
+pub struct CellNews {
+    /// The place in the roster.
+    pub place: usize,
+    /// What is published there.
+    pub cell: Cell,
+    /// When its latest attempt began, on our clock, exact to an eighth of a second and to the age of the row.
+    pub attempted: Time,
+    /// Whether it came by a patch: because it changed, and not because the whole row was published.
+    pub is_patch: bool,
+}
+
 impl Row {
     /// A row of one frame that is `age` old.
     pub fn new(frame: Arc<Frame>, roster: Option<Arc<Roster>>, age: Duration, now: Time) -> Self {
@@ -391,6 +404,23 @@ impl Row {
         }
         let view = |(target, cell): (_, Cell)| CellView { target, cell, wall: self.frame.wall.back(cell.age()) };
         roster.names().iter().zip(cells).map(view).collect()
+    }
+
+    /// The cells of the frame and of the patches that are newer than version `since`, oldest first; a place may come more than once.
+    pub fn news(&self, since: Version) -> impl Iterator<Item = CellNews> + '_ {
+        let frame = self.frame.cells().enumerate().filter(move |_| self.frame.version > since).map(|(place, cell)| CellNews {
+            place,
+            cell,
+            attempted: self.framed_at.back(cell.age()),
+            is_patch: false,
+        });
+        let patches = self.patches.iter().filter(move |patch| patch.version > since);
+        let patches = patches.flat_map(|patch| {
+            let after = patch.wall.unix_millis().saturating_sub(self.frame.wall.unix_millis());
+            let at = self.framed_at + Duration::from_millis(after);
+            patch.changes().map(move |(place, cell)| CellNews { place, cell, attempted: at.back(cell.age()), is_patch: true })
+        });
+        frame.chain(patches)
     }
 
     /// Every cell with its target, patches applied; nothing until the roster is known. It decodes, so its cost is linear in the row.

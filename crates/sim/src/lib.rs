@@ -11,6 +11,7 @@ mod world;
 
 pub mod check;
 pub mod hunt;
+pub mod judge;
 pub mod scenario;
 pub mod stage;
 pub mod table;

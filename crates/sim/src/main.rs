@@ -41,6 +41,12 @@ struct Args {
     /// Prints rows of the detector's table for --nodes and --seeds
     #[arg(long, conflicts_with_all = ["scenario", "hunt"])]
     detector: bool,
+    /// Breaks something in a settled mesh and judges what the bots say of it; --scenario chooses one fault
+    #[arg(long, conflicts_with_all = ["hunt", "detector"])]
+    insight: bool,
+    /// With --insight: nodes have no labels
+    #[arg(long)]
+    unlabelled: bool,
     /// Prints the script of what broke
     #[arg(long)]
     script: bool,
@@ -89,6 +95,10 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         let kinds = args.observers.map_or_else(|| Observers::ALL.to_vec(), |only| vec![only]);
         let losses = args.loss.map_or_else(|| LOSSES.to_vec(), |_| vec![loss]);
         return Ok(detector(setup, &losses, &kinds, seeds, &mut out)?);
+    }
+    if args.insight {
+        let only = args.scenario.as_deref();
+        return Ok(table::insight(args.nodes as usize, seeds, !args.unlabelled, only, args.script, clock, &mut out)?);
     }
     let scenarios: Vec<Scenario> = match &args.scenario {
         Some(name) => vec![Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}; --list names them"))?],

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::judge::{self, Outcome};
 use crate::scenario::{Detections, Fault, Scenario, detections};
 use crate::stage::{Death, Observers, Setup, Stage};
 use crate::world::{HostId, Link};
@@ -144,4 +145,62 @@ impl Row {
         out.flush()?;
         Ok(held)
     }
+}
+
+/// Plays faults in a mesh of one size and prints a row for each: whether the right culprit was named, alone, and when. Tells whether no play misled.
+#[expect(clippy::too_many_arguments, reason = "one argument a choice of the command line")]
+pub fn insight(
+    nodes: usize,
+    seeds: Range<u64>,
+    labelled: bool,
+    only: Option<&str>,
+    verbose: bool,
+    clock: impl Fn() -> Duration,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    writeln!(out, "nodes,labels,fault,causes,plays,right,misled,p50_s,p95_s,worst_s,disagree,left_open,took_s,wrong")?;
+    let mut held = true;
+    for fault in judge::ALL.iter().filter(|fault| only.map_or(!fault.is_long, |only| only == fault.name)) {
+        let begun = clock();
+        let outcomes: Vec<_> = seeds.clone().filter_map(|seed| Some((seed, judge::play(fault, nodes, seed, labelled)?))).collect();
+        if outcomes.is_empty() {
+            continue;
+        }
+        let count = |is: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|(_, outcome)| is(outcome)).count();
+        let mut times: Vec<_> = outcomes.iter().flat_map(|(_, outcome)| outcome.named.iter().copied()).collect();
+        times.sort_unstable();
+        let at = |share: f64| {
+            let place = ((times.len() as f64 * share).ceil() as usize).saturating_sub(1);
+            times.get(place).map_or_else(|| "-".to_owned(), |time| format!("{:.0}", time.as_secs_f64()))
+        };
+        let wrong = |(seed, outcome): &(u64, Outcome)| {
+            let claims: Vec<_> = outcome.wrong.iter().map(|(what, by, how)| format!("{what} (by {by}, {})", how.as_str())).collect();
+            let missed = outcome.expected - outcome.named.iter().filter(|taken| **taken <= outcome.bound).count();
+            (!outcome.is_right()).then(|| format!("seed {seed}: {missed} missed; {}", claims.join("; ")))
+        };
+        let wrong: Vec<_> = outcomes.iter().filter_map(wrong).collect();
+        let misled = count(&Outcome::is_misleading);
+        held &= misled == 0;
+        writeln!(
+            out,
+            "{nodes},{},{},{},{},{},{misled},{},{},{},{},{},{:.0},\"{}\"",
+            if labelled { "yes" } else { "no" },
+            fault.name,
+            fault.causes,
+            outcomes.len(),
+            count(&Outcome::is_right),
+            at(0.5),
+            at(0.95),
+            at(1.0),
+            count(&|outcome| outcome.disagree),
+            count(&|outcome| outcome.left_open > 0),
+            (clock() - begun).as_secs_f64(),
+            wrong.join(" | ")
+        )?;
+        for line in outcomes.iter().filter(|_| verbose).flat_map(|(_, outcome)| &outcome.log) {
+            writeln!(out, "    {line}")?;
+        }
+        out.flush()?;
+    }
+    Ok(held)
 }

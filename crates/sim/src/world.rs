@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Config, Core, Events, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
+use canary_core::{Config, Core, Events, Failure, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
 use fastrand::Rng;
 
 pub use host::Starvation;
@@ -71,8 +71,10 @@ pub struct World {
     next_event: u64,
     /// Packets from the first to the second vanish.
     cuts: BTreeSet<(HostId, HostId)>,
-    /// Connections from the first to the second are refused.
-    refusals: BTreeSet<(HostId, HostId)>,
+    /// Connections from the first to the second fail like this.
+    denials: BTreeMap<(HostId, HostId), Failure>,
+    /// Ways between two hosts, the smaller number first, that are not like the others.
+    ways: BTreeMap<(HostId, HostId), Link>,
     fingerprint: u64,
 }
 
@@ -91,7 +93,8 @@ impl World {
             free: Vec::new(),
             next_event: 0,
             cuts: BTreeSet::new(),
-            refusals: BTreeSet::new(),
+            denials: BTreeMap::new(),
+            ways: BTreeMap::new(),
             fingerprint: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -117,6 +120,14 @@ impl World {
         id
     }
 
+    /// The same with labels.
+    pub fn add_labelled(&mut self, name: &str, labels: Labels, seeds: &[HostId]) -> HostId {
+        let id = self.place(name, target_of(HostId(self.hosts.len())));
+        self.hosts[id.0].labels = labels;
+        self.start(id, seeds);
+        id
+    }
+
     fn place(&mut self, name: &str, target: Target) -> HostId {
         let id = HostId(self.hosts.len());
         let name = name.parse().expect("a scenario's names are valid");
@@ -130,7 +141,7 @@ impl World {
         let seed = self.rng.u64(..);
         let seeds = seeds.iter().map(|seed| self.hosts[seed.0].target.clone()).collect();
         let host = &mut self.hosts[id.0];
-        let mut core = Core::new(self.config.clone(), host.name.clone(), host.target.clone(), Labels::default(), seed, now);
+        let mut core = Core::new(self.config.clone(), host.name.clone(), host.target.clone(), host.labels.clone(), seed, now);
         core.handle_seeds(seeds, now);
         host.core = Some(core);
         host.life += 1;

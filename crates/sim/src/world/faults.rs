@@ -1,6 +1,6 @@
 //! What can be done to hosts and to what joins them.
 
-use canary_core::Target;
+use canary_core::{Failure, Target};
 
 use super::host::{Input, Starvation};
 use super::{HostId, Link, World};
@@ -17,7 +17,10 @@ impl World {
     /// The host moves to another target; connections to the old one are refused.
     pub fn move_to(&mut self, id: HostId, target: Target) {
         let host = &mut self.hosts[id.0];
-        self.listening.remove(&host.target);
+        // Another host may listen there by now.
+        if self.listening.get(&host.target) == Some(&id) {
+            self.listening.remove(&host.target);
+        }
         host.target = target;
     }
 
@@ -67,11 +70,38 @@ impl World {
 
     /// Connections from one host to another are refused, or accepted again. The other direction is another matter.
     pub fn refuse(&mut self, from: HostId, to: HostId, refuse: bool) {
-        if refuse {
-            self.refusals.insert((from, to))
-        } else {
-            self.refusals.remove(&(from, to))
+        self.deny(from, to, refuse.then_some(Failure::Refused));
+    }
+
+    /// Connections from one host to another fail in this way, or no longer. The other direction is another matter.
+    pub fn deny(&mut self, from: HostId, to: HostId, how: Option<Failure>) {
+        match how {
+            Some(how) => self.denials.insert((from, to), how),
+            None => self.denials.remove(&(from, to)),
         };
+    }
+
+    /// All connections to the host fail in this way, or no longer.
+    pub fn deny_inbound(&mut self, id: HostId, how: Option<Failure>) {
+        self.hosts[id.0].inbound = how;
+    }
+
+    /// All connections that the host opens fail in this way, or no longer.
+    pub fn deny_outbound(&mut self, id: HostId, how: Option<Failure>) {
+        self.hosts[id.0].outbound = how;
+    }
+
+    /// Packets between two hosts travel like this, or like everybody's.
+    pub fn set_way(&mut self, a: HostId, b: HostId, link: Option<Link>) {
+        match link {
+            Some(link) => self.ways.insert((a.min(b), a.max(b)), link),
+            None => self.ways.remove(&(a.min(b), a.max(b))),
+        };
+    }
+
+    /// Packets to and from the host travel like this, or like everybody's.
+    pub fn set_way_of(&mut self, id: HostId, link: Option<Link>) {
+        self.hosts[id.0].way = link;
     }
 
     /// Packets to and from the host vanish, or travel again.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Core, NodeName, Output, ProbeId, ProbeReport, Request, RequestId, Response, Target, Time};
+use canary_core::{
+    CallError, CallId, Core, Failure, Labels, NodeName, Output, ProbeId, ProbeReport, Request, RequestId, Response, Target, Time,
+};
 
-use super::{HostId, Release, World};
+use super::{HostId, Link, Release, World};
 
 /// Lateness of a prober beyond which its measurement says more about itself.
 const LATE_MAX: Duration = Duration::from_millis(100);
@@ -23,6 +25,7 @@ pub struct Starvation {
 pub(super) struct Host {
     pub(super) name: NodeName,
     pub(super) target: Target,
+    pub(super) labels: Labels,
     /// None while no process runs: connections are refused.
     pub(super) core: Option<Core>,
     /// Which release its process is of.
@@ -33,6 +36,11 @@ pub(super) struct Host {
     pub(super) paused: bool,
     /// Packets to and from it vanish.
     pub(super) silent: bool,
+    /// How connections to it fail, and those that it opens, if they do.
+    pub(super) inbound: Option<Failure>,
+    pub(super) outbound: Option<Failure>,
+    /// How packets travel to and from it, if not like everybody's.
+    pub(super) way: Option<Link>,
     /// Which side of a partition it is on.
     pub(super) island: u32,
     /// It runs only now and then.
@@ -65,11 +73,15 @@ impl Host {
         Self {
             name,
             target,
+            labels: Labels::default(),
             core: None,
             release: Release::This,
             life: 0,
             paused: false,
             silent: false,
+            inbound: None,
+            outbound: None,
+            way: None,
             island: 0,
             starved: None,
             wall_ahead: 0,
@@ -103,6 +115,8 @@ pub(super) struct Knock {
     /// When this request was sent.
     pub(super) sent: Time,
     pub(super) connect: Duration,
+    /// Segments that the prober's kernel sent again so far.
+    pub(super) retransmissions: u32,
     /// How long the first request took; none while this is the first.
     pub(super) first_request: Option<Duration>,
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use canary_core::{CallError, CallId, Exchange, Failure, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing};
+use canary_core::{
+    CallError, CallId, Exchange, Failure, KernelTiming, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing,
+};
 
 use super::host::{Input, Knock, Waiting};
 use super::{HostId, Link, REORDERED_BY, Release, World};
@@ -11,6 +13,8 @@ use super::{HostId, Link, REORDERED_BY, Release, World};
 const SYN_RETRY: Duration = Duration::from_secs(1);
 /// What it waits before it sends lost data again on a fast link.
 const DATA_RETRY: Duration = Duration::from_millis(200);
+/// Segments of a prober's connection that loses none.
+const SEGMENTS: u32 = 6;
 /// How long a host takes to answer.
 const SERVICE_TIME: Duration = Duration::from_micros(100);
 
@@ -22,66 +26,90 @@ impl World {
         !here.silent && !there.silent && here.island == there.island && !cut
     }
 
-    /// Whether a connection is refused: nobody listens, or somebody between does not want it.
-    fn refused(&self, from: HostId, to: HostId) -> bool {
-        self.hosts[to.0].core.is_none() || self.refusals.contains(&(from, to))
+    /// How a connection fails, if it does: nobody listens, or somebody between does not want it.
+    fn denied(&self, from: HostId, to: HostId) -> Option<Failure> {
+        let (here, there) = (&self.hosts[from.0], &self.hosts[to.0]);
+        let dead = || there.core.is_none().then_some(Failure::Refused);
+        here.outbound.or_else(dead).or(there.inbound).or_else(|| self.denials.get(&(from, to)).copied())
+    }
+
+    /// How packets travel between two hosts.
+    fn way(&self, a: HostId, b: HostId) -> Link {
+        let of_pair = || self.ways.get(&(a.min(b), a.max(b))).copied();
+        self.hosts[a.0].way.or(self.hosts[b.0].way).or_else(of_pair).unwrap_or(self.link)
     }
 
     /// One way of one packet, sent again while it is lost.
     fn travel(&mut self, link: Link, retry: Duration) -> Duration {
+        self.carry(link, retry).0
+    }
+
+    /// The same, with how often it was sent again.
+    fn carry(&mut self, link: Link, retry: Duration) -> (Duration, u32) {
         let jitter = link.jitter.mul_f64(self.rng.f64());
         let mut taken = link.delay + jitter;
         let mut pause = retry;
+        let mut again = 0;
         while self.rng.f64() < link.loss {
+            again += 1;
             taken += pause;
             pause *= 2;
         }
         if link.reorder > 0.0 && self.rng.f64() < link.reorder {
             taken += REORDERED_BY.mul_f64(self.rng.f64());
         }
-        taken
+        (taken, again)
     }
 
     pub(super) fn probe(&mut self, from: HostId, probe: ProbeId, target: &Target) {
         let timeout = self.config.probe_timeout;
-        let link = self.link;
-        let connect = self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
+        let to = self.listening.get(target).copied();
+        let link = to.map_or(self.link, |to| self.way(from, to));
+        let ((there, again), (back, once_more)) = (self.carry(link, SYN_RETRY), self.carry(link, SYN_RETRY));
+        let connect = there + back;
         let fail = |failure: Failure| Input::Probe { probe, report: ProbeReport::Failed(failure), from: None };
         self.hosts[from.0].open_probes.insert(probe, None);
         self.schedule(self.now + timeout, from, fail(Failure::Timeout));
-        match self.listening.get(target).copied() {
-            Some(to) if !self.linked(from, to) || connect > timeout => {}
-            Some(to) if !self.refused(from, to) => {
+        let Some(to) = to else { return self.schedule(self.now + connect, from, fail(Failure::Refused)) };
+        if !self.linked(from, to) || connect > timeout {
+            return;
+        }
+        match self.denied(from, to) {
+            Some(Failure::Timeout) => {}
+            Some(failure) => self.schedule(self.now + connect, from, fail(failure)),
+            None => {
                 let prober_life = self.hosts[from.0].life;
                 let sent = self.now + connect;
-                let knock = Knock { prober: from, prober_life, probe, sent, connect, first_request: None };
-                let there = self.travel(link, DATA_RETRY);
+                let (there, lost) = self.carry(link, DATA_RETRY);
+                let retransmissions = again + once_more + lost;
+                let knock = Knock { prober: from, prober_life, probe, sent, connect, retransmissions, first_request: None };
                 self.schedule(sent + there, to, Input::Knock(knock));
             }
-            _ => self.schedule(self.now + connect, from, fail(Failure::Refused)),
         }
     }
 
     /// A request of a probe is answered. The second follows the first on the same connection.
     pub(super) fn answer_knock(&mut self, id: HostId, knock: Knock, record: &Record) {
-        let Knock { prober, prober_life, probe, sent, connect, first_request } = knock;
+        let Knock { prober, prober_life, probe, sent, connect, retransmissions, first_request } = knock;
         if self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains_key(&probe) {
             return;
         }
-        let link = self.link;
+        let link = self.way(prober, id);
         let answered = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
         let taken = answered.since(sent);
         let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
+        let kernel = KernelTiming { rtt: link.delay * 2, retransmissions, segments: SEGMENTS + retransmissions };
         let answer = |first_request: Duration, request: Option<Duration>| {
-            let timing = Timing { connect, first_request, request, ..Timing::default() };
+            let timing = Timing { connect, first_request, request, kernel: Some(kernel), ..Timing::default() };
             ProbeReport::Answered { timing, name, incarnation, instance }
         };
         match first_request {
             Some(first) => self.schedule(answered, prober, Input::Probe { probe, report: answer(first, Some(taken)), from: Some(id) }),
             None if connect + taken <= self.config.probe_timeout => {
                 self.hosts[prober.0].open_probes.insert(probe, Some(answer(taken, None)));
-                let there = self.travel(link, DATA_RETRY);
-                self.schedule(answered + there, id, Input::Knock(Knock { sent: answered, first_request: Some(taken), ..knock }));
+                let (there, lost) = self.carry(link, DATA_RETRY);
+                let next = Knock { sent: answered, first_request: Some(taken), retransmissions: retransmissions + lost, ..knock };
+                self.schedule(answered + there, id, Input::Knock(next));
             }
             None => {}
         }
@@ -123,10 +151,13 @@ impl World {
             from: None,
         };
         self.schedule(self.now + timeout, from, failed(Failure::Timeout));
-        match self.listening.get(target).copied() {
-            Some(to) if !self.linked(from, to) => {}
-            Some(to) if !self.refused(from, to) => {
-                let link = self.link;
+        let to = self.listening.get(target).copied();
+        let link = to.map_or(self.link, |to| self.way(from, to));
+        if to.is_some_and(|to| !self.linked(from, to)) {
+            return;
+        }
+        match (to, to.map_or(Some(Failure::Refused), |to| self.denied(from, to))) {
+            (Some(to), None) => {
                 let waiting = Waiting { caller: from, caller_life, call };
                 if link.duplicate > 0.0 && self.rng.f64() < link.duplicate {
                     let again = self.now + self.travel(link, DATA_RETRY);
@@ -135,10 +166,10 @@ impl World {
                 let at = self.now + self.travel(link, DATA_RETRY);
                 self.schedule(at, to, Input::Request { request, from: waiting });
             }
-            _ => {
-                let link = self.link;
+            (_, Some(Failure::Timeout)) => {}
+            (_, failure) => {
                 let at = self.now + self.travel(link, SYN_RETRY) + self.travel(link, SYN_RETRY);
-                self.schedule(at, from, failed(Failure::Refused));
+                self.schedule(at, from, failed(failure.unwrap_or(Failure::Refused)));
             }
         }
     }
@@ -154,7 +185,7 @@ impl World {
             response => response,
         };
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
-            let link = self.link;
+            let link = self.way(from, caller);
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
             self.schedule(at, caller, Input::Response { call, result: Ok(response), from: Some(from) });
         }

@@ -1,0 +1,136 @@
+//! What could be to blame, which pairs that would break, and how well it explains those that are.
+//!
+//! Every cause breaks a rectangle of the matrix: all pairs from some nodes to some nodes, in one direction or both. A node that is down is a
+//! column, one whose outgoing connections fail is a row, a partition is a block, and a broken path is a single cell. So one score serves all.
+
+use fixedbitset::FixedBitSet;
+
+use crate::evidence::Evidence;
+use crate::groups::Groups;
+use crate::matrix::Index;
+
+/// Something that could be to blame.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// Nobody reaches this node.
+    To(Index),
+    /// This node reaches nobody.
+    From(Index),
+    /// Both.
+    Node(Index),
+    /// From some nodes to some others, or between them.
+    Block(Block),
+    /// From one node to another, or between them.
+    Path {
+        /// Who measures.
+        from: Index,
+        /// Whom.
+        to: Index,
+        /// Whether the other direction is meant, too.
+        both: bool,
+    },
+}
+
+/// All pairs from some nodes to some others, or between them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Block {
+    pub(crate) from: FixedBitSet,
+    pub(crate) to: FixedBitSet,
+    pub(crate) both: bool,
+}
+
+/// How well a cause explains the evidence, in nats.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Score {
+    /// Weight of the bad pairs that it explains and nothing else does.
+    pub(crate) gained: f64,
+    /// How many bad pairs it covers, explained before or not.
+    pub(crate) bad: usize,
+    /// How many good pairs it covers, which contradict it.
+    pub(crate) good: usize,
+    /// What is left after contradictions and price.
+    pub(crate) value: f64,
+}
+
+impl Cause {
+    /// The pairs that it breaks.
+    pub(crate) fn block(&self, evidence: &Evidence<'_>) -> Block {
+        let only = |index: Index| {
+            let mut set = FixedBitSet::with_capacity(evidence.len());
+            set.set(index, true);
+            set
+        };
+        let all_but = |index: Index| {
+            let mut set = evidence.all.clone();
+            set.set(index, false);
+            set
+        };
+        match self {
+            Self::To(index) => Block { from: all_but(*index), to: only(*index), both: false },
+            Self::From(index) => Block { from: only(*index), to: all_but(*index), both: false },
+            Self::Node(index) => Block { from: only(*index), to: all_but(*index), both: true },
+            Self::Block(block) => block.clone(),
+            Self::Path { from, to, both } => Block { from: only(*from), to: only(*to), both: *both },
+        }
+    }
+
+    /// What it costs to name it: one path of n² is dearer than one node of n, and a group that has a name is cheaper than one that has none.
+    pub(crate) fn price(&self, evidence: &Evidence<'_>, groups: &Groups) -> f64 {
+        let name = (evidence.all.count_ones(..).max(2) as f64).ln();
+        match self {
+            Self::To(_) | Self::From(_) => name + 1.0,
+            Self::Node(_) => name + 2.0,
+            Self::Path { both, .. } => 2.0 * name + if *both { 1.0 } else { 0.0 },
+            Self::Block(block) => name + groups.describe(block, name).price,
+        }
+    }
+}
+
+impl Block {
+    /// In both directions; two blocks between the same sides are equal.
+    pub(crate) fn between(one: FixedBitSet, other: FixedBitSet) -> Self {
+        let (from, to) = if one <= other { (one, other) } else { (other, one) };
+        Self { from, to, both: true }
+    }
+
+    /// The smaller side and the larger one.
+    pub(crate) fn sides(&self) -> (&FixedBitSet, &FixedBitSet) {
+        if self.to.count_ones(..) <= self.from.count_ones(..) { (&self.to, &self.from) } else { (&self.from, &self.to) }
+    }
+
+    /// The same kind of block with these nodes on its smaller side, against all others.
+    pub(crate) fn with_side(&self, side: &FixedBitSet, all: &FixedBitSet) -> Self {
+        let mut other = all.clone();
+        other.difference_with(side);
+        match (self.both, self.to.count_ones(..) <= self.from.count_ones(..)) {
+            (true, _) => Self::between(side.clone(), other),
+            (false, true) => Self { from: other, to: side.clone(), both: false },
+            (false, false) => Self { from: side.clone(), to: other, both: false },
+        }
+    }
+
+    /// Its directions: one, or two.
+    pub(crate) fn directions(&self) -> impl Iterator<Item = (&FixedBitSet, &FixedBitSet)> {
+        let back = self.both.then_some((&self.to, &self.from));
+        std::iter::once((&self.from, &self.to)).chain(back)
+    }
+
+    /// Sums up over the evidence what the block covers; `is_explained` tells of the bad pair at a source's position whether something else explains it.
+    pub(crate) fn weigh(&self, evidence: &Evidence<'_>, is_explained: impl Fn(Index, usize) -> bool) -> Score {
+        let mut score = Score::default();
+        for (from, to) in self.directions() {
+            for source in from.intersection(&evidence.witnesses) {
+                for (position, bad) in evidence.bad[source].iter().enumerate() {
+                    if to.contains(bad.target) {
+                        score.bad += 1;
+                        if !is_explained(source, position) {
+                            score.gained += bad.weight;
+                        }
+                    }
+                }
+                score.good += evidence.good[source].intersection_count(to);
+            }
+        }
+        score
+    }
+}

@@ -1,0 +1,168 @@
+//! The matrix as the model sees it: for each layer, which pairs are bad and how much that weighs, and which are good.
+
+use std::collections::BTreeSet;
+
+use canary_core::{Failure, Time};
+use fixedbitset::FixedBitSet;
+
+use crate::matrix::{Failing, Index, Matrix, Quality};
+
+/// What is explained: each layer by the same model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layer {
+    /// Pairs that fail.
+    Failing,
+    /// Pairs in which packets are lost.
+    Lossy,
+    /// Pairs that are slower than usual.
+    Slow,
+}
+
+/// How probably a pair under a cause fails, and any pair by chance.
+const FAILS_UNDER_CAUSE: f64 = 0.985;
+const FAILS_BY_CHANCE: f64 = 0.02;
+/// The same where packets are lost besides.
+const FAILS_BY_LOSS: f64 = 0.25;
+/// What speaks for losing packets from this on (in nats) is no accident.
+const LOSES: f64 = 4.0;
+/// The mean over a row from this on: one packet in a hundred comes to a fifth of it.
+const ROW_LOSES: f64 = 0.8;
+/// Failures in a row beyond which more say nothing new.
+const STREAK_MAX: u8 = 5;
+
+impl Layer {
+    pub(crate) const ALL: [Self; 3] = [Self::Failing, Self::Lossy, Self::Slow];
+
+    /// What a good pair weighs against a cause, in nats.
+    pub(crate) fn contradiction(self) -> f64 {
+        match self {
+            Self::Failing => ((1.0 - FAILS_BY_CHANCE) / (1.0 - FAILS_UNDER_CAUSE)).ln(),
+            // What spoke against it has been subtracted sample by sample.
+            Self::Lossy => 0.5,
+            Self::Slow => 1.5,
+        }
+    }
+
+    /// Nats by which a cause must explain the matrix better than chance does. Loss strikes some of a thousand paths again and again by chance alone.
+    pub(crate) fn accepted(self, is_path: bool) -> f64 {
+        match self {
+            Self::Failing => 2.0,
+            Self::Slow => 6.0,
+            Self::Lossy if is_path => 14.0,
+            Self::Lossy => 10.0,
+        }
+    }
+}
+
+/// A bad pair of one source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bad {
+    pub(crate) target: Index,
+    pub(crate) weight: f64,
+    /// How often in a row.
+    pub(crate) streak: u8,
+    /// When the first of the bad attempts began; none where that is not kept.
+    pub(crate) first: Option<Time>,
+    /// How it fails.
+    pub(crate) kind: Option<Failure>,
+    /// By how much the latency is above the usual one, in eighths.
+    pub(crate) times: u8,
+}
+
+/// One layer of the matrix.
+#[derive(Debug)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) layer: Layer,
+    /// Nodes that are or should be there.
+    pub(crate) all: FixedBitSet,
+    /// Nodes whose rows are evidence.
+    pub(crate) witnesses: FixedBitSet,
+    /// By source, targets ascending.
+    pub(crate) bad: Vec<Vec<Bad>>,
+    /// By source.
+    pub(crate) good: Vec<FixedBitSet>,
+}
+
+impl<'a> Evidence<'a> {
+    /// The evidence of one layer; none if no pair is bad.
+    pub(crate) fn of(matrix: &'a Matrix, layer: Layer) -> Option<Self> {
+        let is_bad = |said: &crate::matrix::Said| match layer {
+            Layer::Failing => !said.failing.is_empty(),
+            Layer::Lossy | Layer::Slow => said.is_worse,
+        };
+        if !matrix.nodes().any(|(_, node)| node.is_witness && is_bad(&node.said)) {
+            return None;
+        }
+        let (mut all, mut witnesses, mut present) = (empty(matrix), empty(matrix), empty(matrix));
+        for (index, node) in matrix.nodes().filter(|(_, node)| node.is_expected()) {
+            all.set(index, true);
+            witnesses.set(index, node.is_witness);
+            present.set(index, node.status.is_present());
+        }
+        let mut evidence =
+            Self { matrix, layer, all, witnesses, bad: vec![Vec::new(); matrix.len()], good: vec![empty(matrix); matrix.len()] };
+        let mut total = 0;
+        for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
+            let bad = evidence.bad_of(index);
+            total += bad.len();
+            // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by now: an old success contradicts nothing.
+            let mut good = if node.is_current { node.said.known.clone() } else { empty(matrix) };
+            good.intersect_with(&present);
+            good.set(index, false);
+            for failing in &node.said.failing {
+                good.set(failing.target as usize, false);
+            }
+            bad.iter().for_each(|bad| good.set(bad.target, false));
+            evidence.bad[index] = bad;
+            evidence.good[index] = good;
+        }
+        (total > 0).then_some(evidence)
+    }
+
+    fn bad_of(&self, source: Index) -> Vec<Bad> {
+        let Some(node) = self.matrix.node(source) else { return Vec::new() };
+        let lossy: f64 = node.said.quality.iter().map(|quality| quality.lossy.nats()).sum();
+        let row_loses = lossy > ROW_LOSES * node.said.known.count_ones(..) as f64;
+        let is_target = |target: Index| target != source && self.all.contains(target);
+        match self.layer {
+            Layer::Failing => {
+                let bad = |failing: &Failing| {
+                    let streak = failing.streak(node.heard_at, self.matrix.pair_interval());
+                    let loses =
+                        row_loses || node.said.quality.get(failing.target as usize).is_some_and(|quality| quality.lossy.nats() > LOSES);
+                    let by_chance = if loses { FAILS_BY_LOSS } else { FAILS_BY_CHANCE };
+                    let weight = f64::from(streak.min(STREAK_MAX)) * (FAILS_UNDER_CAUSE / by_chance).ln();
+                    let (first, kind) = (Some(failing.first), Some(failing.kind));
+                    let bad = Bad { target: failing.target as usize, weight, streak, first, kind, times: 0 };
+                    is_target(bad.target).then_some(bad)
+                };
+                node.said.failing.iter().filter_map(bad).collect()
+            }
+            Layer::Lossy | Layer::Slow if !node.said.is_worse => Vec::new(),
+            Layer::Lossy | Layer::Slow => {
+                let fails: BTreeSet<_> = node.said.failing.iter().map(|failing| failing.target as usize).collect();
+                let bad = |(target, quality): (Index, &Quality)| {
+                    let weight = match self.layer {
+                        Layer::Lossy => quality.lossy.nats(),
+                        // What waits for lost packets is loss, not slowness.
+                        _ if quality.lossy.nats() > LOSES => 0.0,
+                        _ => quality.slow.nats(),
+                    };
+                    let is_bad = weight > 0.0 && is_target(target) && !fails.contains(&target);
+                    is_bad.then_some(Bad { target, weight, streak: 1, first: None, kind: None, times: quality.times })
+                };
+                node.said.quality.iter().enumerate().filter_map(bad).collect()
+            }
+        }
+    }
+
+    /// How many numbers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.matrix.len()
+    }
+}
+
+pub(crate) fn empty(matrix: &Matrix) -> FixedBitSet {
+    FixedBitSet::with_capacity(matrix.len())
+}

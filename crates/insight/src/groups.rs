@@ -1,0 +1,137 @@
+//! Groups of nodes that have a name: those that share a label.
+
+use std::collections::BTreeMap;
+
+use fixedbitset::FixedBitSet;
+
+use crate::cause::Block;
+use crate::evidence::Evidence;
+use crate::limits::GROUPS_MAX;
+
+/// Groups by label.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    by_label: Vec<Group>,
+    /// All nodes that are or should be there.
+    all: FixedBitSet,
+    /// Those of them whose rows are evidence.
+    witnesses: FixedBitSet,
+}
+
+/// The nodes with one label.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) label: String,
+    pub(crate) nodes: FixedBitSet,
+}
+
+/// How a set of nodes can be named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// All nodes with this label.
+    Label(String),
+    /// All nodes with this label but so many.
+    LabelBut(String, usize),
+    /// All that the other side is not.
+    Rest,
+    /// By their names alone.
+    Nodes,
+}
+
+impl Groups {
+    /// The groups of all nodes that are or should be there. A label that every node has, or that names nodes one by one, makes none.
+    pub(crate) fn of(evidence: &Evidence<'_>) -> Self {
+        let (matrix, all) = (evidence.matrix, &evidence.all);
+        let mut keys: BTreeMap<&str, BTreeMap<&str, FixedBitSet>> = BTreeMap::new();
+        for (index, node) in matrix.nodes().filter(|(index, _)| all.contains(*index)) {
+            for (key, value) in node.record.labels.iter() {
+                let values = keys.entry(key).or_default();
+                let nodes = values.entry(value).or_insert_with(|| FixedBitSet::with_capacity(matrix.len()));
+                nodes.set(index, true);
+            }
+        }
+        let mut groups = Vec::new();
+        for (key, values) in keys {
+            let is_grouping = values.len() <= GROUPS_MAX && values.values().any(|nodes| nodes.count_ones(..) > 1);
+            if !is_grouping {
+                continue;
+            }
+            for (value, nodes) in values {
+                if nodes != *all {
+                    groups.push(Group { label: format!("{key}={value}"), nodes });
+                }
+            }
+        }
+        Self { by_label: groups, all: all.clone(), witnesses: evidence.witnesses.clone() }
+    }
+
+    /// All groups.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.by_label.iter()
+    }
+
+    /// How both sides of a block are named, the cheapest way; `name` is the price of a node.
+    pub(crate) fn describe(&self, block: &Block, name: f64) -> Described {
+        let (from, to) = (self.name(&block.from), self.name(&block.to));
+        let (from_price, to_price) = (self.price(&from, &block.from, name), self.price(&to, &block.to, name));
+        if !self.are_all(block) {
+            return Described { from, to, price: from_price + to_price };
+        }
+        if from_price < to_price {
+            Described { from, to: Named::Rest, price: from_price }
+        } else {
+            Described { from: Named::Rest, to, price: to_price }
+        }
+    }
+
+    /// Whether a set of nodes has a name of its own.
+    pub(crate) fn has_name(&self, side: &FixedBitSet) -> bool {
+        self.name(side) != Named::Nodes
+    }
+
+    /// Whether a block says the same as a node, or as a path between two.
+    pub(crate) fn is_of_one(&self, block: &Block) -> bool {
+        let (from, to) = (block.from.count_ones(..), block.to.count_ones(..));
+        (from == 1 && to == 1) || ((from == 1 || to == 1) && self.are_all(block))
+    }
+
+    /// Whether the two sides are all nodes. Of those that nobody hears it is not known to which side they belong.
+    fn are_all(&self, block: &Block) -> bool {
+        let is_placed = |node: usize| block.from.contains(node) || block.to.contains(node) || !self.witnesses.contains(node);
+        block.from.is_disjoint(&block.to) && self.all.ones().all(is_placed)
+    }
+
+    fn name(&self, side: &FixedBitSet) -> Named {
+        let size = side.count_ones(..);
+        if let Some(group) = self.by_label.iter().find(|group| group.nodes == *side) {
+            return Named::Label(group.label.clone());
+        }
+        let near = self.by_label.iter().filter_map(|group| {
+            let missing = group.nodes.difference(side).count();
+            let is_near = side.is_subset(&group.nodes) && missing * 3 <= size && size > 1;
+            is_near.then_some((missing, group))
+        });
+        match near.min_by_key(|(missing, _)| *missing) {
+            Some((missing, group)) => Named::LabelBut(group.label.clone(), missing),
+            None => Named::Nodes,
+        }
+    }
+
+    fn price(&self, named: &Named, side: &FixedBitSet, name: f64) -> f64 {
+        let label = (self.by_label.len().max(2) as f64).ln() + 1.0;
+        match named {
+            Named::Label(_) => label,
+            Named::LabelBut(_, missing) => label + *missing as f64 * name,
+            Named::Rest => 0.0,
+            Named::Nodes => (1.0 + side.count_ones(..) as f64 / 2.0) * name,
+        }
+    }
+}
+
+/// How both sides of a block are named, and what that costs.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) from: Named,
+    pub(crate) to: Named,
+    pub(crate) price: f64,
+}

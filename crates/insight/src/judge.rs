@@ -1,0 +1,251 @@
+//! From causes to findings: which kind of thing is wrong, what speaks for it, and all of it in one sentence.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use canary_core::{Failure, NodeName, Now, Snapshot, Time, Wall};
+use fixedbitset::FixedBitSet;
+
+use crate::cause::{Block, Cause};
+use crate::evidence::{Evidence, Layer};
+use crate::groups::{Groups, Named};
+use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
+use crate::limits::{HOLD, HOLD_ONE_WAY, HOLD_QUALITY};
+use crate::matrix::{Index, Matrix};
+use crate::search::Found;
+use crate::words;
+
+/// Something that is wrong at this moment. It becomes an incident if it stays.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    /// What stays the same while the kind changes: what is blamed, and in which layer.
+    pub(crate) key: String,
+    /// In which layer it was found, and as which cause; none if it does not stand in the matrix.
+    pub(crate) cause: Option<(Layer, Cause)>,
+    pub(crate) kind: Kind,
+    pub(crate) severity: Severity,
+    pub(crate) confidence: Confidence,
+    pub(crate) culprit: Culprit,
+    /// None if it is not known when it began.
+    pub(crate) since: Option<Wall>,
+    pub(crate) pairs: Pairs,
+    pub(crate) evidence: Vec<String>,
+    /// The sentence, without when it began.
+    pub(crate) sentence: words::Sentence,
+    /// How long it has to last before it is stated.
+    pub(crate) hold: Duration,
+}
+
+/// How the bad pairs of a cause look.
+pub(crate) struct Look {
+    /// How they fail, the most frequent first.
+    pub(crate) kinds: Vec<(Failure, usize)>,
+    /// When they began to.
+    pub(crate) since: Option<Time>,
+    pub(crate) streak: u8,
+    /// Median latency against the usual one.
+    pub(crate) times: f64,
+}
+
+/// The finding of one cause.
+pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, snapshot: &Snapshot) -> Option<Finding> {
+    let matrix = evidence.matrix;
+    let mut block = found.cause.block(evidence);
+    let look = look(&block, evidence);
+    let (kind, culprit) = classify(&found.cause, &mut block, &look, evidence, groups, snapshot)?;
+    let score = block.weigh(evidence, |_, _| true);
+    let sources = block.from.intersection(&evidence.witnesses).count();
+    let confidence = match (found.margin, found.score.value) {
+        (margin, value) if margin >= 4.0 && value >= 8.0 => Confidence::High,
+        (margin, _) if margin >= 2.0 => Confidence::Medium,
+        _ => Confidence::Low,
+    };
+    // Of two nodes each may be the one that is broken, and nobody else can tell.
+    let confidence = if evidence.all.count_ones(..) < 3 { Confidence::Low } else { confidence };
+    let names = |set: &FixedBitSet| {
+        let mut names: Vec<_> = set.ones().filter_map(|index| Some(matrix.node(index)?.name().clone())).collect();
+        names.sort_unstable();
+        names
+    };
+    let pairs = Pairs {
+        sources: names(&block.from),
+        targets: names(&block.to),
+        both_ways: block.both,
+        explained: score.bad,
+        contradicting: score.good,
+    };
+    let lasting = look.since.map(|since| snapshot.now.time.since(since)).unwrap_or_default();
+    let hold = match evidence.layer {
+        // A single path is blamed after all pairs were tried that would tell of a larger cause.
+        Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
+        Layer::Failing if matches!(found.cause, Cause::Path { .. }) => HOLD.max((HOLD + matrix.pair_interval()).saturating_sub(lasting)),
+        Layer::Failing => HOLD,
+        Layer::Lossy | Layer::Slow => HOLD_QUALITY,
+    };
+    let since = look.since.map(|at| wall(at, snapshot.now));
+    let (sentence, words) = words::of(kind, &culprit, &block, &look, &pairs, evidence, sources);
+    let layer = match evidence.layer {
+        Layer::Failing => "failing",
+        Layer::Lossy => "lossy",
+        Layer::Slow => "slow",
+    };
+    Some(Finding {
+        key: format!("{layer} {culprit}"),
+        cause: Some((evidence.layer, found.cause.clone())),
+        kind,
+        severity: kind.severity(),
+        confidence,
+        culprit,
+        since,
+        pairs,
+        evidence: words,
+        sentence,
+        hold,
+    })
+}
+
+pub(crate) fn wall(at: Time, now: Now) -> Wall {
+    now.wall.back(now.time.since(at))
+}
+
+fn look(block: &Block, evidence: &Evidence<'_>) -> Look {
+    let mut kinds: BTreeMap<Failure, usize> = BTreeMap::new();
+    let (mut firsts, mut times, mut streak) = (Vec::new(), Vec::new(), 0);
+    for (from, to) in block.directions() {
+        for source in from.intersection(&evidence.witnesses) {
+            for bad in evidence.bad[source].iter().filter(|bad| to.contains(bad.target)) {
+                if let Some(kind) = bad.kind {
+                    *kinds.entry(kind).or_default() += 1;
+                }
+                firsts.extend(bad.first);
+                times.push(bad.times);
+                streak = streak.max(bad.streak);
+            }
+        }
+    }
+    firsts.sort_unstable();
+    times.sort_unstable();
+    // Something else may have broken one of the pairs long before.
+    let usual = firsts.get(firsts.len() / 2).map(|median| median.back(evidence.matrix.pair_interval() * 2 + Duration::from_secs(10)));
+    let since = firsts.iter().find(|first| usual.is_some_and(|usual| **first >= usual)).copied();
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(kind, count)| (std::cmp::Reverse(*count), *kind));
+    let times = times.get(times.len() / 2).map_or(1.0, |eighths| f64::from(*eighths) / 8.0);
+    Look { kinds, since, streak, times }
+}
+
+/// Which kind of thing is wrong, by the shape of the cause and by what those concerned say themselves.
+fn classify(
+    cause: &Cause,
+    block: &mut Block,
+    look: &Look,
+    evidence: &Evidence<'_>,
+    groups: &Groups,
+    snapshot: &Snapshot,
+) -> Option<(Kind, Culprit)> {
+    let matrix = evidence.matrix;
+    let name = |index: Index| matrix.node(index).map(|node| node.name().clone());
+    let main = look.kinds.first().map(|(kind, _)| *kind);
+    let by_layer = |lossy: Kind, slow: Kind, failing: Kind| match evidence.layer {
+        Layer::Failing => failing,
+        Layer::Lossy => lossy,
+        Layer::Slow => slow,
+    };
+    let node_kind = |failing: Kind| by_layer(Kind::NodeLossy, Kind::NodeSlow, failing);
+    match cause {
+        Cause::To(index) => {
+            let node = matrix.node(*index)?;
+            let is_silent = !node.is_heard;
+            let failing = match main {
+                _ if !is_silent => Kind::InboundBroken,
+                Some(Failure::Refused | Failure::Identity) => Kind::BotDown,
+                _ => Kind::NodeUnreachable,
+            };
+            Some((node_kind(failing), Culprit::Node(name(*index)?)))
+        }
+        Cause::From(index) => {
+            let is_alone = snapshot.isolated || !matrix.nodes().any(|(other, node)| other != matrix.me && node.status.is_present());
+            let is_cut_off = *index == matrix.me && is_alone && main.is_some_and(is_silence);
+            let failing = if is_cut_off { Kind::HostCutOff } else { Kind::OutboundBroken };
+            let kind =
+                if evidence.layer == Layer::Slow && matrix.node(*index)?.is_behind { Kind::ObserverUnreliable } else { node_kind(failing) };
+            Some((kind, Culprit::Node(name(*index)?)))
+        }
+        Cause::Node(index) => {
+            let failing = if *index == matrix.me { Kind::HostCutOff } else { Kind::NodeUnreachable };
+            Some((node_kind(failing), Culprit::Node(name(*index)?)))
+        }
+        Cause::Path { from, to, both } => {
+            let kind = by_layer(Kind::PathLossy, Kind::PathSlow, Kind::PathFailing);
+            let (source, target) = (name(*from)?, name(*to)?);
+            let (source, target) = if *both && target < source { (target, source) } else { (source, target) };
+            Some((kind, Culprit::Path { source, target, both_ways: *both }))
+        }
+        Cause::Block(given) => {
+            // One way is said to work only if it is known to: from those that nobody hears nothing is.
+            let works_back =
+                given.to.intersection(&evidence.witnesses).any(|source| evidence.good[source].intersection_count(&given.from) > 0);
+            let is_cut = given.both || (!works_back && evidence.layer == Layer::Failing);
+            block.both = is_cut;
+            let group = |side: &FixedBitSet, named: Named| {
+                let mut nodes: Vec<_> = side.ones().filter_map(name).collect();
+                nodes.sort_unstable();
+                let (label, is_rest) = match named {
+                    Named::Label(label) | Named::LabelBut(label, _) => (Some(label), false),
+                    Named::Rest => (None, true),
+                    Named::Nodes => (None, false),
+                };
+                Group { label, is_rest, nodes }
+            };
+            let described = groups.describe(given, 1.0);
+            let (mut from, mut to) = (group(&given.from, described.from), group(&given.to, described.to));
+            if is_cut {
+                (from, to) = in_order(from, to);
+            }
+            let failing = if is_cut { Kind::Partition } else { Kind::OneWay };
+            let kind = by_layer(Kind::GroupLossy, Kind::GroupSlow, failing);
+            Some((kind, Culprit::Groups { from, to, both_ways: is_cut }))
+        }
+    }
+}
+
+/// Whether nothing came back, and the host itself could try.
+fn is_silence(kind: Failure) -> bool {
+    matches!(kind, Failure::Timeout | Failure::Unreachable)
+}
+
+/// The two sides of a cut as everybody orders them: both sides must give it one id. The smaller side is the one that is named.
+fn in_order(one: Group, other: Group) -> (Group, Group) {
+    let rank = |group: &Group| (group.label.is_none(), group.nodes.len(), group.nodes.first().cloned());
+    let (mut first, mut second) = if rank(&one) <= rank(&other) { (one, other) } else { (other, one) };
+    // Of two sides without a label the smaller is named by its nodes, and the other is the rest, from wherever one looks.
+    if first.label.is_none() && (first.is_rest || second.is_rest) {
+        (first.is_rest, second.is_rest) = (false, true);
+    }
+    (first, second)
+}
+
+/// Nodes of which something is true that the matrix's shape does not say.
+pub(crate) fn unreliable(matrix: &Matrix) -> Vec<Finding> {
+    let behind = matrix.nodes().filter(|(_, node)| node.is_behind && node.is_expected());
+    let finding = |(_, node): (Index, &crate::matrix::Node)| {
+        let name: NodeName = node.name().clone();
+        Finding {
+            key: format!("observer {name}"),
+            cause: None,
+            kind: Kind::ObserverUnreliable,
+            severity: Kind::ObserverUnreliable.severity(),
+            confidence: Confidence::High,
+            culprit: Culprit::Node(name.clone()),
+            since: None,
+            pairs: Pairs::default(),
+            evidence: vec![format!("most of what {name} publishes is several intervals old, though its row advances")],
+            sentence: words::Sentence::new(
+                format!("{name} has had no time to measure"),
+                "its numbers are shown, not used; look for a starved or throttled host",
+            ),
+            hold: HOLD_QUALITY,
+        }
+    };
+    behind.map(finding).collect()
+}

@@ -1,0 +1,356 @@
+//! Finds the fewest causes that explain the evidence best: the best one first, then the best for what is left, then those that turn out to be needless
+//! are dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use canary_core::{Failure, Time};
+use fixedbitset::FixedBitSet;
+
+use crate::cause::{Block, Cause, Score};
+use crate::evidence::{Evidence, empty};
+use crate::groups::Groups;
+use crate::limits::{CANDIDATES_MAX, CAUSES_MAX, INCUMBENT_PRICE, REFINED_PAIRS_MAX, TOGETHER};
+use crate::matrix::Index;
+
+/// A cause that was found, and how well it explains.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) cause: Cause,
+    pub(crate) score: Score,
+    /// By how many nats it explains better than the best other cause of about the same pairs.
+    pub(crate) margin: f64,
+}
+
+/// Which bad pairs are explained: by source, by the position in its list.
+type Explained = Vec<FixedBitSet>;
+
+/// The search in one layer.
+pub(crate) struct Search<'a> {
+    pub(crate) evidence: &'a Evidence<'a>,
+    pub(crate) groups: &'a Groups,
+    /// Causes that are stated already.
+    pub(crate) incumbents: &'a BTreeSet<Cause>,
+    /// Causes of a worse layer: what they cover needs no other explanation.
+    pub(crate) worse: &'a [Cause],
+}
+
+impl Search<'_> {
+    /// The causes, the best first.
+    pub(crate) fn explain(&self) -> Vec<Found> {
+        let mut explained = self.explained_by(self.worse);
+        let mut found: Vec<Found> = Vec::new();
+        // What is stated stays, as long as it explains.
+        for incumbent in self.incumbents {
+            let stated = self.score(incumbent.clone(), &explained);
+            if self.is_accepted(&stated) {
+                mark(self.evidence, &stated.cause, &mut explained);
+                found.push(stated);
+            }
+        }
+        while found.len() < CAUSES_MAX {
+            let Some(best) = self.best(&explained) else { break };
+            let parts = self.parts(&best, &explained);
+            let value = |parts: &[Found]| parts.iter().map(|part| part.score.value).sum::<f64>();
+            let is_better_in_parts =
+                parts.len() > 1 && parts.iter().all(|part| self.is_accepted(part)) && value(&parts) >= best.score.value;
+            let chosen = if is_better_in_parts { parts } else { vec![self.refined(best, &explained)] };
+            chosen.iter().for_each(|found| mark(self.evidence, &found.cause, &mut explained));
+            found.extend(chosen);
+        }
+        self.prune(&mut found);
+        found
+    }
+
+    /// The cause that explains best what is left, if any explains it better than chance.
+    fn best(&self, explained: &Explained) -> Option<Found> {
+        let candidates = candidates(self.evidence, self.groups, explained);
+        let mut scored: Vec<Found> = candidates.into_iter().map(|cause| self.score(cause, explained)).collect();
+        scored.sort_by(|a, b| b.score.value.total_cmp(&a.score.value).then_with(|| a.cause.cmp(&b.cause)));
+        let mut scored = scored.into_iter();
+        let best = scored.next().filter(|best| self.is_accepted(best))?;
+        let rivals = scored.filter(|rival| rival.score.gained >= best.score.gained * 0.7);
+        let rival = rivals.map(|rival| rival.score.value).fold(0.0, f64::max);
+        Some(Found { margin: best.score.value - rival, ..best })
+    }
+
+    fn is_accepted(&self, found: &Found) -> bool {
+        found.score.value >= self.evidence.layer.accepted(matches!(found.cause, Cause::Path { .. }))
+    }
+
+    fn score(&self, cause: Cause, explained: &Explained) -> Found {
+        let mut score = cause.block(self.evidence).weigh(self.evidence, |source, at| explained[source].contains(at));
+        let share = if self.incumbents.contains(&cause) { INCUMBENT_PRICE } else { 1.0 };
+        score.value =
+            score.gained - self.evidence.layer.contradiction() * score.good as f64 - share * cause.price(self.evidence, self.groups);
+        Found { cause, score, margin: score.value }
+    }
+
+    /// What the smaller side of a block consists of, if that side has no name: groups that have one, and single nodes. They may have nothing in common.
+    fn parts(&self, whole: &Found, explained: &Explained) -> Vec<Found> {
+        let Cause::Block(block) = &whole.cause else { return Vec::new() };
+        let (side, _) = block.sides();
+        if self.groups.has_name(side) {
+            return Vec::new();
+        }
+        let mut left = side.clone();
+        let mut parts = Vec::new();
+        for group in self.groups.iter().filter(|group| group.nodes.count_ones(..) > 1) {
+            if group.nodes.is_subset(&left) {
+                left.difference_with(&group.nodes);
+                parts.push(self.score(Cause::Block(block.with_side(&group.nodes, &self.evidence.all)), explained));
+            }
+        }
+        let best = |index: Index| {
+            let shapes = [Cause::To(index), Cause::From(index), Cause::Node(index)];
+            let scored = shapes.map(|cause| self.score(cause, explained));
+            scored.into_iter().max_by(|a, b| a.score.value.total_cmp(&b.score.value))
+        };
+        parts.extend(left.ones().take(CANDIDATES_MAX).filter_map(best));
+        parts.into_iter().map(|part| Found { margin: part.margin.min(whole.margin), ..part }).collect()
+    }
+
+    /// A block whose smaller side has no name, with those nodes on that side that make it explain best.
+    fn refined(&self, found: Found, explained: &Explained) -> Found {
+        let mut best = found;
+        let pairs: usize = self.evidence.bad.iter().map(Vec::len).sum();
+        if pairs > REFINED_PAIRS_MAX {
+            return best;
+        }
+        for index in self.evidence.all.ones() {
+            let Cause::Block(block) = &best.cause else { return best };
+            let (side, _) = block.sides();
+            if self.groups.has_name(side) {
+                return best;
+            }
+            let mut other = side.clone();
+            other.toggle(index);
+            if other.count_ones(..) < 2 || other.count_ones(..) + 2 > self.evidence.all.count_ones(..) {
+                continue;
+            }
+            let changed = self.score(Cause::Block(block.with_side(&other, &self.evidence.all)), explained);
+            if changed.score.value > best.score.value {
+                best = Found { margin: best.margin, ..changed };
+            }
+        }
+        best
+    }
+
+    /// Drops causes, the weakest first, that explain nothing which the others do not explain as well.
+    fn prune(&self, found: &mut Vec<Found>) {
+        for at in (0..found.len()).rev() {
+            let others = found.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, found)| &found.cause);
+            let by_others = self.explained_by(self.worse.iter().chain(others));
+            if found.len() > 1 && self.score(found[at].cause.clone(), &by_others).score.value < 0.0 {
+                found.remove(at);
+            }
+        }
+    }
+
+    fn explained_by<'c>(&self, causes: impl IntoIterator<Item = &'c Cause>) -> Explained {
+        let mut explained: Explained = self.evidence.bad.iter().map(|bad| FixedBitSet::with_capacity(bad.len())).collect();
+        causes.into_iter().for_each(|cause| mark(self.evidence, cause, &mut explained));
+        explained
+    }
+}
+
+fn mark(evidence: &Evidence<'_>, cause: &Cause, explained: &mut Explained) {
+    for (from, to) in cause.block(evidence).directions() {
+        for source in from.intersection(&evidence.witnesses) {
+            for (at, bad) in evidence.bad[source].iter().enumerate() {
+                if to.contains(bad.target) {
+                    explained[source].set(at, true);
+                }
+            }
+        }
+    }
+}
+
+/// What could explain some of what is left.
+fn candidates(evidence: &Evidence<'_>, groups: &Groups, explained: &Explained) -> BTreeSet<Cause> {
+    let left = Left::of(evidence, explained);
+    let mut causes = BTreeSet::new();
+    let (to, from) = (top(&left.to), top(&left.from));
+    causes.extend(to.iter().map(|index| Cause::To(*index)));
+    causes.extend(from.iter().map(|index| Cause::From(*index)));
+    let both = to.iter().chain(&from).filter(|index| left.to[**index] > 0.0 && left.from[**index] > 0.0);
+    causes.extend(both.map(|index| Cause::Node(*index)));
+    causes.extend(left.paths());
+    causes.extend(labelled(evidence, groups, &left));
+    causes.extend(together(evidence, &left));
+    causes.extend(alike(evidence, &left));
+    causes.extend(heavy(evidence, &left));
+    causes.retain(|cause| !matches!(cause, Cause::Block(block) if groups.is_of_one(block)));
+    causes
+}
+
+/// The nodes with the greatest weights.
+fn top(weights: &[f64]) -> Vec<Index> {
+    let mut order: Vec<_> =
+        weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0).map(|(index, weight)| (*weight, index)).collect();
+    order.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(one.cmp(other)));
+    order.into_iter().take(CANDIDATES_MAX).map(|(_, index)| index).collect()
+}
+
+/// Bad pairs that nothing explains yet.
+struct Left {
+    /// By source: the targets.
+    targets: Vec<FixedBitSet>,
+    /// Weights by target and by source.
+    to: Vec<f64>,
+    from: Vec<f64>,
+    pairs: Vec<(f64, Index, Index)>,
+}
+
+impl Left {
+    fn of(evidence: &Evidence<'_>, explained: &Explained) -> Self {
+        let mut left = Self {
+            targets: vec![empty(evidence.matrix); evidence.len()],
+            to: vec![0.0; evidence.len()],
+            from: vec![0.0; evidence.len()],
+            pairs: Vec::new(),
+        };
+        for source in evidence.witnesses.ones() {
+            for (_, bad) in evidence.bad[source].iter().enumerate().filter(|(at, _)| !explained[source].contains(*at)) {
+                left.targets[source].set(bad.target, true);
+                left.to[bad.target] += bad.weight;
+                left.from[source] += bad.weight;
+                left.pairs.push((bad.weight, source, bad.target));
+            }
+        }
+        left.pairs.sort_by(|(a, one, two), (b, other, another)| b.total_cmp(a).then((one, two).cmp(&(other, another))));
+        left
+    }
+
+    fn paths(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        for (_, from, to) in self.pairs.iter().take(CANDIDATES_MAX).copied() {
+            causes.push(Cause::Path { from, to, both: false });
+            if self.targets[to].contains(from) {
+                causes.push(Cause::Path { from: from.min(to), to: from.max(to), both: true });
+            }
+        }
+        causes
+    }
+}
+
+/// Blocks between groups that share a label, and between such a group and all others.
+fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let groups: Vec<_> = groups.iter().collect();
+    let has_bad = |from: &FixedBitSet, to: &FixedBitSet| from.ones().any(|source| !left.targets[source].is_disjoint(to));
+    let mut add = |from: &FixedBitSet, to: &FixedBitSet| {
+        let (there, back) = (has_bad(from, to), has_bad(to, from));
+        if there {
+            causes.push(Cause::Block(Block { from: from.clone(), to: to.clone(), both: false }));
+        }
+        if back {
+            causes.push(Cause::Block(Block { from: to.clone(), to: from.clone(), both: false }));
+        }
+        if there && back {
+            causes.push(Cause::Block(Block::between(from.clone(), to.clone())));
+        }
+    };
+    for (at, group) in groups.iter().enumerate() {
+        let mut rest = evidence.all.clone();
+        rest.difference_with(&group.nodes);
+        if group.nodes.count_ones(..) > 1 || rest.count_ones(..) > 1 {
+            add(&group.nodes, &rest);
+        }
+        let key = |label: &str| label.split('=').next().unwrap_or_default().to_owned();
+        let others = groups[at + 1..].iter().filter(|other| key(&other.label) == key(&group.label));
+        for other in others.filter(|other| group.nodes.count_ones(..) + other.nodes.count_ones(..) > 2) {
+            add(&group.nodes, &other.nodes);
+        }
+    }
+    causes
+}
+
+/// Nodes that all of us lost at one instant, and that did not refuse: one cut rather than many deaths.
+fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
+    let mut lost: Vec<(Time, Index)> = Vec::new();
+    for target in evidence.all.ones() {
+        let mut firsts = Vec::new();
+        let (mut refused, mut others) = (0, 0);
+        for source in evidence.witnesses.ones().filter(|source| *source != target) {
+            let bad = evidence.bad[source].binary_search_by_key(&target, |bad| bad.target).ok().map(|at| &evidence.bad[source][at]);
+            match bad {
+                Some(bad) if left.targets[source].contains(target) => {
+                    firsts.extend(bad.first);
+                    refused += usize::from(matches!(bad.kind, Some(Failure::Refused | Failure::Identity)));
+                }
+                _ => others += usize::from(evidence.good[source].contains(target)),
+            }
+        }
+        if firsts.len() > 3 * others && refused * 2 < firsts.len().max(1) {
+            firsts.sort_unstable();
+            lost.push((firsts[firsts.len() / 2], target));
+        }
+    }
+    lost.sort_unstable();
+    let mut causes = Vec::new();
+    for run in lost.chunk_by(|(one, _), (other, _)| other.since(*one) <= TOGETHER) {
+        if run.len() < 2 {
+            continue;
+        }
+        let mut to = empty(evidence.matrix);
+        run.iter().for_each(|(_, target)| to.set(*target, true));
+        let mut from = evidence.witnesses.clone();
+        from.difference_with(&to);
+        if from.count_ones(..) > 0 {
+            causes.push(Cause::Block(Block { from: from.clone(), to: to.clone(), both: false }));
+            causes.push(Cause::Block(Block::between(from, to)));
+        }
+    }
+    causes
+}
+
+/// The nodes with the most bad pairs against all others: where pairs are bad now and then, no two of them look alike.
+fn heavy(evidence: &Evidence<'_>, left: &Left) -> Option<Cause> {
+    let weights: Vec<_> = left.to.iter().zip(&left.from).map(|(to, from)| to + from).collect();
+    let most = weights.iter().copied().fold(0.0, f64::max);
+    let mut side = empty(evidence.matrix);
+    for (index, _) in weights.iter().enumerate().filter(|(_, weight)| **weight > most / 2.0) {
+        side.set(index, true);
+    }
+    let mut rest = evidence.all.clone();
+    rest.difference_with(&side);
+    let is_worth = side.count_ones(..) > 1 && rest.count_ones(..) > 1;
+    is_worth.then_some(Cause::Block(Block::between(side, rest)))
+}
+
+/// Sources that fail at the same targets.
+fn alike(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
+    let mut patterns: BTreeMap<&FixedBitSet, usize> = BTreeMap::new();
+    for source in evidence.witnesses.ones() {
+        let targets = &left.targets[source];
+        // What everybody fails at is a node's fault, and what fails everywhere is a source's.
+        if targets.count_ones(..) > 0 {
+            *patterns.entry(targets).or_default() += 1;
+        }
+    }
+    let mut order: Vec<_> = patterns.into_iter().map(|(targets, count)| (count * targets.count_ones(..), targets)).collect();
+    order.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.cmp(other)));
+    let mut causes = Vec::new();
+    for (_, pattern) in order.into_iter().take(CANDIDATES_MAX) {
+        let size = pattern.count_ones(..);
+        let mut from = empty(evidence.matrix);
+        for source in evidence.witnesses.ones() {
+            let shared = left.targets[source].intersection_count(pattern) + usize::from(pattern.contains(source));
+            from.set(source, shared * 5 >= size * 4 && left.targets[source].count_ones(..) > 0);
+        }
+        let sources = from.count_ones(..);
+        let mut to = empty(evidence.matrix);
+        for target in pattern.ones() {
+            let failing = from.ones().filter(|source| left.targets[*source].contains(target)).count() + usize::from(from.contains(target));
+            to.set(target, failing * 5 >= sources * 4);
+        }
+        if sources * to.count_ones(..) < 2 {
+            continue;
+        }
+        causes.push(Cause::Block(Block { from: from.clone(), to: to.clone(), both: false }));
+        if from.is_disjoint(&to) {
+            causes.push(Cause::Block(Block::between(from, to)));
+        }
+    }
+    causes
+}
