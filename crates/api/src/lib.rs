@@ -10,6 +10,7 @@ mod requests;
 mod routes;
 mod rpc;
 mod v1;
+mod v2;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +18,13 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use canary_core::Snapshot;
+use canary_insight::Report;
 use canary_net::{Accepted, Door, Guard, IpNet, Limits, Peer, Stats};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+pub use v2::openapi;
 
 /// Where the API reads from.
 pub trait Source: Send + Sync + 'static {
@@ -28,6 +32,8 @@ pub trait Source: Send + Sync + 'static {
     fn snapshot(&self) -> Arc<Snapshot>;
     /// How long ago it last showed what it knows.
     fn snapshot_age(&self) -> Duration;
+    /// What is wrong, as far as it knows.
+    fn report(&self) -> Arc<Report>;
     /// What its transport counted.
     fn transport(&self) -> Transport;
 }

@@ -3,6 +3,7 @@
 //! Every family is written from the snapshot when it is asked for; there is no second copy of any counter. The answer is made piece by piece
 //! while it is read: a family of every pair is written for a few nodes at a time, so that a reader that is slow, or stops, holds little.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -12,6 +13,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use canary_core::{BUCKETS_SECONDS, Failure, Histogram, MemberView, NATIVE_SCHEMA, Native, Pair, Record, Snapshot, Status};
+use canary_insight::{Incident, Kind, Report, Severity};
 use http::{HeaderMap, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_protobuf::encode_to_vec;
@@ -41,6 +43,7 @@ const PHASES: [&str; 4] = ["resolve", "connect", "tls", "first_request"];
 #[derive(Debug)]
 struct Scrape {
     snapshot: Arc<Snapshot>,
+    report: Arc<Report>,
     transport: Transport,
     requests: Vec<(Key, Histogram)>,
     refused_connections: [(&'static str, u64); 9],
@@ -54,6 +57,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     let scrape = Arc::new(Scrape {
         snapshot: api.source.snapshot(),
+        report: api.source.report(),
         transport: api.source.transport(),
         requests: api.requests.all(),
         refused_connections: [
@@ -140,6 +144,7 @@ const PARTS: &[(Range, Write)] = &[
     (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::ClockOffset, nodes, form)),
     (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::RowAge, nodes, form)),
     (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Mesh, nodes, form)),
+    (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Incidents, nodes, form)),
     (Range::Whole, |scrape, nodes, form| collected(scrape, Part::Bot, nodes, form)),
     (Range::Whole, |_, _, form| {
         let mut end = String::new();
@@ -168,6 +173,7 @@ enum Part {
     ClockOffset,
     RowAge,
     Mesh,
+    Incidents,
     Bot,
 }
 
@@ -206,6 +212,7 @@ impl Collector for PartOf {
             Part::ClockOffset => clock_offsets(snapshot, nodes, encoder),
             Part::RowAge => row_ages(snapshot, nodes, encoder),
             Part::Mesh => mesh(scrape, encoder),
+            Part::Incidents => incidents(&scrape.report, encoder),
             Part::Bot => bot(scrape, encoder),
         }
     }
@@ -351,6 +358,33 @@ fn described(record: &Record) -> Vec<(String, String)> {
         }
     }
     labels
+}
+
+/// What is wrong: a series for every kind, so that an alert on it has a past, and one for every open incident.
+fn incidents(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut counts: BTreeMap<(Kind, Severity), f64> = Kind::all().map(|kind| ((kind, kind.severity()), 0.0)).collect();
+    for incident in &report.open {
+        *counts.entry((incident.kind, incident.severity)).or_default() += 1.0;
+    }
+    let counts = counts.iter().map(|((kind, severity), count)| (vec![("kind", kind.as_str()), ("severity", severity.as_str())], *count));
+    gauges(encoder, "canary_incidents", "Open incidents: what is wrong with the mesh, as far as this bot knows.", None, counts)?;
+    let infos: Vec<_> = report.open.iter().map(|incident| (incident, incident.id.to_string(), culprit(incident))).collect();
+    let infos = infos.iter().map(|(incident, id, culprit)| {
+        let (kind, severity) = (incident.kind.as_str(), incident.severity.as_str());
+        (vec![("id", id.as_str()), ("kind", kind), ("severity", severity), ("culprit", culprit.as_str())], 1.0)
+    });
+    gauges(encoder, "canary_incident_info", "Every open incident, and who or what is to blame. No series while none is open.", None, infos)
+}
+
+/// The culprit as a label's value: a group without a name may have a thousand members.
+fn culprit(incident: &Incident) -> String {
+    const BYTES_MAX: usize = 256;
+    let text = incident.culprit.to_string();
+    if text.len() <= BYTES_MAX {
+        return text;
+    }
+    let cut = (0..=BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}…", &text[..cut])
 }
 
 /// How far every node's clock is from ours, by when it says that it published its row, and how long ago that was.

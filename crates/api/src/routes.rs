@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::Semaphore;
 
 use crate::requests::Requests;
-use crate::{Config, Source, auth, requests, rpc, v1};
+use crate::{Config, Source, auth, requests, rpc, v1, v2};
 
 /// A bot that has not shown what it knows for so long is wedged: it shows it every second.
 pub(crate) const WEDGED_AFTER: Duration = Duration::from_secs(10);
@@ -49,12 +49,15 @@ pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) 
         .route("/", get(index))
         .route("/v1/", get(index))
         .route("/v1/api.swagger.json", get(swagger))
+        .route("/openapi.json", get(v2::document))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route_service("/grpc.health.v1.Health/{method}", health);
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
+        .route("/api/v2/verdict", get(v2::verdict))
+        .route("/api/v2/incidents", get(v2::incidents))
         .route("/metrics", get(crate::metrics::metrics))
         .route("/version", get(program_version))
         .route_service("/api.v1.ApiService/{method}", rpc.clone())
@@ -81,9 +84,10 @@ async fn harden(mut response: Response) -> Response {
 /// A page for browsers, and a short text for other clients.
 async fn index(headers: HeaderMap) -> Response {
     const WORDS: &str = "canary-bot measures the network between the hosts of a distributed system.\n\n\
-         open:       /  /v1/api.swagger.json  /livez  /readyz\n\
-         with token: /api/v1/samples  /api/v1/nodes  /metrics  /version  and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n\
-         curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v1/nodes\n";
+         open:       /  /openapi.json  /v1/api.swagger.json  /livez  /readyz\n\
+         with token: /api/v2/verdict  /api/v2/incidents  /api/v1/samples  /api/v1/nodes  /metrics  /version\n\
+         \x20           and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n\
+         curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict\n";
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/html") { Html(include_str!("../assets/index.html")).into_response() } else { WORDS.into_response() }
 }

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use crate::ask::Server;
 use crate::demo::{BOTS_MAX, Demo};
 use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::Sources;
+use crate::status::Status;
 use crate::{demo, flags, issue, logs, run};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const UNHEALTHY: u8 = 3;
 const NAME_TAKEN: u8 = 4;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
@@ -30,6 +33,7 @@ pub fn main() -> ExitCode {
     };
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
+        Some(("status", matches)) => status(matches),
         Some(("tls", matches)) => match matches.subcommand() {
             Some((_, matches)) => tls_dev(matches),
             None => Ok(ExitCode::from(USAGE)),
@@ -79,7 +83,21 @@ fn command() -> Command {
                         .value_name("TIME")
                         .help("End after this time, such as 10s: with 0 if the matrix was whole, with 1 if not")
                         .value_parser(humantime::parse_duration),
+                )
+                .arg(
+                    Arg::new("fault")
+                        .long("fault")
+                        .value_name("FAULT")
+                        .help("Break something after 20 s, and show what is said of it")
+                        .value_parser(clap::builder::EnumValueParser::<demo::Fault>::new()),
                 ),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("Ask a bot what is wrong with its mesh: the verdict, the counts, and every open incident")
+                .args(server_args())
+                .arg(Arg::new("json").long("json").action(clap::ArgAction::SetTrue).help("Write JSON"))
+                .after_help("Exit codes: 0 nothing critical is open, 1 the bot could not be asked, 2 usage, 3 something critical is open."),
         )
         .subcommand(
             Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
@@ -110,6 +128,7 @@ fn command() -> Command {
         .subcommand(Command::new("man").about("Write the manual page, or that of a command").arg(Arg::new("command").value_parser([
             "run",
             "demo",
+            "status",
             "tls",
             "token",
             "completion",
@@ -144,8 +163,51 @@ fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let bots = matches.get_one::<u64>("bots").copied().unwrap_or(5) as usize;
     let duration = matches.get_one("for").copied();
-    let whole = drive(demo::run(Demo { bots, duration }))?;
+    let fault = matches.get_one("fault").copied();
+    let whole = drive(demo::run(Demo { bots, duration, fault }))?;
     Ok(if whole || duration.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Which bot a command asks, and how.
+fn server_args() -> [Arg; 3] {
+    [
+        Arg::new("server")
+            .long("server")
+            .value_name("URL")
+            .env("CANARY_SERVER")
+            .default_value("http://127.0.0.1:8080")
+            .help("API of the bot to ask"),
+        Arg::new("token-file")
+            .long("token-file")
+            .value_name("PATH")
+            .env("CANARY_TOKEN_FILE")
+            .help("File whose first line is a token for that API"),
+        Arg::new("ca-cert-path")
+            .long("ca-cert-path")
+            .value_name("PATH")
+            .env("CANARY_CA_CERT_PATH")
+            .help("PEM file with the authorities to trust with https [default: the system's]"),
+    ]
+}
+
+fn server(matches: &ArgMatches) -> Result<Server, RunError> {
+    let value = |name: &str| matches.get_one::<String>(name).filter(|value| !value.is_empty());
+    let token = value("token-file").map(|path| Server::token_from(path)).transpose()?;
+    Ok(Server {
+        url: value("server").cloned().unwrap_or_default().trim_end_matches('/').to_owned(),
+        token,
+        ca: value("ca-cert-path").map(Into::into),
+    })
+}
+
+fn status(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let status = drive(async { Ok(Status::of(&server).await?) })?;
+    let code = if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) };
+    let mut out = io::stdout().lock();
+    let written = if matches.get_flag("json") { status.write_json(&mut out) } else { status.write(&mut out) };
+    written.and_then(|()| out.flush()).map_err(RunError::Stdout)?;
+    Ok(code)
 }
 
 fn tls_dev(matches: &ArgMatches) -> Result<ExitCode, RunError> {

@@ -1,16 +1,22 @@
 //! A whole mesh in one process on loopback: the first thing a newcomer runs.
 
+mod fault;
+
 use std::io::{self, IsTerminal as _, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, serve_api};
 use canary_core::{NodeName, Target};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::logs;
+use crate::explain::{Explained, explain};
 use crate::matrix::Matrix;
 use crate::run::RunError;
+use crate::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, facade, logs};
+pub(crate) use fault::Fault;
+use fault::Way;
 
 /// Bots of a demonstration at most: more do not fit a terminal.
 pub(crate) const BOTS_MAX: usize = 20;
@@ -19,6 +25,9 @@ const NAMES: [&str; BOTS_MAX] = [
     "owl", "duck", "goose", "swan", "eagle", "heron", "robin", "wren", "finch", "crane", "raven", "stork", "kite", "lark", "swift", "tern",
     "dove", "gull", "hawk", "ibis",
 ];
+
+/// Whom a fault hits, by its place: not the first, which tells of it.
+const VICTIM: usize = 1;
 
 /// How often the picture is drawn anew.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -30,6 +39,17 @@ pub(crate) struct Demo {
     pub(crate) bots: usize,
     /// For how long; until stopped, if not given.
     pub(crate) duration: Option<Duration>,
+    /// What is broken after a while.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// One bot of a demonstration.
+struct Shown {
+    bot: Bot,
+    url: String,
+    explained: Explained,
+    /// Ends its API.
+    stop: CancellationToken,
 }
 
 /// Runs the demonstration. Tells whether every bot served the whole matrix at its end.
@@ -37,58 +57,125 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
-    let stop = CancellationToken::new();
     let begun = Instant::now();
-    let mut bots = Vec::new();
-    let mut urls = Vec::new();
-    for name in NAMES.iter().take(demo.bots) {
-        let (bot, url) = start(name, &bots, &token, &stop).await?;
-        bots.push(bot);
-        urls.push(url);
+    let (way, ways) = watch::channel(Way::Open);
+    let mut bots: Vec<Shown> = Vec::new();
+    let mut hanging = None;
+    for (place, name) in NAMES.iter().take(demo.bots).enumerate() {
+        let is_victim = place == VICTIM;
+        let earlier: Vec<_> = bots.iter().take(3).map(|shown| shown.bot.address()).collect();
+        match demo.fault.filter(|_| is_victim) {
+            Some(Fault::Pause) => hanging = Some(Hanging::start(name, earlier, token.clone())?),
+            fault => {
+                let ways = fault.filter(|fault| matches!(fault, Fault::Cut | Fault::Slow)).map(|_| ways.clone());
+                bots.push(start(name, &earlier, &token, demo.fault, ways).await?);
+            }
+        }
     }
     let mut screen = Screen::new(io::stdout());
-    screen.introduce(&bots, &urls, &token).map_err(RunError::Stdout)?;
+    screen.introduce(&bots, hanging.is_some(), &token).map_err(RunError::Stdout)?;
     let deadline = demo.duration.map(|duration| begun + duration);
+    let mut breaks_at = demo.fault.map(|fault| (begun + fault::BREAKS_AFTER, fault));
     let mut tick = tokio::time::interval(REDRAW);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = tick.tick() => {
-                let snapshots: Vec<_> = bots.iter().map(Bot::snapshot).collect();
-                screen.show(&snapshots, begun.elapsed()).map_err(RunError::Stdout)?;
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    break;
+            _ = tick.tick() => {}
+        }
+        if let Some((_, fault)) = breaks_at.take_if(|(at, _)| Instant::now() >= *at) {
+            screen
+                .say(&format!("{:6.2} s  now: {} {}", begun.elapsed().as_secs_f64(), fault.as_str(), NAMES[VICTIM]))
+                .map_err(RunError::Stdout)?;
+            match fault {
+                Fault::Kill if bots.len() > VICTIM => {
+                    let Shown { bot, stop, .. } = bots.remove(VICTIM);
+                    stop.cancel();
+                    drop(bot);
                 }
+                Fault::Kill => {}
+                Fault::Pause => hanging.iter_mut().for_each(Hanging::hang),
+                Fault::Cut => drop(way.send(Way::Cut)),
+                Fault::Slow => drop(way.send(Way::Slow)),
             }
         }
+        screen.show(&bots, begun.elapsed()).map_err(RunError::Stdout)?;
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
     }
-    let snapshots: Vec<_> = bots.iter().map(Bot::snapshot).collect();
-    let whole = screen.conclude(&snapshots).map_err(RunError::Stdout)?;
-    stop.cancel();
+    let whole = screen.conclude(&bots).map_err(RunError::Stdout)?;
     let mut leaving = tokio::task::JoinSet::new();
-    for bot in bots {
+    for Shown { bot, stop, .. } in bots {
+        stop.cancel();
         leaving.spawn(bot.leave());
     }
     leaving.join_all().await;
     Ok(whole)
 }
 
-async fn start(name: &str, earlier: &[Bot], token: &Token, stop: &CancellationToken) -> Result<(Bot, String), RunError> {
+async fn start(
+    name: &str,
+    earlier: &[SocketAddr],
+    token: &Token,
+    fault: Option<Fault>,
+    ways: Option<watch::Receiver<Way>>,
+) -> Result<Shown, RunError> {
+    let target = |address: SocketAddr| Target::new(&address.ip().to_string(), address.port()).expect("an address listened on is a target");
     let name: NodeName = name.parse().expect("the names of a demonstration are valid");
     let mut builder = Bot::builder(name);
-    for seed in earlier.iter().take(3) {
-        let address = seed.address();
-        let target = Target::new(&address.ip().to_string(), address.port()).expect("an address listened on is a target");
-        builder = builder.seed(Seed::Fixed(target));
+    if fault.is_some() {
+        builder = builder.config(fault::config());
     }
-    let bot = builder.start().await?;
-    let guard = Guard { tokens: Live::new(Tokens::new([token.clone()])), ..Guard::default() };
+    for seed in earlier {
+        builder = builder.seed(Seed::Fixed(target(*seed)));
+    }
     let api_error = |source| RunError::Api { address: ([127, 0, 0, 1], 0).into(), source };
-    let api = std::net::TcpListener::bind("127.0.0.1:0").map_err(api_error)?;
+    let bot = match ways {
+        None => builder.start().await?,
+        Some(ways) => {
+            // Others reach it through a relay, which can be cut.
+            let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(api_error)?;
+            let bot = builder.target(target(relay.local_addr().map_err(api_error)?)).start().await?;
+            tokio::spawn(fault::relay(relay, bot.address(), ways));
+            bot
+        }
+    };
+    let guard = Guard { tokens: Live::new(Tokens::new([token.clone()])), ..Guard::default() };
+    let api = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(api_error)?;
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
-    tokio::spawn(serve_api(bot.reader(), api, guard, Metrics::default(), stop.clone()));
-    Ok((bot, url))
+    let stop = CancellationToken::new();
+    let explained = explain(bot.reader(), stop.clone());
+    tokio::spawn(facade::serve(bot.reader(), explained.clone(), api, guard, Metrics::default(), stop.clone()));
+    Ok(Shown { bot, url, explained, stop })
+}
+
+/// A bot on a thread of its own, which can be made to stand still.
+struct Hanging(std::sync::mpsc::Sender<()>);
+
+impl Hanging {
+    fn start(name: &'static str, earlier: Vec<SocketAddr>, token: Token) -> Result<Self, RunError> {
+        let (hang, asked) = std::sync::mpsc::channel::<()>();
+        let body = move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(async {
+                let Ok(_shown) = start(name, &earlier, &token, Some(Fault::Pause), None).await else { return };
+                let mut tick = tokio::time::interval(REDRAW);
+                while asked.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    tick.tick().await;
+                }
+                // From here on nothing of it runs, until the demonstration ends and drops the other end.
+                let _ = asked.recv();
+            });
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(RunError::Thread)?;
+        Ok(Self(hang))
+    }
+
+    fn hang(&mut self) {
+        // It is gone if it did not start; then there is nothing to hang.
+        let _ = self.0.send(());
+    }
 }
 
 /// Draws on a terminal, and writes lines anywhere else.
@@ -99,51 +186,69 @@ struct Screen<W> {
     drawn: usize,
     /// What was last written in lines.
     said: Option<(usize, usize)>,
+    verdict: String,
 }
 
 impl Screen<io::Stdout> {
     fn new(out: io::Stdout) -> Self {
         let terminal = out.is_terminal() && logs::colours(&out);
-        Self { out, terminal, drawn: 0, said: None }
+        Self { out, terminal, drawn: 0, said: None, verdict: String::new() }
     }
 }
 
 impl<W: Write> Screen<W> {
-    fn introduce(&mut self, bots: &[Bot], urls: &[String], token: &Token) -> io::Result<()> {
-        writeln!(self.out, "{} bots on this host; each serves what all of them measure:", bots.len())?;
-        for (bot, url) in bots.iter().zip(urls) {
+    fn introduce(&mut self, bots: &[Shown], one_hangs: bool, token: &Token) -> io::Result<()> {
+        writeln!(self.out, "{} bots on this host; each serves what all of them measure:", bots.len() + usize::from(one_hangs))?;
+        for Shown { bot, url, .. } in bots {
             writeln!(self.out, "  {:<8} {url}", bot.snapshot().me.name.as_str())?;
         }
-        let url = urls.last().map(String::as_str).unwrap_or_default();
+        let url = bots.last().map(|shown| shown.url.as_str()).unwrap_or_default();
         writeln!(self.out, "\ntoken: {}\n\ntry:", token.reveal())?;
-        for path in ["/api/v1/nodes", "/api/v1/samples", "/metrics"] {
+        for path in ["/api/v2/verdict", "/api/v2/incidents", "/api/v1/samples", "/metrics"] {
             writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
         }
         writeln!(self.out)
     }
 
-    fn show(&mut self, snapshots: &[std::sync::Arc<Snapshot>], elapsed: Duration) -> io::Result<()> {
-        let (least, pairs) = progress(snapshots);
+    /// A line that stays.
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        if self.drawn > 0 {
+            write!(self.out, "\x1b[{}A\x1b[J", std::mem::take(&mut self.drawn))?;
+        }
+        writeln!(self.out, "{line}")
+    }
+
+    fn show(&mut self, bots: &[Shown], elapsed: Duration) -> io::Result<()> {
+        let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
+        let (least, pairs) = progress(&snapshots);
+        let verdict = bots.first().map(|shown| shown.explained.report().verdict.clone()).unwrap_or_default();
         let seconds = elapsed.as_secs_f64();
         let line = format!("{seconds:6.2} s  {least} of {pairs} pairs are known to every bot");
         if self.terminal {
             let matrix = snapshots.first().map(|snapshot| Matrix::of(snapshot).to_string()).unwrap_or_default();
-            let picture = format!("{line}\n\n{matrix}");
+            let picture = format!("{line}\n\n{matrix}\n{verdict}\n");
             if self.drawn > 0 {
                 write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
             }
             self.drawn = picture.matches('\n').count();
             // Without wrapping: a line is a line, however narrow the terminal.
             write!(self.out, "\x1b[?7l{picture}\x1b[?7h")?;
-        } else if self.said != Some((least, pairs)) {
-            writeln!(self.out, "{line}")?;
-            self.said = Some((least, pairs));
+        } else {
+            if self.said != Some((least, pairs)) {
+                writeln!(self.out, "{line}")?;
+                self.said = Some((least, pairs));
+            }
+            if self.verdict != verdict {
+                writeln!(self.out, "{seconds:6.2} s  {verdict}")?;
+                self.verdict = verdict;
+            }
         }
         self.out.flush()
     }
 
-    fn conclude(&mut self, snapshots: &[std::sync::Arc<Snapshot>]) -> io::Result<bool> {
-        let (least, pairs) = progress(snapshots);
+    fn conclude(&mut self, bots: &[Shown]) -> io::Result<bool> {
+        let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
+        let (least, pairs) = progress(&snapshots);
         if let Some(snapshot) = snapshots.first().filter(|_| !self.terminal) {
             writeln!(self.out, "\n{}", Matrix::of(snapshot))?;
         }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use canary_api::{Messages, Metrics, Source, Transport};
 use canary_core::Snapshot;
+use canary_insight::Report;
 use canary_net::Guard;
 use canary_node::{Direction, Kind, Reader};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::explain::{Explained, explain};
 
 /// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
 /// the tokens of `guard`; `metrics` tells how much of each pair `/metrics` shows. It may run on another runtime than the bot.
@@ -21,24 +24,44 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: G
             return;
         }
     };
-    let config = canary_api::Config { guard, metrics, version: crate::VERSION };
-    canary_api::serve(listener, config, Arc::new(ReaderSource(reader)), stop).await;
+    let explained = explain(reader.clone(), stop.clone());
+    serve(reader, explained, listener, guard, metrics, stop).await;
 }
 
-struct ReaderSource(Reader);
+/// The same with an explanation that others read, too.
+pub(crate) async fn serve(
+    reader: Reader,
+    explained: Explained,
+    listener: TcpListener,
+    guard: Guard,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let config = canary_api::Config { guard, metrics, version: crate::VERSION };
+    canary_api::serve(listener, config, Arc::new(ReaderSource { reader, explained }), stop).await;
+}
+
+struct ReaderSource {
+    reader: Reader,
+    explained: Explained,
+}
 
 impl Source for ReaderSource {
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.0.snapshot()
+        self.reader.snapshot()
+    }
+
+    fn report(&self) -> Arc<Report> {
+        self.explained.report()
     }
 
     fn snapshot_age(&self) -> Duration {
-        self.0.snapshot_age()
+        self.reader.snapshot_age()
     }
 
     fn transport(&self) -> Transport {
         use std::sync::atomic::Ordering::Relaxed;
-        let stats = self.0.stats();
+        let stats = self.reader.stats();
         let each = |kind: Kind| {
             Direction::ALL.map(|direction| Messages {
                 kind: kind.as_str(),

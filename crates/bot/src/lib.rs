@@ -1,8 +1,10 @@
 #![doc = include_str!("../../../docs/embed.md")]
 
+mod ask;
 #[doc(hidden)]
 pub mod cli;
 mod demo;
+mod explain;
 mod facade;
 mod flags;
 #[doc(hidden)]
@@ -15,9 +17,11 @@ mod run;
 mod secrets;
 mod settings;
 mod sources;
+mod status;
 
 pub use canary_api::{Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
+pub use canary_insight as insight;
 pub use canary_net::{Guard, Live, Token, Tokens, tls};
 pub use canary_node::{Bot, Builder, End, Protocol, Reader, Seed, StartError};
 pub use facade::serve_api;

@@ -47,6 +47,8 @@ pub(crate) enum RunError {
     Secrets(String),
     #[error(transparent)]
     Issue(#[from] crate::issue::IssueError),
+    #[error(transparent)]
+    Ask(#[from] crate::ask::AskError),
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
     #[error("this host has no more threads; raise its limit (ulimit -u, pids)")]

@@ -154,9 +154,12 @@ fn a_token_is_not_repeated_when_it_is_wrong() {
 
 #[test]
 fn help_reads_as_it_was_reviewed() {
-    for (name, arguments) in
-        [("help.txt", &["--help"][..]), ("help-demo.txt", &["demo", "--help"]), ("help-tls-dev.txt", &["tls", "dev", "--help"])]
-    {
+    for (name, arguments) in [
+        ("help.txt", &["--help"][..]),
+        ("help-demo.txt", &["demo", "--help"]),
+        ("help-tls-dev.txt", &["tls", "dev", "--help"]),
+        ("help-status.txt", &["status", "--help"]),
+    ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
         assert_golden(name, &stdout(&help));

@@ -371,3 +371,83 @@ fn a_name_server_that_falls_silent_stops_no_measuring() {
         assert!(counted(bot, "canary_mesh_refused_total{reason=\"lookup_stale\"}") > 0.0);
     }
 }
+
+/// One way to break a host of the lab, and what is to be said of it.
+struct Breakage {
+    kind: &'static str,
+    /// Another host than the time before: what comes back is watched for longer before it is called over.
+    host: u8,
+    act: fn(&Lab, &mut Bot, u8),
+    mend: fn(&Lab, &mut Bot, u8),
+}
+
+/// Drops or accepts new connections: into a host, or out of it.
+fn firewall(lab: &Lab, host: u8, change: &str, chain: &str) {
+    let rule = format!("iptables {change} {chain} -p tcp --dport 8081 --tcp-flags SYN,ACK SYN -j DROP");
+    assert!(inside(&lab.hosts[usize::from(host) - 1], &rule), "{rule}");
+}
+
+const BREAKAGES: &[Breakage] = &[
+    Breakage {
+        kind: "inbound_broken",
+        host: 5,
+        act: |lab, _, host| firewall(lab, host, "-A", "INPUT"),
+        mend: |lab, _, host| firewall(lab, host, "-D", "INPUT"),
+    },
+    Breakage {
+        kind: "outbound_broken",
+        host: 4,
+        act: |lab, _, host| firewall(lab, host, "-A", "OUTPUT"),
+        mend: |lab, _, host| firewall(lab, host, "-D", "OUTPUT"),
+    },
+    Breakage { kind: "node_unreachable", host: 3, act: |lab, _, host| lab.cut(host, true), mend: |lab, _, host| lab.cut(host, false) },
+    Breakage { kind: "node_unreachable", host: 5, act: |_, bot, _| bot.signal("STOP"), mend: |_, bot, _| bot.signal("CONT") },
+    Breakage { kind: "bot_down", host: 4, act: |_, bot, _| bot.kill(), mend: |lab, bot, host| *bot = lab.start(host) },
+];
+
+#[test]
+fn five_faults_are_named_with_their_culprit_by_a_bot_that_is_not_it() {
+    let _turn = alone();
+    let Some(lab) = Lab::build(5) else { return };
+    let mut bots: Vec<_> = (1..=5).map(|number| lab.start(number)).collect();
+    settle(&bots);
+    let open = |bot: &Bot| {
+        let incidents = support::get_json(bot.api(), "/api/v2/incidents?state=open").unwrap_or_default();
+        incidents["incidents"].as_array().cloned().unwrap_or_default()
+    };
+    for Breakage { kind, host, act, mend } in BREAKAGES {
+        let mut victim = bots.remove(usize::from(*host) - 1);
+        act(&lab, &mut victim, *host);
+        let is_right = |incident: &serde_json::Value| {
+            incident["culprit"]["node"] == victim.name() && incident["kind"] == *kind && incident["severity"] == "critical"
+        };
+        let named = wait(Duration::from_secs(25), || bots.iter().all(|bot| open(bot).first().is_some_and(is_right)));
+        assert!(named.is_some(), "{kind}: {:?}", open(&bots[0]));
+        let incident = open(&bots[0]).remove(0);
+        assert!(bots.iter().all(|bot| open(bot).len() == 1), "one fault is one incident: {:?}", open(&bots[1]));
+        assert!(bots.iter().all(|bot| open(bot)[0]["id"] == incident["id"]), "all of one side give it one id");
+        let (code, said) = status(&lab, &bots[0]);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.starts_with(incident["summary"].as_str().unwrap()), "{said}");
+        assert!(bots[0].logged().lines().any(|line| line.contains("incident: ") && line.contains(kind)), "{}", bots[0].logged());
+        assert_eq!(counted(&bots[0], &format!("canary_incidents{{kind=\"{kind}\",severity=\"critical\"}}")), 1.0);
+        mend(&lab, &mut victim, *host);
+        bots.insert(usize::from(*host) - 1, victim);
+        let closed = wait(Duration::from_secs(60), || bots.iter().all(|bot| open(bot).is_empty()));
+        assert!(closed.is_some(), "{kind}: {:?}", open(&bots[0]));
+    }
+    assert_eq!(status(&lab, &bots[0]).0, Some(0));
+}
+
+/// What `canary-bot status` says on the host of a bot.
+fn status(lab: &Lab, bot: &Bot) -> (Option<i32>, String) {
+    let token = std::env::temp_dir().join(format!("canary-status-{}", std::process::id()));
+    std::fs::write(&token, support::TOKEN).unwrap();
+    let server = format!("http://{}", bot.api());
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &lab.hosts[0], env!("CARGO_BIN_EXE_canary-bot"), "status", "--server", &server, "--token-file"]);
+    let output = command.arg(&token).output().unwrap();
+    std::fs::remove_file(token).unwrap();
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), format!("{out}{error}"))
+}

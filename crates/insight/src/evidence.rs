@@ -22,11 +22,11 @@ pub(crate) enum Layer {
 const FAILS_UNDER_CAUSE: f64 = 0.985;
 const FAILS_BY_CHANCE: f64 = 0.02;
 /// The same where packets are lost besides.
-const FAILS_BY_LOSS: f64 = 0.25;
+const FAILS_BY_LOSS: f64 = 0.4;
 /// What speaks for losing packets from this on (in nats) is no accident.
 const LOSES: f64 = 4.0;
-/// The mean over a row from this on: one packet in a hundred comes to a fifth of it.
-const ROW_LOSES: f64 = 0.8;
+/// The same as the mean over a row or a column; one packet in a hundred comes to a third of it.
+const ALL_LOSE: f64 = 0.5;
 /// Failures in a row beyond which more say nothing new.
 const STREAK_MAX: u8 = 5;
 
@@ -38,7 +38,7 @@ impl Layer {
         match self {
             Self::Failing => ((1.0 - FAILS_BY_CHANCE) / (1.0 - FAILS_UNDER_CAUSE)).ln(),
             // What spoke against it has been subtracted sample by sample.
-            Self::Lossy => 0.5,
+            Self::Lossy => 1.0,
             Self::Slow => 1.5,
         }
     }
@@ -49,7 +49,7 @@ impl Layer {
             Self::Failing => 2.0,
             Self::Slow => 6.0,
             Self::Lossy if is_path => 14.0,
-            Self::Lossy => 10.0,
+            Self::Lossy => 12.0,
         }
     }
 }
@@ -78,6 +78,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) all: FixedBitSet,
     /// Nodes whose rows are evidence.
     pub(crate) witnesses: FixedBitSet,
+    /// Nodes whose rows or columns lose packets.
+    lossy: FixedBitSet,
     /// By source, targets ascending.
     pub(crate) bad: Vec<Vec<Bad>>,
     /// By source.
@@ -100,8 +102,15 @@ impl<'a> Evidence<'a> {
             witnesses.set(index, node.is_witness);
             present.set(index, node.status.is_present());
         }
-        let mut evidence =
-            Self { matrix, layer, all, witnesses, bad: vec![Vec::new(); matrix.len()], good: vec![empty(matrix); matrix.len()] };
+        let mut evidence = Self {
+            matrix,
+            layer,
+            all,
+            witnesses,
+            lossy: lossy(matrix),
+            bad: vec![Vec::new(); matrix.len()],
+            good: vec![empty(matrix); matrix.len()],
+        };
         let mut total = 0;
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
             let bad = evidence.bad_of(index);
@@ -122,15 +131,14 @@ impl<'a> Evidence<'a> {
 
     fn bad_of(&self, source: Index) -> Vec<Bad> {
         let Some(node) = self.matrix.node(source) else { return Vec::new() };
-        let lossy: f64 = node.said.quality.iter().map(|quality| quality.lossy.nats()).sum();
-        let row_loses = lossy > ROW_LOSES * node.said.known.count_ones(..) as f64;
         let is_target = |target: Index| target != source && self.all.contains(target);
         match self.layer {
             Layer::Failing => {
                 let bad = |failing: &Failing| {
                     let streak = failing.streak(node.heard_at, self.matrix.pair_interval());
-                    let loses =
-                        row_loses || node.said.quality.get(failing.target as usize).is_some_and(|quality| quality.lossy.nats() > LOSES);
+                    let loses = self.lossy.contains(source)
+                        || self.lossy.contains(failing.target as usize)
+                        || node.said.quality.get(failing.target as usize).is_some_and(|quality| quality.lossy.nats() > LOSES);
                     let by_chance = if loses { FAILS_BY_LOSS } else { FAILS_BY_CHANCE };
                     let weight = f64::from(streak.min(STREAK_MAX)) * (FAILS_UNDER_CAUSE / by_chance).ln();
                     let (first, kind) = (Some(failing.first), Some(failing.kind));
@@ -161,6 +169,23 @@ impl<'a> Evidence<'a> {
     pub(crate) fn len(&self) -> usize {
         self.matrix.len()
     }
+}
+
+/// Nodes with packets lost to or from most others.
+fn lossy(matrix: &Matrix) -> FixedBitSet {
+    let mut sums = vec![(0.0, 0.0); matrix.len()];
+    for (source, node) in matrix.nodes().filter(|(_, node)| node.said.is_worse) {
+        for (target, quality) in node.said.quality.iter().enumerate() {
+            sums[source].0 += quality.lossy.nats();
+            sums[target].1 += quality.lossy.nats();
+        }
+    }
+    let mut lossy = empty(matrix);
+    let others = matrix.nodes().count().saturating_sub(1) as f64;
+    for (index, (row, column)) in sums.into_iter().enumerate() {
+        lossy.set(index, row.max(column) > ALL_LOSE * others);
+    }
+    lossy
 }
 
 pub(crate) fn empty(matrix: &Matrix) -> FixedBitSet {

@@ -165,7 +165,9 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
             format!("{} There are {} more incidents.", first.summary, others.len()).replace("are 1 more incidents", "is 1 more incident")
         }
     };
-    if hidden > 0 {
+    // That a node says nothing which is down needs no word.
+    let down = open.iter().filter(|incident| matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable)).count();
+    if hidden > down {
         text.push_str(&format!(" From here {} of {} nodes are visible.", sight.visible, sight.nodes));
     }
     text

@@ -44,6 +44,15 @@ pub(crate) fn clock(at: Wall, now: Wall) -> String {
     if is_recent { format!("{time} UTC") } else { format!("{date} {time} UTC") }
 }
 
+/// How much slower than usual; what is kept of it ends at 31 times.
+fn times(look: &Look) -> String {
+    if look.times > 31.0 {
+        "more than 30 times its usual latency".to_owned()
+    } else {
+        format!("{:.1} times its usual latency", look.times.max(1.5))
+    }
+}
+
 /// A few names, and how many more there are.
 pub(crate) fn list(names: &[NodeName]) -> String {
     let shown: Vec<_> = names.iter().take(NAMES_LISTED).map(NodeName::as_str).collect();
@@ -167,7 +176,7 @@ fn node(kind: Kind, name: &NodeName, main: Option<Failure>, sources: usize, look
             Sentence::new(format!("{name} has been slow to measure"), "look for a starved or throttled host; its numbers are not used")
         }
         _ => Sentence::new(
-            format!("{name} has been slow for everybody, {:.1} times its usual latency,", look.times.max(1.5)),
+            format!("{name} has been slow for everybody, {},", times(look)),
             "look at its load, its network interface and its uplink",
         ),
     }
@@ -197,10 +206,7 @@ fn path(
             Sentence::new(format!("{source} has not been able to connect to {target}"), format!("{back}, and both reach others"))
         }
         Kind::PathLossy => Sentence::new(format!("packets on the way from {way} have been lost"), "other ways of both are fine"),
-        _ => Sentence::new(
-            format!("the way from {way} has been slow, {:.1} times its usual latency,", look.times.max(1.5)),
-            "other ways of both are fine",
-        ),
+        _ => Sentence::new(format!("the way from {way} has been slow, {},", times(look)), "other ways of both are fine"),
     }
 }
 
@@ -226,10 +232,7 @@ fn groups(kind: Kind, from: &Group, to: &Group, both_ways: bool, block: &Block, 
         }
         _ => {
             let way = if both_ways { format!("between {one} and {other}") } else { format!("from {one} to {other}") };
-            Sentence::new(
-                format!("the network {way} has been slow, {:.1} times its usual latency,", look.times.max(1.5)),
-                "look at the link between them",
-            )
+            Sentence::new(format!("the network {way} has been slow, {},", times(look)), "look at the link between them")
         }
     }
 }

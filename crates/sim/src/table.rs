@@ -148,7 +148,6 @@ impl Row {
 }
 
 /// Plays faults in a mesh of one size and prints a row for each: whether the right culprit was named, alone, and when. Tells whether no play misled.
-#[expect(clippy::too_many_arguments, reason = "one argument a choice of the command line")]
 pub fn insight(
     nodes: usize,
     seeds: Range<u64>,

@@ -1,0 +1,136 @@
+//! Asks a running bot by its API: what the commands for people stand on.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use canary_net::Token;
+use canary_net::tls::{Materials, Mode, TlsError};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// An answer takes at most so long, and so many bytes.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Which bot to ask, and how.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub(crate) url: String,
+    pub(crate) token: Option<Token>,
+    /// Whom to trust with `https`; the system's authorities if not given.
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// Why a bot could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("{0} is no address of a bot's API; write http://HOST:PORT or https://HOST:PORT")]
+    Url(String),
+    #[error("cannot read tokens from {path}: {why}")]
+    Token { path: String, why: String },
+    #[error("cannot connect to {url}; does a bot run there, and is that its API port?")]
+    Connect {
+        url: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no secure channel to {url}")]
+    Tls {
+        url: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Trust(#[from] TlsError),
+    #[error("{url} did not answer within {} s", PATIENCE.as_secs())]
+    Late { url: String },
+    #[error("{url} broke off or does not speak HTTP")]
+    Broken {
+        url: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{0} wants a token, or another one; give it by --token-file")]
+    Unauthorized(String),
+    #[error("{url} answered {status}; is it a bot of this release?")]
+    Status { url: String, status: StatusCode },
+    #[error("the answer of {0} cannot be read; is it a bot of this release?")]
+    Answer(String),
+}
+
+impl Server {
+    /// The first token of a file.
+    pub(crate) fn token_from(path: &str) -> Result<Token, AskError> {
+        let fail = |why: String| AskError::Token { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        let first = text.lines().map(str::trim).find(|line| !line.is_empty()).ok_or_else(|| fail("it has none".to_owned()))?;
+        Token::new(first).map_err(|error| fail(error.to_string()))
+    }
+
+    /// The answer to a GET of `path`, as JSON.
+    pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value, AskError> {
+        let url = || self.url.clone();
+        let answer = tokio::time::timeout(PATIENCE, self.fetch(path)).await.map_err(|_| AskError::Late { url: url() })??;
+        serde_json::from_slice(&answer).map_err(|_| AskError::Answer(url()))
+    }
+
+    async fn fetch(&self, path: &str) -> Result<Bytes, AskError> {
+        let no_url = || AskError::Url(self.url.clone());
+        let uri: Uri = self.url.parse().map_err(|_| no_url())?;
+        let host = uri.host().ok_or_else(no_url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let is_secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(no_url()),
+        };
+        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let connect = |source| AskError::Connect { url: self.url.clone(), source };
+        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(connect)?;
+        if !is_secure {
+            return self.request(stream, path, &uri).await;
+        }
+        let ca = self.ca.iter().cloned().map(canary_net::tls::Material::File).collect();
+        let set = Materials { mode: Mode::Edge, ca, ..Materials::default() }.load()?;
+        let mut config = rustls::ClientConfig::clone(&*set.client.ok_or(TlsError::NoSystemRoots)?);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = ServerName::try_from(host).map_err(|_| no_url())?;
+        let tls = |source| AskError::Tls { url: self.url.clone(), source };
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(tls)?;
+        self.request(stream, path, &uri).await
+    }
+
+    async fn request(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        path: &str,
+        uri: &Uri,
+    ) -> Result<Bytes, AskError> {
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { url: self.url.clone(), source };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
+        tokio::spawn(connection);
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let mut request = Request::get(path).header(header::HOST, authority);
+        if let Some(token) = &self.token {
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|error| broken(error.into()))?;
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| broken(error.into()))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED => return Err(AskError::Unauthorized(self.url.clone())),
+            status => return Err(AskError::Status { url: self.url.clone(), status }),
+        }
+        Ok(Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes())
+    }
+}

@@ -1,0 +1,65 @@
+//! `canary-bot status`: the verdict first, then the counts, then the incidents.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use crate::ask::{AskError, Server};
+
+/// What a bot says of its mesh.
+#[derive(Debug)]
+pub(crate) struct Status {
+    verdict: Value,
+    incidents: Value,
+}
+
+impl Status {
+    /// Asks for it.
+    pub(crate) async fn of(server: &Server) -> Result<Self, AskError> {
+        let verdict = server.get("/api/v2/verdict").await?;
+        let incidents = server.get("/api/v2/incidents?state=open").await?["incidents"].take();
+        if !verdict["verdict"].is_string() || !incidents.is_array() {
+            return Err(AskError::Answer(server.url.clone()));
+        }
+        Ok(Self { verdict, incidents })
+    }
+
+    /// Whether nothing critical is open.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.verdict["healthy"] == true
+    }
+
+    /// For programs.
+    pub(crate) fn write_json(mut self, out: &mut impl Write) -> io::Result<()> {
+        self.verdict["open_incidents"] = self.incidents;
+        writeln!(out, "{:#}", self.verdict)
+    }
+
+    /// For people.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { verdict, incidents } = self;
+        writeln!(out, "{}\n", text(&verdict["verdict"]))?;
+        let (nodes, pairs) = (&verdict["nodes"], &verdict["pairs"]);
+        writeln!(out, "nodes      {} known, {} visible from {}", nodes["known"], nodes["visible"], text(&verdict["node"]))?;
+        writeln!(out, "pairs      {} ok, {} failed, {} unknown", pairs["ok"], pairs["failed"], pairs["unknown"])?;
+        let incidents = incidents.as_array().map_or(&[][..], Vec::as_slice);
+        if incidents.is_empty() {
+            return writeln!(out, "incidents  none");
+        }
+        writeln!(out, "incidents  {}", incidents.len())?;
+        for incident in incidents {
+            let (severity, kind, confidence) = (text(&incident["severity"]), text(&incident["kind"]), text(&incident["confidence"]));
+            writeln!(out, "\n{severity}: {kind} ({confidence} confidence, {})", text(&incident["id"]))?;
+            writeln!(out, "  {}", text(&incident["summary"]))?;
+            for evidence in incident["evidence"].as_array().into_iter().flatten() {
+                writeln!(out, "  - {}", text(evidence))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text of another bot, without what could disturb a terminal.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("?").chars().filter(|c| !canary_core::is_invisible(*c)).collect()
+}
