@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("tidy") => tidy::run(&root()),
         Some("ci") => ci(&root()),
-        Some("bench") => cargo(&root(), &["bench", "-p", "canary-bot", "--bench", "budgets", "--bench", "added_error"]),
+        Some("bench") => {
+            cargo(&root(), &["bench", "-p", "canary-insight", "--bench", "cost"])
+                & cargo(&root(), &["bench", "-p", "canary-bot", "--bench", "budgets", "--bench", "added_error"])
+        }
         _ => {
             eprintln!(
                 "usage: cargo xtask tidy | ci | bench\n\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed"

@@ -36,6 +36,8 @@ pub(crate) struct Server {
 pub(crate) enum AskError {
     #[error("{0} is no address of a bot's API; write http://HOST:PORT or https://HOST:PORT")]
     Url(String),
+    #[error("the address of the API holds a user or a password; leave them out, and give a token by --token-file")]
+    UserInfo,
     #[error("cannot read tokens from {path}: {why}")]
     Token { path: String, why: String },
     #[error("cannot connect to {url}; does a bot run there, and is that its API port?")]
@@ -87,6 +89,9 @@ impl Server {
     async fn fetch(&self, path: &str) -> Result<Bytes, AskError> {
         let no_url = || AskError::Url(self.url.clone());
         let uri: Uri = self.url.parse().map_err(|_| no_url())?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(AskError::UserInfo);
+        }
         let host = uri.host().ok_or_else(no_url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let is_secure = match uri.scheme_str() {
             Some("http") => false,

@@ -99,12 +99,12 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
                 Fault::Slow => drop(way.send(Way::Slow)),
             }
         }
-        screen.show(&bots, begun.elapsed()).map_err(RunError::Stdout)?;
+        screen.show(&bots, hanging.iter().filter(|hanging| hanging.runs).count(), begun.elapsed()).map_err(RunError::Stdout)?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
         }
     }
-    let whole = screen.conclude(&bots).map_err(RunError::Stdout)?;
+    let whole = screen.conclude(&bots, hanging.iter().filter(|hanging| hanging.runs).count()).map_err(RunError::Stdout)?;
     let mut leaving = tokio::task::JoinSet::new();
     for Shown { bot, stop, .. } in bots {
         stop.cancel();
@@ -145,13 +145,16 @@ async fn start(
     let api = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(api_error)?;
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
     let stop = CancellationToken::new();
-    let explained = explain(bot.reader(), stop.clone());
+    let (explained, _) = explain(bot.reader(), stop.clone());
     tokio::spawn(facade::serve(bot.reader(), explained.clone(), api, guard, Metrics::default(), stop.clone()));
     Ok(Shown { bot, url, explained, stop })
 }
 
 /// A bot on a thread of its own, which can be made to stand still.
-struct Hanging(std::sync::mpsc::Sender<()>);
+struct Hanging {
+    hang: std::sync::mpsc::Sender<()>,
+    runs: bool,
+}
 
 impl Hanging {
     fn start(name: &'static str, earlier: Vec<SocketAddr>, token: Token) -> Result<Self, RunError> {
@@ -169,12 +172,13 @@ impl Hanging {
             });
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(RunError::Thread)?;
-        Ok(Self(hang))
+        Ok(Self { hang, runs: true })
     }
 
     fn hang(&mut self) {
+        self.runs = false;
         // It is gone if it did not start; then there is nothing to hang.
-        let _ = self.0.send(());
+        let _ = self.hang.send(());
     }
 }
 
@@ -218,9 +222,9 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{line}")
     }
 
-    fn show(&mut self, bots: &[Shown], elapsed: Duration) -> io::Result<()> {
+    fn show(&mut self, bots: &[Shown], others: usize, elapsed: Duration) -> io::Result<()> {
         let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
-        let (least, pairs) = progress(&snapshots);
+        let (least, pairs) = progress(&snapshots, others);
         let verdict = bots.first().map(|shown| shown.explained.report().verdict.clone()).unwrap_or_default();
         let seconds = elapsed.as_secs_f64();
         let line = format!("{seconds:6.2} s  {least} of {pairs} pairs are known to every bot");
@@ -246,9 +250,9 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    fn conclude(&mut self, bots: &[Shown]) -> io::Result<bool> {
+    fn conclude(&mut self, bots: &[Shown], others: usize) -> io::Result<bool> {
         let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
-        let (least, pairs) = progress(&snapshots);
+        let (least, pairs) = progress(&snapshots, others);
         if let Some(snapshot) = snapshots.first().filter(|_| !self.terminal) {
             writeln!(self.out, "\n{}", Matrix::of(snapshot))?;
         }
@@ -258,12 +262,12 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// Pairs that the bot knows which knows the fewest, and how many there are.
-fn progress(snapshots: &[std::sync::Arc<Snapshot>]) -> (usize, usize) {
-    let pairs = snapshots.len() * snapshots.len().saturating_sub(1);
+/// Pairs that the bot knows which knows the fewest, and how many there are, with so many bots beside those that are seen.
+fn progress(snapshots: &[std::sync::Arc<Snapshot>], others: usize) -> (usize, usize) {
+    let bots = snapshots.len() + others;
     let known = |snapshot: &Snapshot| {
         let matrix = Matrix::of(snapshot);
-        if matrix.nodes() > snapshots.len() { 0 } else { matrix.measured() }
+        if matrix.nodes() > bots { 0 } else { matrix.measured() }
     };
-    (snapshots.iter().map(|snapshot| known(snapshot)).min().unwrap_or(0), pairs)
+    (snapshots.iter().map(|snapshot| known(snapshot)).min().unwrap_or(0), bots * bots.saturating_sub(1))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use canary_insight::{Change, Event, Insight, Report, limits};
 use canary_node::Reader;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,12 +21,12 @@ impl Explained {
     }
 }
 
-/// Explains what the bot behind `reader` knows, in a task of its own, until `stop`.
-pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> Explained {
+/// Explains what the bot behind `reader` knows, in a task of its own, until `stop`. A task that ends before that failed: what it said is old.
+pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> (Explained, JoinHandle<()>) {
     let mut insight = Insight::new();
     let first = insight.observe(&reader.snapshot());
     let (reports, explained) = watch::channel(Arc::new(first));
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut tick = tokio::time::interval(limits::OBSERVE_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said = 0;
@@ -42,7 +43,7 @@ pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> Explained {
             reports.send_replace(Arc::new(report));
         }
     });
-    Explained(explained)
+    (Explained(explained), task)
 }
 
 /// One line for an incident, however many pairs it breaks.

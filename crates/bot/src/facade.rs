@@ -24,8 +24,19 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: G
             return;
         }
     };
-    let explained = explain(reader.clone(), stop.clone());
-    serve(reader, explained, listener, guard, metrics, stop).await;
+    let (explained, explaining) = explain(reader.clone(), stop.clone());
+    let serving = serve(reader, explained, listener, guard, metrics, stop.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => return,
+        _ = explaining => {}
+    }
+    if stop.is_cancelled() {
+        serving.await;
+    } else {
+        // Better no answer than one that is old and looks new.
+        tracing::error!("the API ends, for what explains the mesh failed by a fault of its own; please report it");
+    }
 }
 
 /// The same with an explanation that others read, too.

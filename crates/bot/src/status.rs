@@ -17,7 +17,8 @@ impl Status {
     /// Asks for it.
     pub(crate) async fn of(server: &Server) -> Result<Self, AskError> {
         let verdict = server.get("/api/v2/verdict").await?;
-        let incidents = server.get("/api/v2/incidents?state=open").await?["incidents"].take();
+        let mut incidents = server.get("/api/v2/incidents?state=open").await?;
+        let incidents = incidents.get_mut("incidents").map(Value::take).unwrap_or_default();
         if !verdict["verdict"].is_string() || !incidents.is_array() {
             return Err(AskError::Answer(server.url.clone()));
         }
@@ -32,7 +33,7 @@ impl Status {
     /// For programs.
     pub(crate) fn write_json(mut self, out: &mut impl Write) -> io::Result<()> {
         self.verdict["open_incidents"] = self.incidents;
-        writeln!(out, "{:#}", self.verdict)
+        writeln!(out, "{}", escaped(&format!("{:#}", self.verdict)))
     }
 
     /// For people.
@@ -40,8 +41,11 @@ impl Status {
         let Self { verdict, incidents } = self;
         writeln!(out, "{}\n", text(&verdict["verdict"]))?;
         let (nodes, pairs) = (&verdict["nodes"], &verdict["pairs"]);
-        writeln!(out, "nodes      {} known, {} visible from {}", nodes["known"], nodes["visible"], text(&verdict["node"]))?;
-        writeln!(out, "pairs      {} ok, {} failed, {} unknown", pairs["ok"], pairs["failed"], pairs["unknown"])?;
+        let number = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string());
+        let (known, visible) = (number(&nodes["known"]), number(&nodes["visible"]));
+        writeln!(out, "nodes      {known} known, {visible} visible from {}", text(&verdict["node"]))?;
+        let [ok, failed, unknown] = ["ok", "failed", "unknown"].map(|state| number(&pairs[state]));
+        writeln!(out, "pairs      {ok} ok, {failed} failed, {unknown} unknown")?;
         let incidents = incidents.as_array().map_or(&[][..], Vec::as_slice);
         if incidents.is_empty() {
             return writeln!(out, "incidents  none");
@@ -57,6 +61,20 @@ impl Status {
         }
         Ok(())
     }
+}
+
+/// JSON whose strings show invisible characters as escapes.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && canary_core::is_invisible(c) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// A text of another bot, without what could disturb a terminal.

@@ -90,10 +90,46 @@ fn a_failed_pair_is_nan_and_counted() {
 }
 
 #[test]
+fn a_healthy_mesh_has_a_verdict_and_no_incidents_at_every_bot_and_status_says_so() {
+    let _turn = alone();
+    let bots = mesh(3);
+    for bot in &bots {
+        let verdict = || get_json(bot.api(), "/api/v2/verdict").unwrap_or_default();
+        assert!(wait(secs(5), || verdict()["verdict"] == "All 3 nodes reach each other.").is_some(), "{}", verdict());
+        let verdict = verdict();
+        assert_eq!(
+            (&verdict["healthy"], &verdict["severity"], &verdict["node"]),
+            (&true.into(), &serde_json::Value::Null, &bot.name().into())
+        );
+        assert_eq!(verdict["pairs"], serde_json::json!({ "ok": 6, "failed": 0, "unknown": 0 }));
+        assert_eq!(verdict["nodes"], serde_json::json!({ "known": 3, "visible": 3 }));
+        assert_eq!(get_json(bot.api(), "/api/v2/incidents").unwrap(), serde_json::json!({ "incidents": [] }));
+        assert!(metric(bot, "canary_incidents", &[("kind", "bot_down"), ("severity", "critical")]).is_some_and(|open| open == 0.0));
+    }
+    for query in ["?state=broken", "?since=yesterday"] {
+        let answer = get(bots[0].api(), &format!("/api/v2/incidents{query}")).unwrap();
+        assert!(answer.status == 400 && answer.headers.contains("application/problem+json"), "{query}: {}", answer.body);
+    }
+    let status = |token: &str| {
+        let path = std::env::temp_dir().join(format!("canary-api-status-{}", std::process::id()));
+        std::fs::write(&path, token).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+        command.args(["status", "--server", &format!("http://{}", bots[0].api()), "--token-file"]).arg(&path);
+        let output = command.output().unwrap();
+        std::fs::remove_file(path).unwrap();
+        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    };
+    let (code, said) = status(support::TOKEN);
+    assert!(code == Some(0) && said.starts_with("All 3 nodes reach each other.\n") && said.ends_with("incidents  none\n"), "{said}");
+    let (code, said) = status("another-token");
+    assert!(code == Some(1) && said.contains("give it by --token-file") && !said.contains("another-token"), "{said}");
+}
+
+#[test]
 fn everything_but_the_health_paths_wants_a_token() {
     let _turn = alone();
     let bot = lone_bot();
-    for path in ["/api/v1/samples", "/api/v1/nodes", "/version", "/no/such/path"] {
+    for path in ["/api/v2/verdict", "/api/v2/incidents", "/api/v1/samples", "/api/v1/nodes", "/version", "/no/such/path"] {
         let answer = get_with(bot.api(), path, "").unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (401, r#"{"code":16,"message":"no token provided"}"#), "{path}");
         assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);
@@ -102,7 +138,7 @@ fn everything_but_the_health_paths_wants_a_token() {
     }
     let answer = get_with(bot.api(), "/metrics", "").unwrap();
     assert_eq!((answer.status, answer.body.trim()), (401, "Unauthorized"));
-    for path in ["/", "/livez", "/readyz"] {
+    for path in ["/", "/openapi.json", "/livez", "/readyz"] {
         assert_eq!(get_with(bot.api(), path, "").unwrap().status, 200, "{path}");
     }
     assert_eq!(get(bot.api(), "/no/such/path").unwrap().status, 404);

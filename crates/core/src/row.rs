@@ -417,7 +417,8 @@ impl Row {
         let patches = self.patches.iter().filter(move |patch| patch.version > since);
         let patches = patches.flat_map(|patch| {
             let after = patch.wall.unix_millis().saturating_sub(self.frame.wall.unix_millis());
-            let at = self.framed_at + Duration::from_millis(after);
+            // The source's clock may have stepped in between: a label decides nothing.
+            let at = (self.framed_at + Duration::from_millis(after)).min(self.changed_at);
             patch.changes().map(move |(place, cell)| CellNews { place, cell, attempted: at.back(cell.age()), is_patch: true })
         });
         frame.chain(patches)

@@ -6,7 +6,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::cause::Block;
 use crate::evidence::Evidence;
-use crate::limits::GROUPS_MAX;
+use crate::limits::{ALL_GROUPS_MAX, GROUPS_MAX};
 
 /// Groups by label.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Groups {
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) label: String,
+    /// The number of the label's key.
+    pub(crate) key: usize,
     pub(crate) nodes: FixedBitSet,
 }
 
@@ -51,14 +53,14 @@ impl Groups {
             }
         }
         let mut groups = Vec::new();
-        for (key, values) in keys {
+        for (number, (key, values)) in keys.into_iter().enumerate() {
             let is_grouping = values.len() <= GROUPS_MAX && values.values().any(|nodes| nodes.count_ones(..) > 1);
-            if !is_grouping {
+            if !is_grouping || groups.len() + values.len() > ALL_GROUPS_MAX {
                 continue;
             }
             for (value, nodes) in values {
                 if nodes != *all {
-                    groups.push(Group { label: format!("{key}={value}"), nodes });
+                    groups.push(Group { label: format!("{key}={value}"), key: number, nodes });
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::cause::{Block, Cause};
 use crate::evidence::{Evidence, Layer};
 use crate::groups::{Groups, Named};
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
-use crate::limits::{HOLD, HOLD_ONE_WAY, HOLD_QUALITY};
+use crate::limits::{HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED};
 use crate::matrix::{Index, Matrix};
 use crate::search::Found;
 use crate::words;
@@ -60,6 +60,9 @@ pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, s
         (margin, _) if margin >= 2.0 => Confidence::Medium,
         _ => Confidence::Low,
     };
+    // Which nodes belong to a group that loses packets is seen only bit by bit.
+    let is_lossy_group = evidence.layer == Layer::Lossy && matches!(found.cause, Cause::Block(_));
+    let confidence = if is_lossy_group { confidence.min(Confidence::Medium) } else { confidence };
     // Of two nodes each may be the one that is broken, and nobody else can tell.
     let confidence = if evidence.all.count_ones(..) < 3 { Confidence::Low } else { confidence };
     let names = |set: &FixedBitSet| {
@@ -80,6 +83,7 @@ pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, s
         Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
         Layer::Failing if matches!(found.cause, Cause::Path { .. }) => HOLD.max((HOLD + matrix.pair_interval()).saturating_sub(lasting)),
         Layer::Failing => HOLD,
+        Layer::Lossy | Layer::Slow if is_scattered(&culprit) => HOLD_SCATTERED,
         Layer::Lossy | Layer::Slow => HOLD_QUALITY,
     };
     let since = look.since.map(|at| wall(at, snapshot.now));
@@ -102,6 +106,11 @@ pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, s
         sentence,
         hold,
     })
+}
+
+/// Whether it blames nodes that have no label in common.
+fn is_scattered(culprit: &Culprit) -> bool {
+    matches!(culprit, Culprit::Groups { from, to, .. } if from.label.is_none() && to.label.is_none())
 }
 
 pub(crate) fn wall(at: Time, now: Now) -> Wall {
@@ -185,7 +194,7 @@ fn classify(
             // One way is said to work only if it is known to: from those that nobody hears nothing is.
             let works_back =
                 given.to.intersection(&evidence.witnesses).any(|source| evidence.good[source].intersection_count(&given.from) > 0);
-            let is_cut = given.both || (!works_back && evidence.layer == Layer::Failing);
+            let is_cut = given.both || (!works_back && evidence.layer == Layer::Failing && given.from.is_disjoint(&given.to));
             block.both = is_cut;
             let group = |side: &FixedBitSet, named: Named| {
                 let mut nodes: Vec<_> = side.ones().filter_map(name).collect();

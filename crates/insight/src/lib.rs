@@ -98,7 +98,11 @@ impl Insight {
         for layer in Layer::ALL {
             let Some(evidence) = Evidence::of(&self.matrix, layer) else { continue };
             let groups = Groups::of(&evidence);
-            let incumbents = self.tracker.incumbents(layer);
+            let mut incumbents = self.tracker.incumbents(layer);
+            // Numbers that were given anew mean other nodes, and a group may have grown: the search begins anew.
+            if self.matrix.is_renumbered {
+                incumbents.clear();
+            }
             let search = Search { evidence: &evidence, groups: &groups, incumbents: &incumbents, worse: &worse };
             let causes = search.explain();
             findings.extend(causes.iter().filter_map(|found| judge::finding(found, &evidence, &groups, snapshot)));
@@ -130,7 +134,8 @@ impl Insight {
         for (_, node) in expected.iter().filter(|(_, node)| node.is_heard) {
             sight.visible += 1;
             let known = node.said.known.ones().filter(|index| self.matrix.node(*index).is_some_and(matrix::Node::is_expected)).count();
-            let failed = node.said.failing.len().min(known);
+            let is_expected = |failing: &&matrix::Failing| self.matrix.node(failing.target as usize).is_some_and(matrix::Node::is_expected);
+            let failed = node.said.failing.iter().filter(is_expected).count().min(known);
             sight.failed += failed;
             sight.ok += known - failed;
             sight.unknown += (sight.nodes - 1).saturating_sub(known);

@@ -22,9 +22,11 @@ pub(crate) const CAUSES_MAX: usize = 48;
 /// Candidates of one shape that are weighed in one round: those with the most unexplained failures.
 pub(crate) const CANDIDATES_MAX: usize = 16;
 /// Bad pairs up to which the side of a block is tried node by node: it is only of use where bad pairs are few and scattered.
-pub(crate) const REFINED_PAIRS_MAX: usize = 20_000;
+pub(crate) const REFINED_PAIRS_MAX: usize = 4_000;
 /// Values of a label beyond which it names nodes rather than groups.
 pub(crate) const GROUPS_MAX: usize = 64;
+/// Groups in all; further keys, by their names, make none.
+pub(crate) const ALL_GROUPS_MAX: usize = 256;
 
 /// Part of its price that a cause has still to pay that is stated already: two causes that explain alike must not alternate.
 pub(crate) const INCUMBENT_PRICE: f64 = 0.25;
@@ -55,6 +57,8 @@ pub(crate) const HOLD_ONE_WAY: Duration = Duration::from_secs(8);
 pub(crate) const GAP: Duration = Duration::from_secs(3);
 /// The same for slowness and loss, which come and go.
 pub(crate) const HOLD_QUALITY: Duration = Duration::from_secs(8);
+/// The same for slowness and loss between groups without a name: which nodes are on which side is seen only after every row came more than once.
+pub(crate) const HOLD_SCATTERED: Duration = Duration::from_secs(20);
 /// An incident is closed once nothing has spoken for it for this long.
 pub(crate) const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// The same for slowness and loss.

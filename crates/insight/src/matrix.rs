@@ -28,6 +28,8 @@ pub(crate) struct Matrix {
     places: BTreeMap<RosterId, Arc<[u32]>>,
     /// This bot's own number.
     pub(crate) me: Index,
+    /// Whether the latest snapshot had other nodes than the one before.
+    pub(crate) is_renumbered: bool,
     pair_interval: Duration,
 }
 
@@ -182,7 +184,7 @@ impl Matrix {
         let others = snapshot.nodes().map(|view| (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version));
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
-        let has_quality = self.nodes.len().pow(2) <= QUALITY_PAIRS_MAX;
+        let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
         for (record, status, heard_at, row, version) in std::iter::once(own).chain(others) {
             let Some(&index) = self.index.get(&record.name) else { continue };
             let places = row.and_then(|row| self.places_of(row));
@@ -238,6 +240,7 @@ impl Matrix {
             self.nodes[free] = Some(Node::new(Arc::clone(record)));
             self.index.insert(name.clone(), free);
         }
+        self.is_renumbered = has_changed;
         if has_changed {
             self.places.clear();
         }

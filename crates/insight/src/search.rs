@@ -8,7 +8,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::cause::{Block, Cause, Score};
 use crate::evidence::{Evidence, empty};
-use crate::groups::Groups;
+use crate::groups::{Group, Groups};
 use crate::limits::{CANDIDATES_MAX, CAUSES_MAX, INCUMBENT_PRICE, REFINED_PAIRS_MAX, TOGETHER};
 use crate::matrix::Index;
 
@@ -236,7 +236,10 @@ impl Left {
 /// Blocks between groups that share a label, and between such a group and all others.
 fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let groups: Vec<_> = groups.iter().collect();
+    let weight = |group: &&Group| group.nodes.ones().map(|node| left.to[node] + left.from[node]).sum::<f64>();
+    let mut weighed: Vec<_> = groups.iter().map(|group| (weight(&group), group)).filter(|(weight, _)| *weight > 0.0).collect();
+    weighed.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.label.cmp(&other.label)));
+    let groups: Vec<_> = weighed.into_iter().take(2 * CANDIDATES_MAX).map(|(_, group)| group).collect();
     let has_bad = |from: &FixedBitSet, to: &FixedBitSet| from.ones().any(|source| !left.targets[source].is_disjoint(to));
     let mut add = |from: &FixedBitSet, to: &FixedBitSet| {
         let (there, back) = (has_bad(from, to), has_bad(to, from));
@@ -256,8 +259,7 @@ fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause>
         if group.nodes.count_ones(..) > 1 || rest.count_ones(..) > 1 {
             add(&group.nodes, &rest);
         }
-        let key = |label: &str| label.split('=').next().unwrap_or_default().to_owned();
-        let others = groups[at + 1..].iter().filter(|other| key(&other.label) == key(&group.label));
+        let others = groups[at + 1..].iter().filter(|other| other.key == group.key);
         for other in others.filter(|other| group.nodes.count_ones(..) + other.nodes.count_ones(..) > 2) {
             add(&group.nodes, &other.nodes);
         }
@@ -268,7 +270,7 @@ fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause>
 /// Nodes that all of us lost at one instant, and that did not refuse: one cut rather than many deaths.
 fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
     let mut lost: Vec<(Time, Index)> = Vec::new();
-    for target in evidence.all.ones() {
+    for target in evidence.all.ones().filter(|target| left.to[*target] > 0.0) {
         let mut firsts = Vec::new();
         let (mut refused, mut others) = (0, 0);
         for source in evidence.witnesses.ones().filter(|source| *source != target) {

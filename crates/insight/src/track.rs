@@ -8,7 +8,7 @@ use canary_core::{Now, Time, Wall};
 
 use crate::cause::Cause;
 use crate::evidence::Layer;
-use crate::incident::{Change, Event, Id, Incident, Kind};
+use crate::incident::{Change, Event, Id, Incident, Kind, Severity};
 use crate::judge::{Finding, wall};
 use crate::limits::{
     CLOSE_AFTER, CLOSE_AFTER_MAX, CLOSE_QUALITY_AFTER, CLOSED_KEPT, CLOSED_MAX, EVENTS_MAX, GAP, HOLD, HOLD_QUALITY, OPEN_MAX,
@@ -47,7 +47,9 @@ impl Tracker {
     }
 
     /// Takes in what is wrong now. `is_explained` tells whether what a finding blamed is still broken, by another cause.
-    pub(crate) fn update(&mut self, findings: Vec<Finding>, now: Now, is_explained: impl Fn(&Finding) -> bool) {
+    pub(crate) fn update(&mut self, mut findings: Vec<Finding>, now: Now, is_explained: impl Fn(&Finding) -> bool) {
+        // Where there is no room for all, it is for the worst.
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let keys: BTreeSet<String> = findings.iter().map(|finding| finding.key.clone()).collect();
         for finding in findings {
             self.see(finding, now);
@@ -66,7 +68,7 @@ impl Tracker {
     fn see(&mut self, finding: Finding, now: Now) {
         let key = finding.key.clone();
         if !self.tracked.contains_key(&key) {
-            if self.tracked.len() >= OPEN_MAX {
+            if self.tracked.len() >= OPEN_MAX && !self.make_room(finding.severity, now) {
                 return;
             }
             let before = self.closed.iter().find(|(at, closed, _)| *closed == key && now.time.since(*at) < REOPENED_WITHIN);
@@ -116,6 +118,14 @@ impl Tracker {
         if let Some(change) = change {
             self.happened(change, incident, now);
         }
+    }
+
+    /// Gives up what is not stated yet, or else what is less severe; tells whether there was any.
+    fn make_room(&mut self, severity: Severity, now: Now) -> bool {
+        let weaker = self.tracked.iter().filter(|(_, tracked)| tracked.finding.severity < severity);
+        let Some(key) = weaker.min_by_key(|(_, tracked)| tracked.incident.is_some()).map(|(key, _)| key.clone()) else { return false };
+        self.close(&key, now);
+        true
     }
 
     fn close(&mut self, key: &str, now: Now) {

@@ -1,0 +1,190 @@
+//! Matrices of a known shape, and what is said of them.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use canary_core::{Failure, Secured, Status};
+use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity};
+use support::{Lab, name};
+
+fn watch(lab: &mut Lab, insight: &mut Insight, seconds: usize) -> Report {
+    let mut report = insight.observe(&lab.second());
+    for _ in 1..seconds {
+        report = insight.observe(&lab.second());
+    }
+    report
+}
+
+fn kinds(report: &Report) -> Vec<Kind> {
+    report.open.iter().map(|incident| incident.kind).collect()
+}
+
+#[test]
+fn a_healthy_mesh_says_so() {
+    let (mut lab, mut insight) = (Lab::new(6, 2), Insight::new());
+    let report = watch(&mut lab, &mut insight, 60);
+    assert_eq!(report.verdict, "All 6 nodes reach each other.");
+    assert!(report.events.is_empty(), "{:?}", report.events);
+    assert_eq!((report.sight.ok, report.sight.failed, report.sight.unknown), (30, 0, 0));
+}
+
+#[test]
+fn a_column_of_refusals_is_a_bot_that_is_down_since_the_first_of_them() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    lab.lose(3, Failure::Refused);
+    let report = watch(&mut lab, &mut insight, 8);
+    let [incident] = &report.open[..] else { panic!("{:?}", report.open) };
+    assert_eq!((incident.kind, &incident.culprit, incident.severity), (Kind::BotDown, &Culprit::Node(name(3)), Severity::Critical));
+    // The first attempt that failed began a quarter of a second before the sixth second.
+    assert_eq!(incident.since.unix_millis(), 1_700_000_005_750);
+    assert_eq!((incident.pairs.explained, incident.pairs.contradicting), (5, 0));
+    assert_eq!(report.verdict, incident.summary);
+    assert!(incident.summary.contains("host-0003 has been unreachable for all 5 others since 22:13:25 UTC"), "{}", incident.summary);
+}
+
+#[test]
+fn a_lost_attempt_alone_is_no_incident_and_does_not_count_as_health() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    lab.failing.insert((1, 2, Failure::Timeout));
+    let report = watch(&mut lab, &mut insight, 1);
+    assert!(report.open.is_empty());
+    assert_eq!(report.verdict, "1 of 30 pairs fail at this moment; the cause is not known yet.");
+    lab.failing.clear();
+    assert!(watch(&mut lab, &mut insight, 30).events.is_empty());
+}
+
+#[test]
+fn a_block_is_a_partition_with_the_names_of_its_labels_and_bridges() {
+    let (mut lab, mut insight) = (Lab::new(12, 3), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    // Zone 0 is hosts 0 to 3, zone 2 is 8 to 11; zone 1 reaches both.
+    for (a, b) in (0..4).flat_map(|a| (8..12).map(move |b| (a, b))) {
+        lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
+    }
+    let report = watch(&mut lab, &mut insight, 12);
+    assert_eq!(kinds(&report), [Kind::Partition]);
+    assert_eq!(report.open[0].culprit.to_string(), "zone=0 <-> zone=2");
+    assert!(report.verdict.contains("4 nodes still reach both: host-0004, host-0005, host-0006 and 1 more"), "{}", report.verdict);
+}
+
+#[test]
+fn what_others_reach_and_reaches_nobody_is_broken_outwards_and_the_reverse_inwards() {
+    let (mut lab, mut insight) = (Lab::new(8, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    lab.failing.extend((0..8).filter(|target| *target != 2).map(|target| (2, target, Failure::Dns)));
+    lab.failing.extend((0..8).filter(|source| *source != 5 && *source != 2).map(|source| (source, 5, Failure::Tls)));
+    let report = watch(&mut lab, &mut insight, 12);
+    let mut found: Vec<_> = report.open.iter().map(|incident| (incident.kind, incident.culprit.to_string())).collect();
+    found.sort();
+    assert_eq!(found, [(Kind::InboundBroken, "host-0005".to_owned()), (Kind::OutboundBroken, "host-0002".to_owned())]);
+    assert!(report.open.iter().any(|incident| incident.summary.contains("look at its resolver")), "{:?}", report.open);
+    assert!(report.open.iter().any(|incident| incident.summary.contains("look at its certificate")), "{:?}", report.open);
+}
+
+#[test]
+fn an_incident_is_closed_when_nothing_speaks_for_it_and_is_the_same_one_when_it_comes_back() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    let mut ids = Vec::new();
+    for reopened in 0..2 {
+        lab.lose(3, Failure::Timeout);
+        let report = watch(&mut lab, &mut insight, 10);
+        assert_eq!(report.open[0].reopened, reopened);
+        ids.push(report.open[0].id);
+        lab.failing.clear();
+        lab.status[3] = Status::Alive;
+        let report = watch(&mut lab, &mut insight, 30);
+        assert!(report.open.is_empty(), "{:?}", report.open);
+        assert_eq!(report.closed.len(), 1);
+        assert!(report.closed[0].closed.is_some());
+    }
+    assert_eq!(ids[0], ids[1]);
+    let changes: Vec<_> = watch(&mut lab, &mut insight, 1).events.iter().map(|event| (event.sequence, event.change)).collect();
+    assert_eq!(changes, [(1, Change::Opened), (2, Change::Closed), (3, Change::Opened), (4, Change::Closed)]);
+}
+
+#[test]
+fn a_goodbye_is_no_incident() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    lab.lose(3, Failure::Refused);
+    lab.status[3] = Status::Left;
+    let report = watch(&mut lab, &mut insight, 30);
+    assert!(report.events.is_empty(), "{:?}", report.events);
+    assert_eq!(report.sight.nodes, 5);
+}
+
+#[test]
+fn slowness_is_measured_against_what_each_pair_is_used_to() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 20);
+    lab.slow.extend((0..6).filter(|other| *other != 4).flat_map(|other| [(other, 4), (4, other)]));
+    let report = watch(&mut lab, &mut insight, 15);
+    assert_eq!(kinds(&report), [Kind::NodeSlow]);
+    assert!(report.verdict.starts_with("host-0004 has been slow for everybody, 10."), "{}", report.verdict);
+}
+
+#[test]
+fn a_certificate_is_reported_two_weeks_before_it_expires_and_is_critical_on_the_last_day() {
+    let (mut lab, mut insight) = (Lab::new(3, 0), Insight::new());
+    let in_days =
+        |lab: &Lab, days: u64| Secured { version: 0x0304, group: 0, expires: lab.now().wall.unix_millis() / 1000 + days * 86_400 };
+    for (days, severity) in [(20, None), (5, Some(Severity::Warning)), (0, Some(Severity::Critical))] {
+        lab.secured = Some(in_days(&lab, days));
+        let report = watch(&mut lab, &mut insight, 70);
+        assert_eq!(report.open.first().map(|incident| incident.severity), severity, "{days} days");
+        assert!(report.open.iter().all(|incident| incident.kind == Kind::CertificateExpiring));
+    }
+}
+
+#[test]
+fn incidents_are_bounded_whatever_is_broken() {
+    let (mut lab, mut insight) = (Lab::new(40, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    // A third of all pairs, without any pattern.
+    let mut random = 12_345_u64;
+    for (a, b) in (0..40).flat_map(|a| (0..40).map(move |b| (a, b))).filter(|(a, b)| a != b) {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if random >> 62 == 0 {
+            lab.failing.insert((a, b, Failure::Timeout));
+        }
+    }
+    let report = watch(&mut lab, &mut insight, 20);
+    assert!(!report.open.is_empty() && report.open.len() <= canary_insight::limits::OPEN_MAX, "{}", report.open.len());
+}
+
+#[test]
+fn the_same_snapshots_give_the_same_report() {
+    let play = || {
+        let (mut lab, mut insight) = (Lab::new(12, 3), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        lab.lose(3, Failure::Timeout);
+        lab.failing.insert((1, 2, Failure::Refused));
+        format!("{:?}", watch(&mut lab, &mut insight, 30))
+    };
+    assert_eq!(play(), play());
+}
+
+#[test]
+fn many_warnings_leave_room_for_what_is_critical() {
+    let (mut lab, mut insight) = (Lab::new(80, 0), Insight::new());
+    lab.secured = Some(Secured { version: 0x0304, group: 0, expires: lab.now().wall.unix_millis() / 1000 + 86_400 * 5 });
+    let report = watch(&mut lab, &mut insight, 70);
+    assert_eq!(report.open.len(), canary_insight::limits::OPEN_MAX);
+    lab.lose(3, Failure::Refused);
+    let report = watch(&mut lab, &mut insight, 10);
+    assert_eq!(report.open[0].kind, Kind::BotDown, "{:?}", report.open[0]);
+}
+
+#[test]
+fn what_failed_of_a_node_that_left_is_not_counted() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    lab.failing.insert((1, 3, Failure::Refused));
+    lab.status[3] = Status::Left;
+    let report = watch(&mut lab, &mut insight, 5);
+    assert_eq!((report.sight.failed, report.verdict.as_str()), (0, "All 5 nodes reach each other."));
+}
