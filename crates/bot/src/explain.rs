@@ -1,14 +1,19 @@
 //! Watches what one bot knows, and says once what is wrong.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use canary_insight::{Change, Event, Insight, Report, limits};
 use canary_node::Reader;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+/// Of so many seconds one is spent on explaining, at most: a host that is short of time must not lose more of it to finding out why.
+const SHARE: u32 = 100;
+/// The longest pause between two observations.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What is wrong with the mesh of one bot. Clones read the same.
 #[derive(Clone, Debug)]
@@ -27,18 +32,19 @@ pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> (Explained, Jo
     let first = insight.observe(&reader.snapshot());
     let (reports, explained) = watch::channel(Arc::new(first));
     let task = tokio::spawn(async move {
-        let mut tick = tokio::time::interval(limits::OBSERVE_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said = 0;
+        let mut pause = limits::OBSERVE_INTERVAL;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            let begun = Instant::now();
             let report = insight.observe(&reader.snapshot());
             for event in report.events.iter().filter(|event| event.sequence > said) {
                 say(event);
             }
+            pause = (begun.elapsed() * SHARE).clamp(limits::OBSERVE_INTERVAL, PAUSE_MAX);
             said = report.events.last().map_or(said, |event| event.sequence);
             reports.send_replace(Arc::new(report));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use canary_core::{Failure, Time};
 use fixedbitset::FixedBitSet;
 
+use crate::limits::CAUSES_MAX;
 use crate::matrix::{Failing, Index, Matrix, Quality};
 
 /// What is explained: each layer by the same model.
@@ -27,6 +28,8 @@ const FAILS_BY_LOSS: f64 = 0.4;
 const LOSES: f64 = 4.0;
 /// The same as the mean over a row or a column; one packet in a hundred comes to a third of it.
 const ALL_LOSE: f64 = 0.5;
+/// Bad pairs from which on it can be said that most are.
+const GENERAL_FROM: usize = 100;
 /// Failures in a row beyond which more say nothing new.
 const STREAK_MAX: u8 = 5;
 
@@ -41,6 +44,11 @@ impl Layer {
             Self::Lossy => 1.0,
             Self::Slow => 1.5,
         }
+    }
+
+    /// Causes that one observation finds at most.
+    pub(crate) fn causes_max(self) -> usize {
+        if self == Self::Failing { CAUSES_MAX } else { CAUSES_MAX / 6 }
     }
 
     /// Nats by which a cause must explain the matrix better than chance does. Loss strikes some of a thousand paths again and again by chance alone.
@@ -126,7 +134,10 @@ impl<'a> Evidence<'a> {
             evidence.bad[index] = bad;
             evidence.good[index] = good;
         }
-        (total > 0).then_some(evidence)
+        let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
+        // Where most pairs are worse than usual it is the hosts that are short of time, all of them, and no cause stands out.
+        let is_general = layer != Layer::Failing && total > GENERAL_FROM && total > 2 * good;
+        (total > 0 && !is_general).then_some(evidence)
     }
 
     fn bad_of(&self, source: Index) -> Vec<Bad> {

@@ -9,7 +9,7 @@ use fixedbitset::FixedBitSet;
 use crate::cause::{Block, Cause, Score};
 use crate::evidence::{Evidence, empty};
 use crate::groups::{Group, Groups};
-use crate::limits::{CANDIDATES_MAX, CAUSES_MAX, INCUMBENT_PRICE, REFINED_PAIRS_MAX, TOGETHER};
+use crate::limits::{CANDIDATES_MAX, INCUMBENT_PRICE, REFINED_PAIRS_MAX, TOGETHER};
 use crate::matrix::Index;
 
 /// A cause that was found, and how well it explains.
@@ -47,7 +47,7 @@ impl Search<'_> {
                 found.push(stated);
             }
         }
-        while found.len() < CAUSES_MAX {
+        while found.len() < self.evidence.layer.causes_max() {
             let Some(best) = self.best(&explained) else { break };
             let parts = self.parts(&best, &explained);
             let value = |parts: &[Found]| parts.iter().map(|part| part.score.value).sum::<f64>();
