@@ -119,7 +119,7 @@ fn a_healthy_mesh_has_a_verdict_and_no_incidents_at_every_bot_and_status_says_so
         std::fs::remove_file(path).unwrap();
         (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     };
-    let (code, said) = status(support::TOKEN);
+    let (code, said) = status(TOKEN);
     assert!(code == Some(0) && said.starts_with("All 3 nodes reach each other.\n") && said.ends_with("incidents  none\n"), "{said}");
     let (code, said) = status("another-token");
     assert!(code == Some(1) && said.contains("give it by --token-file") && !said.contains("another-token"), "{said}");
