@@ -26,7 +26,7 @@ const NAMES: [&str; BOTS_MAX] = [
     "dove", "gull", "hawk", "ibis",
 ];
 
-/// Whom a fault hits, by its place: not the first, which tells of it.
+/// The bot that a fault hits, by its place: not the first one, for that one shows the verdict.
 const VICTIM: usize = 1;
 
 /// How often the picture is drawn anew.

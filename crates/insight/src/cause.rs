@@ -115,7 +115,7 @@ impl Block {
         std::iter::once((&self.from, &self.to)).chain(back)
     }
 
-    /// Sums up over the evidence what the block covers; `is_explained` tells of the bad pair at a source's position whether something else explains it.
+    /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether another cause explains that bad pair of the source.
     pub(crate) fn weigh(&self, evidence: &Evidence<'_>, is_explained: impl Fn(Index, usize) -> bool) -> Score {
         let mut score = Score::default();
         for (from, to) in self.directions() {

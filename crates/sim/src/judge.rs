@@ -23,7 +23,7 @@ const DETECTED_WITHIN: Duration = Duration::from_secs(6);
 /// Observers in a mesh of more than twenty: the culprit's own bots, and some others.
 const OBSERVERS_MAX: usize = 12;
 
-/// Who is to blame.
+/// The culprit of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// A node.
@@ -68,7 +68,7 @@ pub struct Outcome {
     pub wrong: Vec<(String, usize, Confidence)>,
     /// Whether two observers of one side gave one incident different ids.
     pub disagree: bool,
-    /// Incidents that were still open a minute and a half after all was mended.
+    /// Incidents that were still open two minutes after the repair.
     pub left_open: usize,
     /// Names that all observers together had to give.
     pub expected: usize,

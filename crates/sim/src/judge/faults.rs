@@ -11,7 +11,7 @@ use crate::world::{HostId, Link, Starvation, target_of};
 /// What a play expects to be said.
 #[derive(Debug, Default)]
 pub struct Expect {
-    /// Who is to be blamed, and for what kinds of things.
+    /// The culprits, and the kinds of incidents that are right for each.
     pub blames: Vec<(Blame, &'static [Kind])>,
     /// What may be said besides: true, but not the point.
     pub also: Vec<(Blame, &'static [Kind])>,
@@ -53,7 +53,7 @@ impl Expect {
         self.chosen.iter().chain(inside.first()).chain(outside.first()).copied().collect()
     }
 
-    /// Whether a host can know who is to blame.
+    /// Whether a host can know the culprit.
     pub(super) fn can_name(&self, observer: HostId, blame: &Blame) -> bool {
         !self.cut_off.contains(&observer) || *blame == Blame::Node(observer)
     }
