@@ -10,7 +10,7 @@ use canary_net::token::Verdict;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::routes::Api;
-use crate::rpc;
+use crate::{rpc, v2};
 
 /// gRPC's code for a caller without a valid token.
 const UNAUTHENTICATED: u32 = 16;
@@ -40,6 +40,9 @@ pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request,
     }
     let mut response = if request.uri().path() == "/metrics" {
         (status, if code == UNAUTHENTICATED { "Unauthorized\n" } else { "Too many failed authentications\n" }).into_response()
+    } else if request.uri().path().starts_with(v2::PREFIX) {
+        let what = if code == UNAUTHENTICATED { "give a token of this bot as `Authorization: Bearer TOKEN`" } else { message };
+        v2::refuse(status, what)
     } else if rpc::is_path(request.uri().path()) {
         // As Connect spells it.
         let body = axum::Json(

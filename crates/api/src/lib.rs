@@ -5,12 +5,16 @@ mod form;
 #[doc(hidden)]
 pub mod fuzz;
 mod metrics;
+mod picture;
 mod process;
 mod requests;
 mod routes;
 mod rpc;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,13 +93,28 @@ impl Default for Metrics {
     }
 }
 
+/// What the API port shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Whether browsers get the page at `/`.
+    pub page: bool,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self { metrics: Metrics::default(), page: true }
+    }
+}
+
 /// What the API port needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Whose tokens open the API, and what it speaks.
     pub guard: Guard,
-    /// How much `/metrics` tells.
-    pub metrics: Metrics,
+    /// What it shows.
+    pub content: Content,
     /// The program's version, as `/version` and the metrics tell it.
     pub version: &'static str,
 }
@@ -125,12 +144,23 @@ fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
     limits.fit(canary_net::accept::descriptors_max(), API_PORT_SHARE)
 }
 
+/// Keeps the journal, and sends what changes to those who watch.
+async fn watch(live: Arc<v2::live::Live>, source: Arc<dyn Source>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(v2::live::LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        live.look(&source.snapshot(), &source.report());
+    }
+}
+
 /// Serves the API on `listener` until `stop`.
 pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source>, stop: CancellationToken) {
     let port = Arc::new(Stats::default());
     let door = Door::Api(config.guard.tls.clone());
     let limits = port_limits(Arc::clone(&config.guard.proxies));
-    let router = routes::router(config, source, Arc::clone(&port));
+    let live = Arc::new(v2::live::Live::default());
+    tokio::spawn(watch(Arc::clone(&live), Arc::clone(&source), stop.clone()));
+    let router = routes::router(config, source, live, Arc::clone(&port));
     let service = move |mut request: Accepted| {
         let peer = request.extensions().get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
         request.extensions_mut().insert(ConnectInfo(peer));

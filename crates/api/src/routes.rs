@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use canary_net::{Guard, Stats};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use crate::requests::Requests;
-use crate::{Config, Source, auth, requests, rpc, v1, v2};
+use crate::{Config, Content, Source, auth, requests, rpc, v1, v2, web};
 
 /// A bot that has not shown what it knows for so long is wedged: it shows it every second.
 pub(crate) const WEDGED_AFTER: Duration = Duration::from_secs(10);
@@ -23,41 +26,46 @@ pub(crate) struct Api {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) guard: Guard,
     pub(crate) metrics: crate::Metrics,
+    pub(crate) has_page: bool,
     pub(crate) version: &'static str,
     pub(crate) requests: Requests,
     pub(crate) port: Arc<Stats>,
     /// Places of scrapes whose families are written whole.
     pub(crate) whole_scrapes: Arc<Semaphore>,
+    pub(crate) live: Arc<v2::live::Live>,
 }
 
 /// Scrapes whose families are written whole, at once: each holds megabytes until it is read.
 const WHOLE_SCRAPES_MAX: usize = 2;
 
-pub(crate) fn router(config: Config, source: Arc<dyn Source>, port: Arc<Stats>) -> Router {
-    let Config { guard, metrics, version } = config;
+/// A request to API v2 has at most so large a body: a mark.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+
+pub(crate) fn router(config: Config, source: Arc<dyn Source>, live: Arc<v2::live::Live>, port: Arc<Stats>) -> Router {
+    let Config { guard, content: Content { metrics, page: has_page }, version } = config;
     let api = Arc::new(Api {
         source,
         guard,
         metrics,
+        has_page,
         version,
         requests: Requests::default(),
         port,
         whole_scrapes: Arc::new(Semaphore::new(WHOLE_SCRAPES_MAX)),
+        live,
     });
     let (rpc, health) = rpc::services(&api);
     let open = Router::new()
-        .route("/", get(index))
-        .route("/v1/", get(index))
+        .merge(web::router(has_page).layer(CompressionLayer::new()))
         .route("/v1/api.swagger.json", get(swagger))
-        .route("/openapi.json", get(v2::document))
-        .route("/livez", get(live))
+        .route("/openapi.json", get(v2::serve_document))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .route_service("/grpc.health.v1.Health/{method}", health);
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
-        .route("/api/v2/verdict", get(v2::verdict))
-        .route("/api/v2/incidents", get(v2::incidents))
+        .merge(v2::router().layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(CompressionLayer::new().quality(CompressionLevel::Fastest)))
         .route("/metrics", get(crate::metrics::metrics))
         .route("/version", get(program_version))
         .route_service("/api.v1.ApiService/{method}", rpc.clone())
@@ -81,23 +89,12 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
-/// A page for browsers, and a short text for other clients.
-async fn index(headers: HeaderMap) -> Response {
-    const WORDS: &str = "canary-bot measures the network between the hosts of a distributed system.\n\n\
-         open:       /  /openapi.json  /v1/api.swagger.json  /livez  /readyz\n\
-         with token: /api/v2/verdict  /api/v2/incidents  /api/v1/samples  /api/v1/nodes  /metrics  /version\n\
-         \x20           and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n\
-         curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict\n";
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    if accepts.contains("text/html") { Html(include_str!("../assets/index.html")).into_response() } else { WORDS.into_response() }
-}
-
 async fn swagger() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("../assets/api.swagger.json")).into_response()
 }
 
 /// Alive is a bot whose loop runs: a wedged one is restarted.
-async fn live(State(api): State<Arc<Api>>) -> Response {
+async fn alive(State(api): State<Arc<Api>>) -> Response {
     let age = api.source.snapshot_age();
     if age < WEDGED_AFTER {
         "ok\n".into_response()
@@ -109,14 +106,17 @@ async fn live(State(api): State<Arc<Api>>) -> Response {
 
 /// Ready is a bot that answers. It never depends on peers, or a partition would take every bot out of service.
 async fn ready(state: State<Arc<Api>>) -> Response {
-    live(state).await
+    alive(state).await
 }
 
 async fn program_version(State(api): State<Arc<Api>>) -> Response {
     Json(serde_json::json!({ "name": "canary-bot", "version": api.version })).into_response()
 }
 
-async fn not_found() -> Response {
+async fn not_found(uri: Uri) -> Response {
+    if uri.path().starts_with(v2::PREFIX) {
+        return v2::refuse(StatusCode::NOT_FOUND, "API v2 has no such path; see /docs");
+    }
     // gRPC's code for what is not there, as the original's gateway answers.
     (StatusCode::NOT_FOUND, Json(serde_json::json!({ "code": 5, "message": "Not Found" }))).into_response()
 }

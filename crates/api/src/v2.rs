@@ -1,26 +1,43 @@
-//! API v2: what is wrong with the mesh. Handlers pick what is asked for; the shapes stand in `views.rs`.
+//! API v2: what a bot knows of the mesh. One list of endpoints makes the router, the document, and the lists in the page at `/`.
+//!
+//! Handlers pick what a request asks for; the JSON shapes stand in `views.rs` and beside the handlers that alone use them.
 #![allow(unused_qualifications, reason = "generated code names types in full")]
 
+mod answer;
+mod events;
+mod incidents;
+pub(crate) mod live;
+mod matrix;
+mod mesh;
+mod nodes;
+mod paging;
+mod pairs;
 mod views;
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Query, State};
+use axum::Router;
 use axum::response::{IntoResponse, Response};
-use canary_insight::Report;
-use http::{HeaderValue, StatusCode, header};
-use serde::Deserialize;
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use http::{StatusCode, header};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::routes::Api;
-use views::{Incident, Incidents, Problem, Verdict};
+pub(crate) use answer::{Problem, refuse};
+
+/// What all paths of API v2 begin with.
+pub(crate) const PREFIX: &str = "/api/v2/";
 
 /// The document of API v2, made from the handlers and the views.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "canary-bot", version = "2", description = "What a bot knows of the mesh. Every bot answers for all of it."),
-    paths(verdict, incidents),
+    info(
+        title = "canary-bot",
+        version = "2",
+        description = "What a bot knows of the mesh. Every bot answers for all of it. Times are RFC 3339 in UTC; `null` means that there is no \
+                       value; lists that have more than `limit` entries come with a `next_page_token`."
+    ),
     modifiers(&Bearer),
     security(("bearer" = []))
 )]
@@ -36,93 +53,61 @@ impl utoipa::Modify for Bearer {
     }
 }
 
+/// Every endpoint: the one list.
+fn endpoints() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(incidents::verdict))
+        .routes(routes!(incidents::incidents))
+        .routes(routes!(mesh::mesh))
+        .routes(routes!(nodes::nodes))
+        .routes(routes!(nodes::node))
+        .routes(routes!(pairs::pairs))
+        .routes(routes!(pairs::pair))
+        .routes(routes!(matrix::matrix))
+        .routes(routes!(events::events))
+        .routes(routes!(events::mark))
+        .routes(routes!(live::stream))
+}
+
+/// The handlers by their paths.
+pub(crate) fn router() -> Router<Arc<Api>> {
+    let (router, _) = endpoints().split_for_parts();
+    router.method_not_allowed_fallback(not_allowed).layer(axum::middleware::from_fn(answer::negotiate))
+}
+
+async fn not_allowed() -> Response {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know the method; see the header Allow").into_response()
+}
+
 /// The document as it is served, and as it stands in `docs/openapi.json`.
 pub fn openapi() -> String {
-    let mut text = Document::openapi().to_pretty_json().expect("the document has a JSON form");
+    let mut text = document().to_pretty_json().expect("the document has a JSON form");
     text.push('\n');
     text
 }
 
-pub(crate) async fn document() -> Response {
+/// The document for other forms of it.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    endpoints().split_for_parts().1
+}
+
+/// Method, path and first sentence of every endpoint.
+pub(crate) fn index() -> Vec<(&'static str, String, String)> {
+    let document = document();
+    let methods = |item: &utoipa::openapi::path::PathItem| {
+        [("GET", item.get.clone()), ("POST", item.post.clone())].into_iter().filter_map(|(method, operation)| Some((method, operation?)))
+    };
+    let mut lines = Vec::new();
+    for (path, item) in &document.paths.paths {
+        for (method, operation) in methods(item) {
+            lines.push((method, path.clone(), operation.summary.unwrap_or_default()));
+        }
+    }
+    lines
+}
+
+pub(crate) async fn serve_document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi()).into_response()
-}
-
-/// Which incidents.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Wanted {
-    /// Those that last.
-    Open,
-    /// Those that are over, kept for a day.
-    Closed,
-    /// Both.
-    #[default]
-    All,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Filter {
-    /// Which incidents. Default: all.
-    #[serde(default)]
-    #[param(inline, required = false)]
-    state: Wanted,
-}
-
-/// The state of the mesh in one sentence, with the counts behind it.
-#[utoipa::path(
-    get,
-    path = "/api/v2/verdict",
-    responses(
-        (status = 200, body = Verdict),
-        (status = 401, description = "No token, or a wrong one."),
-        (status = 429, description = "Too many failed authentications.")
-    )
-)]
-pub(crate) async fn verdict(State(api): State<Arc<Api>>) -> Response {
-    let snapshot = api.source.snapshot();
-    Json(Verdict::of(&api.source.report(), &snapshot)).into_response()
-}
-
-/// What is wrong and who is to blame: open incidents first, the worst of them first; then those that are over, newest first. At most 64 are open, and
-/// 128 closed ones are kept.
-#[utoipa::path(
-    get,
-    path = "/api/v2/incidents",
-    params(Filter),
-    responses(
-        (status = 200, body = Incidents),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter has no meaning."),
-        (status = 401, description = "No token, or a wrong one."),
-        (status = 429, description = "Too many failed authentications.")
-    )
-)]
-pub(crate) async fn incidents(
-    State(api): State<Arc<Api>>,
-    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Query(Filter { state }) = match filter {
-        Ok(filter) => filter,
-        Err(rejection) => return refuse(rejection.body_text()),
-    };
-    let report = api.source.report();
-    let Report { open, closed, .. } = &*report;
-    let (open, closed) = match state {
-        Wanted::Open => (open.as_slice(), &[][..]),
-        Wanted::Closed => (&[][..], closed.as_slice()),
-        Wanted::All => (open.as_slice(), closed.as_slice()),
-    };
-    let incidents = open.iter().chain(closed).map(|incident| Incident::of(incident)).collect();
-    Json(Incidents { incidents }).into_response()
-}
-
-/// A request that cannot be understood (RFC 9457).
-fn refuse(detail: String) -> Response {
-    let problem = Problem { title: "the request has a parameter without meaning".to_owned(), status: 400, detail };
-    let mut response = (StatusCode::BAD_REQUEST, Json(problem)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
 }
 
 #[cfg(test)]
@@ -135,5 +120,14 @@ mod tests {
             std::fs::write(&file, super::openapi()).unwrap();
         }
         assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), super::openapi());
+    }
+
+    #[test]
+    fn every_endpoint_has_a_summary() {
+        let index = super::index();
+        assert!(index.len() > 10);
+        for (method, path, summary) in index {
+            assert!(path.starts_with(super::PREFIX) && !summary.is_empty(), "{method} {path}: {summary}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::explain::{Explained, explain};
 use crate::matrix::Matrix;
 use crate::run::RunError;
-use crate::{Bot, Guard, Live, Metrics, Seed, Snapshot, Token, Tokens, facade, logs};
+use crate::{Bot, Content, Guard, Live, Seed, Snapshot, Token, Tokens, facade, logs};
 pub(crate) use fault::Fault;
 use fault::Way;
 
@@ -146,7 +146,7 @@ async fn start(
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
     let stop = CancellationToken::new();
     let (explained, _) = explain(bot.reader(), stop.clone());
-    tokio::spawn(facade::serve(bot.reader(), explained.clone(), api, guard, Metrics::default(), stop.clone()));
+    tokio::spawn(facade::serve(bot.reader(), explained.clone(), api, guard, Content::default(), stop.clone()));
     Ok(Shown { bot, url, explained, stop })
 }
 
@@ -206,9 +206,10 @@ impl<W: Write> Screen<W> {
         for Shown { bot, url, .. } in bots {
             writeln!(self.out, "  {:<8} {url}", bot.snapshot().me.name.as_str())?;
         }
-        let url = bots.last().map(|shown| shown.url.as_str()).unwrap_or_default();
-        writeln!(self.out, "\ntoken: {}\n\ntry:", token.reveal())?;
-        for path in ["/api/v2/verdict", "/api/v2/incidents", "/api/v1/samples", "/metrics"] {
+        // The first one: a fault hits another.
+        let url = bots.first().map(|shown| shown.url.as_str()).unwrap_or_default();
+        writeln!(self.out, "\nopen this in a browser:\n  {url}/#token={}\n\nor try:", token.reveal())?;
+        for path in ["/api/v2/verdict", "/api/v2/pairs", "/metrics"] {
             writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
         }
         writeln!(self.out)

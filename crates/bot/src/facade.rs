@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_api::{Messages, Metrics, Source, Transport};
+use canary_api::{Content, Messages, Source, Transport};
 use canary_core::Snapshot;
 use canary_insight::Report;
 use canary_net::Guard;
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::explain::{Explained, explain};
 
 /// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
-/// the tokens of `guard`; `metrics` tells how much of each pair `/metrics` shows. It may run on another runtime than the bot.
-pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: Guard, metrics: Metrics, stop: CancellationToken) {
+/// the tokens of `guard`; `content` says what it shows. It may run on another runtime than the bot.
+pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: Guard, content: Content, stop: CancellationToken) {
     // A listener belongs to the runtime that polls it: it is registered here, wherever it was bound.
     let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
         Ok(listener) => listener,
@@ -25,7 +25,7 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: G
         }
     };
     let (explained, explaining) = explain(reader.clone(), stop.clone());
-    let serving = serve(reader, explained, listener, guard, metrics, stop.clone());
+    let serving = serve(reader, explained, listener, guard, content, stop.clone());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => return,
@@ -45,10 +45,10 @@ pub(crate) async fn serve(
     explained: Explained,
     listener: TcpListener,
     guard: Guard,
-    metrics: Metrics,
+    content: Content,
     stop: CancellationToken,
 ) {
-    let config = canary_api::Config { guard, metrics, version: crate::VERSION };
+    let config = canary_api::Config { guard, content, version: crate::VERSION };
     canary_api::serve(listener, config, Arc::new(ReaderSource { reader, explained }), stop).await;
 }
 

@@ -165,6 +165,7 @@ pub(crate) const FLAGS: &[Flag] = &[
          for a bot that is alone among them)",
     ),
     one("metrics-legacy", "on|off", "on", "Serve the original's metrics too: node_count, and rtt where the level has histograms"),
+    one("ui", "on|off", "on", "Serve the page for browsers at / of the API port"),
     switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),
     switch("cleanup-samples", "Accepted for compatibility with the original; cleaning is always on"),
 ];

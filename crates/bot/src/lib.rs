@@ -19,7 +19,7 @@ mod settings;
 mod sources;
 mod status;
 
-pub use canary_api::{Metrics, MetricsLevel};
+pub use canary_api::{Content, Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
 pub use canary_insight as insight;
 pub use canary_net::{Guard, Live, Token, Tokens, tls};

@@ -149,7 +149,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         warn!("this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address");
     }
     let stop = CancellationToken::new();
-    let serving = serve_api(bot.reader(), api, guards.api, settings.metrics, stop.clone());
+    let serving = serve_api(bot.reader(), api, guards.api, settings.content, stop.clone());
     let mut serving = run_apart("api", serving).map_err(RunError::Thread)?;
     let mut watching = run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
     let mut moving = run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;

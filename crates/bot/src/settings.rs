@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Metrics, MetricsLevel};
+use crate::{Content, Metrics, MetricsLevel};
 use base64::Engine as _;
 use canary_core::{Config, Kind, Labels, MeshName, NodeName, Setting, Target, Value};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Materials,
     pub(crate) proxies: Vec<IpNet>,
     pub(crate) protocol: Protocol,
-    pub(crate) metrics: Metrics,
+    pub(crate) content: Content,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
     pub(crate) found: Found,
@@ -117,7 +117,7 @@ impl Settings {
         let api_tokens = parser.tokens("token", "token-file");
         let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
         let proxies = parser.each("proxy-address", "write an address, or a network such as 10.0.0.0/8", network);
-        let metrics = parser.metrics();
+        let content = parser.content();
         let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
         let log = parser.log();
         let token_given = ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
@@ -153,7 +153,7 @@ impl Settings {
                 tls,
                 proxies,
                 protocol,
-                metrics,
+                content,
                 log,
                 dry_run,
                 found,
@@ -439,7 +439,7 @@ impl Parser<'_> {
         materials
     }
 
-    fn metrics(&mut self) -> Metrics {
+    fn content(&mut self) -> Content {
         let level = self.one("metrics-level", |value| match value {
             "off" => Ok(MetricsLevel::Off),
             "pairs" => Ok(MetricsLevel::Pairs),
@@ -451,7 +451,13 @@ impl Parser<'_> {
             "off" => Ok(false),
             _ => Err("choose on or off"),
         });
-        Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true) }
+        let page = self.one("ui", |value| match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err("choose on or off"),
+        });
+        let metrics = Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true) };
+        Content { metrics, page: page.unwrap_or(true) }
     }
 
     fn log(&mut self) -> LogSettings {

@@ -90,7 +90,7 @@ impl Pair {
 
     /// When our attempts began to fail: the first of the latest failures in a row, or what was answered while it was under way. None while the
     /// latest attempt was answered.
-    pub(crate) fn failing_since(&self) -> Option<Time> {
+    pub fn failing_since(&self) -> Option<Time> {
         self.failing.map(|(since, _)| since)
     }
 

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use canary_core::{NodeName, Snapshot, Wall};
-use canary_insight::{Culprit as Blamed, Group as Nodes, Report, Severity};
+use canary_core::{EventKind, NodeName, Snapshot, Wall};
+use canary_insight::{Change, Culprit as Blamed, Group as Nodes, Report, Severity};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
+
+use super::Problem;
 
 /// The state of the mesh.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,14 +74,8 @@ impl Verdict {
     }
 }
 
-/// Incidents, open ones first.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Incidents {
-    pub(crate) incidents: Vec<Incident>,
-}
-
 /// Something that is wrong, or was.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Incident {
     /// The same at every bot that blames the same for the same, and the same again if it comes back.
     id: String,
@@ -110,7 +106,7 @@ pub(crate) struct Incident {
 }
 
 /// Who or what is to blame.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Culprit {
     /// A node.
@@ -124,7 +120,7 @@ enum Culprit {
 }
 
 /// Some nodes.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Group {
     /// `key=value` if they are all nodes with this label, or all but a few of them; null if they have none in common.
     label: Option<String>,
@@ -134,7 +130,7 @@ struct Group {
 }
 
 /// All pairs from some nodes to some nodes.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Pairs {
     sources: Vec<String>,
     targets: Vec<String>,
@@ -146,12 +142,84 @@ struct Pairs {
     contradicting: usize,
 }
 
-/// Why a request was refused (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    pub(crate) title: String,
-    pub(crate) status: u16,
-    pub(crate) detail: String,
+/// How any request may be refused.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is read by the document alone")]
+pub(crate) enum Refusals {
+    /// A parameter has no meaning.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Parameter(Problem),
+    /// There is no token, or a wrong one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Token(Problem),
+    /// The path does not answer with a type that the request accepts.
+    #[response(status = 406, content_type = "application/problem+json")]
+    Accept(Problem),
+    /// There were too many failed authentications.
+    #[response(status = 429, content_type = "application/problem+json")]
+    Often(Problem),
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Event {
+    /// Grows by one with each event.
+    pub(crate) sequence: u64,
+    /// When it was noticed, by the clock of the answering bot.
+    at: String,
+    /// Such as `node_died`, `path_failed`, `incident_opened` or `mark`. Later releases add kinds.
+    pub(crate) kind: &'static str,
+    /// The node that it happened to; null if it happened to none.
+    node: Option<String>,
+    /// How the attempt failed, in `path_failed`.
+    failure: Option<&'static str>,
+    /// The incident as it was then, in `incident_opened`, `incident_changed` and `incident_closed`.
+    incident: Option<Incident>,
+    /// What there is to say beyond that: the text of a mark, or a reason.
+    text: Option<String>,
+}
+
+impl Event {
+    /// An event of the mesh.
+    pub(crate) fn of_mesh(sequence: u64, event: &canary_core::Event) -> Self {
+        let base = |kind| Self { sequence, at: time(event.wall), kind, ..Self::default() };
+        let node = |kind, name: &NodeName| Self { node: Some(name.as_str().to_owned()), ..base(kind) };
+        let text = |kind, text: String| Self { text: Some(text), ..base(kind) };
+        match &event.kind {
+            EventKind::Joined(name) => node("node_joined", name),
+            EventKind::Restarted(name) => node("node_restarted", name),
+            EventKind::Suspected(name) => node("node_suspected", name),
+            EventKind::Died(name) => node("node_died", name),
+            EventKind::Revived(name) => node("node_revived", name),
+            EventKind::Left(name) => node("node_left", name),
+            EventKind::Forgotten(name) => node("node_forgotten", name),
+            EventKind::PathFailed(name, failure) => Self { failure: Some(failure.as_str()), ..node("path_failed", name) },
+            EventKind::PathRecovered(name) => node("path_recovered", name),
+            EventKind::Stalled(lasted) => {
+                text("bot_stalled", format!("the loop of this bot did not run for {:.1} s", lasted.as_secs_f64()))
+            }
+            EventKind::Isolated => base("bot_isolated"),
+            EventKind::Heard => base("bot_heard"),
+            EventKind::NameConflict(target) => text("name_conflict", format!("another living node has this name, at {target}")),
+            EventKind::NameRegained => base("name_regained"),
+            EventKind::NotLetIn(why) => text("join_refused", why.clone()),
+        }
+    }
+
+    /// Something that became of an incident.
+    pub(crate) fn of_incident(sequence: u64, event: &canary_insight::Event) -> Self {
+        let kind = match event.change {
+            Change::Opened => "incident_opened",
+            Change::Changed => "incident_changed",
+            Change::Closed => "incident_closed",
+        };
+        Self { sequence, at: time(event.at), kind, incident: Some(Incident::of(&event.incident)), ..Self::default() }
+    }
+
+    /// A mark of a person.
+    pub(crate) fn mark(sequence: u64, at: Wall, text: String) -> Self {
+        Self { sequence, at: time(at), kind: "mark", text: Some(text), ..Self::default() }
+    }
 }
 
 impl Incident {
@@ -200,10 +268,12 @@ impl Group {
     }
 }
 
-fn names(names: &[NodeName]) -> Vec<String> {
+pub(super) fn names(names: &[NodeName]) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
 }
 
-fn time(at: Wall) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.unix_millis())).to_string()
+/// RFC 3339 in UTC, to a millisecond. A label past the year 9999 is a broken clock's and is shown as the last.
+pub(crate) fn time(at: Wall) -> String {
+    const YEAR_9999_END: u64 = 253_402_300_799_999;
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.unix_millis().min(YEAR_9999_END))).to_string()
 }

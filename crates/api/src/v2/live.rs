@@ -1,0 +1,384 @@
+//! What changes, as it changes: a journal of events, and a stream to those who watch.
+//!
+//! One task looks once a second. What it finds is written once, and shared by all who watch, so that many cost little more than one. A watcher that
+//! does not read misses messages, is informed of that, and costs nothing until then.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use canary_core::{Snapshot, Version, Wall};
+use canary_insight::Report;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
+use utoipa::IntoParams;
+
+use super::Problem;
+use super::views::{Event, Refusals, Verdict, time};
+use crate::picture::{Cell, Picture};
+use crate::routes::Api;
+
+/// How often to look for what changed.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// Events that are kept.
+const EVENTS_MAX: usize = 1_024;
+/// Those who watch at once; each holds a connection.
+const WATCHERS_MAX: usize = 64;
+/// Looks that a watcher may be behind before it misses some.
+const BEHIND_MAX: usize = 16;
+/// Pairs whose change is sent after one look. When more change at once, a reader is better off with the whole matrix.
+const PAIRS_MAX: usize = 256;
+/// Without anything new, a sign of life comes after so many looks.
+const QUIET_LOOKS: u64 = 5;
+/// Marks in a minute at most: more would push out what happened by itself.
+const MARKS: (usize, Duration) = (30, Duration::from_secs(60));
+
+/// What there is to watch.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Topic {
+    Verdict,
+    Incident,
+    Node,
+    Pair,
+    Mark,
+}
+
+impl Topic {
+    const ALL: [Self; 5] = [Self::Verdict, Self::Incident, Self::Node, Self::Pair, Self::Mark];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::Incident => "incident",
+            Self::Node => "node",
+            Self::Pair => "pair",
+            Self::Mark => "mark",
+        }
+    }
+
+    /// Of an event, by what its kind begins with.
+    fn of(event: &Event) -> Self {
+        match event.kind {
+            kind if kind.starts_with("incident") => Self::Incident,
+            kind if kind.starts_with("path") => Self::Pair,
+            "mark" => Self::Mark,
+            _ => Self::Node,
+        }
+    }
+}
+
+/// One message of the stream (WHATWG HTML, section 9.2); none of a topic is for everybody.
+#[derive(Debug)]
+struct Message {
+    topic: Option<Topic>,
+    text: String,
+}
+
+impl Message {
+    fn new(topic: Topic, id: Option<u64>, data: &impl Serialize) -> Self {
+        Self { topic: Some(topic), text: spell(topic.as_str(), id, data) }
+    }
+
+    fn for_all(event: &str, data: &impl Serialize) -> Self {
+        Self { topic: None, text: spell(event, None, data) }
+    }
+}
+
+fn spell(event: &str, id: Option<u64>, data: &impl Serialize) -> String {
+    // JSON on one line: no text in it can end the message.
+    let data = serde_json::to_string(data).expect("messages are texts and numbers");
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}event: {event}\ndata: {data}\n\n")
+}
+
+/// The journal, and who watches.
+#[derive(Debug)]
+pub(crate) struct Live {
+    state: Mutex<Journal>,
+    messages: broadcast::Sender<Arc<Vec<Message>>>,
+    places: Arc<Semaphore>,
+}
+
+/// What happened, and how far it was read.
+#[derive(Debug, Default)]
+struct Journal {
+    /// The sequence number of the next event; zero before the first look.
+    next: u64,
+    ring: VecDeque<Arc<Event>>,
+    /// How far the events of the mesh, and those of incidents, were read.
+    read: (u64, u64),
+    verdict: String,
+    looks: u64,
+    marks: VecDeque<Wall>,
+    /// None while nobody watches.
+    sent: Option<Sent>,
+}
+
+/// The state of every pair, as it was last sent.
+#[derive(Debug)]
+struct Sent {
+    names: Vec<canary_core::NodeName>,
+    rows: Vec<SentRow>,
+}
+
+#[derive(Debug)]
+struct SentRow {
+    version: Option<Version>,
+    is_visible: bool,
+    /// A byte a pair, as in the packed form of the matrix.
+    states: Box<[u8]>,
+}
+
+/// What became of a mark.
+#[derive(Debug)]
+pub(super) enum Marked {
+    Set(Arc<Event>),
+    TooMany,
+}
+
+/// A pair whose state changed.
+#[derive(Serialize)]
+struct PairChange<'a> {
+    source: &'a str,
+    target: &'a str,
+    #[serde(flatten)]
+    measured: super::pairs::Measured,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { state: Mutex::default(), messages: broadcast::channel(BEHIND_MAX).0, places: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+    }
+}
+
+impl Live {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what is new, and sends it to those who watch.
+    pub(crate) fn look(&self, snapshot: &Arc<Snapshot>, report: &Report) {
+        let mut journal = self.journal();
+        let watched = self.messages.receiver_count() > 0;
+        let messages = journal.look(snapshot, report, watched);
+        if watched && !messages.is_empty() {
+            // Nobody watches any more: nobody misses anything.
+            let _ = self.messages.send(Arc::new(messages));
+        }
+    }
+
+    /// Events with a larger sequence number, oldest first.
+    pub(super) fn after(&self, sequence: u64) -> Vec<Arc<Event>> {
+        let journal = self.journal();
+        journal.ring.iter().filter(|event| event.sequence > sequence).cloned().collect()
+    }
+
+    /// Adds a mark of a person.
+    pub(super) fn mark(&self, text: String, now: Wall) -> Marked {
+        let mut journal = self.journal();
+        let since = now.back(MARKS.1);
+        journal.marks.retain(|at| *at > since && *at <= now);
+        if journal.marks.len() >= MARKS.0 {
+            return Marked::TooMany;
+        }
+        journal.marks.push_back(now);
+        journal.begin(now);
+        let event = journal.push(|sequence| Event::mark(sequence, now, text));
+        let _ = self.messages.send(Arc::new(vec![Message::new(Topic::Mark, Some(event.sequence), &*event)]));
+        Marked::Set(event)
+    }
+}
+
+impl Journal {
+    /// Sequence numbers begin with the time, so that they grow across restarts, and fit a number of JavaScript.
+    fn begin(&mut self, now: Wall) {
+        if self.next == 0 {
+            self.next = now.unix_millis().saturating_mul(1_000).clamp(1, 1 << 52);
+        }
+    }
+
+    fn push(&mut self, event: impl FnOnce(u64) -> Event) -> Arc<Event> {
+        let event = Arc::new(event(self.next));
+        self.next += 1;
+        if self.ring.len() >= EVENTS_MAX {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(Arc::clone(&event));
+        event
+    }
+
+    fn look(&mut self, snapshot: &Arc<Snapshot>, report: &Report, watched: bool) -> Vec<Message> {
+        self.begin(snapshot.now.wall);
+        self.looks += 1;
+        let mut messages = Vec::new();
+        let (mesh_from, incidents_after) = self.read;
+        for event in snapshot.events.since(mesh_from) {
+            self.read.0 = event.sequence + 1;
+            let event = self.push(|sequence| Event::of_mesh(sequence, event));
+            messages.push(Message::new(Topic::of(&event), Some(event.sequence), &*event));
+        }
+        for event in report.events.iter().filter(|event| event.sequence > incidents_after) {
+            self.read.1 = event.sequence;
+            let event = self.push(|sequence| Event::of_incident(sequence, event));
+            messages.push(Message::new(Topic::Incident, Some(event.sequence), &*event));
+        }
+        if self.verdict != report.verdict {
+            self.verdict.clone_from(&report.verdict);
+            messages.push(Message::new(Topic::Verdict, None, &Verdict::of(report, snapshot)));
+        }
+        if watched {
+            self.compare(snapshot, &mut messages);
+        } else {
+            self.sent = None;
+        }
+        if self.looks.is_multiple_of(QUIET_LOOKS) {
+            messages.push(Message::for_all("tick", &serde_json::json!({ "as_of": time(snapshot.now.wall) })));
+        }
+        messages
+    }
+
+    /// Sends the pairs whose state changed since the last look. Rows that did not change are not read.
+    fn compare(&mut self, snapshot: &Arc<Snapshot>, messages: &mut Vec<Message>) {
+        let picture = Picture::of(Arc::clone(snapshot));
+        let names: Vec<_> = (0..picture.nodes().len()).map(|place| picture.name(place).clone()).collect();
+        let sent = match self.sent.take() {
+            Some(sent) if sent.names == names => sent.rows,
+            Some(_) => {
+                messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let mut sent = sent.into_iter();
+        let (mut changes, mut rows) = (Vec::new(), Vec::with_capacity(names.len()));
+        for (source, node) in picture.nodes().iter().enumerate() {
+            let before = sent.next();
+            // What the bot itself measured is not published at once: it is read each time.
+            let version = picture.member(source).map(|member| member.row.as_ref().map_or(0, |row| row.version()));
+            let is_unchanged = |row: &SentRow| version.is_some() && row.version == version && row.is_visible == node.is_visible;
+            if before.as_ref().is_some_and(is_unchanged) {
+                rows.extend(before);
+                continue;
+            }
+            let cells = picture.row(source);
+            let states: Box<[_]> = cells.iter().map(super::matrix::state_code).collect();
+            if let Some(before) = before {
+                let pairs = states.iter().zip(&before.states).zip(&cells).enumerate();
+                changes.extend(pairs.filter(|(_, ((now, before), _))| now != before).map(|(target, (_, cell))| (source, target, *cell)));
+            }
+            rows.push(SentRow { version, is_visible: node.is_visible, states });
+        }
+        self.sent = Some(Sent { names, rows });
+        if changes.len() <= PAIRS_MAX {
+            messages.extend(changes.iter().map(|change| pair_message(&picture, *change)));
+        } else {
+            messages.push(Message::for_all("reload", &serde_json::json!({ "pairs_changed": changes.len() })));
+        }
+    }
+}
+
+fn pair_message(picture: &Picture, (source, target, cell): (usize, usize, Cell)) -> Message {
+    let measured = super::pairs::Measured::of(&cell);
+    let change = PairChange { source: picture.name(source).as_str(), target: picture.name(target).as_str(), measured };
+    Message::new(Topic::Pair, None, &change)
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    /// Topics to watch, separated by commas: `verdict`, `incident`, `node`, `pair`, `mark`. Default: all.
+    topics: Option<String>,
+}
+
+impl Filter {
+    fn topics(&self) -> Result<Vec<Topic>, Problem> {
+        let Some(topics) = &self.topics else { return Ok(Topic::ALL.to_vec()) };
+        let named = |name: &str| Topic::ALL.into_iter().find(|topic| topic.as_str() == name);
+        let unknown =
+            || Problem::new(StatusCode::BAD_REQUEST, "topics must be some of verdict, incident, node, pair and mark, separated by commas");
+        topics.split(',').map(|name| named(name).ok_or_else(unknown)).collect()
+    }
+}
+
+/// A watcher that waits for the next messages.
+struct Watcher {
+    receiver: broadcast::Receiver<Arc<Vec<Message>>>,
+    topics: Vec<Topic>,
+    /// What comes before them.
+    first: Option<String>,
+    _place: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Watcher {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if let Some(first) = self.first.take() {
+            return Some((Ok(first.into()), self));
+        }
+        loop {
+            let text = match self.receiver.recv().await {
+                Ok(messages) => {
+                    let wanted = messages.iter().filter(|message| message.topic.is_none_or(|topic| self.topics.contains(&topic)));
+                    wanted.map(|message| message.text.as_str()).collect()
+                }
+                Err(RecvError::Lagged(missed)) => spell("reload", None, &serde_json::json!({ "messages_missed": missed })),
+                Err(RecvError::Closed) => return None,
+            };
+            if !text.is_empty() {
+                return Some((Ok(text.into()), self));
+            }
+        }
+    }
+}
+
+/// What changes, as it changes (server-sent events).
+///
+/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes every 5 s. `reload` says that messages were left out: read the
+/// other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept. The first message is the verdict.
+#[utoipa::path(
+    get,
+    path = "/api/v2/stream",
+    params(Filter),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "64 others watch."),
+        Refusals
+    )
+)]
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(filter) = filter?;
+    let topics = filter.topics()?;
+    let full = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{WATCHERS_MAX} others watch this bot; watch another one"));
+    let place = Arc::clone(&api.live.places).try_acquire_owned().map_err(full)?;
+    let receiver = api.live.messages.subscribe();
+    let snapshot = api.source.snapshot();
+    let mut first = String::from("retry: 2000\n");
+    first.push_str(&spell(Topic::Verdict.as_str(), None, &Verdict::of(&api.source.report(), &snapshot)));
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    for event in last.map(|last| api.live.after(last)).unwrap_or_default() {
+        let topic = Topic::of(&event);
+        if topics.contains(&topic) {
+            first.push_str(&spell(topic.as_str(), Some(event.sequence), &*event));
+        }
+    }
+    let watcher = Watcher { receiver, topics, first: Some(first), _place: place };
+    let body = Body::from_stream(futures_util::stream::unfold(watcher, Watcher::next));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, body).into_response())
+}

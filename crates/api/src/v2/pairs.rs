@@ -1,0 +1,272 @@
+//! The pairs of nodes, each direction by itself.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use canary_core::{Attempt, Failure, NodeName, Series};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Problem;
+use super::answer::answer;
+use super::paging::{self, Limit};
+use super::views::{Refusals, time};
+use crate::picture::{Cell, Picture};
+use crate::routes::Api;
+
+/// The state of a pair.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    /// The latest attempt was answered.
+    Ok,
+    /// The latest attempt failed.
+    Failed,
+    /// No attempt is known.
+    Unknown,
+    /// What is known is old: its source publishes nothing, or has not measured for long.
+    Stale,
+}
+
+impl Wanted {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    /// Only pairs from this node.
+    source: Option<String>,
+    /// Only pairs to this node.
+    target: Option<String>,
+    /// Only pairs in this state. Default: all.
+    #[param(inline)]
+    state: Option<Wanted>,
+    /// How many entries, from 1 to 10000. Default: 1000.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10000)]
+    limit: Limit,
+    /// Continues a list: the `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// A page of pairs, by source, then by target.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Pairs {
+    pairs: Vec<Pair>,
+    /// Where the next page begins; null if this is the last.
+    next_page_token: Option<String>,
+}
+
+/// One direction between two nodes.
+#[derive(Debug, Serialize, ToSchema)]
+struct Pair {
+    /// Who measures.
+    source: String,
+    /// Whom.
+    target: String,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+/// The latest attempt of a pair, and how the pair has been.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Measured {
+    /// `ok`, `failed`, `unknown`, or `stale` if the latest result is too old to be the present one.
+    state: &'static str,
+    /// How the latest attempt failed, such as `timeout` or `refused`; null if it did not. Later releases add kinds.
+    failure: Option<&'static str>,
+    /// Time to connect, agree on TLS, and get the first answer; null if the latest attempt failed.
+    rtt_seconds: Option<f64>,
+    /// Time of a second request on the warm connection; null if it failed.
+    request_seconds: Option<f64>,
+    /// Smoothed difference between successive round-trip times (RFC 3550); null before the second success, and after a failure.
+    jitter_seconds: Option<f64>,
+    /// Share of failed attempts among the latest 64, from 0 to 1; null before the first.
+    loss_ratio: Option<f64>,
+    /// Segments that the kernel sent again during the latest attempt: its time contains waiting for them.
+    retransmissions: u32,
+    /// When the latest attempt began, by the clock of the source; null before the first.
+    attempted_at: Option<String>,
+    /// How long ago that was, by the clock of the answering bot.
+    age_seconds: Option<f64>,
+}
+
+impl Measured {
+    pub(super) fn of(cell: &Cell) -> Self {
+        let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
+        Self {
+            state: cell.word(),
+            failure: cell.failure().map(Failure::as_str),
+            rtt_seconds: seconds(cell.total),
+            request_seconds: seconds(cell.request),
+            jitter_seconds: seconds(cell.jitter),
+            loss_ratio: cell.loss,
+            retransmissions: cell.retransmissions,
+            attempted_at: cell.attempted.map(time),
+            age_seconds: seconds(cell.age),
+        }
+    }
+}
+
+impl Pair {
+    fn of(picture: &Picture, source: usize, target: usize, cell: &Cell) -> Self {
+        let name = |place| picture.name(place).as_str().to_owned();
+        Self { source: name(source), target: name(target), measured: Measured::of(cell) }
+    }
+}
+
+/// One pair with its other direction, and what only its source knows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PairDetail {
+    #[serde(flatten)]
+    pair: Pair,
+    /// The other direction, measured by the target.
+    reverse: Measured,
+    /// What only the source of a pair knows; null unless the source is the bot that answers.
+    detail: Option<Detail>,
+}
+
+/// What the source of a pair keeps since it started.
+#[derive(Debug, Serialize, ToSchema)]
+struct Detail {
+    /// Phases of the latest attempt; null if it failed.
+    phases: Option<Phases>,
+    /// Since when attempts fail without a success between them; null while the latest was answered.
+    failing_since: Option<String>,
+    /// When an attempt last succeeded; null before the first.
+    last_success_at: Option<String>,
+    /// Attempts that succeeded.
+    successes: u64,
+    /// Attempts that failed, by kind; kinds without any are left out.
+    failures: std::collections::BTreeMap<&'static str, u64>,
+    /// Segments that the kernel sent under the successful attempts.
+    segments: u64,
+    /// Segments that the kernel sent again: packets that were lost and cost no attempt.
+    retransmissions: u64,
+}
+
+/// The phases of one attempt. All but `resolve` and `request` add up to the round-trip time.
+#[derive(Debug, Serialize, ToSchema)]
+struct Phases {
+    resolve_seconds: f64,
+    connect_seconds: f64,
+    /// Null on a plain connection.
+    tls_seconds: Option<f64>,
+    first_request_seconds: f64,
+    /// The second request; null if it failed.
+    request_seconds: Option<f64>,
+    /// The kernel's own smoothed round-trip time of the connection; null where it offers none.
+    kernel_rtt_seconds: Option<f64>,
+}
+
+impl Detail {
+    fn of(series: &Series, failing_since: Option<String>) -> Self {
+        let phases = series.latest().and_then(|(attempt, _)| match attempt {
+            Attempt::Ok(timing) => Some(Phases {
+                resolve_seconds: timing.resolve.as_secs_f64(),
+                connect_seconds: timing.connect.as_secs_f64(),
+                tls_seconds: timing.tls.map(|tls| tls.as_secs_f64()),
+                first_request_seconds: timing.first_request.as_secs_f64(),
+                request_seconds: timing.request.map(|request| request.as_secs_f64()),
+                kernel_rtt_seconds: timing.kernel.map(|kernel| kernel.rtt.as_secs_f64()),
+            }),
+            Attempt::Failed(_) => None,
+        });
+        let count = |kind: Failure| series.failures.get(usize::from(kind.code())).copied().filter(|count| *count > 0);
+        Self {
+            phases,
+            failing_since,
+            last_success_at: series.last_success.map(time),
+            successes: series.successes,
+            failures: Failure::ALL.into_iter().filter_map(|kind| Some((kind.as_str(), count(kind)?))).collect(),
+            segments: series.segments,
+            retransmissions: series.retransmissions,
+        }
+    }
+}
+
+/// Every pair of nodes, each direction by itself.
+///
+/// Nodes that left have none. A pair between two nodes that nobody has measured yet is listed as `unknown`.
+#[utoipa::path(get, path = "/api/v2/pairs", params(Filter), responses((status = 200, body = Pairs), Refusals))]
+pub(super) async fn pairs(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(filter) = filter?;
+    let after = paging::key_of::<2>(filter.page_token.as_deref())?;
+    let snapshot = api.source.snapshot();
+    // A mesh of a thousand nodes has a million pairs: others are answered in the meantime.
+    let list = tokio::task::spawn_blocking(move || list(&Picture::of(snapshot), &filter, after.as_ref()));
+    let pairs =
+        list.await.map_err(|_| Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "the list could not be made; please report it"))?;
+    Ok(answer(&headers, &pairs))
+}
+
+fn list(picture: &Picture, filter: &Filter, after: Option<&[String; 2]>) -> Pairs {
+    let named = |name: &Option<String>, place: usize| name.as_deref().is_none_or(|name| picture.name(place).as_str() == name);
+    let mut pairs: Vec<Pair> = Vec::new();
+    for source in 0..picture.nodes().len() {
+        let name = picture.name(source).as_str();
+        let before = |[of, _]: &[String; 2]| name < of.as_str();
+        if !named(&filter.source, source) || after.is_some_and(before) {
+            continue;
+        }
+        let first = after.filter(|[of, _]| of == name).map(|[_, target]| target.as_str());
+        for (target, cell) in picture.row(source).iter().enumerate() {
+            let is_wanted = target != source
+                && first.is_none_or(|first| picture.name(target).as_str() > first)
+                && named(&filter.target, target)
+                && filter.state.is_none_or(|state| state.as_str() == cell.word());
+            if !is_wanted {
+                continue;
+            }
+            if let Some(last) = pairs.last().filter(|_| pairs.len() >= filter.limit.0) {
+                let next_page_token = Some(paging::token_after(&[&last.source, &last.target]));
+                return Pairs { pairs, next_page_token };
+            }
+            pairs.push(Pair::of(picture, source, target, cell));
+        }
+    }
+    Pairs { pairs, next_page_token: None }
+}
+
+/// One pair in both directions, with phases and counters.
+#[utoipa::path(
+    get,
+    path = "/api/v2/pairs/{source}/{target}",
+    params(("source" = String, Path, description = "Who measures."), ("target" = String, Path, description = "Whom.")),
+    responses((status = 200, body = PairDetail), (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such pair."), Refusals)
+)]
+pub(super) async fn pair(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    names: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path((source, target)) = names?;
+    let picture = Picture::of(api.source.snapshot());
+    let place = |name: &str| name.parse::<NodeName>().ok().and_then(|name| picture.place(&name));
+    let places = place(&source).zip(place(&target)).filter(|(source, target)| source != target);
+    let (source, target) = places.ok_or_else(|| Problem::not_found("there is no such pair; /api/v2/nodes lists all names"))?;
+    let own = picture.member(target).filter(|_| picture.member(source).is_none());
+    let detail = own.map(|member| {
+        let failing_since = member.pair.failing_since().map(|since| time(picture.wall(since)));
+        Detail::of(member.pair.main(), failing_since)
+    });
+    let pair = Pair::of(&picture, source, target, &picture.cell(source, target));
+    let reverse = Measured::of(&picture.cell(target, source));
+    Ok(answer(&headers, &PairDetail { pair, reverse, detail }))
+}

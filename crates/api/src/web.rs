@@ -1,0 +1,238 @@
+//! What a browser gets: the page, its parts, and the documentation of the API. All of it is in the program, and none of it tells of the mesh: what does,
+//! the page asks for with a token.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use crate::routes::Api;
+use crate::v2;
+
+/// Scripts, styles and data from this bot alone; nothing inline, nothing embedded, no frame around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
+/// The parts of the page by name, with their types.
+const PARTS: [(&str, &str, &str); 9] = [
+    ("app.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/app.js")),
+    ("data.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/data.js")),
+    ("grid.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/grid.js")),
+    ("chart.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/chart.js")),
+    ("words.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/words.js")),
+    ("uplot.js", "text/javascript; charset=utf-8", include_str!("../assets/ui/uplot.js")),
+    ("app.css", "text/css; charset=utf-8", include_str!("../assets/ui/app.css")),
+    ("uplot.css", "text/css; charset=utf-8", include_str!("../assets/ui/uplot.css")),
+    ("icon.svg", "image/svg+xml", include_str!("../assets/ui/icon.svg")),
+];
+
+/// What needs no token, with a few words each.
+const OPEN: [(&str, &str); 6] = [
+    ("/", "The page, for browsers"),
+    ("/docs", "The documentation of the API"),
+    ("/openapi.json", "API v2 as OpenAPI 3.1"),
+    ("/v1/api.swagger.json", "The API of the original as OpenAPI 2"),
+    ("/livez", "Whether the loop of this bot runs"),
+    ("/readyz", "Whether this bot answers; never depends on others"),
+];
+
+/// What needs a token and is no part of API v2.
+const GUARDED: [(&str, &str); 4] = [
+    ("/api/v1/samples", "The latest sample of every pair, as the original spells it"),
+    ("/api/v1/nodes", "The names of all present nodes, as the original spells them"),
+    ("/metrics", "This bot's own pairs and health, for Prometheus"),
+    ("/version", "The version of the program"),
+];
+
+/// The page and its parts; without the page, the words that stand in for it.
+pub(crate) fn router(has_page: bool) -> Router<Arc<Api>> {
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/v1/", get(|| docs("../")))
+        .route("/docs", get(|| docs("")))
+        .route("/ui/docs.css", get(docs_style));
+    if has_page { router.route("/ui/{part}", get(part)) } else { router }
+}
+
+/// The page for browsers, and a short text for other clients.
+async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if api.has_page && accepts.contains("text/html") {
+        return page(include_str!("../assets/ui/index.html").to_owned());
+    }
+    words().into_response()
+}
+
+/// The endpoints as text.
+fn words() -> String {
+    let mut text = String::from("canary-bot measures the network between the hosts of a distributed system.\n\nopen:\n");
+    // Writing to a string cannot fail.
+    let mut line = |method: &str, path: &str, what: &str| {
+        let _ = writeln!(text, "  {method:<4} {path:<34} {}", what.trim_end_matches('.'));
+    };
+    OPEN.iter().for_each(|(path, what)| line("GET", path, what));
+    text.push_str("\nwith a token:\n");
+    let mut line = |method: &str, path: &str, what: &str| {
+        let _ = writeln!(text, "  {method:<4} {path:<34} {}", what.trim_end_matches('.'));
+    };
+    v2::index().iter().for_each(|(method, path, what)| line(method, path, what));
+    GUARDED.iter().for_each(|(path, what)| line("GET", path, what));
+    text.push_str("  and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n");
+    text.push_str("curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict\n");
+    text
+}
+
+fn page(html: String) -> Response {
+    let headers: [(HeaderName, HeaderValue); 4] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        // Another release may have another page.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, html).into_response()
+}
+
+async fn part(Path(name): Path<String>, State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let Some((_, kind, text)) = PARTS.iter().find(|(part, ..)| *part == name) else {
+        return (StatusCode::NOT_FOUND, "there is no such part of the page\n").into_response();
+    };
+    let tag = format!("\"{}-{:x}\"", api.version, text.len());
+    let is_known =
+        headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok()).is_some_and(|known| known.trim_start_matches("W/") == tag);
+    let common = [(header::CONTENT_TYPE, (*kind).to_owned()), (header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if is_known { (StatusCode::NOT_MODIFIED, common).into_response() } else { (common, *text).into_response() }
+}
+
+async fn docs_style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../assets/ui/docs.css")).into_response()
+}
+
+/// The document as a page without any script.
+/// It is served at two depths: `up` leads to the root.
+async fn docs(up: &str) -> Response {
+    let document = serde_json::to_value(v2::document()).unwrap_or_default();
+    let mut html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>canary-bot: the API</title><link rel=\"stylesheet\" href=\"{up}ui/docs.css\"></head><body><main><h1>canary-bot: the API</h1>",
+    );
+    let mut put = |text: &str| html.push_str(text);
+    put(&format!("<p>{}</p>", text(&document["info"]["description"])));
+    put(&format!(
+        "<p>Everything but the open paths needs a token: <code>Authorization: Bearer TOKEN</code>. The same as a document for tools: \
+         <a href=\"{up}openapi.json\">openapi.json</a>.</p><pre>curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict</pre>"
+    ));
+    put("<h2>API v2</h2>");
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in item.as_object().into_iter().flatten() {
+            put(&described(&method.to_uppercase(), path, operation));
+        }
+    }
+    for (title, paths) in [("Other paths with a token", GUARDED.as_slice()), ("Open paths", OPEN.as_slice())] {
+        put(&format!("<h2>{title}</h2><table><tbody>"));
+        paths.iter().for_each(|(path, what)| put(&format!("<tr><td><code>GET {path}</code></td><td>{what}</td></tr>")));
+        put("</tbody></table>");
+    }
+    put("<p>The same port speaks gRPC, gRPC-Web and Connect for <code>api.v1.ApiService</code>, with server reflection, and \
+         <code>grpc.health.v1.Health</code>, which needs no token.</p><h2>Shapes</h2>");
+    for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
+        put(&shape(name, schema));
+    }
+    put("</main></body></html>");
+    page(html)
+}
+
+fn described(method: &str, path: &str, operation: &Value) -> String {
+    let mut html = format!("<section><h3><code>{method} {}</code></h3>", escape(path));
+    html.push_str(&format!("<p>{}</p><p>{}</p>", text(&operation["summary"]), text(&operation["description"])));
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let rows: String = parameters
+        .map(|parameter| format!("<tr><td><code>{}</code></td><td>{}</td></tr>", text(&parameter["name"]), text(&parameter["description"])))
+        .collect();
+    if !rows.is_empty() {
+        html.push_str(&format!("<table><thead><tr><th>parameter</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"));
+    }
+    let answers: String =
+        operation["responses"].as_object().into_iter().flatten().map(|(status, response)| answer(status, response)).collect();
+    html.push_str(&format!("<table><thead><tr><th>status</th><th>answer</th></tr></thead><tbody>{answers}</tbody></table></section>"));
+    html
+}
+
+fn answer(status: &str, response: &Value) -> String {
+    let contents = response["content"].as_object().into_iter().flatten();
+    let kinds: Vec<_> =
+        contents.map(|(kind, content)| format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))).collect();
+    format!("<tr><td>{status}</td><td>{} {}</td></tr>", text(&response["description"]), kinds.join(", "))
+}
+
+fn shape(name: &str, schema: &Value) -> String {
+    let mut html = format!("<section id=\"{0}\"><h3>{0}</h3>", escape(name));
+    html.push_str(&format!("<p>{}</p>", text(&schema["description"])));
+    let parts = std::iter::once(schema).chain(["allOf", "oneOf"].iter().flat_map(|key| schema[*key].as_array().into_iter().flatten()));
+    let mut rows = String::new();
+    for part in parts {
+        if !part["$ref"].is_null() {
+            rows.push_str(&format!("<tr><td></td><td>all of {}</td><td></td></tr>", reference(part)));
+        }
+        for (field, of) in part["properties"].as_object().into_iter().flatten() {
+            rows.push_str(&format!(
+                "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
+                escape(field),
+                reference(of),
+                text(&of["description"])
+            ));
+        }
+    }
+    html.push_str(&format!(
+        "<table><thead><tr><th>field</th><th>type</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table></section>"
+    ));
+    html
+}
+
+/// The type of a field in words, with a link to its shape.
+fn reference(schema: &Value) -> String {
+    let link = |text: &str| {
+        let name = escape(text.rsplit('/').next().unwrap_or_default());
+        format!("<a href=\"#{name}\">{name}</a>")
+    };
+    if let Some(target) = schema["$ref"].as_str() {
+        return link(target);
+    }
+    if let Some(either) = schema["oneOf"].as_array() {
+        return either.iter().map(reference).collect::<Vec<_>>().join(" or ");
+    }
+    if !schema["items"].is_null() {
+        return format!("list of {}", reference(&schema["items"]));
+    }
+    let kind = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().map(kind).collect::<Vec<_>>().join(" or "),
+        other => kind(other),
+    }
+}
+
+/// A text of the document, escaped.
+fn text(value: &Value) -> String {
+    escape(value.as_str().unwrap_or_default())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_words_name_every_endpoint() {
+        let words = super::words();
+        for (_, path, _) in crate::v2::index() {
+            assert!(words.contains(&path), "{path} is missing in\n{words}");
+        }
+        assert!(words.lines().all(|line| line.chars().count() <= 120), "{words}");
+    }
+}
