@@ -79,6 +79,16 @@ impl Server {
         Token::new(first).map_err(|error| fail(error.to_string()))
     }
 
+    /// Whether the bot's own loop runs, and it answers. It never depends on other bots, and needs no token.
+    pub(crate) async fn is_alive(&self) -> Result<bool, AskError> {
+        let late = |_| AskError::Late { url: self.url.clone() };
+        match tokio::time::timeout(PATIENCE, self.fetch("/livez")).await.map_err(late)? {
+            Ok(_) => Ok(true),
+            Err(AskError::Status { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The answer to a GET of `path`, as JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value, AskError> {
         let url = || self.url.clone();

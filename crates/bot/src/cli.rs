@@ -7,11 +7,13 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::ask::Server;
 use crate::demo::{BOTS_MAX, Demo};
+use crate::grid::{Grid, METRICS};
+use crate::list::{Form, List};
 use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::status::Status;
-use crate::{demo, flags, issue, logs, run};
+use crate::{demo, flags, issue, logs, run, top};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -34,6 +36,12 @@ pub fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
         Some(("status", matches)) => status(matches),
+        Some(("nodes", matches)) => nodes(matches),
+        Some(("pairs", matches)) => pairs(matches),
+        Some(("matrix", matches)) => matrix(matches),
+        Some(("events", matches)) => events(matches),
+        Some(("top", matches)) => show_top(matches),
+        Some(("check", matches)) => check(matches),
         Some(("tls", matches)) => match matches.subcommand() {
             Some((_, matches)) => tls_dev(matches),
             None => Ok(ExitCode::from(USAGE)),
@@ -99,6 +107,7 @@ fn command() -> Command {
                 .arg(Arg::new("json").long("json").action(clap::ArgAction::SetTrue).help("Write JSON"))
                 .after_help("Exit codes: 0 nothing critical is open, 1 the bot could not be asked, 2 usage, 3 something critical is open."),
         )
+        .subcommands(asking())
         .subcommand(
             Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("dev")
@@ -129,11 +138,146 @@ fn command() -> Command {
             "run",
             "demo",
             "status",
+            "nodes",
+            "pairs",
+            "matrix",
+            "events",
+            "top",
+            "check",
             "tls",
             "token",
             "completion",
             "man",
         ])))
+}
+
+/// The commands that ask a bot, besides `status`.
+fn asking() -> [Command; 6] {
+    let command = |name: &'static str, about: &'static str| Command::new(name).about(about).args(server_args());
+    let one_of = |name: &'static str, help: &'static str, values: &'static [&'static str]| {
+        Arg::new(name).long(name).value_name(name.to_uppercase()).help(help).value_parser(clap::builder::PossibleValuesParser::new(values))
+    };
+    let named = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("NAME").help(help);
+    let metric = || one_of("metric", "What to show", &METRICS).default_value("total");
+    [
+        command("nodes", "List all nodes that a bot knows, dead ones too").args(form_args()).arg(one_of(
+            "state",
+            "Only nodes in this state",
+            &["alive", "suspect", "dead", "left"],
+        )),
+        command("pairs", "List the pairs of all nodes, each direction by itself")
+            .args(form_args())
+            .arg(named("source", "Only pairs from this node"))
+            .arg(named("target", "Only pairs to this node"))
+            .arg(one_of("state", "Only pairs in this state", &["ok", "failed", "unknown", "stale"])),
+        command("matrix", "Print the matrix: rows measure columns").arg(metric()).arg(switch("json", "Write JSON")),
+        command("events", "List what happened: nodes, paths, incidents and marks")
+            .args(form_args())
+            .arg(switch("follow", "Go on, with each event as it happens").short('f')),
+        command("top", "Show the matrix, the verdict and the incidents live").arg(metric()).arg(switch("once", "Print it once, and end")),
+        command("check", "Check that a bot works, for health checks of containers; other bots do not matter")
+            .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
+    ]
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(clap::ArgAction::SetTrue).help(help)
+}
+
+fn form_args() -> [Arg; 2] {
+    [switch("json", "Write JSON").conflicts_with("plain"), switch("plain", "Write lines with tabs between columns, without a header")]
+}
+
+fn form(matches: &ArgMatches) -> Form {
+    match (matches.get_flag("json"), matches.get_flag("plain")) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Plain,
+        _ => Form::Table,
+    }
+}
+
+/// Writes a list to stdout.
+fn put(list: &List, form: Form) -> Result<ExitCode, RunError> {
+    let mut out = io::stdout().lock();
+    list.write(form, &mut out).and_then(|()| out.flush()).map_err(RunError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    matches.get_one::<String>(name).map(String::as_str)
+}
+
+fn nodes(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let list = drive(async { Ok(List::nodes(&server, chosen(matches, "state")).await?) })?;
+    put(&list, form(matches))
+}
+
+fn pairs(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let filters = ["source", "target", "state"].map(|key| (key, chosen(matches, key)));
+    let list = drive(async { Ok(List::pairs(&server, &filters).await?) })?;
+    put(&list, form(matches))
+}
+
+fn matrix(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let metric = chosen(matches, "metric").unwrap_or("total");
+    let text = drive(async {
+        Ok(match matches.get_flag("json") {
+            true => {
+                format!("{}\n", crate::status::escaped(&format!("{:#}", server.get(&format!("/api/v2/matrix?metric={metric}")).await?)))
+            }
+            false => Grid::of(&server, metric).await?.to_string(),
+        })
+    })?;
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(RunError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How often `events --follow` asks.
+const FOLLOW: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn events(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let form = form(matches);
+    if !matches.get_flag("follow") {
+        return put(&drive(async { Ok(List::events(&server, 0).await?.0) })?, form);
+    }
+    drive(async {
+        let mut after = 0;
+        loop {
+            let (list, next) = List::events(&server, after).await?;
+            list.follow(form, &mut io::stdout().lock()).map_err(RunError::Stdout)?;
+            after = next;
+            tokio::time::sleep(FOLLOW).await;
+        }
+    })
+}
+
+fn show_top(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let metric = chosen(matches, "metric").unwrap_or("total");
+    let is_terminal = io::IsTerminal::is_terminal(&io::stdout());
+    drive(async {
+        if matches.get_flag("once") || !is_terminal {
+            return top::once(&server, metric).await;
+        }
+        top::run(server, metric, logs::colours(&io::stdout())).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let server = server(matches)?;
+    let (code, said) = match drive(async { Ok(server.is_alive().await?) }) {
+        Ok(true) => (0, "ok".to_owned()),
+        Ok(false) => (UNHEALTHY, format!("the loop of the bot at {} does not run", server.url)),
+        Err(error) => (UNHEALTHY, chain(&error)),
+    };
+    writeln!(io::stdout(), "{said}").map_err(RunError::Stdout)?;
+    Ok(ExitCode::from(code))
 }
 
 fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
@@ -255,11 +399,15 @@ fn drive<T>(task: impl Future<Output = Result<T, RunError>>) -> Result<T, RunErr
 
 /// The whole chain of causes, once, at the edge.
 fn report(error: &RunError) {
-    let mut line = format!("canary-bot: {error}");
+    logs::say(format!("canary-bot: {}", chain(error)));
+}
+
+fn chain(error: &RunError) -> String {
+    let mut line = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         line.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
-    logs::say(line);
+    line
 }

@@ -9,7 +9,9 @@ mod facade;
 mod flags;
 #[doc(hidden)]
 pub mod fuzz;
+mod grid;
 mod issue;
+mod list;
 mod logs;
 mod matrix;
 mod outbound;
@@ -18,6 +20,7 @@ mod secrets;
 mod settings;
 mod sources;
 mod status;
+mod top;
 
 pub use canary_api::{Content, Metrics, MetricsLevel};
 pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};

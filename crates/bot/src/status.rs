@@ -64,7 +64,7 @@ impl Status {
 }
 
 /// JSON whose strings show invisible characters as escapes.
-fn escaped(json: &str) -> String {
+pub(crate) fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && canary_core::is_invisible(c) {
@@ -78,6 +78,6 @@ fn escaped(json: &str) -> String {
 }
 
 /// A text of another bot, without what could disturb a terminal.
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or("?").chars().filter(|c| !canary_core::is_invisible(*c)).collect()
 }

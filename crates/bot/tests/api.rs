@@ -129,7 +129,12 @@ fn a_healthy_mesh_has_a_verdict_and_no_incidents_at_every_bot_and_status_says_so
 fn everything_but_the_health_paths_wants_a_token() {
     let _turn = alone();
     let bot = lone_bot();
-    for path in ["/api/v2/verdict", "/api/v2/incidents", "/api/v1/samples", "/api/v1/nodes", "/version", "/no/such/path"] {
+    for path in ["/api/v2/verdict", "/api/v2/stream", "/api/v2/no/such/path"] {
+        let answer = get_with(bot.api(), path, "Authorization: Bearer nonsense\r\n").unwrap();
+        assert!(answer.status == 401 && answer.headers.contains("application/problem+json"), "{path}: {answer:?}");
+        assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);
+    }
+    for path in ["/api/v1/samples", "/api/v1/nodes", "/version", "/no/such/path"] {
         let answer = get_with(bot.api(), path, "").unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (401, r#"{"code":16,"message":"no token provided"}"#), "{path}");
         assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);

@@ -111,7 +111,7 @@ async function load() {
     await loadAll(session.signal);
   } catch (error) {
     if (error instanceof data.Unauthorized) signOut(`Signed out: ${error.message}.`);
-    else if (error.name !== "AbortError") broke();
+    else if (!session?.signal.aborted) broke();
   }
   loading = false;
   render();

@@ -11,7 +11,11 @@ export const token = {
 /** The bot refused the token. */
 export class Unauthorized extends Error {}
 
-async function ask(path, accept, signal) {
+/** An answer takes at most so long: a bot that stands still does not break the connection. */
+const PATIENCE = 8000;
+
+async function ask(path, accept, ended, patience = PATIENCE) {
+  const signal = AbortSignal.any([ended, ...(patience ? [AbortSignal.timeout(patience)] : [])]);
   const headers = { Accept: accept, Authorization: `Bearer ${token.get()}` };
   const response = await fetch(path, { headers, signal, cache: "no-cache", credentials: "omit" });
   if (response.status === 401) throw new Unauthorized("the bot does not know this token");
@@ -66,7 +70,7 @@ export function state(byte) {
 
 /** Calls `handle(event, data)` for every message until `signal`; throws when the stream breaks. */
 export async function stream(handle, signal) {
-  const response = await ask("api/v2/stream", "text/event-stream", signal);
+  const response = await ask("api/v2/stream", "text/event-stream", signal, null);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -35,9 +35,14 @@ pub fn buf() -> Option<Command> {
     tool("buf", "node_modules/.bin/buf").map(Command::new)
 }
 
-/// Node with the packages of `node_modules`.
+/// Node with the packages of Connect.
 pub fn node() -> Option<Command> {
-    tool("connect-node", "node_modules/@connectrpc/connect-node/package.json")?;
+    node_with("@connectrpc/connect-node")
+}
+
+/// Node with a package of `node_modules`.
+pub fn node_with(package: &str) -> Option<Command> {
+    tool(package, &format!("node_modules/{package}/package.json"))?;
     program("node")
 }
 

@@ -1,0 +1,120 @@
+//! The matrix that a bot serves, as text.
+
+use std::fmt::{self, Display};
+
+use serde_json::Value;
+
+use crate::ask::{AskError, Server};
+use crate::list::duration;
+use crate::status::text;
+
+/// What the values of a matrix are.
+pub(crate) const METRICS: [&str; 4] = ["total", "request", "jitter", "loss"];
+
+/// What is known of one pair.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cell {
+    /// A node does not measure itself.
+    Itself,
+    Unknown,
+    /// What is known is too old.
+    Stale,
+    Failed(String),
+    /// The latest attempt was answered; the metric in its unit, if it has one.
+    Ok(Option<f64>),
+}
+
+/// All pairs of the nodes that are or should be there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grid {
+    pub(crate) metric: String,
+    pub(crate) names: Vec<String>,
+    /// A row for every name, with a cell for every name.
+    pub(crate) rows: Vec<Vec<Cell>>,
+}
+
+impl Grid {
+    pub(crate) async fn of(server: &Server, metric: &str) -> Result<Self, AskError> {
+        let answer = server.get(&format!("/api/v2/matrix?metric={metric}")).await?;
+        Self::read(&answer).ok_or_else(|| AskError::Answer(server.url.clone()))
+    }
+
+    /// From an answer of the API; none if it has another shape.
+    pub(crate) fn read(answer: &Value) -> Option<Self> {
+        let names: Vec<_> = answer["nodes"].as_array()?.iter().map(|node| text(&node["name"])).collect();
+        let cell = |(state, value): (&Value, &Value)| match state.as_str() {
+            Some("self") => Cell::Itself,
+            Some("ok") => Cell::Ok(value.as_f64()),
+            Some("stale") => Cell::Stale,
+            Some("unknown") | None => Cell::Unknown,
+            Some(_) => Cell::Failed(text(state)),
+        };
+        let row = |row: &Value| {
+            let cells: Vec<_> = row["states"].as_array()?.iter().zip(row["values"].as_array()?).map(cell).collect();
+            (cells.len() == names.len()).then_some(cells)
+        };
+        let rows: Vec<_> = answer["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?;
+        (rows.len() == names.len()).then(|| Self { metric: text(&answer["metric"]), names, rows })
+    }
+
+    pub(crate) fn cell(&self, source: usize, target: usize) -> &Cell {
+        self.rows.get(source).and_then(|row| row.get(target)).unwrap_or(&Cell::Unknown)
+    }
+
+    /// A cell in at most seven characters.
+    pub(crate) fn short(&self, cell: &Cell) -> String {
+        match cell {
+            Cell::Itself => "-".to_owned(),
+            Cell::Unknown => "?".to_owned(),
+            Cell::Stale => "~".to_owned(),
+            Cell::Failed(kind) => kind.chars().take(7).collect(),
+            Cell::Ok(None) => "ok".to_owned(),
+            Cell::Ok(Some(loss)) if self.metric == "loss" => format!("{:.1}%", loss * 100.0),
+            Cell::Ok(Some(seconds)) if *seconds < 0.1 => format!("{:.2}", seconds * 1e3),
+            Cell::Ok(Some(seconds)) => format!("{:.0}", seconds * 1e3),
+        }
+    }
+
+    /// A cell in words.
+    pub(crate) fn long(&self, cell: &Cell) -> String {
+        match cell {
+            Cell::Itself => "itself".to_owned(),
+            Cell::Unknown => "unknown".to_owned(),
+            Cell::Stale => "stale".to_owned(),
+            Cell::Failed(kind) => format!("failed ({kind})"),
+            Cell::Ok(None) => "ok".to_owned(),
+            Cell::Ok(Some(loss)) if self.metric == "loss" => format!("{:.1} % lost", loss * 100.0),
+            Cell::Ok(Some(seconds)) => duration(*seconds),
+        }
+    }
+
+    /// What the cells mean.
+    pub(crate) fn legend(&self) -> &'static str {
+        match self.metric.as_str() {
+            "loss" => "share of failed attempts; ? unknown, ~ stale, a word: how the pair fails",
+            "request" => "ms of a request on a warm connection; ? unknown, ~ stale, a word: how the pair fails",
+            "jitter" => "ms of jitter; ? unknown, ~ stale, a word: how the pair fails",
+            _ => "ms to connect and get an answer; ? unknown, ~ stale, a word: how the pair fails",
+        }
+    }
+}
+
+impl Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CELL: usize = 8;
+        let width = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("from \\ to".len());
+        write!(f, "{:<width$}", "from \\ to")?;
+        for name in &self.names {
+            write!(f, " {:>CELL$}", name.chars().take(CELL).collect::<String>())?;
+        }
+        writeln!(f)?;
+        for (name, row) in self.names.iter().zip(&self.rows) {
+            write!(f, "{name:<width$}")?;
+            for cell in row {
+                write!(f, " {:>CELL$}", self.short(cell))?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "{}", self.legend())
+    }
+}
