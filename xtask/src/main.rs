@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Some("ci") => ci(&root()),
         Some("bench") => {
             cargo(&root(), &["bench", "-p", "canary-insight", "--bench", "cost"])
+                & cargo(&root(), &["bench", "-p", "canary-api", "--bench", "look"])
                 & cargo(&root(), &["bench", "-p", "canary-bot", "--bench", "budgets", "--bench", "added_error"])
         }
         _ => {

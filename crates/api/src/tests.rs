@@ -282,6 +282,7 @@ async fn what_has_no_meaning_is_refused_with_a_problem() {
         (plain("/api/v2/pairs?page_token=b3ds"), 400),
         (plain("/api/v2/matrix?metric=odd"), 400),
         (plain("/api/v2/events?after=-1"), 400),
+        (plain("/api/v2/events?after=9007199254740992"), 400),
         (plain("/api/v2/stream?topics=verdict,odd"), 400),
         (plain("/api/v2/pairs/%ff/owl"), 400),
         (Request::get("/api/v2/nodes").body(Body::empty()).unwrap(), 401),

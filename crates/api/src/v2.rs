@@ -112,6 +112,8 @@ pub(crate) async fn serve_document() -> Response {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     /// `UPDATE_GOLDEN=1` writes it anew.
     #[test]
     fn the_committed_document_is_the_one_that_is_served() {
@@ -120,6 +122,27 @@ mod tests {
             std::fs::write(&file, super::openapi()).unwrap();
         }
         assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), super::openapi());
+    }
+
+    /// Two structures of one name would become one shape in the document.
+    #[test]
+    fn every_shape_has_a_name_of_its_own() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/v2");
+        let mut names = std::collections::BTreeSet::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let mut is_shape = false;
+            for line in text.lines() {
+                is_shape |= line.starts_with("#[derive(") && line.contains("ToSchema") && !line.contains("Deserialize");
+                let words: Vec<_> = line.split_whitespace().skip_while(|word| *word != "struct" && *word != "enum").collect();
+                if let [_, name, ..] = words.as_slice()
+                    && std::mem::take(&mut is_shape)
+                {
+                    assert!(names.insert((*name).to_owned()), "two shapes are called {name}");
+                }
+            }
+        }
+        assert!(names.contains("Verdict") && names.len() > 20, "{names:?}");
     }
 
     #[test]

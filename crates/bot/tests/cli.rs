@@ -159,6 +159,12 @@ fn help_reads_as_it_was_reviewed() {
         ("help-demo.txt", &["demo", "--help"]),
         ("help-tls-dev.txt", &["tls", "dev", "--help"]),
         ("help-status.txt", &["status", "--help"]),
+        ("help-nodes.txt", &["nodes", "--help"]),
+        ("help-pairs.txt", &["pairs", "--help"]),
+        ("help-matrix.txt", &["matrix", "--help"]),
+        ("help-events.txt", &["events", "--help"]),
+        ("help-top.txt", &["top", "--help"]),
+        ("help-check.txt", &["check", "--help"]),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
@@ -188,7 +194,7 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     let output = canary_bot(&["demo", "--bots", "3", "--for", "5s"], &[]);
     let shown = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{shown}{}", stderr(&output));
-    for expected in ["token: ", "curl -H", "6 of 6 pairs", "the matrix is whole at every bot"] {
+    for expected in ["open this in a browser:", "/#token=", "curl -H", "6 of 6 pairs", "the matrix is whole at every bot"] {
         assert!(shown.contains(expected), "{shown}");
     }
     // Where no terminal is, nothing moves a cursor.

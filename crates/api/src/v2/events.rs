@@ -24,13 +24,16 @@ use crate::routes::Api;
 pub(super) struct Filter {
     /// Only events with a larger sequence number. Default: all that are kept.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, maximum = 9007199254740991i64)]
     after: u64,
     /// How many entries, from 1 to 10000. Default: 1000.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 10000)]
     limit: Limit,
 }
+
+/// The largest sequence number that JavaScript counts to.
+const AFTER_MAX: u64 = (1 << 53) - 1;
 
 /// Events, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,6 +54,9 @@ pub(super) async fn events(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Filter { after, limit: Limit(limit) }) = filter?;
+    if after > AFTER_MAX {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, format!("after is at most {AFTER_MAX}")));
+    }
     let events: Vec<Event> = api.live.after(after).iter().take(limit).map(|event| Event::clone(event)).collect();
     let next_after = events.last().map_or(after, |event| event.sequence);
     Ok(answer(&headers, &Events { events, next_after }))

@@ -96,7 +96,7 @@ pub(crate) struct Incident {
     /// Who or what is to blame.
     culprit: Culprit,
     /// Which pairs it explains.
-    pairs: Pairs,
+    pairs: ExplainedPairs,
     /// What speaks for it, each in a sentence.
     evidence: Vec<String>,
     /// All of it in one sentence.
@@ -131,7 +131,7 @@ struct Group {
 
 /// All pairs from some nodes to some nodes.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-struct Pairs {
+struct ExplainedPairs {
     sources: Vec<String>,
     targets: Vec<String>,
     /// Whether the other direction is meant, too.
@@ -235,7 +235,7 @@ impl Incident {
             opened_at: time(incident.opened),
             closed_at: incident.closed.map(time),
             culprit: Culprit::of(&incident.culprit),
-            pairs: Pairs {
+            pairs: ExplainedPairs {
                 sources: names(&pairs.sources),
                 targets: names(&pairs.targets),
                 both_ways: pairs.both_ways,

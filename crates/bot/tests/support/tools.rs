@@ -30,6 +30,11 @@ pub fn python() -> Option<Command> {
     tool("grpcio", "python/bin/python3").map(Command::new)
 }
 
+/// schemathesis, which tries what a document of OpenAPI allows and what it does not.
+pub fn schemathesis() -> Option<Command> {
+    tool("schemathesis", "python/bin/schemathesis").map(Command::new)
+}
+
 /// buf, which speaks gRPC, gRPC-Web and Connect.
 pub fn buf() -> Option<Command> {
     tool("buf", "node_modules/.bin/buf").map(Command::new)

@@ -1,0 +1,134 @@
+//! What a bot says on a terminal: lists, and the live matrix in a real one.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use support::tools::{program, said};
+use support::{Bot, TOKEN, alone, mesh, wait};
+
+/// A file with the token, as people have one.
+struct Token(String);
+
+impl Token {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("canary-terminal-{}", std::process::id())).to_str().unwrap().to_owned();
+        std::fs::write(&path, TOKEN).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn ask(bot: &Bot, token: &Token, arguments: &[&str]) -> (Option<i32>, String) {
+    let server = format!("http://{}", bot.api());
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_canary-bot"))
+        .args(arguments)
+        .env("CANARY_SERVER", server)
+        .env("CANARY_TOKEN_FILE", &token.0)
+        .output()
+        .unwrap();
+    (status.code(), format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap()))
+}
+
+#[test]
+fn every_command_shows_the_mesh() {
+    let _turn = alone();
+    let token = Token::new();
+    let mut bots = mesh(3);
+    let lines = |arguments: &[&str]| {
+        let (code, text) = ask(&bots[0], &token, arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {text}");
+        assert!(!text.contains('\x1b'), "no colour without a terminal: {text:?}");
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let nodes = lines(&["nodes"]);
+    assert!(nodes[0].starts_with("NAME    STATE  ADDRESS") && nodes.len() == 4, "{nodes:?}");
+    assert!(nodes[1].starts_with("bot-00  alive") && nodes[1].contains("this bot"), "{nodes:?}");
+    let pairs = lines(&["pairs", "--source", "bot-01", "--plain"]);
+    assert!(pairs.len() == 2 && pairs[0].starts_with("bot-01\tbot-00\tok\t") && pairs[0].split('\t').count() == 8, "{pairs:?}");
+    assert_eq!(lines(&["pairs", "--state", "failed", "--json"]), ["[]"]);
+    let matrix = lines(&["matrix", "--metric", "loss"]);
+    assert!(matrix.len() == 5 && matrix[2].ends_with("0.0%") && matrix[4].starts_with("share of failed attempts"), "{matrix:?}");
+    assert!(lines(&["top", "--once"])[0].starts_with("All 3 nodes reach each other."));
+    assert!(lines(&["events", "--plain"]).iter().any(|line| line.ends_with("node_joined\tbot-02")));
+    assert_eq!(lines(&["check"]), ["ok"]);
+    bots[0].kill();
+    let (code, text) = ask(&bots[0], &token, &["check"]);
+    assert!(code == Some(3) && text.contains("cannot connect"), "{text}");
+    let (code, text) = ask(&bots[0], &token, &["nodes"]);
+    assert!(code == Some(1) && text.contains("does a bot run there"), "{text}");
+}
+
+/// A terminal of 80 columns and 24 lines, which ends with the test.
+struct Terminal(String);
+
+impl Terminal {
+    fn start(command: &str) -> Self {
+        let socket = format!("canary-{}", std::process::id());
+        let (done, text) = Self::tmux(&socket, &["new-session", "-d", "-x", "80", "-y", "24", command]);
+        assert!(done, "{text}");
+        Self(socket)
+    }
+
+    fn tmux(socket: &str, arguments: &[&str]) -> (bool, String) {
+        said(Command::new("tmux").args(["-L", socket, "-f", "/dev/null"]).args(arguments))
+    }
+
+    fn press(&self, keys: &[&str]) {
+        let (done, text) = Self::tmux(&self.0, &[&["send-keys"], keys].concat());
+        assert!(done, "{text}");
+    }
+
+    fn screen(&self) -> String {
+        Self::tmux(&self.0, &["capture-pane", "-p"]).1
+    }
+
+    fn shows(&self, words: &str) {
+        assert!(wait(Duration::from_secs(30), || self.screen().contains(words)).is_some(), "no {words:?} in\n{}", self.screen());
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = Self::tmux(&self.0, &["kill-server"]);
+    }
+}
+
+#[test]
+fn top_is_live_and_follows_its_keys() {
+    let _turn = alone();
+    if program("tmux").is_none() {
+        return;
+    }
+    let token = Token::new();
+    let mut bots = mesh(3);
+    let binary = env!("CARGO_BIN_EXE_canary-bot");
+    // What comes after it shows that the terminal was given back.
+    let command = format!("{binary} top --server http://{} --token-file {}; echo it has ended; cat", bots[0].api(), token.0);
+    let terminal = Terminal::start(&command);
+    terminal.shows("All 3 nodes reach each other.");
+    terminal.press(&["Right", "Right", "Down"]);
+    terminal.shows("bot-01 -> bot-01: itself");
+    terminal.press(&["Up"]);
+    terminal.shows("bot-00 -> bot-01: ");
+    terminal.press(&["m", "m", "m"]);
+    terminal.shows("0.0 % lost");
+    terminal.press(&["m"]);
+    bots[1].kill();
+    terminal.shows("bot-01 has been unreachable");
+    terminal.shows("bot-00 -> bot-01: failed (refused)");
+    terminal.press(&["f", "s"]);
+    terminal.shows("worst first, failing only");
+    bots[0].kill();
+    terminal.shows("BROKEN, shown is what it knew");
+    terminal.press(&["q"]);
+    terminal.shows("it has ended");
+}
