@@ -1,6 +1,7 @@
 //! What looking at a bot costs it, held against its budget. Exits with 1 when it is missed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![expect(clippy::disallowed_methods, reason = "a mesh changes once a second")]
 
 #[path = "../../insight/tests/support/mod.rs"]
 mod support;

@@ -57,7 +57,8 @@ fn every_command_shows_the_mesh() {
     assert_eq!(lines(&["pairs", "--state", "failed", "--json"]), ["[]"]);
     let matrix = lines(&["matrix", "--metric", "loss"]);
     assert!(matrix.len() == 5 && matrix[2].ends_with("0.0%") && matrix[4].starts_with("share of failed attempts"), "{matrix:?}");
-    assert!(lines(&["top", "--once"])[0].starts_with("All 3 nodes reach each other."));
+    let verdict = || lines(&["top", "--once"])[0].clone();
+    assert!(wait(Duration::from_secs(10), || verdict() == "All 3 nodes reach each other.").is_some(), "{}", verdict());
     assert!(lines(&["events", "--plain"]).iter().any(|line| line.ends_with("node_joined\tbot-02")));
     assert_eq!(lines(&["check"]), ["ok"]);
     bots[0].kill();
