@@ -90,6 +90,7 @@ fn check(what: &str, measured: f64, bound: f64, unit: &str) -> bool {
 
 fn matrix_of_a_thousand() -> bool {
     let mut lab = Lab::new(1000, 4);
+    lab.ragged = true;
     let snapshot = lab.second();
     let report = Arc::new(Insight::new().observe(&snapshot));
     let address = serve(Arc::new(Shown(Mutex::new((Arc::new(snapshot), report)))));
@@ -167,7 +168,36 @@ fn twenty_watchers_of_forty() -> bool {
     check("twenty watchers of 40 nodes", (watched - alone).max(0.0), 2.0, "% of a core")
 }
 
+/// A mesh to look at in a browser: two zones of it do not reach each other, and one host is down.
+fn show(nodes: usize) -> ! {
+    let mut lab = Lab::new(nodes, 8);
+    lab.ragged = true;
+    let mut insight = Insight::new();
+    let zone = nodes / 8;
+    let cut = (0..zone).flat_map(|a| (zone..2 * zone).map(move |b| (a, b)));
+    let mut step = |is_broken: bool| {
+        if is_broken && lab.failing.is_empty() {
+            cut.clone().for_each(|(a, b)| lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]));
+            lab.lose(nodes - 1, Failure::Refused);
+        }
+        let snapshot = lab.second();
+        let report = Arc::new(insight.observe(&snapshot));
+        (Arc::new(snapshot), report)
+    };
+    let shown = Arc::new(Shown(Mutex::new(step(false))));
+    println!("http://{}/#token={TOKEN}", serve(Arc::clone(&shown)));
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        *shown.0.lock().unwrap() = step(begun.elapsed() > Duration::from_secs(15));
+    }
+}
+
 fn main() -> ExitCode {
+    // `cargo bench -p canary-api --bench look -- --show 1000`: a mesh of so many hosts, which breaks after 15 s.
+    if let Some(nodes) = std::env::args().skip_while(|argument| argument != "--show").nth(1) {
+        show(nodes.parse().unwrap());
+    }
     // Both, whatever comes of the first.
     let kept = [matrix_of_a_thousand(), twenty_watchers_of_forty()];
     if kept == [true, true] { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Attempt, Failure, MemberView, NodeName, RosterId, Row, Snapshot, Status, Time, Wall};
+use canary_core::{Attempt, Failure, JitterCode, LatencyCode, MemberView, NodeName, RosterId, Row, Snapshot, Status, Time, Wall};
 
 /// A row that is older than this is stale, unless rows of this mesh are published less often.
 const SILENT_AFTER: Duration = Duration::from_secs(20);
@@ -41,15 +41,40 @@ pub(crate) enum State {
     Failed(Failure),
 }
 
+/// A time as it was received: what travelled as a code is decoded when somebody reads it, for a matrix has a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    Exact(Duration),
+    Latency(LatencyCode),
+    Jitter(JitterCode),
+}
+
+impl Took {
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Self::Exact(duration) => duration,
+            Self::Latency(code) => code.decode(),
+            Self::Jitter(code) => code.decode(),
+        }
+    }
+
+    pub(crate) fn code(self) -> LatencyCode {
+        match self {
+            Self::Latency(code) => code,
+            other => LatencyCode::encode(other.duration()),
+        }
+    }
+}
+
 /// The latest attempt of one pair, and how the pair has been.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cell {
     pub(crate) state: State,
     /// Whether the state is too old to be called the present one.
     pub(crate) is_stale: bool,
-    pub(crate) total: Option<Duration>,
-    pub(crate) request: Option<Duration>,
-    pub(crate) jitter: Option<Duration>,
+    pub(crate) total: Option<Took>,
+    pub(crate) request: Option<Took>,
+    pub(crate) jitter: Option<Took>,
     /// Share of failed attempts in the window; none before the first attempt.
     pub(crate) loss: Option<f64>,
     /// Segments that the kernel sent again during the latest attempt.
@@ -194,9 +219,9 @@ impl Picture {
         Cell {
             state,
             is_stale: self.is_old(state, age, Some(member)),
-            total: timing.map(|timing| timing.total()),
-            request: timing.and_then(|timing| timing.request),
-            jitter: series.jitter().filter(|_| timing.is_some()),
+            total: timing.map(|timing| Took::Exact(timing.total())),
+            request: timing.and_then(|timing| timing.request).map(Took::Exact),
+            jitter: series.jitter().filter(|_| timing.is_some()).map(Took::Exact),
             loss: Some(f64::from(lost) / f64::from(attempts.max(1))),
             retransmissions: timing.and_then(|timing| timing.kernel).map_or(0, |kernel| kernel.retransmissions),
             attempted: Some(wall),
@@ -222,9 +247,9 @@ impl Picture {
             *cell = Cell {
                 state,
                 is_stale: !is_visible || self.is_old(state, age, self.member(place)),
-                total: total.map(canary_core::LatencyCode::decode),
-                request: request.map(canary_core::LatencyCode::decode),
-                jitter: jitter.map(canary_core::JitterCode::decode),
+                total: total.map(Took::Latency),
+                request: request.map(Took::Latency),
+                jitter: jitter.map(Took::Jitter),
                 loss: Some(view.cell.loss_ratio()),
                 retransmissions: u32::from(view.cell.retransmissions),
                 attempted: Some(view.wall),

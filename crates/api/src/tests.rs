@@ -249,7 +249,7 @@ async fn the_packed_matrix_says_what_the_other_form_says() {
                     let steps = f64::from(code) - 1.0;
                     let read = if metric == "loss" { steps / 10_000.0 } else { 1e-9 * (steps * 27.631_021 / 65_534.0).exp() };
                     assert!(
-                        (read - value).abs() <= value * 0.0018 + 1e-4 * f64::from(u8::from(metric == "loss")),
+                        (read - value).abs() <= value * 0.007 + 1e-4 * f64::from(u8::from(metric == "loss")),
                         "{metric}: {read} {value}"
                     );
                 }

@@ -1,21 +1,19 @@
 //! The whole matrix in one answer: JSON, or packed for large meshes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use canary_core::LatencyCode;
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 use super::views::{Refusals, time};
-use crate::picture::{Cell, Picture, State as PairState};
+use crate::picture::{Cell, Picture, State as PairState, Took};
 use crate::routes::Api;
 
 /// The type of the packed form.
@@ -26,8 +24,10 @@ const MAGIC: &[u8; 4] = b"CBM1";
 const SELF: u8 = 0x40;
 /// Added to a state that is too old to be the present one.
 const STALE: u8 = 0x80;
-/// The lowest bits of a latency are noise, which does not compress: values of the packed form are within 0.17 %.
-const KEPT_BITS: u16 = !7;
+/// The lowest bits of a latency are noise, which does not compress: values of the packed form are within 0.7 %.
+const KEPT_BITS: u16 = !31;
+/// What stands for the bits that are left out: their middle.
+const MIDDLE: u16 = 16;
 /// An age that is not known.
 const NO_AGE: u32 = u32::MAX;
 
@@ -67,11 +67,11 @@ impl Metric {
     fn of(self, cell: &Cell) -> Option<f64> {
         match self {
             Self::Loss => cell.loss,
-            other => other.duration(cell).map(|duration| duration.as_secs_f64()),
+            other => other.took(cell).map(|took| took.duration().as_secs_f64()),
         }
     }
 
-    fn duration(self, cell: &Cell) -> Option<Duration> {
+    fn took(self, cell: &Cell) -> Option<Took> {
         match self {
             Self::Total => cell.total,
             Self::Request => cell.request,
@@ -84,7 +84,7 @@ impl Metric {
     fn code(self, cell: &Cell) -> u16 {
         match self {
             Self::Loss => cell.loss.map_or(0, |loss| (loss * 10_000.0).round() as u16 + 1),
-            other => other.duration(cell).map_or(0, |duration| (LatencyCode::encode(duration).get() & KEPT_BITS).max(1)),
+            other => other.took(cell).map_or(0, |took| (took.code().get() & KEPT_BITS) | MIDDLE),
         }
     }
 }
@@ -200,7 +200,7 @@ impl Row {
 ///
 /// A state is 0 (unknown), 1 (ok), 2 + the number of the failure (0 dns, 1 refused, 2 unreachable, 3 timeout, 4 tls, 5 reset, 6 protocol, 7 auth, 8 identity, 9 local,
 /// 13 other), or 0x40 (the node itself); 0x80 is added if it is too old to be the present one. A value is 0 for none. Otherwise a latency is
-/// 1 ns · exp((value − 1) · 27.631021 / 65534), within 0.17 %, and a ratio is (value − 1) / 10000.
+/// 1 ns · exp((value − 1) · 27.631021 / 65534), within 0.7 %, and a ratio is (value − 1) / 10000.
 #[utoipa::path(
     get,
     path = "/api/v2/matrix",

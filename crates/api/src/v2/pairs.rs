@@ -14,7 +14,7 @@ use super::Problem;
 use super::answer::answer;
 use super::paging::{self, Limit};
 use super::views::{Refusals, time};
-use crate::picture::{Cell, Picture};
+use crate::picture::{Cell, Picture, Took};
 use crate::routes::Api;
 
 /// The state of a pair.
@@ -105,7 +105,7 @@ pub(super) struct Measured {
 
 impl Measured {
     pub(super) fn of(cell: &Cell) -> Self {
-        let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
+        let seconds = |took: Option<Took>| took.map(|took| took.duration().as_secs_f64());
         Self {
             state: cell.word(),
             failure: cell.failure().map(Failure::as_str),
@@ -115,7 +115,7 @@ impl Measured {
             loss_ratio: cell.loss,
             retransmissions: cell.retransmissions,
             attempted_at: cell.attempted.map(time),
-            age_seconds: seconds(cell.age),
+            age_seconds: cell.age.map(|age| age.as_secs_f64()),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Lab {
     pub slow: BTreeSet<(usize, usize)>,
     pub status: Vec<Status>,
     pub secured: Option<Secured>,
+    /// Whether every pair has a latency of its own, from 0.2 to 80 ms, with noise of 5 %: nothing of it repeats.
+    pub ragged: bool,
     labels: Vec<Labels>,
     rows: Vec<Option<Arc<Row>>>,
     roster: Arc<Roster>,
@@ -33,6 +35,20 @@ pub fn name(index: usize) -> NodeName {
     format!("host-{index:04}").parse().unwrap()
 }
 
+/// A share from 0 to 1 that looks random (SplitMix64).
+fn share(of: u64) -> f64 {
+    let mut mixed = of.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+fn ragged(source: usize, target: usize, seconds: u64) -> u64 {
+    let pair = (source * 10_007 + target) as u64;
+    let base = 200.0 * 400.0_f64.powf(share(pair));
+    (base * (0.95 + 0.1 * share(pair ^ seconds << 40))) as u64
+}
+
 impl Lab {
     pub fn new(nodes: usize, zones: usize) -> Self {
         let zone = |index: usize| (zones > 0).then(|| ("zone".to_owned(), (index * zones / nodes).to_string()));
@@ -43,6 +59,7 @@ impl Lab {
             slow: BTreeSet::new(),
             status: vec![Status::Alive; nodes],
             secured: None,
+            ragged: false,
             labels: (0..nodes).map(|index| Labels::new(zone(index)).unwrap()).collect(),
             rows: vec![None; nodes],
             roster: Roster::new((0..nodes).map(name)),
@@ -73,6 +90,7 @@ impl Lab {
             // Latencies differ from pair to pair and a little from time to time.
             let noise = (source * 7 + target * 13 + self.seconds as usize) % 5;
             let base = 2_000 + 100 * noise as u64;
+            let base = if self.ragged { ragged(source, target, self.seconds) } else { base };
             let micros = if self.slow.contains(&(source, target)) { base * 10 } else { base };
             let state = match failure {
                 _ if source == target => State::Unknown,
