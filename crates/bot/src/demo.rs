@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::explain::{Explained, explain};
 use crate::matrix::Matrix;
 use crate::run::RunError;
-use crate::{Bot, Content, Guard, Live, Seed, Snapshot, Token, Tokens, facade, logs};
+use crate::{Bot, Content, Guard, Labels, Live, Seed, Snapshot, Token, Tokens, facade, logs};
 pub(crate) use fault::Fault;
 use fault::Way;
 
@@ -123,7 +123,10 @@ async fn start(
 ) -> Result<Shown, RunError> {
     let target = |address: SocketAddr| Target::new(&address.ip().to_string(), address.port()).expect("an address listened on is a target");
     let name: NodeName = name.parse().expect("the names of a demonstration are valid");
-    let mut builder = Bot::builder(name);
+    // Two zones, so that the page has something to group by.
+    let zone = if NAMES.iter().position(|known| *known == name.as_str()).is_some_and(|place| place % 2 == 0) { "north" } else { "south" };
+    let labels = Labels::new([("zone".to_owned(), zone.to_owned())]).expect("the labels of a demonstration are valid");
+    let mut builder = Bot::builder(name).labels(labels);
     if fault.is_some() {
         builder = builder.config(fault::config());
     }

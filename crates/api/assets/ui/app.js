@@ -15,6 +15,8 @@ const $ = (id) => document.getElementById(id);
 const seen = { verdict: null, matrix: null, incidents: [], loadedAt: 0, brokenSince: null };
 let shown = {};
 let session = null;
+/** What the chart of the open pair shows. */
+const samples = { pair: null, points: [] };
 let chart = null;
 
 // What is shown is what the URL says.
@@ -58,6 +60,7 @@ function signOut(why = "") {
   session?.abort();
   session = null;
   data.token.set("");
+  forget();
   $("view").hidden = $("signout").hidden = $("live").hidden = true;
   $("where").textContent = $("age").textContent = "";
   $("broken").hidden = true;
@@ -65,6 +68,19 @@ function signOut(why = "") {
   $("login-error").textContent = why;
   $("token").value = "";
   $("token").focus();
+}
+
+/** Nothing of the mesh stays in a page that nobody is signed in to. */
+function forget() {
+  Object.assign(seen, { mesh: null, verdict: null, matrix: null, incidents: [], loadedAt: 0, brokenSince: null });
+  Object.assign(samples, { pair: null, points: [] });
+  chart?.destroy();
+  chart = null;
+  grid.clear();
+  for (const id of ["side", "table", "legend", "crumb"]) $(id).replaceChildren();
+  for (const id of ["verdict-text", "counts", "cell", "matrix-title"]) $(id).textContent = "";
+  delete $("side").dataset.shows;
+  document.title = "canary-bot";
 }
 
 $("signout").addEventListener("click", () => signOut());
@@ -87,15 +103,26 @@ async function start() {
     if (error instanceof data.Unauthorized) return signOut(data.token.get() ? `Sign-in failed: ${error.message}.` : "");
     broke();
   }
-  $("view").hidden = $("signout").hidden = $("live").hidden = false;
+  unveil();
   render();
   follow(signal);
   poll(signal);
 }
 
+const unveil = () => ($("view").hidden = $("signout").hidden = $("live").hidden = false);
+
 async function loadAll(signal) {
-  const [mesh, incidents, matrix] = await Promise.all([data.json("mesh", signal), data.json("incidents", signal), data.matrix(shown.metric, signal)]);
-  Object.assign(seen, { mesh, verdict: mesh.verdict, incidents: incidents.incidents, matrix, loadedAt: Date.now(), brokenSince: null });
+  const asked = data.matrix(shown.metric, signal);
+  // What is wrong is small and comes first; a failure of the other is noticed where it is awaited.
+  asked.catch(() => {});
+  const [mesh, incidents] = await Promise.all([data.json("mesh", signal), data.json("incidents", signal)]);
+  Object.assign(seen, { mesh, verdict: mesh.verdict, incidents: incidents.incidents });
+  if (!seen.matrix) {
+    unveil();
+    render();
+  }
+  const matrix = await asked;
+  Object.assign(seen, { matrix, loadedAt: Date.now(), brokenSince: null });
   sample();
 }
 
@@ -529,7 +556,6 @@ function phases(detail, source) {
 
 // The chart of the open pair grows while it is looked at.
 
-const samples = { pair: null, points: [] };
 const POINTS_MAX = 1800;
 
 function sample() {
@@ -577,6 +603,7 @@ async function renderNode() {
 /** Both directions of a node with every other one, the worst first. */
 function peers(node) {
   const { matrix } = seen;
+  if (!matrix) return null;
   const me = matrix.nodes.findIndex((entry) => entry.name === node);
   if (me < 0) return null;
   const rank = (cell) => ({ failed: 1e9, stale: 1e8, unknown: 1e7 })[cell.word] ?? cell.value ?? 0;

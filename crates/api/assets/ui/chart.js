@@ -28,7 +28,7 @@ export class Chart {
     this.plot = new window.uPlot({
       width, height: 190, cursor: { y: false },
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high, 0.01) * 1.15] } },
-      axes: [{ ...axis, values: times, space: 70 }, { ...axis, size: 58, values: (_, ticks) => ticks.map((ms) => duration(ms / 1000)) }],
+      axes: [{ ...axis, values: times, space: 70 }, { ...axis, size: 68, values: (_, ticks) => ticks.map((ms) => duration(ms / 1000)) }],
       series: [{ label: "UTC", value: (_, at) => (at === null ? "–" : times(null, [at])[0]) }, series(this.names[0], "#1a8cff"), series(this.names[1], "#d98a00", [6, 4]), { label: "failed", stroke: "#d0392b", width: 0, points: { show: true, size: 8, fill: "#d0392b" }, value: (_, mark) => (mark === null ? "–" : "yes") }],
     }, rows, this.holder);
   }

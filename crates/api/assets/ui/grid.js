@@ -10,7 +10,7 @@ const NAMED = { timeout: "timeout", refused: "refused", unreachable: "unreachabl
 const PIXELS_FROM = 40_000;
 
 /** A cell of so many pixels has room for a number. */
-const NUMBERS_FROM = 44;
+const NUMBERS_FROM = 50;
 
 const font = (size, weight = "") => `${weight} ${size}px system-ui, sans-serif`;
 
@@ -56,20 +56,24 @@ export function pairCell(matrix, source, target) {
 /** All pairs from one group to another as one cell: failures first, else the median. */
 export function groupCell(matrix, sources, targets) {
   const counts = { ok: 0, failed: 0, stale: 0, unknown: 0, self: 0 };
-  const values = [];
-  let failure = null;
+  const values = new Uint16Array(sources.length * targets.length);
+  let [failed, known] = [0, 0];
   for (const source of sources) {
     for (const target of targets) {
       const at = source * matrix.n + target;
-      const cell = state(matrix.states[at]);
-      counts[cell.word]++;
-      if (cell.word === "failed") failure = cell.failure;
-      if (cell.word === "ok" && matrix.values[at]) values.push(matrix.values[at]);
+      const byte = matrix.states[at];
+      if (byte === 1) {
+        counts.ok++;
+        if (matrix.values[at]) values[known++] = matrix.values[at];
+      } else if (byte === 0x40) counts.self++;
+      else if (byte === 0) counts.unknown++;
+      else if (byte & 0x80) counts.stale++;
+      else [counts.failed, failed] = [counts.failed + 1, byte];
     }
   }
   const total = sources.length * targets.length - counts.self;
-  values.sort((a, b) => a - b);
-  const value = values.length ? decode(values[values.length >> 1], matrix.metric) : null;
+  const value = known ? decode(values.subarray(0, known).sort()[known >> 1], matrix.metric) : null;
+  const failure = failed ? state(failed).failure : null;
   const word = total === 0 ? "self" : counts.failed ? "failed" : counts.ok ? "ok" : counts.stale ? "stale" : "unknown";
   return { word, failure, value, counts, total };
 }
@@ -85,6 +89,11 @@ export class Grid {
     new ResizeObserver(() => this.drawn && this.draw(this.drawn)).observe(holder);
   }
 
+  clear() {
+    this.drawn = this.cursor = null;
+    this.canvas.width = this.canvas.height = 0;
+  }
+
   /** `view`: rows and columns ({ label, group, mark }), cell(row, column), metric, lit(row, column) or null, selected [row, column]. */
   draw(view) {
     this.drawn = view;
@@ -95,12 +104,12 @@ export class Grid {
     context.font = font(12);
     const width = (entries) => Math.min(150, entries.reduce((most, entry) => Math.max(most, context.measureText(entry.label).width), 20) + 22);
     const room = this.holder.clientWidth - 2;
-    let left = width(rows);
+    let left = Math.ceil(width(rows));
     const most = rows.length <= 60 && room < 600 ? 15 : 4;
     let size = Math.max(rows.length > 150 ? 1 : most, Math.min(rows.length <= 12 ? 62 : 38, Math.floor((room - left) / columns.length)));
     const named = size >= 10;
     if (!named) [left, size] = [Math.min(left, 90), Math.max(1, Math.min(9, Math.floor((room - 90) / columns.length)))];
-    const top = named ? Math.min(120, width(columns)) : 24;
+    const top = named ? Math.min(120, Math.ceil(width(columns))) : 24;
     const [wide, high] = [left + size * columns.length + 1, top + size * rows.length + 1];
     const ratio = devicePixelRatio || 1;
     for (const canvas of [this.base, this.canvas]) {
@@ -130,7 +139,8 @@ export class Grid {
       const [x, y, side] = [left + column * size, top + row * size, size - gap];
       context.fillStyle = this.colour(cell, scale, colours, metric);
       context.fillRect(x, y, side, side);
-      if (size >= 10) this.glyph(context, cell, x, y, side, colours);
+      if (cell.word === "failed" && cell.counts) this.share(context, cell, x, y, side, scale, colours, metric);
+      else if (size >= 10) this.glyph(context, cell, x, y, side, colours);
       if (size >= NUMBERS_FROM && cell.word === "ok" && cell.value !== null) this.number(context, cell, x, y, side, scale, colours, metric);
       if (view.lit && !view.lit(row, column)) {
         context.fillStyle = colours.shade;
@@ -200,10 +210,24 @@ export class Grid {
     return `rgb(${mix(colours.scale, scale.share(cell.value, metric)).join(",")})`;
   }
 
+  /** A group of which some pairs fail: as much of it is red as fails, and enough to be seen. */
+  share(context, cell, x, y, side, scale, colours, metric) {
+    const high = Math.max(0.42, cell.counts.failed / cell.total) * side;
+    context.fillStyle = this.colour({ ...cell, word: cell.counts.ok ? "ok" : "failed" }, scale, colours, metric);
+    context.fillRect(x, y, side, side);
+    context.fillStyle = colours.failed;
+    context.fillRect(x, y + side - high, side, high);
+    context.fillStyle = colours.failedInk;
+    context.font = font(Math.max(8, Math.min(13, side * 0.36)), "600");
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillText(String(cell.counts.failed), x + side / 2, y + side - high / 2, side - 2);
+  }
+
   /** The value in its cell, dark on light or light on dark. */
   number(context, cell, x, y, side, scale, colours, metric) {
     const [red, green, blue] = mix(colours.scale, scale.share(cell.value));
-    context.fillStyle = 0.3 * red + 0.59 * green + 0.11 * blue > 130 ? "#0b1620" : "#ffffff";
+    context.fillStyle = 0.3 * red + 0.59 * green + 0.11 * blue > 105 ? "#0b1620" : "#ffffff";
     context.font = font(12);
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -290,7 +314,7 @@ export class Grid {
   hover(at) {
     if (String(at) === String(this.cursor)) return;
     this.cursor = at;
-    if (this.drawn) requestAnimationFrame(() => this.compose());
+    if (this.drawn) requestAnimationFrame(() => this.drawn && this.compose());
     this.on.hover(at);
   }
 
