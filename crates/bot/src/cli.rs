@@ -9,6 +9,7 @@ use crate::ask::Server;
 use crate::demo::{BOTS_MAX, Demo};
 use crate::grid::{Grid, METRICS};
 use crate::list::{Form, List};
+use crate::ping::Ping;
 use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Some(("events", matches)) => events(matches),
         Some(("top", matches)) => show_top(matches),
         Some(("check", matches)) => check(matches),
+        Some(("probe", matches)) => probe(matches),
         Some(("tls", matches)) => match matches.subcommand() {
             Some((_, matches)) => tls_dev(matches),
             None => Ok(ExitCode::from(USAGE)),
@@ -108,6 +110,7 @@ fn command() -> Command {
                 .after_help("Exit codes: 0 nothing critical is open, 1 the bot could not be asked, 2 usage, 3 something critical is open."),
         )
         .subcommands(asking())
+        .subcommand(probing())
         .subcommand(
             Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("dev")
@@ -144,6 +147,7 @@ fn command() -> Command {
             "events",
             "top",
             "check",
+            "probe",
             "tls",
             "token",
             "completion",
@@ -178,6 +182,62 @@ fn asking() -> [Command; 6] {
         command("check", "Check that a bot works, for health checks of containers; other bots do not matter")
             .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
     ]
+}
+
+fn probing() -> Command {
+    let path = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("PATH").help(help);
+    let time = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TIME").default_value(default).value_parser(humantime::parse_duration).help(help)
+    };
+    let target = |text: &str| text.parse::<canary_core::Target>().map_err(|error| error.to_string());
+    Command::new("probe")
+        .about("Measure bots from here, with phases, without being one: like ping, over the way that probes take")
+        .arg(Arg::new("target").required(true).num_args(1..).value_name("HOST:PORT").value_parser(target).help("Mesh ports of bots"))
+        .arg(
+            Arg::new("count")
+                .short('c')
+                .long("count")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("End after so many [default: none]"),
+        )
+        .arg(time("interval", "1s", "Time between two attempts").short('i'))
+        .arg(time("timeout", "3s", "How long to wait for an answer"))
+        .arg(path("ca-cert-path", "PEM file with the authorities to trust: dials by TLS"))
+        .arg(path("server-cert-path", "PEM file with the certificate to present").requires("server-key-path").requires("ca-cert-path"))
+        .arg(path("server-key-path", "PEM file with its key").requires("server-cert-path"))
+        .arg(path("mesh-token-file", "File whose first line is a token of the mesh"))
+        .arg(switch("json", "Write a JSON object for each attempt"))
+        .after_help("Exit codes: 0 every target answered at least once, 1 one did not, 2 usage. Ctrl-C ends it with the summary.")
+}
+
+fn probe(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    use canary_net::tls::{Material, Materials, Mode};
+    let file = |name: &str| matches.get_one::<String>(name).map(|path| Material::File(path.into()));
+    let (ca, certificate) = (file("ca-cert-path"), file("server-cert-path"));
+    let mode = match (&ca, &certificate) {
+        (_, Some(_)) => Mode::Mutual,
+        (Some(_), None) => Mode::Edge,
+        (None, None) => Mode::None,
+    };
+    let materials = Materials { mode, ca: ca.into_iter().collect(), certificate, key: file("server-key-path"), ..Materials::default() };
+    let token = matches.get_one::<String>("mesh-token-file").map(|path| Server::token_from(path)).transpose()?;
+    let guard = canary_net::Guard {
+        tls: canary_net::Live::new(materials.load().map_err(crate::ask::AskError::from)?),
+        tokens: canary_net::Live::new(canary_net::Tokens::new(token)),
+        ..canary_net::Guard::default()
+    };
+    let ping = Ping {
+        targets: matches.get_many("target").into_iter().flatten().cloned().collect(),
+        count: matches.get_one("count").copied(),
+        // A pause of nothing would be a flood.
+        interval: matches.get_one::<std::time::Duration>("interval").copied().unwrap_or_default().max(std::time::Duration::from_millis(10)),
+        timeout: matches.get_one("timeout").copied().unwrap_or_default(),
+        json: matches.get_flag("json"),
+    };
+    let interrupted = async { drop(tokio::signal::ctrl_c().await) };
+    let answered = drive(async { ping.run(&guard, interrupted, &mut io::stdout().lock()).await.map_err(RunError::Stdout) })?;
+    Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {

@@ -15,6 +15,7 @@ mod list;
 mod logs;
 mod matrix;
 mod outbound;
+mod ping;
 mod run;
 mod secrets;
 mod settings;

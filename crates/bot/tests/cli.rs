@@ -165,6 +165,7 @@ fn help_reads_as_it_was_reviewed() {
         ("help-events.txt", &["events", "--help"]),
         ("help-top.txt", &["top", "--help"]),
         ("help-check.txt", &["check", "--help"]),
+        ("help-probe.txt", &["probe", "--help"]),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());

@@ -68,6 +68,23 @@ fn every_command_shows_the_mesh() {
     assert!(code == Some(1) && text.contains("does a bot run there"), "{text}");
 }
 
+#[test]
+fn a_probe_shows_phases_and_how_it_fails() {
+    let _turn = alone();
+    let token = Token::new();
+    let mut bots = mesh(2);
+    let target = bots[1].plan.target();
+    let (code, text) = ask(&bots[0], &token, &["probe", &target, "-c", "2", "-i", "50ms"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(code == Some(0) && lines.len() == 3, "{text}");
+    assert!(lines[0].starts_with(&format!("bot-01 at {target}: seq=1 total=")) && lines[0].contains("(connect "), "{text}");
+    assert!(lines[2].starts_with(&format!("{target}: 2 attempts, 0 failed (0 %); total min ")), "{text}");
+    bots[1].kill();
+    let (code, text) = ask(&bots[0], &token, &["probe", &target, "-c", "1", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == Some(1) && said["failure"] == "refused" && said["rtt_seconds"].is_null(), "{text}");
+}
+
 /// A terminal of 80 columns and 24 lines, which ends with the test.
 struct Terminal(String);
 

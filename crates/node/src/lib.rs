@@ -25,5 +25,6 @@ mod v1;
 pub use bot::{Bot, Builder, End, Reader, StartError};
 pub use discovery::Seed;
 pub use driver::NodeStats;
+pub use prober::{Once, Unmeasured, probe_once};
 pub use traffic::{Direction, Kind, Traffic};
 pub use v1::Protocol;

@@ -138,6 +138,48 @@ pub(crate) async fn probe(
     }
 }
 
+/// A single measurement outside of any mesh, and who answered.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// How the node that answered calls itself.
+    pub name: NodeName,
+    /// What was measured.
+    pub timing: Timing,
+    /// What was agreed on, if TLS was.
+    pub secured: Option<Secured>,
+}
+
+/// Why a single measurement gave no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmeasured {
+    /// What failed; [`Failure::Local`] if this host could not try.
+    pub kind: Failure,
+    /// In words.
+    pub detail: String,
+}
+
+/// Measures `target` once, for at most `timeout`, as a bot with this guard would.
+///
+/// # Errors
+///
+/// The kind of failure that a bot would publish, with the words of the system.
+pub async fn probe_once(target: &Target, timeout: Duration, guard: &Guard) -> Result<Once, Unmeasured> {
+    // The target is named by the operator: it may be this host.
+    let resolver = Resolver::new(target, std::net::Ipv4Addr::LOCALHOST.into());
+    let mut progress = Progress::Resolving;
+    let ended = tokio::time::timeout(timeout, measure(target, None, timeout, &resolver, guard, &mut progress)).await;
+    let answer = match (ended, progress) {
+        (Ok(Ok(answer)), _) | (Err(_), Progress::Answered(answer)) => answer,
+        (Ok(Err(Ended::Failed(kind, detail))), _) => return Err(Unmeasured { kind, detail }),
+        (Ok(Err(Ended::Void(detail))), _) => return Err(Unmeasured { kind: Failure::Local, detail }),
+        (Err(_), Progress::Resolving) => {
+            return Err(Unmeasured { kind: Failure::Dns, detail: "the name was not resolved in time".to_owned() });
+        }
+        (Err(_), Progress::Dialling) => return Err(Unmeasured { kind: Failure::Timeout, detail: format!("no answer within {timeout:?}") }),
+    };
+    Ok(Once { name: answer.name, timing: answer.timing, secured: answer.secured })
+}
+
 /// How far a probe came.
 #[derive(Debug)]
 enum Progress {
