@@ -2,6 +2,7 @@
 //! the page asks for with a token.
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use axum::Router;
@@ -98,11 +99,13 @@ fn page(html: String) -> Response {
     (headers, html).into_response()
 }
 
-async fn part(Path(name): Path<String>, State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+async fn part(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Some((_, kind, text)) = PARTS.iter().find(|(part, ..)| *part == name) else {
         return (StatusCode::NOT_FOUND, "there is no such part of the page\n").into_response();
     };
-    let tag = format!("\"{}-{:x}\"", api.version, text.len());
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    let tag = format!("\"{:016x}\"", hasher.finish());
     let is_known =
         headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok()).is_some_and(|known| known.trim_start_matches("W/") == tag);
     let common = [(header::CONTENT_TYPE, (*kind).to_owned()), (header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];

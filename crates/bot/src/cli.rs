@@ -306,11 +306,22 @@ fn events(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         return put(&drive(async { Ok(List::events(&server, 0).await?.0) })?, form);
     }
     drive(async {
-        let mut after = 0;
+        let (list, mut after) = List::events(&server, 0).await?;
+        list.follow(form, &mut io::stdout().lock()).map_err(RunError::Stdout)?;
+        let mut is_broken = false;
         loop {
-            let (list, next) = List::events(&server, after).await?;
-            list.follow(form, &mut io::stdout().lock()).map_err(RunError::Stdout)?;
-            after = next;
+            // A bot that restarts is waited for: its numbers go on from where they were.
+            match List::events(&server, after).await {
+                Ok((list, next)) => {
+                    list.follow(form, &mut io::stdout().lock()).map_err(RunError::Stdout)?;
+                    (after, is_broken) = (next, false);
+                }
+                Err(error) if !is_broken => {
+                    is_broken = true;
+                    logs::say(format!("canary-bot: {}; trying again", chain(&error.into())));
+                }
+                Err(_) => {}
+            }
             tokio::time::sleep(FOLLOW).await;
         }
     })

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::ask::{AskError, Server};
 use crate::list::duration;
@@ -99,22 +100,61 @@ impl Grid {
     }
 }
 
+/// A name at the head of a column, at its right: of a long one the end, for hosts differ there. Some signs are two columns wide.
+pub(crate) fn column(name: &str, width: usize) -> String {
+    let mut kept: Vec<char> = Vec::new();
+    let mut taken = 0;
+    let room = if name.width() > width { width - 1 } else { width };
+    for sign in name.chars().rev().take_while(|sign| {
+        taken += sign.width().unwrap_or(0);
+        taken <= room
+    }) {
+        kept.push(sign);
+    }
+    let kept: String = kept.into_iter().rev().collect();
+    let kept = if name.width() > width { format!("…{kept}") } else { kept };
+    format!("{}{kept}", " ".repeat(width.saturating_sub(kept.width())))
+}
+
+/// A name at the head of a row, at its left.
+pub(crate) fn row_name(name: &str, width: usize) -> String {
+    let name = if name.width() > width { column(name, width) } else { name.to_owned() };
+    format!("{name}{}", " ".repeat(width.saturating_sub(name.width())))
+}
+
 impl Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CELL: usize = 8;
-        let width = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("from \\ to".len());
+        let width = self.names.iter().map(|name| name.width()).max().unwrap_or(0).max("from \\ to".len());
         write!(f, "{:<width$}", "from \\ to")?;
         for name in &self.names {
-            write!(f, " {:>CELL$}", name.chars().take(CELL).collect::<String>())?;
+            write!(f, " {}", column(name, CELL))?;
         }
         writeln!(f)?;
         for (name, row) in self.names.iter().zip(&self.rows) {
-            write!(f, "{name:<width$}")?;
+            write!(f, "{}", row_name(name, width))?;
             for cell in row {
                 write!(f, " {:>CELL$}", self.short(cell))?;
             }
             writeln!(f)?;
         }
         writeln!(f, "{}", self.legend())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_under_their_names_however_wide_these_are() {
+        for (name, head, row) in [
+            ("owl", "     owl", "owl      "),
+            ("東京0", "   東京0", "東京0    "),
+            ("datacenter-west-0017", "…st-0017", "…est-0017"),
+            ("東京東京東京", " …京東京", "…東京東京"),
+        ] {
+            assert_eq!((column(name, 8).as_str(), row_name(name, 9).as_str()), (head, row));
+        }
     }
 }

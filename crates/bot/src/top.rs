@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::ask::{AskError, Server};
@@ -14,8 +15,15 @@ use crate::grid::Grid;
 use crate::run::RunError;
 use screen::{Loaded, Screen, Wish};
 
-/// How often to ask the bot.
-const REFRESH: Duration = Duration::from_secs(2);
+/// How often to ask the bot: a large matrix costs it more.
+fn refresh(nodes: usize) -> Duration {
+    Duration::from_secs(match nodes {
+        0..=150 => 2,
+        151..=400 => 5,
+        _ => 15,
+    })
+}
+
 /// How often the age of what is shown is drawn anew.
 const REDRAW: Duration = Duration::from_millis(500);
 
@@ -56,6 +64,9 @@ async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui:
     })?;
     let mut redraw = tokio::time::interval(REDRAW);
     let mut asked_at = Instant::now();
+    // A key wants it, paused or not.
+    let mut wanted = false;
+    let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     let mut asking: Option<tokio::task::JoinHandle<Result<Loaded, AskError>>> = None;
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
@@ -63,12 +74,14 @@ async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui:
             event = events.recv() => match event {
                 Some(Event::Key(key)) => match screen.press(key) {
                     Wish::Quit => return Ok(()),
-                    Wish::Load => asked_at -= REFRESH,
+                    Wish::Load => wanted = true,
                     Wish::Nothing => {}
                 },
                 Some(_) => {}
                 None => return Ok(()),
             },
+            _ = terminate.recv() => return Ok(()),
+            _ = hang_up.recv() => return Ok(()),
             _ = redraw.tick() => {}
             loaded = async { match &mut asking { Some(asking) => asking.await, None => std::future::pending().await } } => {
                 asking = None;
@@ -79,7 +92,8 @@ async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui:
                 }
             }
         }
-        if asking.is_none() && !screen.is_paused() && asked_at.elapsed() >= REFRESH {
+        if asking.is_none() && (wanted || (!screen.is_paused() && asked_at.elapsed() >= refresh(screen.nodes()))) {
+            wanted = false;
             asked_at = Instant::now();
             let (server, metric) = (Arc::clone(server), screen.metric());
             asking = Some(tokio::spawn(async move { load(&server, metric).await }));

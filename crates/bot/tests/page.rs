@@ -20,6 +20,8 @@ fn the_page_works_in_a_browser() {
     plans[3].name = "<img src=x onerror=alert(1)>".to_owned();
     for (index, plan) in plans.iter_mut().enumerate() {
         plan.more.extend(["--label".to_owned(), format!("zone={}", if index < 3 { "east" } else { "west" })]);
+        // Objects of JavaScript have keys of such names.
+        plan.more.extend(["--label".to_owned(), if index == 0 { "constructor=x" } else { "__proto__=y" }.to_owned()]);
     }
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);

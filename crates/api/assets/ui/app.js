@@ -3,7 +3,7 @@
 import * as data from "./data.js";
 import { Grid, groupCell, pairCell } from "./grid.js";
 import { Chart } from "./chart.js";
-import { ago, clock, duration, element, moment, percent, since, value as spelled } from "./words.js";
+import { ago, clock, duration, element, isolated, moment, percent, since, value as spelled } from "./words.js";
 
 const METRICS = { total: "Total", request: "Request", jitter: "Jitter", loss: "Loss" };
 const VIEWS = { matrix: "Matrix", table: "Table" };
@@ -26,8 +26,8 @@ const DEFAULTS = { metric: "total", view: "matrix", group: null, find: "", sourc
 function readUrl() {
   const query = new URLSearchParams(location.search);
   shown = Object.fromEntries(Object.entries(DEFAULTS).map(([key, usual]) => [key, query.get(key) ?? usual]));
-  if (!(shown.metric in METRICS)) shown.metric = "total";
-  if (!(shown.view in VIEWS)) shown.view = "matrix";
+  if (!Object.hasOwn(METRICS, shown.metric)) shown.metric = "total";
+  if (!Object.hasOwn(VIEWS, shown.view)) shown.view = "matrix";
 }
 
 function show(changes, { replace = false } = {}) {
@@ -35,14 +35,14 @@ function show(changes, { replace = false } = {}) {
   Object.assign(shown, changes);
   const query = new URLSearchParams(Object.entries(shown).filter(([key, value]) => value !== DEFAULTS[key] && value !== null && value !== ""));
   const url = `${location.pathname}${query.size ? `?${query}` : ""}`;
-  history[replace ? "replaceState" : "pushState"](null, "", url);
-  if (shown.metric !== metric) load();
+  if (url !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", url);
+  if (shown.metric !== metric) load({ anyway: true });
   render();
 }
 
 addEventListener("popstate", () => {
   readUrl();
-  load();
+  load({ anyway: true });
   render();
 });
 
@@ -50,11 +50,19 @@ addEventListener("popstate", () => {
 
 /** A link may carry the token behind `#`, which no server sees; it leaves the address at once. */
 function takeToken() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given === null) return;
-  data.token.set(given);
+  if (!location.hash.startsWith("#token=")) return false;
+  // Not as a form: there a plus sign would be a space.
+  const given = location.hash.slice("#token=".length);
   history.replaceState(null, "", location.pathname + location.search);
+  try {
+    data.token.set(decodeURIComponent(given));
+  } catch {
+    return false;
+  }
+  return true;
 }
+
+addEventListener("hashchange", () => takeToken() && start());
 
 function signOut(why = "") {
   session?.abort();
@@ -86,7 +94,9 @@ function forget() {
 $("signout").addEventListener("click", () => signOut());
 $("login").addEventListener("submit", (event) => {
   event.preventDefault();
-  data.token.set($("token").value.trim());
+  const given = $("token").value.trim();
+  if (!/^[\x21-\x7e]+$/.test(given)) return void ($("login-error").textContent = "Sign-in failed: a token has no such characters.");
+  data.token.set(given);
   start();
 });
 
@@ -122,7 +132,9 @@ async function loadAll(signal) {
     render();
   }
   const matrix = await asked;
-  Object.assign(seen, { matrix, loadedAt: Date.now(), brokenSince: null });
+  // What the bot knows may stand still while it answers: then its age grows.
+  const isNew = matrix.as_of !== seen.matrix?.as_of;
+  Object.assign(seen, { matrix, loadedAt: isNew ? Date.now() : seen.loadedAt, brokenSince: null });
   sample();
 }
 
@@ -130,8 +142,8 @@ let loading = false;
 let again = false;
 
 /** Loads everything anew; at most one at a time. */
-async function load() {
-  if (!session || shown.paused) return;
+async function load({ anyway = false } = {}) {
+  if (!session || (shown.paused && !anyway)) return;
   if (loading) return void (again = true);
   loading = true;
   try {
@@ -178,10 +190,13 @@ async function follow(signal) {
       }, signal);
     } catch (error) {
       if (signal.aborted || error instanceof data.Unauthorized) return;
+      load();
     }
     await new Promise((done) => setTimeout(done, 2000));
   }
 }
+
+document.addEventListener("visibilitychange", () => document.hidden || load());
 
 function broke() {
   seen.brokenSince ??= Date.now();
@@ -264,6 +279,9 @@ function renderTools() {
 $("group").addEventListener("change", (event) => show({ group: event.target.value, from: null, to: null }));
 $("find").addEventListener("input", (event) => show({ find: event.target.value }, { replace: true }));
 
+/** The value of a label; other nodes choose its key, and objects have keys of their own. */
+const label = (node, key) => (Object.hasOwn(node.labels, key) ? node.labels[key] : undefined);
+
 /** The label to group by: the one that was chosen, else `zone`, else one that some nodes share. */
 function groupKey() {
   const nodes = seen.matrix?.nodes ?? [];
@@ -271,7 +289,7 @@ function groupKey() {
   if (shown.group) return keys.has(shown.group) ? shown.group : null;
   if (keys.has("zone")) return "zone";
   return [...keys].find((key) => {
-    const values = new Set(nodes.map((node) => node.labels[key]));
+    const values = new Set(nodes.map((node) => label(node, key)));
     return values.size > 1 && values.size <= nodes.length / 2;
   }) ?? null;
 }
@@ -284,7 +302,7 @@ function ordered() {
   const entries = nodes.map((node, index) => ({
     node: index,
     label: node.name,
-    group: key ? (node.labels[key] ?? "(no label)") : null,
+    group: key ? (label(node, key) ?? "(no label)") : null,
     mark: unreliable.has(node.name) ? " !" : node.state === "dead" ? " †" : null,
   }));
   return entries.sort((a, b) => (a.group ?? "").localeCompare(b.group ?? "") || a.label.localeCompare(b.label, undefined, { numeric: true }));
@@ -301,19 +319,20 @@ function view() {
   const [sources, targets] = [new Set(incident?.pairs.sources), new Set(incident?.pairs.targets)];
   const explains = (source, target) => (sources.has(source) && targets.has(target)) || (incident.pairs.both_ways && sources.has(target) && targets.has(source));
   const name = (node) => matrix.nodes[node].name;
-  if (all.length > NODES_SHOWN && groups.length > 1 && shown.from === null && !shown.find) {
+  if (all.length > NODES_SHOWN && groups.length > 1 && !(groups.includes(shown.from) && groups.includes(shown.to)) && !shown.find) {
     const members = new Map(groups.map((group) => [group, of(group)]));
     const entries = groups.map((group) => ({ label: group, group, nodes: members.get(group) }));
     const lit = incident ? (row, column) => entries[row].nodes.some((source) => entries[column].nodes.some((target) => explains(name(source), name(target)))) : null;
     return { kind: "groups", rows: entries, columns: entries, metric: matrix.metric, matrix, lit, cell: (row, column) => groupCell(matrix, entries[row].nodes, entries[column].nodes) };
   }
   let [rows, columns] = [found, shown.find ? all : found];
-  if (shown.from !== null && !shown.find && groups.includes(shown.from) && groups.includes(shown.to)) {
+  const isPart = shown.from !== null && !shown.find && groups.includes(shown.from) && groups.includes(shown.to);
+  if (isPart) {
     [rows, columns] = [all.filter((entry) => entry.group === shown.from), all.filter((entry) => entry.group === shown.to)];
   }
   const place = (entries, named) => entries.findIndex((entry) => entry.label === named);
   return {
-    kind: "pairs", rows, columns, metric: matrix.metric, matrix,
+    kind: "pairs", isPart, rows, columns, metric: matrix.metric, matrix,
     cell: (row, column) => pairCell(matrix, rows[row].node, columns[column].node),
     lit: incident ? (row, column) => explains(rows[row].label, columns[column].label) : null,
     selected: shown.source !== null ? [place(rows, shown.source), place(columns, shown.target)] : null,
@@ -340,7 +359,7 @@ function renderMatrix() {
 
 function renderCrumb() {
   const crumb = $("crumb");
-  crumb.hidden = current.kind !== "groups" && shown.from === null;
+  crumb.hidden = current.kind !== "groups" && !current.isPart;
   if (crumb.hidden) return;
   const words = current.kind === "groups"
     ? `Groups by ${groupKey()}: the median of each, or how many pairs failed. Open one to see its nodes.`
@@ -355,7 +374,7 @@ function said(source, target) {
   const cell = pairCell(matrix, source, target);
   const name = (node) => matrix.nodes[node].name;
   const words = { ok: spelled(cell.value, matrix.metric), failed: `failed (${cell.failure})`, stale: "stale", unknown: "unknown", self: "itself" }[cell.word];
-  return `${name(source)} → ${name(target)}: ${words}`;
+  return `${isolated(name(source))} → ${isolated(name(target))}: ${words}`;
 }
 
 function describe(at) {
@@ -364,7 +383,7 @@ function describe(at) {
     const [row, column] = [current.rows[at[0]], current.columns[at[1]]];
     if (current.kind === "groups" && row && column) {
       const { counts, value, total } = current.cell(...at);
-      words = `${row.label} → ${column.label}: ${total} pairs, ${counts.failed} failed, ${counts.stale} stale, ${counts.unknown} unknown, median ${spelled(value, current.metric)}`;
+      words = `${isolated(row.label)} → ${isolated(column.label)}: ${total} pairs, ${counts.failed} failed, ${counts.stale} stale, ${counts.unknown} unknown, median ${spelled(value, current.metric)}`;
     } else if (row && column) {
       words = row.node === column.node ? row.label : `${said(row.node, column.node)}; back: ${said(column.node, row.node)}`;
     } else words = (row ?? column).label;
@@ -379,6 +398,7 @@ function hover(at) {
 
 function choose([row, column]) {
   const [source, target] = [current.rows[row], current.columns[column]];
+  if (!source && !target) return;
   if (current.kind === "groups") {
     const [from, to] = [(source ?? target).label, (target ?? source).label];
     return show({ from, to, source: null, target: null, node: null });
@@ -395,8 +415,10 @@ const openNode = (node) => show({ node, source: null, target: null });
 function tableRows() {
   const { matrix } = seen;
   const rows = [];
-  for (const source of current.kind === "pairs" ? current.rows : ordered()) {
-    for (const target of current.kind === "pairs" ? current.columns : ordered()) {
+  const all = ordered();
+  const [sources, targets] = current.kind === "pairs" ? [current.rows, current.columns] : [all, all];
+  for (const source of sources) {
+    for (const target of targets) {
       if (source.node === target.node) continue;
       const cell = pairCell(matrix, source.node, target.node);
       rows.push({ source: source.label, target: target.label, state: cell.word, failure: cell.failure ?? null, [matrix.metric]: cell.word === "ok" || matrix.metric === "loss" ? cell.value : null });
@@ -429,14 +451,12 @@ function renderTable() {
     element("td", { text: row.source }), element("td", { text: row.target }),
     element("td", { class: row.state === "failed" ? "bad" : "", text: row.failure ? `${row.state} (${row.failure})` : row.state }),
     element("td", { class: "number", text: spelled(row[metric], metric) }),
-    element("td", {}, element("button", { type: "button", text: "open", "aria-label": `open ${row.source} to ${row.target}`, onclick: () => openPair(row.source, row.target) })));
+    element("td", {}, element("button", { type: "button", text: "open", "aria-label": `open ${row.source} to ${row.target}`, "data-key": `open ${row.source} ${row.target}`, onclick: () => openPair(row.source, row.target) })));
   const head = element("tr", {}, ...["Source", "Target", "State"].map((text) => element("th", { scope: "col", text })), element("th", { scope: "col", class: "number", text: METRICS[metric] }), element("th", { scope: "col" }, element("span", { class: "hidden", text: "Open" })));
-  const focused = document.activeElement?.getAttribute?.("aria-label");
-  $("table").replaceChildren(
+  replace($("table"),
     element("p", { class: "small" }, `${rows.length} pairs, the worst first${rows.length > TABLE_ROWS ? `; the first ${TABLE_ROWS} are listed` : ""}. `,
-      element("button", { type: "button", text: "CSV", "aria-label": "Save as CSV", onclick: csv }), " ", element("button", { type: "button", text: "JSON", "aria-label": "Save as JSON", onclick: all })),
-    element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Pairs" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows.slice(0, TABLE_ROWS).map(line)))));
-  if (focused) [...$("table").querySelectorAll("[aria-label]")].find((found) => found.getAttribute("aria-label") === focused)?.focus();
+      element("button", { type: "button", text: "CSV", "aria-label": "Save as CSV", "data-key": "csv", onclick: csv }), " ", element("button", { type: "button", text: "JSON", "aria-label": "Save as JSON", "data-key": "json", onclick: all })),
+    element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Pairs", "data-key": "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows.slice(0, TABLE_ROWS).map(line)))));
 }
 
 // Beside the matrix: incidents, a node, or a pair.
@@ -453,7 +473,10 @@ function renderSide() {
     if (shown.source !== null) parts.push(element("section", { class: "card", id: "pair" }));
     else if (shown.node !== null) parts.push(element("section", { class: "card", id: "node" }));
     parts.push(element("section", { class: "card", id: "incidents" }));
+    const hadFocus = side.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     side.replaceChildren(...parts);
+    if (hadFocus) side.dataset.focus = hadFocus;
+    if (hadFocus && shown.source === null && shown.node === null) $("grid").focus();
   }
   if (shown.source !== null) renderPair(isNew);
   else if (shown.node !== null) renderNode();
@@ -462,10 +485,32 @@ function renderSide() {
 
 /** Replaces what a holder shows without taking the focus away. */
 function replace(holder, ...parts) {
-  const focused = holder.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  holder.replaceChildren(...parts.filter(Boolean));
-  if (focused) [...holder.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
+  const made = parts.filter(Boolean);
+  const alike = (part) => part.outerHTML;
+  const old = [...holder.children].filter((part) => !part.classList.contains("chart"));
+  const fresh = made.filter((part) => !part.classList.contains("chart"));
+  const holdsChart = made.every((part) => !part.classList.contains("chart") || part.parentElement === holder);
+  if (holdsChart && old.length === fresh.length && old.every((part, index) => alike(part) === alike(fresh[index]))) return;
+  // Somebody reads it, presses a button in it, or copies from it: it is renewed with the next look.
+  const selection = getSelection();
+  if (old.length && (held.has(holder) || (!selection.isCollapsed && holder.contains(selection.anchorNode)))) return;
+  const side = $("side");
+  const focused = side.dataset.focus ?? (holder.contains(document.activeElement) ? document.activeElement.dataset.key : null);
+  const scrolled = holder.querySelector(".scroll")?.scrollTop ?? 0;
+  holder.replaceChildren(...made);
+  const scroll = holder.querySelector(".scroll");
+  if (scroll) scroll.scrollTop = scrolled;
+  const found = focused && [...holder.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused);
+  if (found) {
+    found.focus({ preventScroll: true });
+    delete side.dataset.focus;
+  }
 }
+
+/** Where a button is pressed at this moment. */
+const held = new Set();
+addEventListener("pointerdown", (event) => ["incidents", "pair", "node", "table"].map($).forEach((holder) => holder?.contains(event.target) && held.add(holder)));
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => held.clear()));
 
 function renderIncidents() {
   const button = (incident) => element("button", {
@@ -489,46 +534,66 @@ const close = () => element("button", { type: "button", text: "Close", "data-key
 const named = (name) => element("button", { type: "button", class: "plain", text: name, "data-key": `node ${name}`, onclick: () => openNode(name) });
 
 
-let asking = null;
+/** What a panel is asking for; a slow answer is awaited, not asked for again. */
+let asking = { key: null };
+
+/** Asks for what a panel shows; none if the same is asked for already, or another panel is open by the time it comes. */
+async function askFor(path, holder) {
+  if (asking.key === path && asking.holder === holder) return null;
+  asking.abort?.abort();
+  const mine = (asking = { key: path, holder, abort: new AbortController() });
+  try {
+    return await data.json(path, mine.abort.signal);
+  } catch (error) {
+    if (mine !== asking || !holder.isConnected) return null;
+    return { error };
+  } finally {
+    if (mine === asking) asking = { key: null };
+  }
+}
 
 async function renderPair(isNew) {
   const { source, target } = shown;
   const holder = $("pair");
   if (isNew) {
     holder.replaceChildren(element("p", { class: "small", text: "asking…" }));
-    chart = new Chart(source, target);
-    samples.pair = `${source}\n${target}`;
-    samples.points = [];
-    sample();
+    asking.abort?.abort();
   }
-  asking?.abort();
-  asking = new AbortController();
-  let detail;
-  try {
-    detail = await data.json(`pairs/${encodeURIComponent(source)}/${encodeURIComponent(target)}`, asking.signal);
-  } catch (error) {
-    if (error.name === "AbortError" || !holder.isConnected) return;
-    return void (isNew && replace(holder, element("div", { class: "head" }, element("h2", { text: `${source} → ${target}` }), close()), element("p", { class: "small", text: "This pair cannot be read now." })));
+  const detail = await askFor(`pairs/${encodeURIComponent(source)}/${encodeURIComponent(target)}`, holder);
+  if (!detail || !holder.isConnected || shown.source !== source || shown.target !== target) return;
+  if (detail.error) {
+    const words = "This pair cannot be read now. A node that has left has no pairs.";
+    return replace(holder, element("div", { class: "head" }, element("h2", { dir: "ltr" }, named(source), " → ", named(target)), close()), element("p", { class: "small", text: words }));
   }
-  if (!holder.isConnected || shown.source !== source || shown.target !== target) return;
   const both = [detail, detail.reverse];
   const row = (label, read) => element("tr", {}, element("th", { scope: "row", text: label }), ...both.map((measured) => element("td", { class: "number", text: read(measured) })));
   const words = (measured) => (measured.state === "failed" ? `failed (${measured.failure})` : measured.state);
   const table = element("table", {},
-    element("thead", {}, element("tr", {}, element("td", { text: "" }), element("th", { scope: "col", class: "number", text: `${source} → ${target}` }), element("th", { scope: "col", class: "number", text: `${target} → ${source}` }))),
+    element("thead", {}, element("tr", {}, element("td", { text: "" }), element("th", { scope: "col", class: "number", text: `${isolated(source)} → ${isolated(target)}` }), element("th", { scope: "col", class: "number", text: `${isolated(target)} → ${isolated(source)}` }))),
     element("tbody", {},
       element("tr", {}, element("th", { scope: "row", text: "State" }), ...both.map((measured) => element("td", { class: `number ${measured.state === "failed" ? "bad" : ""}`, text: words(measured) }))),
       row("Total", (measured) => latest(measured, "rtt_seconds")), row("Request", (measured) => latest(measured, "request_seconds")),
       row("Jitter", (measured) => latest(measured, "jitter_seconds")), row("Loss", (measured) => percent(measured.loss_ratio)),
       row("Sent again", (measured) => String(measured.retransmissions)), row("Measured", (measured) => (measured.age_seconds === null ? "never" : `${ago(measured.age_seconds)} ago`))));
   replace(holder,
-    element("div", { class: "head" }, element("h2", {}, named(source), " → ", named(target)), element("span", {}, swap(source, target), " ", close())),
-    table, chart.holder, ...phases(detail, source));
+    element("div", { class: "head" }, element("h2", { dir: "ltr" }, named(source), " → ", named(target)), element("span", {}, swap(source, target), " ", close())),
+    table, chartOf(source, target).holder, ...phases(detail, source));
+  if (!samples.points.length) return;
   chart.draw(samples.points);
 }
 
 /** A duration of one direction; one that is old is in brackets. */
 const latest = (measured, key) => (measured.state === "stale" && measured[key] !== null ? `(${duration(measured[key])})` : duration(measured[key]));
+
+/** The chart of a pair and a metric; another metric is another chart. */
+function chartOf(source, target) {
+  const { metric } = seen.matrix ?? shown;
+  if (chart?.metric !== metric) {
+    chart?.destroy();
+    chart = new Chart(source, target, metric, METRICS[metric]);
+  }
+  return chart;
+}
 
 const swap = (source, target) => element("button", { type: "button", text: "⇄", "aria-label": "Other direction", "data-key": "swap", onclick: () => openPair(target, source) });
 
@@ -559,16 +624,22 @@ function phases(detail, source) {
 const POINTS_MAX = 1800;
 
 function sample() {
-  if (shown.source === null || !seen.matrix || samples.pair !== `${shown.source}\n${shown.target}`) return;
+  if (shown.source === null || !seen.matrix) return;
+  const pair = JSON.stringify([shown.source, shown.target, seen.matrix.metric]);
+  if (samples.pair !== pair) Object.assign(samples, { pair, points: [] });
   const place = (name) => seen.matrix.nodes.findIndex((node) => node.name === name);
   const [source, target] = [place(shown.source), place(shown.target)];
-  if (source < 0 || target < 0 || !["total", "request", "jitter"].includes(seen.matrix.metric)) return;
+  if (source < 0 || target < 0) return;
   const point = (from, to) => {
     const cell = pairCell(seen.matrix, from, to);
     return { value: cell.word === "ok" ? cell.value : null, failed: cell.word === "failed" };
   };
   const at = Date.parse(seen.matrix.as_of) / 1000;
-  if (samples.points.at(-1)?.at === at) return;
+  const last = samples.points.at(-1)?.at;
+  if (last === at) return;
+  // Nothing is known of the time in between: no line leads over it.
+  const nothing = { value: null, failed: false };
+  if (last !== undefined && (at - last) * 1000 > 3 * pace()) samples.points.push({ at: (last + at) / 2, there: nothing, back: nothing });
   samples.points.push({ at, there: point(source, target), back: point(target, source) });
   if (samples.points.length > POINTS_MAX) samples.points.shift();
 }
@@ -577,16 +648,11 @@ async function renderNode() {
   const { node } = shown;
   const holder = $("node");
   if (!holder.childElementCount) holder.replaceChildren(element("p", { class: "small", text: "asking…" }));
-  asking?.abort();
-  asking = new AbortController();
-  let detail;
-  try {
-    detail = await data.json(`nodes/${encodeURIComponent(node)}`, asking.signal);
-  } catch (error) {
-    if (error.name === "AbortError" || !holder.isConnected) return;
+  const detail = await askFor(`nodes/${encodeURIComponent(node)}`, holder);
+  if (!detail || !holder.isConnected || shown.node !== node) return;
+  if (detail.error) {
     return replace(holder, element("div", { class: "head" }, element("h2", { text: node }), close()), element("p", { class: "small", text: "This node is not known, or cannot be read now." }));
   }
-  if (!holder.isConnected || shown.node !== node) return;
   const entries = [];
   const add = (name, text) => entries.push(element("dt", { text: name }), element("dd", { text }));
   add("State", `${detail.state}${detail.since ? ` since ${since(detail.since)}` : ""}${detail.is_self ? " (this bot)" : ""}`);
@@ -618,7 +684,7 @@ function peers(node) {
     made.replaceChildren(button);
     return made;
   };
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Pairs of ${node}` }, element("table", {},
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "data-key": "scroll", "aria-label": `Pairs of ${node}` }, element("table", {},
     element("thead", {}, element("tr", {}, element("th", { scope: "col", text: "Node" }), element("th", { scope: "col", class: "number", text: "from here" }), element("th", { scope: "col", class: "number", text: "to here" }))),
     element("tbody", {}, ...rows.slice(0, TABLE_ROWS).map((row) => element("tr", {}, element("td", {}, named(row.name)), cell(row, node, row.name, row.out), cell(row, row.name, node, row.back))))));
 }

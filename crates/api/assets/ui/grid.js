@@ -74,7 +74,7 @@ export function groupCell(matrix, sources, targets) {
   const total = sources.length * targets.length - counts.self;
   const value = known ? decode(values.subarray(0, known).sort()[known >> 1], matrix.metric) : null;
   const failure = failed ? state(failed).failure : null;
-  const word = total === 0 ? "self" : counts.failed ? "failed" : counts.ok ? "ok" : counts.stale ? "stale" : "unknown";
+  const word = total === 0 ? "self" : counts.failed ? "failed" : counts.ok > total / 2 ? "ok" : counts.stale ? "stale" : "unknown";
   return { word, failure, value, counts, total };
 }
 
@@ -96,6 +96,7 @@ export class Grid {
 
   /** `view`: rows and columns ({ label, group, mark }), cell(row, column), metric, lit(row, column) or null, selected [row, column]. */
   draw(view) {
+    this.keep(view);
     this.drawn = view;
     const { rows, columns, metric } = view;
     const colours = palette();
@@ -121,9 +122,18 @@ export class Grid {
     context.scale(ratio, ratio);
     this.shape = { left, top, size, named };
 
-    this.scale = rows.length * columns.length > PIXELS_FROM ? this.pixels(context, view, colours) : this.cells(context, view, colours);
+    this.scale = view.kind === "pairs" && rows.length * columns.length > PIXELS_FROM ? this.pixels(context, view, colours) : this.cells(context, view, colours);
     this.lines(context, view, colours);
     this.compose();
+  }
+
+  /** The cursor stands on nodes, not on a place: nodes come and go. */
+  keep(view) {
+    if (!this.cursor || !this.drawn || this.drawn === view) return;
+    const place = (before, now, at) => (at < 0 ? -1 : now.findIndex((entry) => entry.label === before[at]?.label));
+    const [row, column] = this.cursor;
+    const moved = [place(this.drawn.rows, view.rows, row), place(this.drawn.columns, view.columns, column)];
+    this.cursor = (row >= 0 && moved[0] < 0) || (column >= 0 && moved[1] < 0) ? null : moved;
   }
 
   /** Every cell by itself, with its letter. */
@@ -332,7 +342,7 @@ export class Grid {
       this.hover([Math.min(rows - 1, Math.max(0, to)), Math.min(columns - 1, Math.max(0, over))]);
       this.follow();
     } else if (event.key === "Enter" && this.cursor) this.choose(this.cursor);
-    else if (event.key.toLowerCase() === "n" && this.cursor) this.choose([this.cursor[0], -1]);
+    else if (event.key.toLowerCase() === "n" && this.cursor && this.cursor[0] >= 0) this.choose([this.cursor[0], -1]);
     else if (event.key === "Escape") this.on.close();
     else return;
     event.preventDefault();

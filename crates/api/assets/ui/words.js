@@ -32,6 +32,9 @@ export const moment = (time) => (time ? `${new Date(time).toISOString().slice(0,
 
 export const since = (iso) => `${clock(iso)} (${ago((Date.now() - new Date(iso)) / 1000)} ago)`;
 
+/** A name beside an arrow: one that is written from right to left must not turn the arrow around. */
+export const isolated = (name) => `\u2068${name}\u2069`;
+
 /** An element with text and children; text is never markup. */
 export function element(tag, options = {}, ...children) {
   const made = document.createElement(tag);

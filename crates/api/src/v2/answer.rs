@@ -79,6 +79,16 @@ pub(crate) fn answer(headers: &HeaderMap, view: &impl Serialize) -> Response {
     if is_known { (StatusCode::NOT_MODIFIED, common).into_response() } else { (common, body).into_response() }
 }
 
+/// Whether an `Accept` header names this very type.
+pub(crate) fn is_named(headers: &HeaderMap, kind: &str) -> bool {
+    let named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let is_it = |range: &str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(kind));
+    named.filter(|range| is_it(range)).any(|range| {
+        let only = HeaderMap::from_iter(HeaderValue::from_str(range).map(|value| (header::ACCEPT, value)));
+        is_acceptable(&only, &[kind])
+    })
+}
+
 /// Whether an `Accept` header (RFC 9110 section 12.5.1) allows one of these types. One that is missing allows everything.
 pub(crate) fn is_acceptable(headers: &HeaderMap, types: &[&str]) -> bool {
     let mut ranges =
@@ -114,6 +124,13 @@ pub(crate) async fn negotiate(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_is_named_or_it_is_not() {
+        let named = |accept: &'static str| is_named(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]), "a/b");
+        assert!(named("A/b") && named("text/html, a/b;q=0.5"));
+        assert!(!named("*/*") && !named("a/*") && !named("text/html, a/b;q=0"));
+    }
 
     #[test]
     fn a_client_gets_what_it_accepts_or_a_refusal() {

@@ -80,16 +80,18 @@ impl Topic {
 #[derive(Debug)]
 struct Message {
     topic: Option<Topic>,
+    /// The number of an event; none of what is not kept.
+    id: Option<u64>,
     text: String,
 }
 
 impl Message {
     fn new(topic: Topic, id: Option<u64>, data: &impl Serialize) -> Self {
-        Self { topic: Some(topic), text: spell(topic.as_str(), id, data) }
+        Self { topic: Some(topic), id, text: spell(topic.as_str(), id, data) }
     }
 
     fn for_all(event: &str, data: &impl Serialize) -> Self {
-        Self { topic: None, text: spell(event, None, data) }
+        Self { topic: None, id: None, text: spell(event, None, data) }
     }
 }
 
@@ -222,11 +224,14 @@ impl Journal {
         let mut messages = Vec::new();
         let (mesh_from, incidents_after) = self.read;
         for event in snapshot.events.since(mesh_from) {
+            // What was dropped before it was read is a gap here, too.
+            self.next += event.sequence.saturating_sub(self.read.0);
             self.read.0 = event.sequence + 1;
             let event = self.push(|sequence| Event::of_mesh(sequence, event));
             messages.push(Message::new(Topic::of(&event), Some(event.sequence), &*event));
         }
         for event in report.events.iter().filter(|event| event.sequence > incidents_after) {
+            self.next += event.sequence.saturating_sub(self.read.1 + 1);
             self.read.1 = event.sequence;
             let event = self.push(|sequence| Event::of_incident(sequence, event));
             messages.push(Message::new(Topic::Incident, Some(event.sequence), &*event));
@@ -256,7 +261,11 @@ impl Journal {
                 messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
                 Vec::new()
             }
-            None => Vec::new(),
+            // What changed before the first look of the first watcher is not known.
+            None => {
+                messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
+                Vec::new()
+            }
         };
         let mut sent = sent.into_iter();
         let (mut changes, mut rows) = (Vec::new(), Vec::with_capacity(names.len()));
@@ -316,6 +325,8 @@ struct Watcher {
     topics: Vec<Topic>,
     /// What comes before them.
     first: Option<String>,
+    /// Events up to this one were among that.
+    repeated: u64,
     _place: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -327,7 +338,9 @@ impl Watcher {
         loop {
             let text = match self.receiver.recv().await {
                 Ok(messages) => {
-                    let wanted = messages.iter().filter(|message| message.topic.is_none_or(|topic| self.topics.contains(&topic)));
+                    let wanted = messages.iter().filter(|message| {
+                        message.topic.is_none_or(|topic| self.topics.contains(&topic)) && message.id.is_none_or(|id| id > self.repeated)
+                    });
                     wanted.map(|message| message.text.as_str()).collect()
                 }
                 Err(RecvError::Lagged(missed)) => spell("reload", None, &serde_json::json!({ "messages_missed": missed })),
@@ -367,14 +380,20 @@ pub(super) async fn stream(
     let snapshot = api.source.snapshot();
     let mut first = String::from("retry: 2000\n");
     first.push_str(&spell(Topic::Verdict.as_str(), None, &Verdict::of(&api.source.report(), &snapshot)));
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    for event in last.map(|last| api.live.after(last)).unwrap_or_default() {
+    let last: Option<u64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let missed = last.map(|last| api.live.after(last)).unwrap_or_default();
+    let repeated = missed.last().map_or(0, |event| event.sequence);
+    for event in missed {
         let topic = Topic::of(&event);
         if topics.contains(&topic) {
             first.push_str(&spell(topic.as_str(), Some(event.sequence), &*event));
         }
     }
-    let watcher = Watcher { receiver, topics, first: Some(first), _place: place };
+    if last.is_some() {
+        // Changes of pairs are not kept, and older events may have been dropped.
+        first.push_str(&spell("reload", None, &serde_json::json!({ "resumed": true })));
+    }
+    let watcher = Watcher { receiver, topics, first: Some(first), repeated, _place: place };
     let body = Body::from_stream(futures_util::stream::unfold(watcher, Watcher::next));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),

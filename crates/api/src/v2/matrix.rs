@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
+use super::answer::is_named;
 use super::views::{Refusals, time};
 use crate::picture::{Cell, Picture, State as PairState, Took};
 use crate::routes::Api;
@@ -216,8 +217,7 @@ pub(super) async fn matrix(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Filter { metric }) = filter?;
-    let accepts = |header: &http::HeaderValue| header.to_str().is_ok_and(|value| value.contains(PACKED));
-    let is_packed = headers.get_all(header::ACCEPT).iter().any(accepts);
+    let is_packed = is_named(&headers, PACKED);
     let picture = Picture::of(api.source.snapshot());
     let body = if is_packed { stream(packed(picture, metric)) } else { stream(json(picture, metric)) };
     let kind = if is_packed { PACKED } else { "application/json" };

@@ -226,12 +226,18 @@ pub(super) async fn node(
     } else {
         Node::other(&picture, picture.snapshot().member(&name).filter(|member| member.known).ok_or_else(unknown)?)
     };
-    let (mut outbound, mut inbound) = (Counts::default(), Counts::default());
-    if let Some(place) = picture.place(&name) {
-        for (other, cell) in picture.row(place).iter().enumerate().filter(|(other, _)| *other != place) {
-            outbound.count(cell);
-            inbound.count(&picture.cell(other, place));
+    // It reads every row of the mesh: others are answered in the meantime.
+    let counting = tokio::task::spawn_blocking(move || {
+        let (mut outbound, mut inbound) = (Counts::default(), Counts::default());
+        if let Some(place) = picture.place(&name) {
+            for (other, cell) in picture.row(place).iter().enumerate().filter(|(other, _)| *other != place) {
+                outbound.count(cell);
+                inbound.count(&picture.cell(other, place));
+            }
         }
-    }
+        (outbound, inbound)
+    });
+    let failed = |_| Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "the pairs could not be counted; please report it");
+    let (outbound, inbound) = counting.await.map_err(failed)?;
     Ok(answer(&headers, &NodeDetail { node, outbound, inbound }))
 }

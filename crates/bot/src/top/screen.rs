@@ -10,9 +10,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Paragraph, Sparkline, Wrap};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::ask::AskError;
-use crate::grid::{Cell, Grid, METRICS};
+use crate::grid::{Cell, Grid, METRICS, row_name};
 use crate::status::text as clean;
 
 /// Columns of a cell, with the space before it.
@@ -24,6 +25,9 @@ const HISTORY_MAX: usize = 200;
 /// Lines of incidents at most: the matrix needs the rest.
 const INCIDENTS_MAX: usize = 6;
 
+/// The height of the lowest bar, of nine: less is not drawn.
+const BAR: u64 = 1_000;
+
 const HELP: &str = "q quit  arrows move  m metric  s sort  f failing only  p pause  g/G first/last";
 
 /// What one look at the bot brought.
@@ -34,6 +38,8 @@ pub(super) struct Loaded {
     counts: String,
     incidents: Vec<String>,
     grid: Grid,
+    /// When the bot found it.
+    as_of: String,
 }
 
 impl Loaded {
@@ -53,6 +59,7 @@ impl Loaded {
                 pairs["unknown"]
             ),
             incidents: incidents.as_array().into_iter().flatten().map(incident).collect(),
+            as_of: clean(&verdict["as_of"]),
             grid,
         }
     }
@@ -113,6 +120,10 @@ impl Screen {
         METRICS.get(self.metric).copied().unwrap_or("total")
     }
 
+    pub(super) fn nodes(&self) -> usize {
+        self.loaded.grid.names.len()
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }
@@ -121,8 +132,11 @@ impl Screen {
         if loaded.grid.metric != self.loaded.grid.metric {
             self.history.clear();
         }
+        // What the bot knows may stand still while it answers: then its age grows.
+        if loaded.as_of.is_empty() || loaded.as_of != self.loaded.as_of {
+            self.loaded_at = Instant::now();
+        }
         self.loaded = loaded;
-        self.loaded_at = Instant::now();
         self.failure = None;
         if let Some((source, target)) = self.selected() {
             let value = match self.loaded.grid.cell(source, target) {
@@ -218,10 +232,12 @@ impl Screen {
             });
             values.fold(0.0, f64::max)
         };
+        let slowest: Vec<f64> = nodes.clone().map(slowest).collect();
+        let slow = |node: usize| slowest.get(node).copied().unwrap_or(0.0);
         let count = |node: usize| failures.get(node).copied().unwrap_or(0);
         let mut order: Vec<_> = nodes.clone().filter(|node| !self.failing_only || count(*node) > 0).collect();
         if self.sort == Sort::Worst {
-            order.sort_by(|a, b| count(*b).cmp(&count(*a)).then(slowest(*b).total_cmp(&slowest(*a))));
+            order.sort_by(|a, b| count(*b).cmp(&count(*a)).then(slow(*b).total_cmp(&slow(*a))));
         }
         order
     }
@@ -234,7 +250,10 @@ impl Screen {
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
         let incidents = self.loaded.incidents.iter().skip(usize::from(self.loaded.incidents.len() == 1)).take(INCIDENTS_MAX);
-        let incidents: Vec<_> = incidents.map(|line| Line::raw(line.clone())).collect();
+        let mut incidents: Vec<_> = incidents.map(|line| Line::raw(line.clone())).collect();
+        if self.loaded.incidents.len() > INCIDENTS_MAX {
+            incidents.push(Line::raw(format!("and {} more: canary-bot status", self.loaded.incidents.len() - INCIDENTS_MAX)));
+        }
         let verdict = Paragraph::new(self.loaded.verdict.clone()).style(self.verdict_style()).wrap(Wrap { trim: true });
         let words = u16::try_from(self.loaded.verdict.chars().count()).unwrap_or(u16::MAX);
         let tall = (words / area.width.max(1) + 1).min(4);
@@ -271,7 +290,7 @@ impl Screen {
         let sort = if self.sort == Sort::Name { "" } else { ", worst first" };
         let filter = if self.failing_only { ", failing only" } else { "" };
         let state = if self.paused { "paused, " } else { "" };
-        let shown = format!("{}{sort}{filter}; {state}{age} s ago", self.metric());
+        let shown = format!("{}{sort}{filter}; {state}{age} s ago", self.loaded.grid.metric);
         Line::raw(format!("{shown}; {}", self.loaded.counts))
     }
 
@@ -281,7 +300,7 @@ impl Screen {
         if order.is_empty() {
             return Text::raw(if self.failing_only { "no pair fails (f shows all)" } else { "no node is known" });
         }
-        let longest = grid.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let longest = grid.names.iter().map(|name| name.width()).max().unwrap_or(0);
         let width = u16::try_from(longest).unwrap_or(NAME_MAX).clamp(9, NAME_MAX);
         let columns = usize::from((area.width.saturating_sub(width) / CELL).max(1));
         let rows = usize::from(area.height.saturating_sub(1).max(1));
@@ -291,18 +310,17 @@ impl Screen {
         let from = |at: usize, room: usize| (at + 1).saturating_sub(room);
         let (first_row, first_column) = (from(row, rows), from(column, columns));
         let visible: Vec<_> = order.iter().skip(first_column).take(columns).copied().collect();
-        let short = |name: &str, most: usize| name.chars().take(most).collect::<String>();
         let name = |node: usize| grid.names.get(node).map_or("", String::as_str);
         let (wide, cell_wide) = (usize::from(width), usize::from(CELL));
         let mut head = vec![Span::raw(format!("{:<wide$}", "from \\ to"))];
         head.extend(visible.iter().map(|target| {
             let is_cursor = selected.is_some_and(|(_, selected)| selected == *target);
-            let text = format!("{:>cell_wide$}", short(name(*target), cell_wide - 1));
+            let text = format!(" {}", crate::grid::column(name(*target), cell_wide - 1));
             Span::styled(text, Style::new().add_modifier(if is_cursor { Modifier::BOLD } else { Modifier::DIM }))
         }));
         let mut lines = vec![Line::from(head)];
         for source in order.iter().skip(first_row).take(rows) {
-            let mut spans = vec![Span::raw(format!("{:<wide$}", short(name(*source), wide)))];
+            let mut spans = vec![Span::raw(row_name(name(*source), wide))];
             spans.extend(visible.iter().map(|target| {
                 let cell = grid.cell(*source, *target);
                 let mut style = match cell {
@@ -331,8 +349,8 @@ impl Screen {
         let skip = self.history.len().saturating_sub(usize::from(chart.width));
         // A gap is a look without a value; a value is never drawn as nothing.
         let bars: Vec<Option<u64>> =
-            self.history.iter().skip(skip).map(|value| value.map(|value| 1 + (value / most * 1_000.0) as u64)).collect();
-        frame.render_widget(Sparkline::default().data(bars).max(1_001).absent_value_symbol('x'), chart);
+            self.history.iter().skip(skip).map(|value| value.map(|value| BAR + (value / most * (8 * BAR) as f64) as u64)).collect();
+        frame.render_widget(Sparkline::default().data(bars).max(9 * BAR).absent_value_symbol('x'), chart);
     }
 }
 

@@ -87,6 +87,28 @@ await step("names that look like markup are text", async () => {
   assert.equal(await page.locator("main img").count(), 0);
 });
 
+await step("keys of labels and parameters that objects have anyway are only texts", async () => {
+  for (const query of ["group=constructor", "group=__proto__", "group=toString", "metric=constructor", "view=constructor"]) {
+    await page.goto(`${home.url}/?${query}`);
+    await until(page, "matrix-title", `Total, ${bots.length} nodes`);
+    assert.equal(await page.locator("#broken").isVisible(), false, query);
+  }
+});
+
+await step("a link signs in an open page as well, and a token may have any sign", async () => {
+  const linked = await open();
+  await linked.goto(home.url);
+  await linked.fill("#token", "no…token");
+  await linked.press("#token", "Enter");
+  await until(linked, "login-error", "no such characters");
+  await linked.evaluate(() => (location.hash = "#token=wrong+token"));
+  await until(linked, "login-error", "does not know this token");
+  await linked.evaluate((token) => (location.hash = `#token=${token}`), token);
+  await linked.locator("#view").waitFor();
+  assert.equal(linked.url(), `${home.url}/`);
+  await linked.context().close();
+});
+
 await step("a link signs in and forgets the token", async () => {
   const linked = await open();
   await linked.goto(`${home.url}/#token=${token}`);
@@ -117,6 +139,18 @@ await step("a pair shows phases, both directions, and a chart that grows", async
   await until(page, "pair", "First request");
   await page.locator("#pair .uplot canvas").waitFor();
   await accessible(page, "a pair");
+  // Another metric is another chart.
+  await page.check("#metrics >> text=Jitter");
+  await page.locator("#pair [aria-label^=Jitter] canvas").waitFor();
+  await page.check("#metrics >> text=Total");
+  // A panel that is renewed keeps the focus, and text that is being selected.
+  await page.focus("#pair [data-key=swap]");
+  await page.waitForTimeout(3_000);
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.key), "swap");
+  await page.evaluate(() => getSelection().selectAllChildren(document.querySelector("#pair dl")));
+  await page.waitForTimeout(3_000);
+  assert.notEqual(await page.evaluate(() => String(getSelection())), "");
+  await page.evaluate(() => getSelection().removeAllRanges());
   // Its source is another bot: what only that one knows is not invented.
   await page.click("#pair [data-key=swap]");
   await until(page, "pair", `kept by ${victim.name}`);
@@ -168,6 +202,8 @@ await step("paused is paused", async () => {
   await page.goto(`${home.url}/?paused=1`);
   await page.locator("#view").waitFor();
   assert.equal(await text(page, "live"), "Paused");
+  await page.check("#metrics >> text=Loss");
+  await until(page, "matrix-title", "Loss");
   const before = asked.length;
   await page.waitForTimeout(4_500);
   assert.deepEqual(asked.slice(before).filter((url) => url.includes("matrix")), []);
