@@ -155,15 +155,34 @@ fn described(method: &str, path: &str, operation: &Value) -> String {
     html.push_str(&format!("<p>{}</p><p>{}</p>", text(&operation["summary"]), text(&operation["description"])));
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let rows: String = parameters
-        .map(|parameter| format!("<tr><td><code>{}</code></td><td>{}</td></tr>", text(&parameter["name"]), text(&parameter["description"])))
+        .map(|parameter| {
+            format!(
+                "<tr><td><code>{}</code></td><td>{}</td></tr>",
+                text(&parameter["name"]),
+                text(&parameter["description"]) + &choices(&parameter["schema"])
+            )
+        })
         .collect();
     if !rows.is_empty() {
         html.push_str(&format!("<table><thead><tr><th>parameter</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"));
+    }
+    let body = operation["requestBody"]["content"].as_object().into_iter().flatten();
+    let body: Vec<_> = body.map(|(kind, content)| format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))).collect();
+    if !body.is_empty() {
+        html.push_str(&format!("<p>Body: {}</p>", body.join(", ")));
     }
     let answers: String =
         operation["responses"].as_object().into_iter().flatten().map(|(status, response)| answer(status, response)).collect();
     html.push_str(&format!("<table><thead><tr><th>status</th><th>answer</th></tr></thead><tbody>{answers}</tbody></table></section>"));
     html
+}
+
+/// The values that a parameter may have, if they are few.
+fn choices(schema: &Value) -> String {
+    let either = std::iter::once(schema).chain(schema["oneOf"].as_array().into_iter().flatten());
+    let words = either.filter_map(|schema| schema["enum"].as_array()).flatten().filter_map(Value::as_str);
+    let words: Vec<_> = words.map(|word| format!("<code>{}</code>", escape(word))).collect();
+    if words.is_empty() { String::new() } else { format!(" One of {}.", words.join(", ")) }
 }
 
 fn answer(status: &str, response: &Value) -> String {
@@ -221,7 +240,13 @@ fn reference(schema: &Value) -> String {
 
 /// A text of the document, escaped.
 fn text(value: &Value) -> String {
-    escape(value.as_str().unwrap_or_default())
+    let mut html = String::new();
+    // What stands between backticks is code, and a line ends where a paragraph does.
+    for (place, part) in escape(value.as_str().unwrap_or_default()).split('`').enumerate() {
+        let part = part.replace("\n\n", "<br>").replace("\n*", "<br>*").replace('\n', " ");
+        html.push_str(&if place % 2 == 1 { format!("<code>{part}</code>") } else { part });
+    }
+    html
 }
 
 fn escape(text: &str) -> String {

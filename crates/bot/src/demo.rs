@@ -73,7 +73,7 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
         }
     }
     let mut screen = Screen::new(io::stdout());
-    screen.introduce(&bots, hanging.is_some(), &token).map_err(RunError::Stdout)?;
+    screen.introduce(&bots, hanging.is_some(), demo.fault, &token).map_err(RunError::Stdout)?;
     let deadline = demo.duration.map(|duration| begun + duration);
     let mut breaks_at = demo.fault.map(|fault| (begun + fault::BREAKS_AFTER, fault));
     let mut tick = tokio::time::interval(REDRAW);
@@ -204,7 +204,7 @@ impl Screen<io::Stdout> {
 }
 
 impl<W: Write> Screen<W> {
-    fn introduce(&mut self, bots: &[Shown], one_hangs: bool, token: &Token) -> io::Result<()> {
+    fn introduce(&mut self, bots: &[Shown], one_hangs: bool, fault: Option<Fault>, token: &Token) -> io::Result<()> {
         writeln!(self.out, "{} bots on this host; each serves what all of them measure:", bots.len() + usize::from(one_hangs))?;
         for Shown { bot, url, .. } in bots {
             writeln!(self.out, "  {:<8} {url}", bot.snapshot().me.name.as_str())?;
@@ -215,7 +215,10 @@ impl<W: Write> Screen<W> {
         for path in ["/api/v2/verdict", "/api/v2/pairs", "/metrics"] {
             writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
         }
-        writeln!(self.out)
+        if let Some(fault) = fault {
+            writeln!(self.out, "\nafter {} s: {} {}", fault::BREAKS_AFTER.as_secs(), fault.as_str(), NAMES[VICTIM])?;
+        }
+        writeln!(self.out, "\nCtrl-C ends it\n")
     }
 
     /// A line that stays.

@@ -9,6 +9,9 @@ const NAMED = { timeout: "timeout", refused: "refused", unreachable: "unreachabl
 /** From so many cells on, each is a pixel of an image. */
 const PIXELS_FROM = 40_000;
 
+/** Room for the names of groups. */
+const EDGE = 20;
+
 /** A cell of so many pixels has room for a number. */
 const NUMBERS_FROM = 50;
 
@@ -107,11 +110,13 @@ export class Grid {
     const room = this.holder.clientWidth - 2;
     let left = Math.ceil(width(rows));
     const most = rows.length <= 60 && room < 600 ? 15 : 4;
-    let size = Math.max(rows.length > 150 ? 1 : most, Math.min(rows.length <= 12 ? 62 : 38, Math.floor((room - left) / columns.length)));
+    let size = Math.max(rows.length > 150 ? 1 : most, Math.min(rows.length <= 12 ? 62 : 38, Math.floor((room - left - EDGE) / columns.length)));
     const named = size >= 10;
     if (!named) [left, size] = [Math.min(left, 90), Math.max(1, Math.min(9, Math.floor((room - 90) / columns.length)))];
     const top = named ? Math.min(120, Math.ceil(width(columns))) : 24;
-    const [wide, high] = [left + size * columns.length + 1, top + size * rows.length + 1];
+    // The names of the groups stand at the far edges.
+    const edge = named && rows.some((row) => row.group !== null) && view.kind === "pairs" ? EDGE : 1;
+    const [wide, high] = [left + size * columns.length + edge, top + size * rows.length + edge];
     const ratio = devicePixelRatio || 1;
     for (const canvas of [this.base, this.canvas]) {
       canvas.width = Math.round(wide * ratio);
@@ -151,7 +156,7 @@ export class Grid {
       context.fillRect(x, y, side, side);
       if (cell.word === "failed" && cell.counts) this.share(context, cell, x, y, side, scale, colours, metric);
       else if (size >= 10) this.glyph(context, cell, x, y, side, colours);
-      if (size >= NUMBERS_FROM && cell.word === "ok" && cell.value !== null) this.number(context, cell, x, y, side, scale, colours, metric);
+      if (size >= NUMBERS_FROM && (!view.lit || view.lit(row, column)) && cell.word === "ok" && cell.value !== null) this.number(context, cell, x, y, side, scale, colours, metric);
       if (view.lit && !view.lit(row, column)) {
         context.fillStyle = colours.shade;
         context.fillRect(x, y, side, side);
@@ -292,14 +297,10 @@ export class Grid {
         context.fillText(fit(context, `${entry.label}${entry.mark ?? ""}`, top - 8), 0, 0);
         context.restore();
       });
+      if (view.kind === "pairs") this.edges(context, view, colours);
       return;
     }
     context.fillStyle = colours.dim;
-    const runs = (entries) => {
-      const found = [];
-      entries.forEach((entry, index) => (index && entry.group === entries[index - 1].group ? found.at(-1).count++ : found.push({ group: entry.group, from: index, count: 1 })));
-      return found;
-    };
     for (const { group, from, count } of runs(view.rows)) {
       context.textAlign = "right";
       if (count * size >= 12) context.fillText(fit(context, group ?? "", left - 8), left - 6, top + (from + count / 2) * size);
@@ -307,6 +308,25 @@ export class Grid {
     for (const { group, from, count } of runs(view.columns)) {
       context.textAlign = "center";
       context.fillText(fit(context, group ?? "", count * size - 4), left + (from + count / 2) * size, top - 10);
+    }
+  }
+
+  /** The names of the groups, beside and below what they hold. */
+  edges(context, view, colours) {
+    const { left, top, size } = this.shape;
+    context.fillStyle = colours.dim;
+    context.font = font(12, "600");
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    for (const { group, from, count } of runs(view.columns)) {
+      context.fillText(fit(context, group ?? "", count * size - 4), left + (from + count / 2) * size, top + size * view.rows.length + EDGE / 2);
+    }
+    for (const { group, from, count } of runs(view.rows)) {
+      context.save();
+      context.translate(left + size * view.columns.length + EDGE / 2, top + (from + count / 2) * size);
+      context.rotate(Math.PI / 2);
+      context.fillText(fit(context, group ?? "", count * size - 4), 0, 0);
+      context.restore();
     }
   }
 
@@ -379,11 +399,17 @@ export class Grid {
     }, 90);
     const scale = this.scale ?? { low: 0.001, high: 0.01 };
     const entries = [element("span", {}, spelled(metric === "loss" ? 0 : scale.low, metric), bar, spelled(scale.high, metric))];
-    const kinds = failures.length ? failures : ["timeout"];
-    for (const failure of kinds) entries.push(element("span", {}, box({ word: "failed", failure }), `failed: ${NAMED[failure]}`));
+    for (const failure of failures) entries.push(element("span", {}, box({ word: "failed", failure }), `failed: ${NAMED[failure]}`));
     entries.push(element("span", {}, box({ word: "stale" }), "stale"), element("span", {}, box({ word: "unknown" }), "unknown"), element("span", { text: "! unreliable, † dead" }));
     return entries;
   }
+}
+
+/** Entries of one group that stand together. */
+function runs(entries) {
+  const found = [];
+  entries.forEach((entry, index) => (index && entry.group === entries[index - 1].group ? found.at(-1).count++ : found.push({ group: entry.group, from: index, count: 1 })));
+  return found;
 }
 
 function line(context, ...ends) {

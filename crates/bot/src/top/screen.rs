@@ -249,7 +249,7 @@ impl Screen {
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
-        let incidents = self.loaded.incidents.iter().skip(usize::from(self.loaded.incidents.len() == 1)).take(INCIDENTS_MAX);
+        let incidents = self.loaded.incidents.iter().take(INCIDENTS_MAX);
         let mut incidents: Vec<_> = incidents.map(|line| Line::raw(line.clone())).collect();
         if self.loaded.incidents.len() > INCIDENTS_MAX {
             incidents.push(Line::raw(format!("and {} more: canary-bot status", self.loaded.incidents.len() - INCIDENTS_MAX)));
