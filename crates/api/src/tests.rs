@@ -51,7 +51,7 @@ impl Mesh {
         Arc::new(Self(Mutex::new((Arc::new(snapshot), report, insight))))
     }
 
-    fn become_(&self, snapshot: Snapshot) {
+    fn show(&self, snapshot: Snapshot) {
         let mut held = self.0.lock().unwrap();
         held.1 = Arc::new(held.2.observe(&snapshot));
         held.0 = Arc::new(snapshot);
@@ -172,7 +172,7 @@ async fn bytes(response: Response<Body>) -> Vec<u8> {
     axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
 }
 
-/// Compares with a file of `docs/data/api`; `UPDATE_GOLDEN=1` writes it anew.
+/// Compares with a file of `tests/golden`; `UPDATE_GOLDEN=1` writes it anew.
 fn golden(name: &str, value: &Value) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let text = format!("{value:#}\n");
@@ -320,7 +320,7 @@ async fn an_answer_that_is_known_is_not_sent_again() {
     let again = api.ask(again).await;
     assert_eq!((again.status(), &again.headers()[header::ETAG]), (StatusCode::NOT_MODIFIED, &tag));
     assert!(bytes(again).await.is_empty());
-    api.mesh.become_(snapshot(5, REFUSED));
+    api.mesh.show(snapshot(5, REFUSED));
     let changed = request("/api/v2/nodes").header(header::IF_NONE_MATCH, &tag).body(Body::empty()).unwrap();
     assert_eq!(api.ask(changed).await.status(), StatusCode::OK);
 }
@@ -356,7 +356,7 @@ async fn marks_stand_among_the_events_and_do_not_push_them_out() {
     let later = api.get(&format!("/api/v2/events?after={fifth}&limit=2")).await;
     assert_eq!((&later["events"][0], &later["next_after"]), (&events["events"][5], &events["events"][6]["sequence"]));
     // A minute later the next one is set.
-    api.mesh.become_(snapshot(61, REFUSED));
+    api.mesh.show(snapshot(61, REFUSED));
     assert_eq!(api.ask(mark("later".to_owned())).await.status(), StatusCode::CREATED);
 }
 
@@ -384,7 +384,7 @@ async fn a_watcher_gets_what_changes_and_nothing_twice() {
     let first = read_until(&mut body, "\n\n").await;
     assert!(first.starts_with("retry: 2000\nevent: verdict\ndata: {"), "{first}");
     api.look();
-    api.mesh.become_(snapshot(1, ok));
+    api.mesh.show(snapshot(1, ok));
     api.look();
     let changed = read_until(&mut body, "event: pair").await;
     assert!(changed.contains(r#""source":"duck","target":"goose","state":"ok""#), "{changed}");

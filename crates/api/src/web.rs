@@ -1,5 +1,7 @@
-//! What a browser gets: the page, its parts, and the documentation of the API. All of it is in the program, and none of it tells of the mesh: what does,
-//! the page asks for with a token.
+//! The page for browsers, its parts, and the documentation of the API.
+//!
+//! All of it is embedded in the program and needs no token, because it holds nothing of the mesh. The page asks API v2
+//! for that, with the user's token.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher as _};

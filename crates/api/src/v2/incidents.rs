@@ -1,4 +1,4 @@
-//! What is wrong, and who is to blame.
+//! The verdict and the incidents.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(super) async fn verdict(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     answer(&headers, &Verdict::of(&api.source.report(), &snapshot))
 }
 
-/// What is wrong and who is to blame.
+/// Every incident with its culprit.
 ///
 /// Open incidents come first, the worst of them first; then those that are over, newest first. At most 64 are open, and 128 closed ones are kept.
 #[utoipa::path(

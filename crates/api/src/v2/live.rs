@@ -1,7 +1,7 @@
 //! What changes, as it changes: a journal of events, and a stream to those who watch.
 //!
-//! One task looks once a second. What it finds is written once, and shared by all who watch, so that many cost little more than one. A watcher that
-//! does not read misses messages, is informed of that, and costs nothing until then.
+//! One task looks once a second. It writes each message once for all watchers, so that many cost little more than one.
+//! A watcher that does not read misses messages and then gets `reload`; until then it costs nothing.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -257,12 +257,8 @@ impl Journal {
         let names: Vec<_> = (0..picture.nodes().len()).map(|place| picture.name(place).clone()).collect();
         let sent = match self.sent.take() {
             Some(sent) if sent.names == names => sent.rows,
-            Some(_) => {
-                messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
-                Vec::new()
-            }
-            // What changed before the first look of the first watcher is not known.
-            None => {
+            // Rows of other nodes cannot be compared; and before the first watcher came, nobody looked.
+            Some(_) | None => {
                 messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
                 Vec::new()
             }
@@ -355,8 +351,8 @@ impl Watcher {
 
 /// What changes, as it changes (server-sent events).
 ///
-/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes every 5 s. `reload` says that messages were left out: read the
-/// other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept. The first message is the verdict.
+/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes every 5 s. `reload` says that changes may have been
+/// left out, also once at the start: read the other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept. The first message is the verdict.
 #[utoipa::path(
     get,
     path = "/api/v2/stream",
