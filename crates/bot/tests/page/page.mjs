@@ -33,6 +33,11 @@ async function open(options = {}) {
 const text = (page, id) => page.locator(`#${id}`).textContent();
 const until = (page, id, words) => page.waitForFunction(([id, words]) => document.getElementById(id)?.textContent.includes(words), [id, words], { timeout: 60_000 });
 
+/** Waits until the open panel was renewed: the second answer comes after the first was drawn. */
+async function renewed(page) {
+  for (let answers = 0; answers < 2; answers++) await page.waitForResponse((response) => response.url().includes("/pairs/"));
+}
+
 async function accessible(page, what) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => window.axe.run({ resultTypes: ["violations"] }));
@@ -145,10 +150,10 @@ await step("a pair shows phases, both directions, and a chart that grows", async
   await page.check("#metrics >> text=Total");
   // A panel that is renewed keeps the focus, and text that is being selected.
   await page.focus("#pair [data-key=swap]");
-  await page.waitForTimeout(3_000);
+  await renewed(page);
   assert.equal(await page.evaluate(() => document.activeElement.dataset.key), "swap");
   await page.evaluate(() => getSelection().selectAllChildren(document.querySelector("#pair dl")));
-  await page.waitForTimeout(3_000);
+  await renewed(page);
   assert.notEqual(await page.evaluate(() => String(getSelection())), "");
   await page.evaluate(() => getSelection().removeAllRanges());
   // Its source is another bot: what only that one knows is not invented.
@@ -205,6 +210,7 @@ await step("paused is paused", async () => {
   await page.check("#metrics >> text=Loss");
   await until(page, "matrix-title", "Loss");
   const before = asked.length;
+  // That nothing comes shows in time alone: twice the pace of a page that is live.
   await page.waitForTimeout(4_500);
   assert.deepEqual(asked.slice(before).filter((url) => url.includes("matrix")), []);
   await page.click("#live");
