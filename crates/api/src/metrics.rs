@@ -390,9 +390,8 @@ fn culprit(incident: &Incident) -> String {
 /// How far every node's clock is from ours, by when it says that it published its row, and how long ago that was.
 fn clock_offsets(snapshot: &Snapshot, nodes: &Nodes, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let offsets = present(snapshot, nodes).filter_map(|member| {
-        let row = member.row.as_ref()?;
-        let expected = snapshot.now.wall.unix_millis() as f64 / 1000.0 - row.frame_age(snapshot.now.time).as_secs_f64();
-        Some((vec![("node", member.record.name.as_str())], row.frame().wall().unix_millis() as f64 / 1000.0 - expected))
+        let offset = member.row.as_ref()?.clock_offset_millis(snapshot.now) as f64 / 1000.0;
+        Some((vec![("node", member.record.name.as_str())], offset))
     });
     gauges(
         encoder,

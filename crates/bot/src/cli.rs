@@ -7,6 +7,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::ask::Server;
 use crate::demo::{BOTS_MAX, Demo};
+use crate::doctor::Chart;
 use crate::grid::{Grid, METRICS};
 use crate::list::{Form, List};
 use crate::ping::Ping;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Some(("top", matches)) => show_top(matches),
         Some(("check", matches)) => check(matches),
         Some(("probe", matches)) => probe(matches),
+        Some(("doctor", matches)) => doctor(matches),
         Some(("tls", matches)) => match matches.subcommand() {
             Some((_, matches)) => tls_dev(matches),
             None => Ok(ExitCode::from(USAGE)),
@@ -112,6 +114,20 @@ fn command() -> Command {
         .subcommands(asking())
         .subcommand(probing())
         .subcommand(
+            Command::new("doctor")
+                .about("Check what the bot needs on this host: settings, addresses, ports, targets, and the ways back")
+                .args(settings())
+                .args([
+                    switch("no-join", "Do not join the mesh for some seconds, which tells whether others reach this host"),
+                    switch("json", "Write a JSON object for each finding"),
+                ])
+                .after_help(
+                    "Takes the settings of the bot, from the same flags, variables and files. Where that bot runs already it is asked; else the mesh \
+                     is joined under its name and left again.\n\
+                     Exit codes: 0 no problem, 1 it could not be looked at, 2 usage, 3 a problem was found.",
+                ),
+        )
+        .subcommand(
             Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("dev")
                     .about("Make a certificate authority for development, and a certificate for each host")
@@ -148,6 +164,7 @@ fn command() -> Command {
             "top",
             "check",
             "probe",
+            "doctor",
             "tls",
             "token",
             "completion",
@@ -373,6 +390,18 @@ fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         Ended::Well => Ok(ExitCode::SUCCESS),
         Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
     }
+}
+
+fn doctor(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut problems = Vec::new();
+    let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
+    let mut out = io::stdout().lock();
+    let chart = Chart::new(&mut out, matches.get_flag("json"));
+    let is_well = match Settings::parse(&sources, problems) {
+        Ok(settings) => drive(chart.examine(settings, !matches.get_flag("no-join")))?,
+        Err(problems) => chart.refuse(&problems).map_err(RunError::Stdout)?,
+    };
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
 }
 
 fn run_demo(matches: &ArgMatches) -> Result<ExitCode, RunError> {

@@ -4,6 +4,7 @@ mod ask;
 #[doc(hidden)]
 pub mod cli;
 mod demo;
+mod doctor;
 mod explain;
 mod facade;
 mod flags;

@@ -135,7 +135,7 @@ fn taken(list: &mut Value) -> Option<Vec<Value>> {
 }
 
 /// A value of a query (RFC 3986): all but unreserved characters as their bytes.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -103,25 +103,13 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
     let (mode, client_auth) = (settings.tls.mode, settings.tls.client_auth);
     let again = settings.clone();
-    let (secrets, guards) = Secrets::load(settings.tls, settings.mesh_tokens, settings.api_tokens, settings.proxies)?;
+    let (secrets, guards) =
+        Secrets::load(settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone(), settings.proxies.clone())?;
     let has_mesh_token = !guards.mesh.tokens.get().is_empty();
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
-    let mut builder = Bot::builder(settings.name.clone())
-        .listen(settings.listen)
-        .labels(settings.labels)
-        .config(settings.config)
-        .protocol(settings.protocol)
-        .guard(guards.mesh);
-    builder = match settings.join {
-        Join::Target(target) => builder.target(target),
-        Join::Host(host) => builder.host(&host),
-    };
-    for seed in &settings.seeds {
-        builder = builder.seed(seed.clone());
-    }
-    let mut bot = builder.start().await?;
+    let mut bot = described(&settings, guards.mesh).start().await?;
     let targets: Vec<_> = settings.seeds.iter().map(ToString::to_string).collect();
     let me = bot.snapshot().me.clone();
     info!(
@@ -187,6 +175,21 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         }
         End::Failed => Err(RunError::Failed),
     }
+}
+
+/// The bot that settings describe, before it runs.
+pub(crate) fn described(settings: &Settings, guard: canary_net::Guard) -> crate::Builder {
+    let builder = Bot::builder(settings.name.clone())
+        .listen(settings.listen)
+        .labels(settings.labels.clone())
+        .config(settings.config.clone())
+        .protocol(settings.protocol)
+        .guard(guard);
+    let builder = match &settings.join {
+        Join::Target(target) => builder.target(target.clone()),
+        Join::Host(host) => builder.host(host),
+    };
+    settings.seeds.iter().fold(builder, |builder, seed| builder.seed(seed.clone()))
 }
 
 /// A mode as its flag spells it.

@@ -166,6 +166,7 @@ fn help_reads_as_it_was_reviewed() {
         ("help-top.txt", &["top", "--help"]),
         ("help-check.txt", &["check", "--help"]),
         ("help-probe.txt", &["probe", "--help"]),
+        ("help-doctor.txt", &["doctor", "--help"]),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
@@ -213,4 +214,29 @@ fn a_file_that_is_no_toml_is_named_with_its_line_and_not_repeated() {
         assert!(said.contains("line 2") && !said.contains("s3cret"), "{said}");
     }
     std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn the_doctor_names_each_problem_with_its_remedy() {
+    let bad = canary_bot(&["doctor", "--target", "no-port", "--listen-port", "70000"], &[]);
+    assert_eq!(bad.status.code(), Some(3), "{}", stderr(&bad));
+    assert!(stdout(&bad).contains("problem  settings") && stdout(&bad).contains("2 problems, 0 warnings"), "{}", stdout(&bad));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let arguments = ["doctor", "-n", "owl", "-t", &closed, "--listen-address", "127.0.0.1", "--listen-port", "0", "-p", &port, "--no-join"];
+    let looked = canary_bot(&arguments, &[]);
+    let found = stdout(&looked);
+    assert_eq!(looked.status.code(), Some(3), "{found}{}", stderr(&looked));
+    for expected in [
+        format!("problem  api port       cannot listen on 127.0.0.1:{port}"),
+        "-> another process has it (ss -ltnp)".to_owned(),
+        format!("problem  target         {closed}: refused"),
+        "-> the host is up and nothing listens there".to_owned(),
+        "note     ways back      not looked at, as asked".to_owned(),
+        "2 problems, 2 warnings".to_owned(),
+    ] {
+        assert!(found.contains(&expected), "{expected} is missing in:\n{found}");
+    }
 }

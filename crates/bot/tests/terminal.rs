@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use support::tools::{program, said};
-use support::{Bot, TOKEN, alone, mesh, wait};
+use support::{Bot, TOKEN, alone, free_ports, mesh, wait};
 
 /// A file with the token, as people have one.
 struct Token(String);
@@ -66,6 +66,38 @@ fn every_command_shows_the_mesh() {
     assert!(code == Some(3) && text.contains("cannot connect"), "{text}");
     let (code, text) = ask(&bots[0], &token, &["nodes"]);
     assert!(code == Some(1) && text.contains("does a bot run there"), "{text}");
+}
+
+#[test]
+fn the_doctor_asks_a_running_bot_and_joins_where_none_runs() {
+    let _turn = alone();
+    let token = Token::new();
+    let bots = mesh(2);
+    let plan = &bots[1].plan;
+    let doctor = |name: &str, mesh_port: u16, api_port: u16| {
+        let address = plan.address.to_string();
+        let (mesh_port, api_port, target) = (mesh_port.to_string(), api_port.to_string(), bots[0].plan.target());
+        let settings =
+            ["--listen-address", &address, "--listen-port", &mesh_port, "-p", &api_port, "-t", &target, "--token-file", &token.0];
+        let output = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(["doctor", "-n", name]).args(settings).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = doctor(&plan.name, plan.mesh_port, plan.api_port);
+    assert_eq!(code, Some(0), "{text}");
+    for expected in
+        [": bot-01 runs here already", "answers as bot-00 in ", "ways from here 1 of 1 work", "ways back      1 of 1 work", "0 problems"]
+    {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    let free = free_ports(plan.address, 2);
+    let (code, text) = doctor("newcomer", free[0], free[1]);
+    assert_eq!(code, Some(0), "{text}");
+    for expected in ["joined a mesh of 2 others, and left it again", "ways back      2 of 2 work", "clock          within a second"] {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    let (code, text) = doctor(&plan.name, free[0], free[1]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains(&format!("problem  name           bot-01 is the name of a living node at {}", plan.target())), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_
 use crate::roster::{Roster, RosterId};
 use crate::secured::Secured;
 use crate::series::ProbeKind;
-use crate::time::{Time, Wall};
+use crate::time::{Now, Time, Wall};
 
 /// Orders the changes of a row within one incarnation of its source; the first is 1.
 pub type Version = u64;
@@ -336,6 +336,13 @@ impl Row {
     /// Time since the frame was published.
     pub fn frame_age(&self, now: Time) -> Duration {
         now.since(self.framed_at)
+    }
+
+    /// Milliseconds by which the source's clock is ahead of ours: from when it says that it published the frame, and how long ago that was.
+    pub fn clock_offset_millis(&self, now: Now) -> i64 {
+        let expected = now.wall.back(self.frame_age(now.time)).unix_millis();
+        let millis = |wall: u64| i64::try_from(wall).unwrap_or(i64::MAX);
+        millis(self.frame.wall.unix_millis()).saturating_sub(millis(expected))
     }
 
     pub(crate) fn changed_at(&self) -> Time {

@@ -75,6 +75,8 @@ struct Node {
     last_evidence_at: Option<String>,
     /// How long ago it published what it measured; null before the first time.
     row_age_seconds: Option<f64>,
+    /// How far its clock is ahead of this host's, as far as what it published tells; null for the bot that answers, and before the first time.
+    clock_offset_seconds: Option<f64>,
     /// Whether what it publishes arrives: if not, what it measures is unknown.
     visible: bool,
     /// When its certificate expires, or the first of those it was shown; null without TLS.
@@ -127,14 +129,15 @@ impl Node {
     }
 
     fn other(picture: &Picture, member: &MemberView) -> Self {
-        let now = picture.snapshot().now.time;
+        let now = picture.snapshot().now;
         let place = picture.place(&member.record.name);
         let is_visible = place.and_then(|place| picture.nodes().get(place)).is_some_and(|node| node.is_visible);
         Self {
             state: member.status.as_str(),
             since: Some(time(picture.wall(member.since))),
             last_evidence_at: Some(time(picture.wall(member.evidence_at))),
-            row_age_seconds: member.row.as_ref().map(|row| row.age(now).as_secs_f64()),
+            row_age_seconds: member.row.as_ref().map(|row| row.age(now.time).as_secs_f64()),
+            clock_offset_seconds: member.row.as_ref().map(|row| row.clock_offset_millis(now) as f64 / 1000.0),
             visible: is_visible,
             certificate_expires_at: expiry(member.row.as_deref()),
             reached: Some(Measured::of(&picture.own_cell(member))),
@@ -155,6 +158,7 @@ impl From<&Record> for Node {
             incarnation: record.incarnation.0,
             last_evidence_at: None,
             row_age_seconds: None,
+            clock_offset_seconds: None,
             visible: false,
             certificate_expires_at: None,
             reached: None,

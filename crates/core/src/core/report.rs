@@ -334,21 +334,17 @@ impl Core {
         if now.time < self.reports.clock_again {
             return;
         }
-        let offset = |(_, member): (Slot, &Member)| {
-            let row = member.row().filter(|_| member.is_partner())?;
-            let expected = now.wall.back(row.frame_age(now.time)).unix_millis();
-            Some(i128::from(row.frame().wall().unix_millis()) - i128::from(expected))
-        };
+        let offset = |(_, member): (Slot, &Member)| Some(member.row().filter(|_| member.is_partner())?.clock_offset_millis(now));
         let mut offsets: Vec<_> = self.members.others().filter_map(offset).collect();
         if offsets.len() < 2 {
             return;
         }
         offsets.sort_unstable();
         let median = offsets[offsets.len() / 2];
-        if median.unsigned_abs() > u128::from(CLOCK.0) {
+        if median.unsigned_abs() > CLOCK.0 {
             self.reports.clock_again = now.time + CLOCK.1;
             let direction = if median > 0 { "behind" } else { "ahead of" };
-            let seconds = (median.unsigned_abs() / 1000) as u64;
+            let seconds = median.unsigned_abs() / 1000;
             error!(seconds, direction, "this host's clock is far from the others'; set it, or its samples carry wrong times");
         }
     }
