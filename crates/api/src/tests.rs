@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use canary_core::{
     Cell, Events, Failure, Frame, Histogram, Incarnation, Instance, JitterCode, Labels, LatencyCode, MemberView, MeshName, NodeName, Now,
-    Pair, Record, Refusals, Roster, Row, Snapshot, Standing, State, Status, Target, Time, Wall,
+    Pair, Record, Refusals, Release, Roster, Row, Snapshot, Standing, State, Status, Target, Time, Wall,
 };
 use canary_insight::{Insight, Report};
 use canary_net::{Guard, Live, Stats, Token, Tokens};
@@ -87,7 +87,7 @@ fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
             _ => Cell { state: ok(400 * (place as u64 + 1)), age_ticks: 8, loss: 0, retransmissions: 1 },
         };
         let cells: Vec<_> = roster.names().iter().enumerate().map(cell).collect();
-        let frame = Frame::new(second + 1, roster.id(), now.wall.back(age), &cells);
+        let frame = Frame::new(second + 1, roster.id(), now.wall.back(age), &cells).with_release(Release::new("1.2.3"));
         Arc::new(Row::new(Arc::new(frame), Some(Arc::clone(&roster)), age, now.time))
     };
     let member = |name: &str, status, row: Option<Arc<Row>>| MemberView {

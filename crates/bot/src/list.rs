@@ -45,10 +45,11 @@ impl List {
             let published =
                 node["row_age_seconds"].as_f64().filter(|_| !is_self).map_or_else(|| "-".to_owned(), |age| format!("{} ago", ago(age)));
             let labels = labels.collect::<Vec<_>>().join(",");
-            [text(&node["name"]), text(&node["state"]), text(&node["target"]), reached, published, clean(&labels)].to_vec()
+            let release = node["version"].as_str().map_or_else(|| "-".to_owned(), clean);
+            [text(&node["name"]), text(&node["state"]), text(&node["target"]), reached, published, release, clean(&labels)].to_vec()
         };
         Ok(Self {
-            columns: &["NAME", "STATE", "ADDRESS", "REACHED IN", "PUBLISHED", "LABELS"],
+            columns: &["NAME", "STATE", "ADDRESS", "REACHED IN", "PUBLISHED", "RELEASE", "LABELS"],
             rows: entries.iter().map(row).collect(),
             entries,
         })

@@ -44,6 +44,7 @@ use crate::message::{Answer, Exchange, Request, Response};
 use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
 use crate::probes::{Probes, Probing, Purpose};
 use crate::queue::Timers;
+use crate::release::Release;
 use crate::secured::Secured;
 use crate::series::ProbeKind;
 use crate::tally::{Events, Journal, Refusal};
@@ -174,6 +175,13 @@ impl Core {
     #[must_use]
     pub fn with_gossipers(mut self, takes_part: fn(&Record) -> bool) -> Self {
         self.gossip.only(takes_part);
+        self
+    }
+
+    /// The same core, which tells others that it is of this release.
+    #[must_use]
+    pub fn with_release(mut self, release: Release) -> Self {
+        self.publisher.set_release(release);
         self
     }
 

@@ -85,6 +85,8 @@ pub const ASK_PEERS: usize = 3;
 
 /// Largest body of one exchange in bytes: edges refuse long bodies. What does not fit travels with the next one.
 pub const EXCHANGE_BYTES_MAX: usize = 512 * 1024;
+/// A release as its source spells it; what is longer is carried and not shown.
+pub const RELEASE_BYTES_MAX: usize = 32;
 /// What one exchange may carry in rows and rosters, in bytes; the rest of [`EXCHANGE_BYTES_MAX`] is for records, digest and framing.
 pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
 /// What records of one exchange may take, in bytes.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
 use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
+use crate::release::Release;
 use crate::roster::{Roster, RosterId};
 use crate::secured::Secured;
 use crate::series::ProbeKind;
@@ -21,6 +22,8 @@ mod section {
     pub(super) const CELLS: u32 = 1;
     /// How the connections of the source are secured.
     pub(super) const SECURED: u32 = 2;
+    /// Which release the source runs.
+    pub(super) const RELEASE: u32 = 3;
     /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the roster.
     pub(super) const SERIES: u32 = 16;
 }
@@ -43,12 +46,13 @@ impl Carried {
 struct Sections<'a> {
     cells: Option<&'a [u8]>,
     secured: Option<Secured>,
+    release: Option<Release>,
     carried: Carried,
 }
 
 impl<'a> Sections<'a> {
     fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>, in_frame: bool) -> Result<Self, PackError> {
-        let mut read = Self { cells: None, secured: None, carried: Carried::default() };
+        let mut read = Self { cells: None, secured: None, release: None, carried: Carried::default() };
         let (mut carried, mut bytes, mut last) = (Vec::new(), 0, 0);
         for (kind, packed) in sections {
             if kind <= last {
@@ -59,7 +63,10 @@ impl<'a> Sections<'a> {
             if bytes > FRAME_BYTES_MAX {
                 return Err(PackError::Long);
             }
+            // What is not spelled as a release of today travels on as it came.
+            read.release = read.release.or_else(|| Release::unpack(packed).filter(|_| kind == section::RELEASE && in_frame));
             match kind {
+                section::RELEASE if read.release.is_some() => {}
                 section::CELLS => read.cells = Some(packed),
                 section::SECURED if in_frame => read.secured = Some(Secured::unpack(packed)?),
                 _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
@@ -81,6 +88,7 @@ pub struct Frame {
     count: Option<u32>,
     packed: Box<[u8]>,
     secured: Option<Secured>,
+    release: Option<Release>,
     carried: Carried,
 }
 
@@ -92,7 +100,7 @@ impl Frame {
             put_cell(&mut packed, cell);
         }
         let (count, packed) = (Some(cells.len() as u32), packed.into());
-        Self { version, roster, wall, count, packed, secured: None, carried: Carried::default() }
+        Self { version, roster, wall, count, packed, secured: None, release: None, carried: Carried::default() }
     }
 
     /// Accepts a travelled frame after reading once all of it that this release knows. Its sections, each with its kind, come in ascending order.
@@ -102,16 +110,23 @@ impl Frame {
         wall: Wall,
         sections: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Result<Self, PackError> {
-        let Sections { cells, secured, carried } = Sections::read(sections, true)?;
+        let Sections { cells, secured, release, carried } = Sections::read(sections, true)?;
         let count = cells.map(count_cells).transpose()?;
-        Ok(Self { version, roster, wall, count, packed: cells.unwrap_or_default().into(), secured, carried })
+        Ok(Self { version, roster, wall, count, packed: cells.unwrap_or_default().into(), secured, release, carried })
     }
 
     /// The sections as they travel, in ascending order of their kinds.
     pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
         let cells = self.count.map(|_| (section::CELLS, Cow::Borrowed(&*self.packed)));
         let secured = self.secured.map(|secured| (section::SECURED, Cow::Owned(secured.pack())));
-        cells.into_iter().chain(secured).chain(self.carried.sections())
+        let release = self.release.as_ref().map(|release| (section::RELEASE, Cow::Borrowed(release.as_str().as_bytes())));
+        cells.into_iter().chain(secured).chain(release).chain(self.carried.sections())
+    }
+
+    /// The same frame, which tells which release its source runs.
+    #[must_use]
+    pub fn with_release(self, release: Option<Release>) -> Self {
+        Self { release, ..self }
     }
 
     /// The same frame, which tells how the connections of its source are secured.
@@ -153,6 +168,11 @@ impl Frame {
         self.secured
     }
 
+    /// Which release its source runs; none if it does not tell.
+    pub fn release(&self) -> Option<&Release> {
+        self.release.as_ref()
+    }
+
     /// Which change of the row this is.
     pub fn version(&self) -> Version {
         self.version
@@ -175,7 +195,11 @@ impl Frame {
     }
 
     pub(crate) fn packed_len(&self) -> usize {
-        self.packed.len() + 44 + if self.secured.is_some() { 16 } else { 0 } + self.carried.len()
+        self.packed.len()
+            + 44
+            + if self.secured.is_some() { 16 } else { 0 }
+            + self.release.as_ref().map_or(0, |release| release.as_str().len() + 16)
+            + self.carried.len()
     }
 }
 

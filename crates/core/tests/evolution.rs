@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal, Request, RequestId, Response, Roster,
-    RowNews, State, Status, Wall,
+    Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal, Release, Request, RequestId, Response,
+    Roster, RowNews, State, Status, Wall,
 };
 use support::{at, core, drain, let_in, record, tell};
 
 /// Kinds of the sections of cells and of how connections are secured, and of one that no release knows yet.
 const CELLS: u32 = 1;
 const SECURED: u32 = 2;
+const RELEASE: u32 = 3;
 const FUTURE: u32 = 77;
 
 /// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one figure of a later release.
@@ -95,6 +96,17 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
         news.patches[0].sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
         [(CELLS, change.clone()), (SECURED, b"?".to_vec()), (FUTURE, b"and more".to_vec())]
     );
+}
+
+#[test]
+fn a_release_is_shown_as_far_as_it_is_spelled_as_one_and_travels_on_in_any_case() {
+    let long = [b'9'; 33];
+    for (spelled, shown) in [(&b"1.4.0-rc.2+x"[..], Some("1.4.0-rc.2+x")), (b"", None), (b"1.0\x1b[31m", None), (&long, None)] {
+        let frame = frame(1, &[(CELLS, &failed(0)), (RELEASE, spelled), (FUTURE, b"told by owl")]);
+        assert_eq!(frame.release().map(Release::as_str), shown);
+        let (kinds, packed): (Vec<_>, Vec<_>) = frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).unzip();
+        assert_eq!((kinds, &packed[1][..]), (vec![CELLS, RELEASE, FUTURE], spelled));
+    }
 }
 
 #[test]

@@ -43,12 +43,14 @@ pub enum Kind {
     NameConflict,
     /// A target never answered.
     TargetUnanswered,
+    /// Nodes run another release than most, and nobody goes on with the upgrade.
+    VersionSkew,
 }
 
 /// What a kind is called, and how bad it is: one entry a kind.
 struct Entry(Kind, &'static str, Severity);
 
-const KINDS: [Entry; 18] = [
+const KINDS: [Entry; 19] = [
     Entry(Kind::BotDown, "bot_down", Severity::Critical),
     Entry(Kind::NodeUnreachable, "node_unreachable", Severity::Critical),
     Entry(Kind::HostCutOff, "host_cut_off", Severity::Critical),
@@ -67,6 +69,7 @@ const KINDS: [Entry; 18] = [
     Entry(Kind::CertificateExpiring, "certificate_expiring", Severity::Warning),
     Entry(Kind::NameConflict, "name_conflict", Severity::Warning),
     Entry(Kind::TargetUnanswered, "target_unanswered", Severity::Warning),
+    Entry(Kind::VersionSkew, "version_skew", Severity::Warning),
 ];
 
 impl Kind {
@@ -139,6 +142,8 @@ impl Confidence {
 pub enum Culprit {
     /// A node.
     Node(NodeName),
+    /// Several nodes.
+    Nodes(Group),
     /// The way from one node to another, or between them.
     Path {
         /// Who measures.
@@ -190,6 +195,7 @@ impl fmt::Display for Culprit {
         let arrow = |both: bool| if both { "<->" } else { "->" };
         match self {
             Self::Node(name) => write!(f, "{name}"),
+            Self::Nodes(group) => write!(f, "{group}"),
             Self::Path { source, target, both_ways } => write!(f, "{source} {} {target}", arrow(*both_ways)),
             Self::Groups { from, to, both_ways } => write!(f, "{from} {} {to}", arrow(*both_ways)),
             Self::Target(target) => f.write_str(target),

@@ -74,5 +74,8 @@ pub(crate) const EXPIRY_CRITICAL: Duration = Duration::from_secs(24 * 3600);
 /// How long a target may not answer, or a name be taken, before it is an incident.
 pub(crate) const SOON_HOLD: Duration = Duration::from_secs(60);
 
+/// How long a mesh may be of several releases without any node changing its own: a rolling upgrade that goes on is none.
+pub(crate) const SKEW_HOLD: Duration = Duration::from_secs(3600);
+
 /// Names that a sentence lists before it counts the rest.
 pub(crate) const NAMES_LISTED: usize = 3;

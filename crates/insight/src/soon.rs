@@ -1,20 +1,22 @@
-//! What is not broken yet, or not in the matrix: certificates, names, targets.
+//! What is not broken yet, or not in the matrix: certificates, names, targets, releases.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use canary_core::{Snapshot, Wall};
+use canary_core::{NodeName, Release, Snapshot, Wall};
 
-use crate::incident::{Confidence, Culprit, Kind, Pairs, Severity};
+use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
 use crate::judge::Finding;
-use crate::limits::{EXPIRY_CRITICAL, EXPIRY_WARNING, SOON_HOLD};
+use crate::limits::{EXPIRY_CRITICAL, EXPIRY_WARNING, SKEW_HOLD, SOON_HOLD};
 use crate::matrix::Matrix;
-use crate::words::{Sentence, clock};
+use crate::words::{Sentence, clock, count, list};
 
 /// Everything of this sort.
 pub(crate) fn findings(matrix: &Matrix, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = certificates(matrix, snapshot);
     findings.extend(name_conflict(snapshot));
     findings.extend(targets(snapshot));
+    findings.extend(version_skew(snapshot));
     findings
 }
 
@@ -83,4 +85,34 @@ fn targets(snapshot: &Snapshot) -> Vec<Finding> {
         })
     };
     silent.filter_map(finding).collect()
+}
+
+/// Nodes of another release than most. The finding is another one as soon as any node changes its release, and so has to last anew.
+fn version_skew(snapshot: &Snapshot) -> Option<Finding> {
+    let others = snapshot.present().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
+    let own = snapshot.own_row.as_ref().map(|row| (&snapshot.me.name, row));
+    let mut of: BTreeMap<&Release, Vec<&NodeName>> = BTreeMap::new();
+    for (name, row) in others.chain(own) {
+        if let Some(release) = row.frame().release() {
+            of.entry(release).or_default().push(name);
+        }
+    }
+    let (most, majority) = of.iter().max_by_key(|(_, nodes)| nodes.len())?;
+    let all: usize = of.values().map(Vec::len).sum();
+    let mut nodes: Vec<NodeName> =
+        of.iter().filter(|(release, _)| *release != most).flat_map(|(_, nodes)| nodes).map(|name| (*name).clone()).collect();
+    nodes.sort_unstable();
+    let run = if nodes.len() == 1 { "runs" } else { "run" };
+    let evidence: Vec<_> = of.iter().map(|(release, nodes)| format!("{} of release {release}", count(nodes.len(), "node"))).collect();
+    let head = format!("the mesh has been of {} releases", of.len());
+    let tail =
+        format!("{} of {all} are of {most}, and {} {run} another; finish the upgrade, or take it back", majority.len(), list(&nodes));
+    let culprit = match &nodes[..] {
+        [] => return None,
+        [name] => Culprit::Node(name.clone()),
+        _ => Culprit::Nodes(Group { label: None, is_rest: false, nodes }),
+    };
+    let mut found = finding(Kind::VersionSkew, culprit, None, Sentence::new(head, tail), evidence, SKEW_HOLD);
+    found.key.push_str(&format!(" {}", of.keys().map(|release| release.as_str()).collect::<Vec<_>>().join(" ")));
+    Some(found)
 }

@@ -127,6 +127,7 @@ pub(crate) fn of(
     let how = main.map(failure).unwrap_or_default().to_owned();
     let sentence = match culprit {
         Culprit::Node(name) => node(kind, name, main, sources, look),
+        Culprit::Nodes(nodes) => Sentence::new(format!("{} have failed", list(&nodes.nodes)), "look at them"),
         Culprit::Path { source, target, both_ways } => path(kind, source, target, *both_ways, block, evidence, look),
         Culprit::Groups { from, to, both_ways } => groups(kind, from, to, *both_ways, block, evidence, look),
         Culprit::Target(target) => Sentence::new(format!("{target} has not answered"), "look at it"),

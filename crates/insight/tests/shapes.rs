@@ -4,7 +4,7 @@
 
 mod support;
 
-use canary_core::{Failure, Secured, Status};
+use canary_core::{Failure, Release, Secured, Status};
 use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity};
 use support::{Lab, name};
 
@@ -187,4 +187,29 @@ fn what_failed_of_a_node_that_left_is_not_counted() {
     lab.status[3] = Status::Left;
     let report = watch(&mut lab, &mut insight, 5);
     assert_eq!((report.sight.failed, report.verdict.as_str()), (0, "All 5 nodes reach each other."));
+}
+
+#[test]
+fn releases_that_stay_mixed_are_told_and_an_upgrade_that_goes_on_is_not() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    lab.releases = vec![Release::new("1.2.0"); 6];
+    lab.releases[5] = None;
+    assert!(watch(&mut lab, &mut insight, 10).open.is_empty());
+    // Another node every fifty minutes: it goes on.
+    for node in 1..4 {
+        lab.releases[node] = Release::new("1.3.0");
+        assert!(watch(&mut lab, &mut insight, 3000).open.is_empty(), "after {node} nodes");
+    }
+    let report = watch(&mut lab, &mut insight, 700);
+    assert_eq!(kinds(&report), [Kind::VersionSkew]);
+    assert_eq!(report.open[0].culprit.to_string(), "host-0000,host-0004");
+    assert!(report.verdict.starts_with("the mesh has been of 2 releases since "), "{}", report.verdict);
+    assert!(
+        report.verdict.ends_with(": 3 of 5 are of 1.3.0, and host-0000, host-0004 run another; finish the upgrade, or take it back."),
+        "{}",
+        report.verdict
+    );
+    lab.releases[0] = Release::new("1.3.0");
+    lab.releases[4] = Release::new("1.3.0");
+    assert!(watch(&mut lab, &mut insight, 35).open.is_empty());
 }

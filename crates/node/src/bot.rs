@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Snapshot, Target, TargetError};
+use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Release, Snapshot, Target, TargetError};
 use canary_net::{Door, Guard, Held, IpNet, Metered, Peer, Refusal, Refused};
 use http_body_util::{Either, Empty};
 use hyper::body::Body as _;
@@ -193,6 +193,10 @@ impl Builder {
         let resolver = Resolver::new(&target, address.ip());
         let is_named = !config.mesh_name.as_str().is_empty();
         let core = Core::new(config, self.name, target, self.labels, seed, clock::now()).with_gossipers(|record| !v1::is_guest(record));
+        let core = match Release::new(env!("CARGO_PKG_VERSION")) {
+            Some(release) => core.with_release(release),
+            None => core,
+        };
 
         let traffic = Arc::new(Traffic::default());
         let stalls = Arc::new(StallWatch::new());

@@ -659,6 +659,8 @@ async function renderNode() {
   add("Address", detail.target);
   add("Visible", detail.visible ? `yes, published ${ago(detail.row_age_seconds)} ago` : `no, last published ${detail.row_age_seconds === null ? "never" : `${ago(detail.row_age_seconds)} ago`}`);
   if (Object.keys(detail.labels).length) add("Labels", Object.entries(detail.labels).map(([key, label]) => `${key}=${label}`).join(", "));
+  if (detail.version) add("Release", detail.version);
+  if (Math.abs(detail.clock_offset_seconds ?? 0) >= 1) add("Clock", `${Math.abs(detail.clock_offset_seconds).toFixed(0)} s ${detail.clock_offset_seconds > 0 ? "ahead of" : "behind"} the clock of the bot that answers`);
   if (detail.certificate_expires_at) add("Certificate", `expires ${moment(detail.certificate_expires_at)}`);
   const counts = ({ ok, failed, unknown, stale }) => `${ok} ok, ${failed} failed, ${unknown} unknown, ${stale} stale`;
   add("Reaches", counts(detail.outbound));

@@ -69,6 +69,8 @@ struct Node {
     /// Where other nodes reach it.
     target: String,
     labels: std::collections::BTreeMap<String, String>,
+    /// The release that it runs; null for a bot of the original, and before it published anything.
+    version: Option<String>,
     /// Counts the lives of the node: it is larger after every restart.
     incarnation: u64,
     /// When there was evidence of its life; null for the bot that answers.
@@ -123,6 +125,7 @@ impl Node {
             state: Status::Alive.as_str(),
             row_age_seconds: Some(0.0),
             visible: true,
+            version: release(snapshot.own_row.as_deref()),
             certificate_expires_at: expiry(snapshot.own_row.as_deref()),
             ..Self::from(&*snapshot.me)
         }
@@ -139,6 +142,7 @@ impl Node {
             row_age_seconds: member.row.as_ref().map(|row| row.age(now.time).as_secs_f64()),
             clock_offset_seconds: member.row.as_ref().map(|row| row.clock_offset_millis(now) as f64 / 1000.0),
             visible: is_visible,
+            version: release(member.row.as_deref()),
             certificate_expires_at: expiry(member.row.as_deref()),
             reached: Some(Measured::of(&picture.own_cell(member))),
             ..Self::from(&*member.record)
@@ -155,6 +159,7 @@ impl From<&Record> for Node {
             since: None,
             target: record.target.to_string(),
             labels: record.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            version: None,
             incarnation: record.incarnation.0,
             last_evidence_at: None,
             row_age_seconds: None,
@@ -164,6 +169,10 @@ impl From<&Record> for Node {
             reached: None,
         }
     }
+}
+
+fn release(row: Option<&Row>) -> Option<String> {
+    Some(row?.frame().release()?.to_string())
 }
 
 fn expiry(row: Option<&Row>) -> Option<String> {

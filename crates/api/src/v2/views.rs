@@ -111,6 +111,8 @@ pub(crate) struct Incident {
 enum Culprit {
     /// A node.
     Node { node: String },
+    /// Several nodes.
+    Nodes { group: Group },
     /// The way from one node to another, or between them.
     Path { source: String, target: String, both_ways: bool },
     /// The way from one group to another, or between them.
@@ -253,6 +255,7 @@ impl Culprit {
     fn of(culprit: &Blamed) -> Self {
         match culprit {
             Blamed::Node(node) => Self::Node { node: node.as_str().to_owned() },
+            Blamed::Nodes(nodes) => Self::Nodes { group: Group::of(nodes) },
             Blamed::Path { source, target, both_ways } => {
                 Self::Path { source: source.as_str().to_owned(), target: target.as_str().to_owned(), both_ways: *both_ways }
             }

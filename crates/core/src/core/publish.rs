@@ -12,6 +12,7 @@ use crate::members::{ME, Slot};
 use crate::message::RowNews;
 use crate::orders::Output;
 use crate::pair::Urgency;
+use crate::release::Release;
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
 use crate::secured::Secured;
@@ -35,6 +36,7 @@ pub(super) struct Publisher {
     /// Some changed pairs are not in the roster yet. They are first published by the next frame, which is due soon.
     frame_is_news: bool,
     secured: Option<Secured>,
+    release: Option<Release>,
     /// Whether [`Output::Published`] is wanted.
     tells: bool,
     framed_at: Time,
@@ -51,6 +53,7 @@ impl Publisher {
             changed: BTreeSet::new(),
             frame_is_news: false,
             secured: None,
+            release: None,
             tells: false,
             framed_at: now,
             published_at: now,
@@ -64,6 +67,10 @@ impl Publisher {
 
     pub(super) fn set_secured(&mut self, secured: Secured) {
         self.secured = Some(secured);
+    }
+
+    pub(super) fn set_release(&mut self, release: Release) {
+        self.release = Some(release);
     }
 
     /// A new life publishes from the first version on.
@@ -174,6 +181,7 @@ impl Core {
         self.publisher.version += 1;
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells)
             .with_secured(self.publisher.secured)
+            .with_release(self.publisher.release.clone())
             .with_series(others);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);

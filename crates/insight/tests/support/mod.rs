@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use canary_core::{
     Cell, Events, Failure, Frame, Histogram, Incarnation, Instance, Labels, LatencyCode, MemberView, MeshName, NodeName, Now, Pair, Record,
-    Refusals, Roster, Row, Secured, Snapshot, Standing, State, Status, Target, Time, Wall,
+    Refusals, Release, Roster, Row, Secured, Snapshot, Standing, State, Status, Target, Time, Wall,
 };
 
 /// A mesh of hosts of which some pairs are broken.
@@ -21,6 +21,8 @@ pub struct Lab {
     pub slow: BTreeSet<(usize, usize)>,
     pub status: Vec<Status>,
     pub secured: Option<Secured>,
+    /// The release of each host; none if it tells none.
+    pub releases: Vec<Option<Release>>,
     /// Whether every pair has a latency of its own, from 0.2 to 80 ms, with noise of 5 %: nothing of it repeats.
     pub ragged: bool,
     labels: Vec<Labels>,
@@ -59,6 +61,7 @@ impl Lab {
             slow: BTreeSet::new(),
             status: vec![Status::Alive; nodes],
             secured: None,
+            releases: vec![None; nodes],
             ragged: false,
             labels: (0..nodes).map(|index| Labels::new(zone(index)).unwrap()).collect(),
             rows: vec![None; nodes],
@@ -100,7 +103,9 @@ impl Lab {
             Cell { state, age_ticks: 2, loss: 0, retransmissions: 0 }
         };
         let cells: Vec<_> = (0..self.nodes).map(cell).collect();
-        let frame = Frame::new(self.seconds, self.roster.id(), self.now().wall, &cells).with_secured(self.secured);
+        let frame = Frame::new(self.seconds, self.roster.id(), self.now().wall, &cells)
+            .with_secured(self.secured)
+            .with_release(self.releases[source].clone());
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.roster)), Duration::ZERO, self.now().time);
         self.rows[source] = Some(Arc::new(row));
     }
