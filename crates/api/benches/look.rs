@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use canary_api::{Config, Content, Source, Transport};
-use canary_core::{Failure, Snapshot};
+use canary_api::{Config, Content, Source, Telling, Transport};
+use canary_core::{Failure, MemberView, NodeName, Snapshot};
 use canary_insight::{Insight, Report};
 use canary_net::{Guard, Live, Token, Tokens};
 use support::Lab;
@@ -41,6 +41,10 @@ impl Source for Shown {
 
     fn transport(&self) -> Transport {
         Transport::default()
+    }
+
+    fn describe(&self, _source: MemberView, _target: NodeName) -> Telling {
+        Box::pin(async { Err("nobody runs there".to_owned()) })
     }
 }
 

@@ -17,11 +17,12 @@ mod v2;
 mod web;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use canary_core::Snapshot;
+use canary_core::{Detail, MemberView, NodeName, Snapshot};
 use canary_insight::Report;
 use canary_net::{Accepted, Door, Guard, IpNet, Limits, Peer, Stats};
 use tokio::net::TcpListener;
@@ -40,7 +41,12 @@ pub trait Source: Send + Sync + 'static {
     fn report(&self) -> Arc<Report>;
     /// What its transport counted.
     fn transport(&self) -> Transport;
+    /// Asks another node what it alone knows of its pair to `target`.
+    fn describe(&self, source: MemberView, target: NodeName) -> Telling;
 }
+
+/// A node that was asked of one of its pairs: what it tells, and how long ago it told; in words why it does not.
+pub type Telling = Pin<Box<dyn Future<Output = Result<(Detail, Duration), String>> + Send>>;
 
 /// Counters of the mesh's transport.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use canary_core::{
-    Cell, Events, Failure, Frame, Histogram, Incarnation, Instance, JitterCode, Labels, LatencyCode, MemberView, MeshName, NodeName, Now,
-    Pair, Record, Refusals, Release, Roster, Row, Snapshot, Standing, State, Status, Target, Time, Wall,
+    Cell, Detail, Events, Failure, Frame, Histogram, Incarnation, Instance, JitterCode, Labels, LatencyCode, MemberView, MeshName,
+    NodeName, Now, Pair, Record, Refusals, Release, Roster, Row, Snapshot, Standing, State, Status, Target, Time, Timing, Wall,
 };
 use canary_insight::{Insight, Report};
 use canary_net::{Guard, Live, Stats, Token, Tokens};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::v2::live::Live as Journal;
-use crate::{Config, Content, Source, Transport, routes};
+use crate::{Config, Content, Source, Telling, Transport, routes};
 
 const TOKEN: &str = "a-token-for-tests";
 /// Names in the order of the mesh; the first answers. The last one is for pages that take names for markup.
@@ -41,6 +41,16 @@ impl Source for Mesh {
 
     fn transport(&self) -> Transport {
         Transport::default()
+    }
+
+    /// All but the goose answer.
+    fn describe(&self, source: MemberView, _target: NodeName) -> Telling {
+        let timing = Timing { connect: Duration::from_micros(300), first_request: Duration::from_micros(700), ..Timing::default() };
+        let told = Detail { latest: Some(timing), successes: 17, ..Detail::default() };
+        let is_silent = source.record.name.as_str() == "goose";
+        Box::pin(async move {
+            if is_silent { Err("goose could not be asked: no answer within 2 s".to_owned()) } else { Ok((told, Duration::from_secs(1))) }
+        })
     }
 }
 
@@ -192,6 +202,7 @@ async fn answers_have_the_reviewed_shape() {
         ("node.json", "/api/v2/nodes/duck"),
         ("pairs.json", "/api/v2/pairs?source=duck"),
         ("pair.json", "/api/v2/pairs/duck/goose"),
+        ("pair-silent.json", "/api/v2/pairs/goose/duck"),
         ("matrix.json", "/api/v2/matrix"),
         ("verdict.json", "/api/v2/verdict"),
         ("incidents.json", "/api/v2/incidents"),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_api::{Content, Messages, Source, Transport};
-use canary_core::Snapshot;
+use canary_api::{Content, Messages, Source, Telling, Transport};
+use canary_core::{MemberView, NodeName, Snapshot};
 use canary_insight::Report;
 use canary_net::Guard;
 use canary_node::{Direction, Kind, Reader};
@@ -68,6 +68,14 @@ impl Source for ReaderSource {
 
     fn snapshot_age(&self) -> Duration {
         self.reader.snapshot_age()
+    }
+
+    fn describe(&self, source: MemberView, target: NodeName) -> Telling {
+        let reader = self.reader.clone();
+        Box::pin(async move {
+            let told = reader.describe(&source, &target).await.map_err(|error| error.to_string())?;
+            Ok((told.detail, told.age))
+        })
     }
 
     fn transport(&self) -> Transport {

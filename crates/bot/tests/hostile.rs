@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use support::puppet::{Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster};
-use support::{Bot, all_know_all, alone, counted, full_matrix, get, mesh, own_address, wait};
+use support::{Bot, all_know_all, alone, counted, full_matrix, get, get_json, mesh, own_address, wait};
 
 /// What a bot in a small mesh may grow to while it is lied to, in kB.
 const RESIDENT_MAX: u64 = 120_000;
@@ -281,4 +281,35 @@ fn an_instance_and_a_name_are_not_taken_by_gossip() {
     };
     let newcomer = plan.start();
     assert!(wait(Duration::from_secs(20), || newcomer.nodes().is_some_and(|nodes| nodes.contains(bots[1].name()))).is_some());
+}
+
+#[test]
+fn details_of_a_pair_are_asked_of_its_source_and_told_to_members_alone() {
+    let _turn = alone();
+    let mut bots = mesh(3);
+    let pair = |bots: &[Bot]| get_json(bots[0].api(), "/api/v2/pairs/bot-01/bot-02").unwrap_or_default();
+    let told = wait(Duration::from_secs(10), || pair(&bots)["detail"]["phases"]["connect_seconds"].as_f64().is_some_and(|time| time > 0.0));
+    assert!(told.is_some(), "{}", pair(&bots));
+    assert!(
+        pair(&bots)["detail"]["successes"].as_u64() > Some(0) && pair(&bots)["detail_age_seconds"].as_f64() < Some(3.0),
+        "{}",
+        pair(&bots)
+    );
+    assert!(counted(&bots[1], "canary_mesh_messages_total{kind=\"describe\",direction=\"in\"}") > 0.0);
+
+    // Who did not join learns nothing, and a member nothing that was meant for another.
+    let asked = |from: u64, to: u64, target: &str| {
+        let question = Message::default().fixed(1, from).bytes(2, target.as_bytes()).fixed(3, to);
+        call(mesh_port(&bots[1]), "Describe", &question.0).unwrap().0
+    };
+    let (me, meant) = (instance_of(&bots[0]), instance_of(&bots[1]));
+    assert_eq!(asked(me, meant, "bot-02"), 200);
+    assert_eq!((asked(0, meant, "bot-02"), asked(me ^ 1, meant, "bot-02")), (403, 403));
+    assert_eq!((asked(me, me, "bot-02"), asked(me, meant, "nobody"), asked(me, meant, "")), (400, 404, 400));
+
+    bots[1].kill();
+    let silent = wait(Duration::from_secs(10), || {
+        pair(&bots)["detail_problem"].as_str().is_some_and(|why| why.starts_with("bot-01 could not be asked: "))
+    });
+    assert!(silent.is_some() && pair(&bots)["detail"].is_null(), "{}", pair(&bots));
 }

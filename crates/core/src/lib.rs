@@ -59,7 +59,7 @@ pub use identity::{
 pub use life::Status;
 pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
-pub use pair::Pair;
+pub use pair::{Detail, Pair};
 pub use release::Release;
 pub use roster::{Roster, RosterId};
 pub use row::{CellNews, CellView, Frame, Merge, Patch, Row, Version};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Failure};
 use crate::limits::DOUBT_AFTER;
-use crate::series::{Attempt, ProbeKind, Series};
-use crate::time::{Now, Time};
+use crate::series::{Attempt, ProbeKind, Series, Timing};
+use crate::time::{Now, Time, Wall};
 
 /// All that this bot knows of its pair to one node: a series for each kind of probe. The detector reads the main one alone.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,25 @@ pub struct Pair {
     failing: Option<(Time, u32)>,
     /// When the latest attempt of the main kind was sent that was answered, booked or not.
     answered_at: Time,
+}
+
+/// What the source of a pair alone knows of it, since it started: too much to publish of every pair, and told when somebody asks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    /// The latest attempt with its phases; none if it failed, or before the first.
+    pub latest: Option<Timing>,
+    /// How long attempts have been failing without a success between them; none while the latest was answered.
+    pub failing_for: Option<Duration>,
+    /// When an attempt last succeeded, by the source's clock.
+    pub last_success: Option<Wall>,
+    /// Successful attempts.
+    pub successes: u64,
+    /// Failed attempts, by the code of their kind.
+    pub failures: [u64; Failure::ALL.len()],
+    /// Segments that the kernel sent under the successful attempts.
+    pub segments: u64,
+    /// Segments that it sent again.
+    pub retransmissions: u64,
 }
 
 /// What an attempt changed, as far as others must hear of it at once.
@@ -45,6 +64,17 @@ impl Pair {
     /// What probes of this kind found out; none before the first.
     pub fn series(&self, kind: ProbeKind) -> Option<&Series> {
         if kind == ProbeKind::MAIN { Some(&self.main) } else { self.others.get(&kind).map(Arc::as_ref) }
+    }
+
+    /// What is not published of the main kind.
+    pub fn detail(&self, now: Time) -> Detail {
+        let Series { last_success, successes, failures, segments, retransmissions, .. } = self.main;
+        let latest = self.main.latest().and_then(|(attempt, _)| match attempt {
+            Attempt::Ok(timing) => Some(timing),
+            Attempt::Failed(_) => None,
+        });
+        let failing_for = self.failing_since().map(|since| now.since(since));
+        Detail { latest, failing_for, last_success, successes, failures, segments, retransmissions }
     }
 
     /// What is published of this kind, aged against a row whose label is `label`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use canary_core::{Config, ConfigError, Core, Labels, NodeName, Record, Release, Snapshot, Target, TargetError};
+use canary_core::{Config, ConfigError, Core, Labels, MemberView, NodeName, Record, Release, Snapshot, Target, TargetError};
 use canary_net::{Door, Guard, Held, IpNet, Metered, Peer, Refusal, Refused};
 use http_body_util::{Either, Empty};
 use hyper::body::Body as _;
@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::{self, StallWatch};
+use crate::describe::{DescribeError, Described, Describer};
 use crate::discovery::{Seed, discover};
 use crate::driver::{Command, Driver, Identity, NodeStats};
 use crate::resolve::Resolver;
@@ -206,7 +207,8 @@ impl Builder {
         let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic), snapshot.clone()));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let service = MeshService::new(me_seen, arrivals_in.clone(), Arc::clone(&traffic), Arc::clone(&self.guard.proxies));
+        let service =
+            MeshService::new(me_seen, snapshot.clone(), arrivals_in.clone(), Arc::clone(&traffic), Arc::clone(&self.guard.proxies));
         // Bots of the original have no mesh token, present no certificate, and know of no name of a mesh.
         let is_open = self.guard.tokens.get().is_empty() && !self.guard.tls.get().requires_certificates && !is_named;
         let original = (self.protocol != Protocol::V2 && is_open).then(|| {
@@ -217,6 +219,7 @@ impl Builder {
             (service, Bridge::new(context.clone(), arrivals_in, told_out), context)
         });
         let port = Arc::new(canary_net::Stats::default());
+        let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());
         let stats = NodeStats { traffic, port: Arc::clone(&port), service: Arc::clone(&service), links: Arc::clone(&links) };
 
         let stop = CancellationToken::new();
@@ -324,7 +327,7 @@ impl Builder {
             halted.cancel();
             end
         });
-        Ok(Bot { address, snapshot, commands: commands_in, stats, driving, _stop: stop.drop_guard() })
+        Ok(Bot { address, snapshot, commands: commands_in, stats, describer, driving, _stop: stop.drop_guard() })
     }
 }
 
@@ -352,6 +355,7 @@ async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
 pub struct Reader {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     stats: NodeStats,
+    describer: Describer,
 }
 
 impl Reader {
@@ -363,6 +367,17 @@ impl Reader {
     /// How long ago the bot last showed what it knows. Above a few seconds it is wedged.
     pub fn snapshot_age(&self) -> Duration {
         clock::now().time.since(self.snapshot.borrow().now.time)
+    }
+
+    /// What the source of a pair alone knows of it: asked of that node over the mesh, unless it was a moment ago. The answer for a pair of this bot
+    /// itself is in the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// If the source is a bot of the original, did not answer, or too many are being asked.
+    pub async fn describe(&self, source: &MemberView, target: &NodeName) -> Result<Described, DescribeError> {
+        let me = self.snapshot.borrow().me.instance;
+        self.describer.describe(me, source, target).await
     }
 
     /// Counters of the transport.
@@ -378,6 +393,7 @@ pub struct Bot {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     commands: mpsc::Sender<Command>,
     stats: NodeStats,
+    describer: Describer,
     driving: JoinHandle<End>,
     _stop: DropGuard,
 }
@@ -421,7 +437,7 @@ impl Bot {
 
     /// What others in this process may read of the bot while its handle is elsewhere.
     pub fn reader(&self) -> Reader {
-        Reader { snapshot: self.snapshot.clone(), stats: self.stats.clone() }
+        Reader { snapshot: self.snapshot.clone(), stats: self.stats.clone(), describer: self.describer.clone() }
     }
 
     /// Waits until the bot ends by itself.

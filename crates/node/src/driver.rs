@@ -306,8 +306,5 @@ fn speaks_for_itself(core: &Core, request: &Request, names: &PeerNames) -> Resul
         },
         Request::Identify | Request::Ask(_) => return Ok(()),
     };
-    if names.cover(speaker.name.as_str()) || names.cover(speaker.target.host()) {
-        return Ok(());
-    }
-    Err(Impostor { node: speaker.name.as_str().to_owned(), names: names.iter().take(8).collect::<Vec<_>>().join(", ") })
+    Impostor::unless(names, speaker)
 }

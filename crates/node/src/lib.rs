@@ -9,6 +9,7 @@
 mod bot;
 mod clock;
 mod connect;
+mod describe;
 mod discovery;
 mod driver;
 mod failure;
@@ -23,6 +24,7 @@ mod transport;
 mod v1;
 
 pub use bot::{Bot, Builder, End, Reader, StartError};
+pub use describe::{DescribeError, Described};
 pub use discovery::Seed;
 pub use driver::NodeStats;
 pub use prober::{Once, Unmeasured, probe_once};

@@ -15,6 +15,8 @@ pub enum Kind {
     Exchange,
     /// Try this node.
     Ask,
+    /// What do you know of this pair?
+    Describe,
 }
 
 /// Which way a message went.
@@ -28,7 +30,7 @@ pub enum Direction {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Probe, Self::Identify, Self::Join, Self::Exchange, Self::Ask];
+    pub const ALL: [Self; 6] = [Self::Probe, Self::Identify, Self::Join, Self::Exchange, Self::Ask, Self::Describe];
 
     /// The lower-case name, as in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Join => "join",
             Self::Exchange => "exchange",
             Self::Ask => "ask",
+            Self::Describe => "describe",
         }
     }
 }

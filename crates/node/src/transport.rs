@@ -1,6 +1,7 @@
 //! `mesh.v2` on the wire: the only module that knows its protobuf types and the RPC library.
 
 mod client;
+mod detail;
 pub(crate) mod foreign;
 mod server;
 mod wire;

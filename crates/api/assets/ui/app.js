@@ -599,7 +599,7 @@ const swap = (source, target) => element("button", { type: "button", text: "⇄"
 
 function phases(detail, source) {
   const known = detail.detail;
-  if (!known) return [element("p", { class: "small", text: `Phases and counters of this pair are kept by ${source}: open the page there to see them.` })];
+  if (!known) return [element("p", { class: "small", text: `Phases and counters of this pair are kept by ${source}, and ${detail.detail_problem}.` })];
   const parts = known.phases;
   const entries = [];
   const add = (name, text) => entries.push(element("dt", { text: name }), element("dd", { text }));
@@ -616,6 +616,7 @@ function phases(detail, source) {
   const failures = Object.entries(known.failures).map(([kind, count]) => `${count} ${kind}`).join(", ");
   add("Attempts", `${known.successes} answered${failures ? `; failed: ${failures}` : ""}`);
   add("Segments", `${known.retransmissions} of ${known.segments} sent again`);
+  add("Told by", `${source}, ${detail.detail_age_seconds < 1 ? "just now" : `${ago(detail.detail_age_seconds)} ago`}`);
   return [element("h3", { text: parts ? "Phases of the latest attempt" : "The latest attempt failed" }), element("dl", {}, ...entries)];
 }
 

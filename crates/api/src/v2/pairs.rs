@@ -1,11 +1,12 @@
 //! The pairs of nodes, each direction by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use canary_core::{Attempt, Failure, NodeName, Series};
+use canary_core::{Failure, NodeName, Wall};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -134,8 +135,12 @@ pub(super) struct PairDetail {
     pair: Pair,
     /// The other direction, measured by the target.
     reverse: Measured,
-    /// What only the source of a pair knows; null unless the source is the bot that answers.
+    /// What only the source of a pair knows, asked of it now; null if it did not tell.
     detail: Option<Detail>,
+    /// How long ago the source told that: a moment, at most; null if it did not tell.
+    detail_age_seconds: Option<f64>,
+    /// Why the source did not tell; null if it did.
+    detail_problem: Option<String>,
 }
 
 /// What the source of a pair keeps since it started.
@@ -172,27 +177,25 @@ struct Phases {
 }
 
 impl Detail {
-    fn of(series: &Series, failing_since: Option<String>) -> Self {
-        let phases = series.latest().and_then(|(attempt, _)| match attempt {
-            Attempt::Ok(timing) => Some(Phases {
-                resolve_seconds: timing.resolve.as_secs_f64(),
-                connect_seconds: timing.connect.as_secs_f64(),
-                tls_seconds: timing.tls.map(|tls| tls.as_secs_f64()),
-                first_request_seconds: timing.first_request.as_secs_f64(),
-                request_seconds: timing.request.map(|request| request.as_secs_f64()),
-                kernel_rtt_seconds: timing.kernel.map(|kernel| kernel.rtt.as_secs_f64()),
-            }),
-            Attempt::Failed(_) => None,
+    /// `now` is when the source told it.
+    fn of(detail: &canary_core::Detail, now: Wall) -> Self {
+        let phases = detail.latest.map(|timing| Phases {
+            resolve_seconds: timing.resolve.as_secs_f64(),
+            connect_seconds: timing.connect.as_secs_f64(),
+            tls_seconds: timing.tls.map(|tls| tls.as_secs_f64()),
+            first_request_seconds: timing.first_request.as_secs_f64(),
+            request_seconds: timing.request.map(|request| request.as_secs_f64()),
+            kernel_rtt_seconds: timing.kernel.map(|kernel| kernel.rtt.as_secs_f64()),
         });
-        let count = |kind: Failure| series.failures.get(usize::from(kind.code())).copied().filter(|count| *count > 0);
+        let count = |kind: Failure| detail.failures.get(usize::from(kind.code())).copied().filter(|count| *count > 0);
         Self {
             phases,
-            failing_since,
-            last_success_at: series.last_success.map(time),
-            successes: series.successes,
+            failing_since: detail.failing_for.map(|lasted| time(now.back(lasted))),
+            last_success_at: detail.last_success.map(time),
+            successes: detail.successes,
             failures: Failure::ALL.into_iter().filter_map(|kind| Some((kind.as_str(), count(kind)?))).collect(),
-            segments: series.segments,
-            retransmissions: series.retransmissions,
+            segments: detail.segments,
+            retransmissions: detail.retransmissions,
         }
     }
 }
@@ -261,12 +264,17 @@ pub(super) async fn pair(
     let place = |name: &str| name.parse::<NodeName>().ok().and_then(|name| picture.place(&name));
     let places = place(&source).zip(place(&target)).filter(|(source, target)| source != target);
     let (source, target) = places.ok_or_else(|| Problem::not_found("there is no such pair; /api/v2/nodes lists all names"))?;
-    let own = picture.member(target).filter(|_| picture.member(source).is_none());
-    let detail = own.map(|member| {
-        let failing_since = member.pair.failing_since().map(|since| time(picture.wall(since)));
-        Detail::of(member.pair.main(), failing_since)
-    });
+    let now = picture.snapshot().now;
+    let told = match (picture.member(source), picture.member(target)) {
+        (Some(other), _) => api.source.describe(other.clone(), picture.name(target).clone()).await,
+        (None, Some(member)) => Ok((member.pair.detail(now.time), Duration::ZERO)),
+        (None, None) => Err("there is no such pair".to_owned()),
+    };
     let pair = Pair::of(&picture, source, target, &picture.cell(source, target));
     let reverse = Measured::of(&picture.cell(target, source));
-    Ok(answer(&headers, &PairDetail { pair, reverse, detail }))
+    let (detail, detail_age_seconds, detail_problem) = match told {
+        Ok((detail, age)) => (Some(Detail::of(&detail, now.wall.back(age))), Some(age.as_secs_f64()), None),
+        Err(why) => (None, None, Some(why)),
+    };
+    Ok(answer(&headers, &PairDetail { pair, reverse, detail, detail_age_seconds, detail_problem }))
 }

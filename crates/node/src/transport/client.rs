@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use buffa::Message as _;
 use bytes::Bytes;
-use canary_core::{CallError, Failure, Request, Response, Snapshot, Target};
+use canary_core::{CallError, Detail, Failure, Instance, NodeName, Record, Request, Response, Snapshot, Target};
 use canary_net::{Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{MESSAGE_BYTES_MAX, pb, wire};
+use super::{MESSAGE_BYTES_MAX, detail, pb, wire};
 use crate::connect::connect_any;
 use crate::failure::{Blame, Cause, Remembering, blame, blame_connect};
 use crate::resolve::{LookupError, Resolver};
@@ -199,6 +199,18 @@ impl Links {
         })
     }
 
+    /// Asks a member, as the instance `from`, what it knows of its pair to `target`.
+    pub(crate) async fn describe(&self, member: &Record, from: Instance, target: &NodeName) -> Result<Detail, CallError> {
+        let whom = &member.target;
+        let link = self.member_link(whom).await?;
+        let client = pb::MeshServiceClient::new(link.clone(), config_for(whom, &link)?);
+        let request = pb::DescribeRequest { from: from.0, to: member.instance.0, target: target.as_str().to_owned(), ..Default::default() };
+        self.traffic.count(Kind::Describe, Direction::Out, request.encoded_len() as usize);
+        let answer = client.describe(request).await.map_err(|error| self.explain(whom, &error))?.into_owned();
+        self.traffic.count(Kind::Describe, Direction::In, answer.encoded_len() as usize);
+        Ok(detail::read(answer))
+    }
+
     /// What a failed call says of the peer.
     pub(crate) fn explain(&self, target: &Target, error: &ConnectError) -> CallError {
         if error.code == ErrorCode::Unavailable {
@@ -209,16 +221,19 @@ impl Links {
 
     /// A client of the original's protocol, on a connection that is shared with ours.
     pub(crate) async fn original(&self, target: &Target) -> Result<super::original::MeshServiceClient<Link>, CallError> {
-        let link = match self.warm(target) {
-            Some(link) => link,
-            None => {
-                let link = self.dial(&self.resolver, target, target.host()).await?;
-                self.keep(target, &link);
-                link
-            }
-        };
+        let link = self.member_link(target).await?;
         let config = config_for(target, &link)?;
         Ok(super::original::MeshServiceClient::new(link, config))
+    }
+
+    /// A warm connection to a member.
+    async fn member_link(&self, target: &Target) -> Result<Link, CallError> {
+        if let Some(link) = self.warm(target) {
+            return Ok(link);
+        }
+        let link = self.dial(&self.resolver, target, target.host()).await?;
+        self.keep(target, &link);
+        Ok(link)
     }
 
     async fn ask(&self, client: &pb::MeshServiceClient<Link>, request: Request) -> Result<Result<Response, wire::Malformed>, ConnectError> {

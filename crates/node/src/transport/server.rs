@@ -1,10 +1,10 @@
-//! The mesh port's service: probes are answered on the spot, everything else by the driver.
+//! The mesh port's service: probes and questions about pairs are answered on the spot, everything else by the driver.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use canary_core::{Instance, JoinAnswer, Request, Response};
+use canary_core::{Instance, JoinAnswer, Record, Request, Response, Snapshot};
 use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
 use canary_net::{Guard, IpNet, Ledger, Peer, Rates, Seldom};
@@ -15,7 +15,7 @@ use connectrpc::{
 use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{MESSAGE_BYTES_MAX, pb, wire};
+use super::{MESSAGE_BYTES_MAX, detail, pb, wire};
 use crate::driver::Identity;
 use crate::traffic::{Direction, Kind, Traffic};
 use crate::v1;
@@ -65,10 +65,21 @@ pub(crate) struct Impostor {
     pub(crate) names: String,
 }
 
+impl Impostor {
+    /// Holds a speaker to its certificate, which names the node or the host of its target.
+    pub(crate) fn unless(names: &PeerNames, speaker: &Record) -> Result<(), Self> {
+        if names.cover(speaker.name.as_str()) || names.cover(speaker.target.host()) {
+            return Ok(());
+        }
+        Err(Self { node: speaker.name.as_str().to_owned(), names: names.iter().take(8).collect::<Vec<_>>().join(", ") })
+    }
+}
+
 /// Answers `mesh.v2`.
 #[derive(Debug)]
 pub(crate) struct MeshService {
     me: watch::Receiver<Identity>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
     driver: mpsc::Sender<Arrived>,
     traffic: Arc<Traffic>,
     /// Joins that fail, by address.
@@ -87,12 +98,14 @@ pub(crate) struct MeshService {
 impl MeshService {
     pub(crate) fn new(
         me: watch::Receiver<Identity>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
         driver: mpsc::Sender<Arrived>,
         traffic: Arc<Traffic>,
         proxies: Arc<[IpNet]>,
     ) -> Arc<Self> {
         Arc::new(Self {
             me,
+            snapshot,
             driver,
             traffic,
             joins: Rates::new(JOINS_FAILING.0, JOINS_FAILING.1),
@@ -236,17 +249,31 @@ impl MeshService {
         })?;
         match tokio::time::timeout(ANSWER_TIME, answer).await {
             Ok(Ok(Ok(response))) => Ok(response),
-            Ok(Ok(Err(impostor))) => {
-                self.impostors.fetch_add(1, Ordering::Relaxed);
-                static IMPOSTORS: Seldom = Seldom::new();
-                if let Some(left_out) = IMPOSTORS.allows() {
-                    let peer = ctx.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
-                    tracing::warn!(peer, %impostor, left_out, "refused a peer that speaks as another node than its certificate names");
-                }
-                Err(ConnectError::new(ErrorCode::PermissionDenied, impostor.to_string()))
-            }
+            Ok(Ok(Err(impostor))) => Err(self.refuse(ctx, &impostor)),
             Ok(Err(_)) => Err(ConnectError::new(ErrorCode::Unavailable, "the bot is leaving")),
             Err(_) => Err(ConnectError::new(ErrorCode::DeadlineExceeded, "no answer in time")),
+        }
+    }
+
+    fn refuse(&self, ctx: &RequestContext, impostor: &Impostor) -> ConnectError {
+        self.impostors.fetch_add(1, Ordering::Relaxed);
+        static IMPOSTORS: Seldom = Seldom::new();
+        if let Some(left_out) = IMPOSTORS.allows() {
+            let peer = ctx.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
+            tracing::warn!(peer, %impostor, left_out, "refused a peer that speaks as another node than its certificate names");
+        }
+        ConnectError::new(ErrorCode::PermissionDenied, impostor.to_string())
+    }
+
+    /// The member that speaks as this instance, held to the names of its certificate.
+    fn member(&self, ctx: &RequestContext, snapshot: &Snapshot, instance: Instance) -> Result<(), ConnectError> {
+        let member = snapshot.members.iter().find(|member| member.record.instance == instance && member.proven);
+        let Some(member) = member else {
+            return Err(ConnectError::new(ErrorCode::PermissionDenied, "join first"));
+        };
+        match ctx.extensions().get::<PeerNames>() {
+            Some(names) => Impostor::unless(names, &member.record).map_err(|impostor| self.refuse(ctx, &impostor)),
+            None => Ok(()),
         }
     }
 
@@ -361,6 +388,21 @@ impl pb::MeshService for MeshService {
         self.count(Kind::Ask, 9, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
+
+    async fn describe(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::DescribeRequest>) -> ServiceResult<pb::DescribeResponse> {
+        let request: pb::DescribeRequest = request.to_owned_message();
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        self.member(&ctx, &snapshot, Instance(request.from))?;
+        if request.to != snapshot.me.instance.0 {
+            return Err(ConnectError::new(ErrorCode::FailedPrecondition, "another node answers here"));
+        }
+        let target = request.target.parse().map_err(|error: canary_core::NameError| malformed(&error.to_string()))?;
+        let unknown = || ConnectError::new(ErrorCode::NotFound, "this node does not know the target");
+        let pair = &snapshot.member(&target).ok_or_else(unknown)?.pair;
+        let answer = detail::pack(&pair.detail(snapshot.now.time));
+        self.count(Kind::Describe, encoded_len(&request), encoded_len(&answer));
+        RpcResponse::ok(answer)
+    }
 }
 
 /// What the mesh port serves beside our own protocol.
@@ -390,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_turned_away_for_want_of_time_is_not_malformed() {
-        let record = canary_core::Record {
+        let record = Record {
             mesh: canary_core::MeshName::default(),
             name: "owl".parse().unwrap(),
             target: "owl:1".parse().unwrap(),
@@ -402,7 +444,16 @@ mod tests {
         let me = Arc::new(record);
         let identity = Identity { me: Arc::clone(&me), introduction: me };
         let ((_me, me), (driver, _arrivals)) = (watch::channel(identity), mpsc::channel(1));
-        let service = MeshService::new(me, driver, Arc::default(), Arc::default());
+        let core = canary_core::Core::new(
+            canary_core::Config::default(),
+            "owl".parse().unwrap(),
+            "owl:1".parse().unwrap(),
+            canary_core::Labels::default(),
+            1,
+            crate::clock::now(),
+        );
+        let (_snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(crate::clock::now())));
+        let service = MeshService::new(me, snapshot, driver, Arc::default(), Arc::default());
         let ask = || {
             let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0]);
             let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask").header("content-type", "application/grpc");
