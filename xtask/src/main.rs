@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask tidy` and `cargo xtask ci`.
+//! The project's own commands: `cargo xtask tidy`, `chart`, `ci` and `bench`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 
+mod chart;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1);
     let done = match task.as_deref() {
         Some("tidy") => tidy::run(&root()),
+        Some("chart") => chart::write(&root()),
         Some("ci") => ci(&root()),
         Some("bench") => {
             cargo(&root(), &["bench", "-p", "canary-insight", "--bench", "cost"])
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | ci | bench\n\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed"
+                "usage: cargo xtask tidy | chart | ci | bench\n\n  chart write the table of values in the chart's README\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed"
             );
             false
         }

@@ -73,6 +73,7 @@ pub(crate) fn run(root: &Path) -> bool {
     problems.extend(core_has_no_circle(root));
     problems.extend(decisions_are_linked(root));
     problems.extend(documents_name_what_exists(root));
+    problems.extend(crate::chart::problems(root));
     problems.extend(texts_are_plain(root));
     for problem in &problems {
         eprintln!("tidy: {problem}");

@@ -89,6 +89,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     one("listen-port", "PORT", "8081", "Port of the mesh; 0 picks a free one"),
     one("join-address", "HOST[:PORT]", "the listen address", "Where other nodes reach this one"),
     many("label", "KEY=VALUE", "none", "Label of this node, such as zone=a"),
+    one(
+        "kubernetes-node",
+        "NAME",
+        "none",
+        "Name of the Kubernetes node that this bot runs on: its zone and region become labels, if the service account may read it",
+    ),
     one("api-address", "ADDRESS", "the listen address", "Address that the API port listens on"),
     short('p', one("api-port", "PORT", "8080", "Port of the API; 0 picks a free one")),
     many(

@@ -12,6 +12,7 @@ mod flags;
 pub mod fuzz;
 mod grid;
 mod issue;
+mod kubernetes;
 mod list;
 mod logs;
 mod matrix;

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::kubernetes;
 use crate::outbound;
 use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
@@ -88,6 +89,9 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
     if settings.api_tokens.load().map_err(RunError::Secrets)?.is_empty() {
         settings.api_tokens.given.push(new_token()?);
         warn!("a token for the API was generated and ends with this process; give one by --token-file");
+    }
+    if let Some(node) = settings.kubernetes_node.take() {
+        settings.labels = kubernetes::with_labels_of(&node, settings.labels).await;
     }
     loop {
         match run_at(settings.clone(), &mut signals).await? {

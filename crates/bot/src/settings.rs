@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) api_listen: SocketAddr,
     pub(crate) seeds: Vec<Seed>,
     pub(crate) labels: Labels,
+    /// The Kubernetes node whose labels are to be told, too.
+    pub(crate) kubernetes_node: Option<String>,
     pub(crate) config: Config,
     /// Without any, one is to be generated and printed.
     pub(crate) api_tokens: TokenSource,
@@ -113,6 +115,7 @@ impl Settings {
         };
         let tls = parser.tls(mode, &join);
         let labels = parser.labels();
+        let kubernetes_node = parser.given("kubernetes-node").map(|(_, name)| name);
         let config = parser.config();
         let api_tokens = parser.tokens("token", "token-file");
         let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
@@ -147,6 +150,7 @@ impl Settings {
                 api_listen,
                 seeds,
                 labels,
+                kubernetes_node,
                 config,
                 api_tokens,
                 mesh_tokens,

@@ -7,97 +7,13 @@
 
 mod support;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use support::lab::{Lab, NameServer, ResolverFile, inside, ip};
 use support::original::Original;
 use support::tools::skip;
 use support::{Bot, Plan, alone, counted, names, settle, wait};
-
-/// Hosts in namespaces on one bridge, taken down when dropped.
-struct Lab {
-    bridge: String,
-    hosts: Vec<String>,
-    network: [u8; 3],
-}
-
-fn ip(arguments: &str) -> bool {
-    let status = Command::new("ip").args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
-impl Lab {
-    /// None where the system does not let us, which is said.
-    fn build(count: u8) -> Option<Self> {
-        // Names of links have fifteen characters at most, and those of a former lab may linger for a moment.
-        let id = std::process::id() % 10_000 * 10 + u32::from(count);
-        // 198.18.0.0/15 is for benchmarks of networks (RFC 2544): nobody else's.
-        let network = [198, 18, (id % 250) as u8];
-        let mut lab = Self { bridge: format!("cb{id}"), hosts: Vec::new(), network };
-        let [a, b, c] = network;
-        let bridge = lab.bridge.clone();
-        if !ip(&format!("link add {bridge} type bridge")) || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}")) {
-            skip("this needs root and iproute2 to make network namespaces");
-            return None;
-        }
-        ip(&format!("link set {bridge} up"));
-        for number in 1..=count {
-            let (host, outside, inside) = (format!("cb{id}h{number}"), lab.link(number), format!("cb{id}i{number}"));
-            lab.hosts.push(host.clone());
-            let built = [
-                format!("netns add {host}"),
-                format!("link add {outside} type veth peer name {inside}"),
-                format!("link set {inside} netns {host}"),
-                format!("link set {outside} master {bridge} up"),
-                format!("-n {host} addr add {a}.{b}.{c}.{number}/24 dev {inside}"),
-                format!("-n {host} link set {inside} up"),
-                format!("-n {host} link set lo up"),
-            ];
-            // Where a bridge may be made, all of it may: that one step fails is a fault of the test, and no reason to skip it.
-            for step in built {
-                assert!(ip(&step), "ip {step} failed");
-            }
-        }
-        Some(lab)
-    }
-
-    fn link(&self, number: u8) -> String {
-        format!("{}o{number}", self.bridge)
-    }
-
-    fn address(&self, number: u8) -> IpAddr {
-        let [a, b, c] = self.network;
-        IpAddr::from([a, b, c, number])
-    }
-
-    fn start(&self, number: u8) -> Bot {
-        let seeds = (1..=2).map(|seed| format!("{}:8081", self.address(seed))).collect();
-        let name = format!("host-{number}");
-        let plan = Plan { name, address: self.address(number), mesh_port: 8081, api_port: 8080, seeds, more: Vec::new() };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.hosts[usize::from(number) - 1], env!("CARGO_BIN_EXE_canary-bot")]);
-        plan.start_by(command)
-    }
-
-    /// Packets to and from a host vanish, or travel again.
-    fn cut(&self, number: u8, cut: bool) {
-        assert!(ip(&format!("link set {} {}", self.link(number), if cut { "down" } else { "up" })));
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for (number, host) in (1..).zip(&self.hosts) {
-            // A namespace goes when its last connection does; its link goes now.
-            ip(&format!("link del {}", self.link(number)));
-            ip(&format!("netns del {host}"));
-        }
-        ip(&format!("link del {}", self.bridge));
-    }
-}
 
 fn only_missing(bots: &[Bot], missing: &str) -> bool {
     let present = names(bots);
@@ -185,12 +101,6 @@ fn a_mixed_mesh_heals_after_a_partition() {
     let healed = wait(Duration::from_secs(45), whole);
     eprintln!("healed after {healed:.1?}");
     assert!(healed.is_some(), "{:?}: {:?}", bots[0].nodes(), bots[0].measured_pairs());
-}
-
-/// Runs a command in a host's namespace.
-fn inside(host: &str, arguments: &str) -> bool {
-    let arguments = format!("netns exec {host} {arguments}");
-    ip(&arguments)
 }
 
 #[test]
@@ -290,62 +200,15 @@ fn where_ipv6_is_off_a_pair_to_an_ipv6_address_fails_and_is_seen() {
     assert!(bots[0].logged().contains("which others reach and this bot does not"), "{}", bots[0].logged());
 }
 
-/// A name server that knows `host-N.mesh.test`, on the lab's own address, until it falls silent.
-struct NameServer(Arc<AtomicBool>);
-
-impl NameServer {
-    fn start(lab: &Lab) -> Self {
-        let [a, b, c] = lab.network;
-        let socket = UdpSocket::bind(SocketAddr::from(([a, b, c, 254], 53))).unwrap();
-        let silent = Arc::new(AtomicBool::new(false));
-        let is_silent = Arc::clone(&silent);
-        std::thread::spawn(move || {
-            let mut packet = [0; 512];
-            while let Ok((len, from)) = socket.recv_from(&mut packet) {
-                if is_silent.load(Ordering::Relaxed) {
-                    continue;
-                }
-                let question = &packet[..len];
-                // The header (RFC 1035 section 4.1.1), one question, and an address for a question of type A.
-                let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
-                let is_a = question[end - 4..end - 2] == [0, 1];
-                let number = question[12..end].iter().find(|byte| byte.is_ascii_digit()).map_or(0, |digit| digit - b'0');
-                let mut answer = [&question[..2], &[0x84, 0, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0], &question[12..end]].concat();
-                if is_a {
-                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, a, b, c, number]);
-                }
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Self(silent)
-    }
-}
-
-/// What the programs of a namespace take for the host's resolver configuration; removed when dropped.
-struct ResolverFile(std::path::PathBuf);
-
-impl ResolverFile {
-    fn write(host: &str, server: &str) -> Self {
-        let directory = std::path::Path::new("/etc/netns").join(host);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
-        Self(directory)
-    }
-}
-
-impl Drop for ResolverFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_name_server_that_falls_silent_stops_no_measuring() {
     let _turn = alone();
     let Some(lab) = Lab::build(3) else { return };
-    let server = NameServer::start(&lab);
-    let [a, b, c] = lab.network;
-    let _files: Vec<_> = lab.hosts.iter().map(|host| ResolverFile::write(host, &format!("{a}.{b}.{c}.254"))).collect();
+    fn number(name: &str) -> Option<u8> {
+        name.strip_prefix("host-")?.strip_suffix(".mesh.test")?.parse().ok()
+    }
+    let server = NameServer::start(&lab, |name| number(name).into_iter().collect());
+    let _files: Vec<_> = lab.hosts.iter().map(|host| ResolverFile::write(&lab, host, "")).collect();
     let start = |number: u8| {
         let seeds = (1..=2).map(|seed| format!("host-{seed}.mesh.test:8081")).collect();
         let more = vec!["--join-address".to_owned(), format!("host-{number}.mesh.test:8081")];
@@ -356,7 +219,7 @@ fn a_name_server_that_falls_silent_stops_no_measuring() {
     };
     let bots: Vec<_> = (1..=3).map(start).collect();
     settle(&bots);
-    server.0.store(true, Ordering::Relaxed);
+    server.fall_silent();
     let measured = |bot: &Bot| {
         counted(bot, "canary_probes_total{target=\"host-1\",result=\"success\"}")
             + counted(bot, "canary_probes_total{target=\"host-2\",result=\"success\"}")

@@ -31,11 +31,20 @@ pub enum TokenError {
 impl Token {
     /// Accepts what an `Authorization` header can carry.
     pub fn new(text: &str) -> Result<Self, TokenError> {
-        if text.is_empty() {
-            return Err(TokenError::Empty);
-        }
         if text.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Long);
+        }
+        Self::of_another(text)
+    }
+
+    /// A token for a server that is none of ours: it may be as long as a header.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, or no header can carry it.
+    pub fn of_another(text: &str) -> Result<Self, TokenError> {
+        if text.is_empty() {
+            return Err(TokenError::Empty);
         }
         if !text.bytes().all(|c| c.is_ascii_graphic()) {
             return Err(TokenError::Characters);

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test file uses a part of it")]
 
+pub mod lab;
 pub mod original;
 pub mod pki;
 pub mod puppet;
@@ -90,10 +91,16 @@ impl Plan {
         for seed in &self.seeds {
             command.args(["--target", seed]);
         }
-        command.args(&self.more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command.args(&self.more).stderr(stderr);
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
             command.env_remove(variable);
         }
+        self.start_bare(command)
+    }
+
+    /// Starts a command that says everything itself; the plan tells where it will be.
+    pub fn start_bare(&self, mut command: Command) -> Bot {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         // Kept for the failing test's reader, and drained so that no bot ever waits for us.
         let log = Arc::new(Mutex::new(Vec::new()));

