@@ -61,7 +61,7 @@ const RIDDLES: &[(&str, &str)] = &[
 ];
 
 /// Where the paths begin that documents name.
-const FOLDERS: &[&str] = &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/"];
+const FOLDERS: &[&str] = &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/", "charts/", "deploy/"];
 
 /// Checks everything and tells what is wrong.
 pub(crate) fn run(root: &Path) -> bool {
@@ -74,6 +74,7 @@ pub(crate) fn run(root: &Path) -> bool {
     problems.extend(decisions_are_linked(root));
     problems.extend(documents_name_what_exists(root));
     problems.extend(crate::chart::problems(root));
+    problems.extend(documents_lead_somewhere(root));
     problems.extend(texts_are_plain(root));
     for problem in &problems {
         eprintln!("tidy: {problem}");
@@ -244,6 +245,48 @@ fn documents_name_what_exists(root: &Path) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Links have to lead to files and headings, and commands that a document names have to be there.
+fn documents_lead_somewhere(root: &Path) -> Vec<String> {
+    let help = fs::read_to_string(root.join("crates/bot/tests/golden/help.txt")).unwrap_or_default();
+    let commands: Vec<_> =
+        help.lines().filter_map(|line| line.strip_prefix("  ")?.split("  ").next()).filter(|name| !name.starts_with('-')).collect();
+    let mut documents = files_below(root, &["docs", "charts", "deploy"], "md");
+    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)));
+    let mut problems = Vec::new();
+    for document in documents {
+        let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
+        let text = fs::read_to_string(&document).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://")) {
+                let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+                let file = if path.is_empty() { document.clone() } else { document.parent().unwrap_or(root).join(path) };
+                let headings = || fs::read_to_string(&file).unwrap_or_default();
+                if !file.exists()
+                    || anchor.is_some_and(|anchor| !headings().lines().any(|line| line.starts_with('#') && anchor_of(line) == anchor))
+                {
+                    problems.push(format!("{shown}:{}: {link} leads nowhere", number + 1));
+                }
+            }
+            // In a line of a shell, and between backticks.
+            let words: Vec<_> = line.split([' ', '`']).collect();
+            for pair in words.windows(2).filter(|pair| pair[0] == "canary-bot" || pair[0].ends_with("/canary-bot")) {
+                let is_command = pair[1].len() > 2 && pair[1].bytes().all(|c| c.is_ascii_lowercase());
+                let in_code = line.contains('`') && line.split('`').skip(1).step_by(2).any(|code| code.contains(&pair.join(" ")));
+                if is_command && in_code && !commands.contains(&pair[1]) {
+                    problems.push(format!("{shown}:{}: there is no command {}", number + 1, pair[1]));
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// What a heading is linked by.
+fn anchor_of(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {

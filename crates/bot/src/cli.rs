@@ -15,7 +15,7 @@ use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::status::Status;
-use crate::{demo, flags, issue, logs, run, top};
+use crate::{assets, demo, flags, issue, logs, run, top};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
             Some((_, matches)) => token_new(matches),
             None => Ok(ExitCode::from(USAGE)),
         },
+        Some(("assets", matches)) => assets(matches),
         Some(("completion", matches)) => completion(matches),
         Some(("man", matches)) => man(matches),
         Some(("run", matches)) => run_bot(matches),
@@ -149,6 +150,15 @@ fn command() -> Command {
             ),
         )
         .subcommand(
+            Command::new("assets")
+                .about("Write files that come with the program: dashboards, alerts, a systemd unit, the interfaces")
+                .arg(Arg::new("kind").required(true).value_name("KIND").help("What to write").value_parser(
+                    clap::builder::PossibleValuesParser::new(assets::kinds().collect::<Vec<_>>()),
+                ))
+                .arg(Arg::new("directory").value_name("PATH").default_value(".").help("Where to write it"))
+                .arg(switch("force", "Replace files that are there already")),
+        )
+        .subcommand(
             Command::new("completion")
                 .about("Write a completion script for a shell")
                 .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
@@ -167,6 +177,7 @@ fn command() -> Command {
             "doctor",
             "tls",
             "token",
+            "assets",
             "completion",
             "man",
         ])))
@@ -466,6 +477,14 @@ fn tls_dev(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 fn token_new(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let path = matches.get_one::<String>("path").map_or("", String::as_str);
     issue::token_new(path.as_ref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn assets(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let directory = chosen(matches, "directory").unwrap_or(".");
+    for path in assets::write(chosen(matches, "kind").unwrap_or_default(), directory.as_ref(), matches.get_flag("force"))? {
+        writeln!(io::stdout(), "{}", path.display()).map_err(RunError::Stdout)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

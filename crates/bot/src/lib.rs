@@ -1,6 +1,7 @@
 #![doc = include_str!("../../../docs/embed.md")]
 
 mod ask;
+mod assets;
 #[doc(hidden)]
 pub mod cli;
 mod demo;
@@ -23,6 +24,7 @@ mod secrets;
 mod settings;
 mod sources;
 mod status;
+mod supervised;
 mod top;
 
 pub use canary_api::{Content, Metrics, MetricsLevel};

@@ -18,6 +18,7 @@ use crate::kubernetes;
 use crate::outbound;
 use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
+use crate::supervised;
 
 /// How long a generated token may take to be written.
 const STDOUT_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub(crate) enum RunError {
     Start(#[from] crate::StartError),
     #[error("{0}")]
     Secrets(String),
+    #[error(transparent)]
+    Assets(#[from] crate::assets::AssetsError),
     #[error(transparent)]
     Issue(#[from] crate::issue::IssueError),
     #[error(transparent)]
@@ -144,10 +147,16 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     let serving = serve_api(bot.reader(), api, guards.api, settings.content, stop.clone());
     let mut serving = run_apart("api", serving).map_err(RunError::Thread)?;
     let mut watching = run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
+    let _feeding = run_apart("watchdog", supervised::feed(bot.reader(), stop.clone())).map_err(RunError::Thread)?;
+    supervised::ready();
     let mut moving = run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;
+    let leave = async |bot: Bot| {
+        supervised::stopping();
+        bot.leave().await
+    };
     let end = tokio::select! {
-        _ = signals.terminate.recv() => bot.leave().await,
-        _ = signals.interrupt.recv() => bot.leave().await,
+        _ = signals.terminate.recv() => leave(bot).await,
+        _ = signals.interrupt.recv() => leave(bot).await,
         end = bot.ended() => end,
         _ = &mut serving => return Err(RunError::Died("api")),
         _ = &mut watching => return Err(RunError::Died("secrets")),

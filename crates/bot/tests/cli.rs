@@ -167,6 +167,7 @@ fn help_reads_as_it_was_reviewed() {
         ("help-check.txt", &["check", "--help"]),
         ("help-probe.txt", &["probe", "--help"]),
         ("help-doctor.txt", &["doctor", "--help"]),
+        ("help-assets.txt", &["assets", "--help"]),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
@@ -239,4 +240,22 @@ fn the_doctor_names_each_problem_with_its_remedy() {
     ] {
         assert!(found.contains(&expected), "{expected} is missing in:\n{found}");
     }
+}
+
+#[test]
+fn embedded_files_are_written_once_and_replaced_only_by_force() {
+    let directory = std::env::temp_dir().join(format!("canary-assets-{}", std::process::id()));
+    let path = directory.to_str().unwrap();
+    for (kind, files) in [("dashboards", 4), ("rules", 1), ("systemd", 2), ("openapi", 1), ("proto", 3)] {
+        let written = canary_bot(&["assets", kind, path], &[]);
+        assert_eq!(stdout(&written).lines().count(), files, "{kind}: {}", stderr(&written));
+        for file in stdout(&written).lines() {
+            assert!(std::fs::metadata(file).unwrap().len() > 300, "{file}");
+        }
+    }
+    let again = canary_bot(&["assets", "rules", path], &[]);
+    assert!(again.status.code() == Some(1) && stderr(&again).contains("--force replaces it"), "{}", stderr(&again));
+    assert!(canary_bot(&["assets", "rules", path, "--force"], &[]).status.success());
+    assert_eq!(canary_bot(&["assets", "everything", path], &[]).status.code(), Some(2));
+    std::fs::remove_dir_all(directory).unwrap();
 }
