@@ -38,7 +38,7 @@ pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request,
         response.headers_mut().insert("grpc-message", HeaderValue::from_static(message));
         return response;
     }
-    let mut response = if request.uri().path() == "/metrics" {
+    let mut response = if request.uri().path().starts_with("/metrics") {
         (status, if code == UNAUTHENTICATED { "Unauthorized\n" } else { "Too many failed authentications\n" }).into_response()
     } else if request.uri().path().starts_with(v2::PREFIX) {
         let what = if code == UNAUTHENTICATED { "give a token of this bot as `Authorization: Bearer TOKEN`" } else { message };

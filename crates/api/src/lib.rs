@@ -4,6 +4,7 @@ mod auth;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
+mod mesh_metrics;
 mod metrics;
 mod picture;
 mod process;
@@ -84,18 +85,20 @@ pub enum MetricsLevel {
     Histograms,
 }
 
-/// What `/metrics` shows.
+/// What `/metrics` and `/metrics/mesh` show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// How much of each pair.
     pub level: MetricsLevel,
     /// The original's families: `node_count`, and with histograms `rtt`.
     pub legacy: bool,
+    /// Pairs that `/metrics/mesh` has series of, at most.
+    pub pairs_max: usize,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { level: MetricsLevel::default(), legacy: true }
+        Self { level: MetricsLevel::default(), legacy: true, pairs_max: 10_000 }
     }
 }
 

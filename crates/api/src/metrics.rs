@@ -99,7 +99,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
 }
 
 /// Lines of series alone: what describes a family stands before its first piece.
-fn without_heads(piece: &[u8]) -> Vec<u8> {
+pub(crate) fn without_heads(piece: &[u8]) -> Vec<u8> {
     let lines = piece.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# "));
     lines.flatten().copied().collect()
 }
@@ -224,8 +224,19 @@ fn collected(scrape: &Arc<Scrape>, part: Part, nodes: &Nodes, form: Form) -> Res
     if form == Form::Protobuf {
         return encode_to_vec(&registry).map_err(|_| fmt::Error);
     }
+    written(&registry, form)
+}
+
+/// Families as text.
+pub(crate) fn text(families: Box<dyn Collector>, form: Form) -> Result<Vec<u8>, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(families);
+    written(&registry, form)
+}
+
+fn written(registry: &Registry, form: Form) -> Result<Vec<u8>, fmt::Error> {
     let mut text = String::new();
-    encode_registry(&mut text, &registry)?;
+    encode_registry(&mut text, registry)?;
     Ok(form.write(text).into_bytes())
 }
 
@@ -246,7 +257,7 @@ fn counters<'a>(
 }
 
 /// `name` is without the unit, which the encoder appends.
-fn gauges<'a>(
+pub(crate) fn gauges<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

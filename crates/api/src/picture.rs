@@ -157,6 +157,12 @@ impl Picture {
     }
 
     /// Where the node called `name` stands.
+    /// A label of a node.
+    pub(crate) fn label(&self, place: usize, key: &str) -> Option<&str> {
+        let record = self.member(place).map_or(&self.snapshot.me, |member| &member.record);
+        record.labels.value(key)
+    }
+
     pub(crate) fn place(&self, name: &NodeName) -> Option<usize> {
         self.nodes.binary_search_by(|node| self.name_of(*node).cmp(name)).ok()
     }

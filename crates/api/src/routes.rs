@@ -70,6 +70,7 @@ pub(crate) fn router(config: Config, source: Arc<dyn Source>, live: Arc<v2::live
         .route("/api/v1/nodes", get(v1::nodes))
         .merge(v2::router().layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(CompressionLayer::new().quality(GZIP)))
         .route("/metrics", get(crate::metrics::metrics))
+        .route("/metrics/mesh", get(crate::mesh_metrics::metrics))
         .route("/version", get(program_version))
         .route_service("/api.v1.ApiService/{method}", rpc.clone())
         .route_service("/grpc.reflection.v1.ServerReflection/{method}", rpc.clone())

@@ -184,8 +184,11 @@ async fn bytes(response: Response<Body>) -> Vec<u8> {
 
 /// Compares with a file of `tests/golden`; `UPDATE_GOLDEN=1` writes it anew.
 fn golden(name: &str, value: &Value) {
+    golden_text(name, format!("{value:#}\n"));
+}
+
+fn golden_text(name: &str, text: String) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let text = format!("{value:#}\n");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, &text).unwrap();
@@ -209,6 +212,23 @@ async fn answers_have_the_reviewed_shape() {
     ] {
         golden(name, &api.get(path).await);
     }
+}
+
+#[tokio::test]
+async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
+    let ask =
+        async |api: &Api| String::from_utf8(bytes(api.ask(request("/metrics/mesh").body(Body::empty()).unwrap()).await).await).unwrap();
+    let whole = ask(&Api::new()).await;
+    golden_text("metrics-mesh.txt", whole.clone());
+    let with = |pairs_max| Content { metrics: crate::Metrics { pairs_max, ..crate::Metrics::default() }, ..Content::default() };
+    let of_pairs = |text: &str| text.lines().filter(|line| line.starts_with("canary_mesh_pair_")).map(str::to_owned).collect::<Vec<_>>();
+    let zones = |text: &str| text.lines().filter(|line| line.starts_with("canary_mesh_zone_")).map(str::to_owned).collect::<Vec<_>>();
+    let worst = ask(&Api::showing(with(1))).await;
+    let ups: Vec<_> = of_pairs(&worst).into_iter().filter(|line| line.starts_with("canary_mesh_pair_up")).collect();
+    assert_eq!(ups, ["canary_mesh_pair_up{source=\"duck\",target=\"goose\"} 0.0"]);
+    assert_eq!(zones(&worst), zones(&whole));
+    let none = ask(&Api::showing(with(0))).await;
+    assert!(of_pairs(&none).is_empty() && zones(&none) == zones(&whole) && none.ends_with("# EOF\n"));
 }
 
 #[tokio::test]

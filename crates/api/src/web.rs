@@ -45,10 +45,11 @@ const OPEN: [(&str, &str); 6] = [
 ];
 
 /// What needs a token and is no part of API v2.
-const GUARDED: [(&str, &str); 4] = [
+const GUARDED: [(&str, &str); 5] = [
     ("/api/v1/samples", "The latest sample of every pair, as the original spells it"),
     ("/api/v1/nodes", "The names of all present nodes, as the original spells them"),
     ("/metrics", "This bot's own pairs and health, for Prometheus"),
+    ("/metrics/mesh", "The last values of all pairs, for a Prometheus that scrapes one bot alone"),
     ("/version", "The version of the program"),
 ];
 

@@ -111,6 +111,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         "What /metrics reports for each pair: off, pairs (counters and sums) or histograms. The number of pairs grows with the square of the nodes",
     ),
     one(
+        "metrics-pairs-max",
+        "NUMBER",
+        "10000",
+        "How many pairs /metrics/mesh reports at most, the worst first; pairs of zones are always there",
+    ),
+    one(
         "tls",
         "MODE",
         "as the certificates given say",

@@ -460,7 +460,9 @@ impl Parser<'_> {
             "off" => Ok(false),
             _ => Err("choose on or off"),
         });
-        let metrics = Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true) };
+        let pairs_max = self.one("metrics-pairs-max", |value| value.parse::<u32>().map_err(|_| "write a whole number"));
+        let pairs_max = pairs_max.map_or(Metrics::default().pairs_max, |most| most as usize);
+        let metrics = Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true), pairs_max };
         Content { metrics, page: page.unwrap_or(true) }
     }
 
