@@ -53,8 +53,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and $named (gt (int .Values.replicaCount) 1) }}
 {{- fail "mesh.MESH_NAME names one bot, and replicaCount is larger than 1: leave the name out (each takes the name of its pod), or set replicaCount: 1" }}
 {{- end }}
-{{- if and (include "canary-bot.tlsSecret" .) (eq $kind "DaemonSet") }}
-{{- fail "tls gives all bots one certificate, and each bot of a DaemonSet is dialled at an address of its own: use meshToken, or mount a certificate of each node by extraVolumes and name it in mesh.MESH_SERVER_CERT_PATH" }}
+{{- if and (include "canary-bot.tlsSecret" .) (or (eq $kind "DaemonSet") (gt (int .Values.replicaCount) 1)) }}
+{{- fail "tls gives all bots one certificate, and several bots are dialled at addresses of their own: use meshToken, or mount a certificate of each node by extraVolumes and name it in mesh.MESH_SERVER_CERT_PATH" }}
+{{- end }}
+{{- $mode := toString (get .Values.mesh "MESH_TLS") }}
+{{- if and (include "canary-bot.tlsSecret" .) (ne $mode "") (ne $mode "mutual") }}
+{{- fail (printf "tls makes the ports speak TLS, and mesh.MESH_TLS is %s: remove one of them" $mode) }}
+{{- end }}
+{{- range $which := list "api" "mesh" }}
+{{- $ingress := get $.Values.ingress $which }}
+{{- if and $ingress.enabled (not $ingress.hosts) }}
+{{- fail (printf "ingress.%s.hosts is empty: name a host, such as [{host: canary.example.net}]" $which) }}
+{{- end }}
+{{- end }}
+{{- if and (or .Values.ingress.mesh.enabled .Values.gateway.mesh.enabled) (ne $mode "edge") (not (include "canary-bot.servesTls" .)) }}
+{{- fail "an ingress or a gateway in front of the mesh port ends TLS: set mesh.MESH_TLS=edge, so that the bots dial TLS" }}
 {{- end }}
 {{- if and .Values.podMonitor.create .Values.serviceMonitor.create }}
 {{- fail "podMonitor.create and serviceMonitor.create scrape every bot twice: choose one" }}
@@ -68,6 +81,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else if .Values.tls.certManager.enabled }}
 {{- printf "%s-tls" (include "canary-bot.fullname" .) }}
 {{- end }}
+{{- end }}
+
+{{/* Not empty if both ports speak TLS themselves. */}}
+{{- define "canary-bot.servesTls" -}}
+{{- $mode := toString (get .Values.mesh "MESH_TLS") }}
+{{- $given := or (include "canary-bot.tlsSecret" .) (get .Values.mesh "MESH_SERVER_CERT_PATH") (get .Values.mesh "MESH_SERVER_CERT") }}
+{{- if or (eq $mode "mutual") (and (eq $mode "") $given) }}yes{{ end }}
 {{- end }}
 
 {{- define "canary-bot.apiPort" -}}
@@ -108,38 +128,48 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary .Values.auth.existingSecret.key "token" (ne .Values.auth.existingSecret.name "") }}
 {{- end }}
 
+{{/* The token that a Prometheus presents, where it is in the values; of a list of them the first. */}}
+{{- define "canary-bot.monitorToken" -}}
+{{- if or .Values.podMonitor.create .Values.serviceMonitor.create }}
+{{- if and .Values.serviceMonitor.create .Values.serviceMonitor.token }}
+{{- .Values.serviceMonitor.token }}
+{{- else if not (include "canary-bot.tokenSecret" .) }}
+{{- with get .Values.mesh "MESH_TOKEN" }}{{ include "canary-bot.text" . | splitList "," | first | trim }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* How a Prometheus presents itself. */}}
 {{- define "canary-bot.authorization" -}}
-{{- if .own }}
-authorization:
-  credentials:
-    name: {{ include "canary-bot.fullname" .root }}-monitor
-    key: token
-{{- else if include "canary-bot.tokenSecret" .root }}
-authorization:
-  credentials:
-    name: {{ include "canary-bot.tokenSecret" .root }}
-    key: {{ include "canary-bot.tokenKey" .root }}
-{{- else if get .root.Values.mesh "MESH_TOKEN" }}
-authorization:
-  credentials:
-    name: {{ include "canary-bot.fullname" .root }}-env
-    key: MESH_TOKEN
-{{- else }}
-{{- fail "each bot would make a token of its own, and Prometheus could present none: set auth.existingSecret.name or auth.token" }}
+{{- if not (or (include "canary-bot.tokenSecret" .) (get .Values.mesh "MESH_TOKEN")) }}
+{{- fail "each bot would make a token of its own, and Prometheus could present none: set auth.existingSecret.name, auth.token or mesh.MESH_TOKEN" }}
 {{- end }}
+authorization:
+  credentials:
+    {{- if include "canary-bot.monitorToken" . }}
+    name: {{ include "canary-bot.fullname" . }}-monitor
+    key: token
+    {{- else }}
+    name: {{ include "canary-bot.tokenSecret" . }}
+    key: {{ include "canary-bot.tokenKey" . }}
+    {{- end }}
 {{- end }}
 
 {{/* How a Prometheus reaches the API. */}}
 {{- define "canary-bot.scheme" -}}
-{{- if include "canary-bot.tlsSecret" . }}
+{{- if include "canary-bot.servesTls" . }}
 scheme: https
 tlsConfig:
+  {{- if include "canary-bot.tlsSecret" . }}
   ca:
     secret:
       name: {{ include "canary-bot.tlsSecret" . }}
       key: ca.crt
   serverName: {{ include "canary-bot.joinHost" . }}
+  {{- else }}
+  # The certificates are mounted by the values: which authority signed them is not known here.
+  insecureSkipVerify: true
+  {{- end }}
 {{- else }}
 scheme: http
 {{- end }}
@@ -148,6 +178,11 @@ scheme: http
 {{- define "canary-bot.joinHost" -}}
 {{- $given := toString (get .Values.mesh "MESH_JOIN_ADDRESS") }}
 {{- default (printf "%s-mesh.%s.svc" (include "canary-bot.fullname" .) .Release.Namespace) (regexReplaceAll ":[0-9]+$" $given "") }}
+{{- end }}
+
+{{/* A value as the bot reads it: Helm holds numbers of values files as floats. */}}
+{{- define "canary-bot.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ . | int64 | toString }}{{ else }}{{ . | toString }}{{ end }}
 {{- end }}
 
 {{/* Variables of which nobody should read the value in a ConfigMap. */}}

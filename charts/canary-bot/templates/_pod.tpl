@@ -82,19 +82,27 @@ spec:
         - name: meshport
           containerPort: {{ include "canary-bot.meshPort" . }}
           protocol: TCP
+      # Names and the labels of the node are looked up before the ports are served.
+      startupProbe:
+        httpGet:
+          path: /livez
+          port: apiport
+          scheme: {{ ternary "HTTPS" "HTTP" (ne (include "canary-bot.servesTls" .) "") }}
+        periodSeconds: 2
+        failureThreshold: 30
+        timeoutSeconds: 3
       livenessProbe:
         httpGet:
           path: /livez
           port: apiport
-          scheme: {{ ternary "HTTPS" "HTTP" (ne (include "canary-bot.tlsSecret" .) "") }}
-        initialDelaySeconds: 5
+          scheme: {{ ternary "HTTPS" "HTTP" (ne (include "canary-bot.servesTls" .) "") }}
         periodSeconds: 10
         timeoutSeconds: 3
       readinessProbe:
         httpGet:
           path: /readyz
           port: apiport
-          scheme: {{ ternary "HTTPS" "HTTP" (ne (include "canary-bot.tlsSecret" .) "") }}
+          scheme: {{ ternary "HTTPS" "HTTP" (ne (include "canary-bot.servesTls" .) "") }}
         periodSeconds: 5
         timeoutSeconds: 3
       {{- with .Values.resources }}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 #![expect(clippy::disallowed_methods, reason = "a mesh changes once a second")]
 
-#[path = "../../insight/tests/support/mod.rs"]
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -13,57 +13,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use canary_api::{Config, Content, Source, Telling, Transport};
-use canary_core::{Failure, MemberView, NodeName, Snapshot};
-use canary_insight::{Insight, Report};
-use canary_net::{Guard, Live, Token, Tokens};
-use support::Lab;
-use tokio_util::sync::CancellationToken;
+use canary_core::Failure;
+use canary_insight::Insight;
+use support::lab::Lab;
+use support::{Shown, TOKEN, serve};
 
-const TOKEN: &str = "a-token-for-benches";
 /// For so long those who watch are watched.
 const WATCHED: Duration = Duration::from_secs(10);
-
-struct Shown(Mutex<(Arc<Snapshot>, Arc<Report>)>);
-
-impl Source for Shown {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.lock().unwrap().0)
-    }
-
-    fn snapshot_age(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn report(&self) -> Arc<Report> {
-        Arc::clone(&self.0.lock().unwrap().1)
-    }
-
-    fn transport(&self) -> Transport {
-        Transport::default()
-    }
-
-    fn describe(&self, _source: MemberView, _target: NodeName) -> Telling {
-        Box::pin(async { Err("nobody runs there".to_owned()) })
-    }
-}
-
-/// Serves a mesh on a thread of its own, as a bot does.
-fn serve(shown: Arc<Shown>) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let guard = Guard { tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])), ..Guard::default() };
-            let config = Config { guard, content: Content::default(), version: "0" };
-            canary_api::serve(listener, config, shown, CancellationToken::new()).await;
-        });
-    });
-    address
-}
 
 fn ask(address: SocketAddr, path: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();

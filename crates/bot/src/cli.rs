@@ -369,7 +369,13 @@ fn show_top(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 }
 
 fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
-    let server = server(matches)?;
+    let mut server = server(matches)?;
+    // In a container it has the variables of the bot: the port is where they say.
+    if matches.value_source("server") == Some(clap::parser::ValueSource::DefaultValue)
+        && let Some(port) = std::env::var("MESH_API_PORT").ok().filter(|port| port.parse::<u16>().is_ok())
+    {
+        server.url = format!("http://127.0.0.1:{port}");
+    }
     let (code, said) = match drive(async { Ok(server.is_alive().await?) }) {
         Ok(true) => (0, "ok".to_owned()),
         Ok(false) => (UNHEALTHY, format!("the loop of the bot at {} does not run", server.url)),

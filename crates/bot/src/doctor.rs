@@ -129,9 +129,13 @@ impl<'a, W: Write> Chart<'a, W> {
         self.about_settings(&settings, &guard).map_err(RunError::Stdout)?;
         self.about_host(&settings).await.map_err(RunError::Stdout)?;
         let runs = self.about_ports(&settings, &guard).await.map_err(RunError::Stdout)?;
-        self.about_targets(&settings, &guard).await.map_err(RunError::Stdout)?;
+        let answered = self.about_targets(&settings, &guard).await.map_err(RunError::Stdout)?;
         match runs {
             Runs::Here => self.ask_running(&settings).await.map_err(RunError::Stdout),
+            Runs::Nothing if joins && answered == 0 && !settings.seeds.is_empty() => {
+                let remedy = "mend the targets above; on the first host of a new mesh that is as it should be";
+                self.warn("join", "not tried: no target answers", remedy).map_err(RunError::Stdout)
+            }
             Runs::Nothing if joins && !settings.seeds.is_empty() => self.join(settings, guard).await,
             Runs::Nothing | Runs::Another => {
                 let why = match (runs, settings.seeds.is_empty()) {
@@ -178,11 +182,11 @@ impl<'a, W: Write> Chart<'a, W> {
         ];
         let why: Vec<_> = shut.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| *why).collect();
         match why.is_empty() {
-            true => self.note("the original", "bots of the original are admitted"),
-            false => self.note("the original", format!("bots of the original are kept out: {}", why.join("; "))),
+            true => self.note("migration", "bots of the original Go program are admitted"),
+            false => self.note("migration", format!("bots of the original Go program are kept out: {}", why.join("; "))),
         }?;
         if settings.tls.mode == Mode::Mutual && settings.tls.client_auth != ClientAuth::Off {
-            self.note("the original", "the original ran in plain text with these TLS settings; here all ports speak TLS")?;
+            self.note("migration", "the original Go program ran in plain text with these TLS settings; here all ports speak TLS")?;
         }
         Ok(())
     }
@@ -199,8 +203,11 @@ impl<'a, W: Write> Chart<'a, W> {
         if !outbound::is_here(listen) {
             self.problem("address", format!("{listen} is no address of this host"), "correct --listen-address")?;
         } else if listen.is_loopback() && !outbound::any_on_loopback(&settings.seeds) {
-            let remedy = "give --listen-address, or mend this host's route";
-            self.warn("address", format!("the mesh port listens on {listen}: other hosts cannot reach it"), remedy)?;
+            let found = format!("the mesh port listens on {listen}: other hosts cannot reach it");
+            match settings.found.listen {
+                true => self.warn("address", found, "mend this host's route, or give --listen-address")?,
+                false => self.warn("address", found, "give another --listen-address, unless all bots are on this host")?,
+            }
         } else {
             self.ok("address", format!("the mesh port listens on {}", settings.listen))?;
         }
@@ -233,15 +240,30 @@ impl<'a, W: Write> Chart<'a, W> {
                 continue;
             }
             if error.kind() == ErrorKind::AddrInUse && check == "mesh port" {
-                let itself = Target::new(&local(address.ip()).to_string(), address.port()).ok();
+                // The certificate is for the host at which others dial.
+                let itself = match settings.tls.mode {
+                    Mode::Mutual => Some(own_target(settings)),
+                    Mode::None | Mode::Edge => Target::new(&local(address.ip()).to_string(), address.port()).ok(),
+                };
+                let plain = Guard { tokens: guard.tokens.clone(), ..Guard::default() };
+                let guard = if settings.tls.mode == Mode::Mutual { guard } else { &plain };
                 let answer = match &itself {
                     Some(target) => probe_once(target, TARGET_PATIENCE, guard).await.ok(),
                     None => None,
                 };
-                if answer.is_some_and(|once| once.name == settings.name) {
-                    self.ok(check, format!("{address}: {} runs here already", settings.name))?;
-                    runs = Runs::Here;
-                    continue;
+                match answer {
+                    Some(once) if once.name == settings.name => {
+                        self.ok(check, format!("{address}: {} runs here already", settings.name))?;
+                        runs = Runs::Here;
+                        continue;
+                    }
+                    Some(once) => {
+                        let found = format!("{address}: another bot, {}, has it", once.name);
+                        self.problem(check, found, "stop that one, or choose another --listen-port")?;
+                        runs = Runs::Another;
+                        continue;
+                    }
+                    None => {}
                 }
             }
             runs = if check == "mesh port" || error.kind() != ErrorKind::AddrInUse { Runs::Another } else { runs };
@@ -255,7 +277,8 @@ impl<'a, W: Write> Chart<'a, W> {
         Ok(runs)
     }
 
-    async fn about_targets(&mut self, settings: &Settings, guard: &Guard) -> io::Result<()> {
+    /// Returns how many targets may admit this bot: those that answer, and those that may be bots of the original.
+    async fn about_targets(&mut self, settings: &Settings, guard: &Guard) -> io::Result<usize> {
         let mut targets = Vec::new();
         for seed in &settings.seeds {
             let (Seed::Fixed(target) | Seed::Dns(target)) = seed;
@@ -285,7 +308,13 @@ impl<'a, W: Write> Chart<'a, W> {
                 answers.push((target.clone(), measured.await));
             }
         }
+        let mut answered = 0;
         for (target, answer) in answers {
+            let may_admit = |answer: &Result<Once, Unmeasured>| match answer {
+                Ok(once) => once.name != settings.name,
+                Err(failed) => failed.kind == Failure::Protocol,
+            };
+            answered += usize::from(answer.as_ref().is_ok_and(may_admit));
             match answer {
                 Ok(Ok(Once { name, .. })) if name == settings.name => self.ok("target", format!("{target} is this bot"))?,
                 Ok(Ok(Once { name, timing, .. })) => {
@@ -301,7 +330,7 @@ impl<'a, W: Write> Chart<'a, W> {
                 Err(_) => self.problem("target", format!("{target}: the measurement failed by a fault of its own"), "please report it")?,
             }
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// What the bot that runs here says of the ways to it.
@@ -321,6 +350,7 @@ impl<'a, W: Write> Chart<'a, W> {
         let token = settings.api_tokens.load().ok().and_then(|tokens| tokens.into_iter().next());
         let server = Server { url: format!("{scheme}://{host}:{port}"), token, ca };
         let name = settings.name.as_str();
+        let mut pairs_known = 0;
         for (check, key) in [("ways from here", "source"), ("ways back", "target")] {
             let asked = format!("/api/v2/pairs?{key}={}&limit=10000", crate::list::encoded(name));
             let pairs = match server.get(&asked).await {
@@ -340,7 +370,14 @@ impl<'a, W: Write> Chart<'a, W> {
                 };
                 (word(other), state)
             });
-            self.ways(check, told.collect())?;
+            let told: Vec<_> = told.collect();
+            pairs_known += told.len();
+            self.ways(check, told)?;
+        }
+        let has_others = settings.seeds.iter().any(|seed| !matches!(seed, Seed::Fixed(target) if *target == own_target(settings)));
+        if pairs_known == 0 && has_others {
+            let remedy = "look at its log for the reason (docs/troubleshoot.md, \"The mesh does not form\")";
+            self.problem("join", "the bot that runs here is alone, though it has targets", remedy)?;
         }
         self.clock(&server.get("/api/v2/nodes?limit=10000").await.map(offsets).unwrap_or_default())
     }
@@ -405,8 +442,10 @@ impl<'a, W: Write> Chart<'a, W> {
         let good = ways.iter().filter(|(_, way)| *way == Way::Ok).count();
         let unknown = all - good - failing.len();
         if failing.is_empty() {
-            let rest = if unknown == 0 { String::new() } else { format!("; {unknown} not known yet") };
-            return self.ok(check, format!("{good} of {all} work{rest}"));
+            return match unknown {
+                0 => self.ok(check, format!("{good} of {all} work")),
+                _ => self.warn(check, format!("{good} of {all} work; {unknown} not known"), "look again in some seconds"),
+            };
         }
         for (name, way) in failing.iter().take(LINES_MAX) {
             let Way::Failed(kind) = way else { continue };
@@ -554,7 +593,9 @@ fn remedy(kind: Failure) -> &'static str {
         Failure::Tls => "the CA, the certificate and the TLS mode of both sides must fit: compare the `started` lines of both",
         Failure::Reset => "something cuts the connection: a proxy or a firewall on the way, or the limits of that bot",
         Failure::Protocol => "give its mesh port, not its API port; a bot of the original answers so, too, and is found out when joining",
-        Failure::Auth => "give the mesh token of that mesh by --mesh-token-file",
+        Failure::Auth => {
+            "give the mesh token of that mesh by --mesh-token-file; or is that an API port? Give the mesh port, 8081 by default"
+        }
         Failure::Identity => "another bot answers there: correct the target",
         Failure::Local | Failure::Other => "this host lacks descriptors, ports or memory",
     }

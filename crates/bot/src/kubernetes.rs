@@ -14,15 +14,19 @@ use crate::list::encoded;
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Longest token of a service account in bytes.
 const TOKEN_BYTES_MAX: u64 = 16 * 1024;
-/// How often the API server is asked that cannot be reached, and how long to wait in between: at the start of a node its network comes late.
-const ATTEMPTS: (u32, Duration) = (5, Duration::from_secs(2));
+/// How long the API server is asked in all: at the start of a node its network comes late, and no probe of the kubelet waits for long.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long to wait before it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Labels of a node that others learn, and how they are called in the mesh.
 const KEYS: [(&str, &str); 2] = [("topology.kubernetes.io/zone", "zone"), ("topology.kubernetes.io/region", "region")];
 
 /// These labels, and those of the node as far as they are not given. The bot starts without them if they cannot be read.
 pub(crate) async fn with_labels_of(node: &str, labels: Labels) -> Labels {
     let read = match api_server() {
-        Ok(server) => read(&server, node).await,
+        Ok(server) => tokio::time::timeout(PATIENCE, read(&server, node))
+            .await
+            .unwrap_or_else(|_| Err(format!("the API server did not answer within {} s", PATIENCE.as_secs()))),
         Err(why) => Err(why),
     };
     match read {
@@ -53,7 +57,6 @@ fn api_server() -> Result<Server, String> {
 
 async fn read(server: &Server, node: &str) -> Result<Vec<(String, String)>, String> {
     let path = format!("/api/v1/nodes/{}", encoded(node));
-    let mut attempt = 1;
     loop {
         match server.get(&path).await {
             Ok(answer) => return Ok(places(&answer)),
@@ -61,10 +64,9 @@ async fn read(server: &Server, node: &str) -> Result<Vec<(String, String)>, Stri
                 return Err(format!("the API server answered {status}; allow the service account to get nodes"));
             }
             Err(AskError::Unauthorized(_)) => return Err("the API server does not accept the token of the service account".to_owned()),
-            Err(error) if attempt >= ATTEMPTS.0 => return Err(format!("the API server cannot be asked: {error}")),
-            Err(_) => tokio::time::sleep(ATTEMPTS.1).await,
+            Err(error) => tracing::debug!(%error, "the API server cannot be asked yet"),
         }
-        attempt += 1;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

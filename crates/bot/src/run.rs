@@ -94,7 +94,11 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
         warn!("a token for the API was generated and ends with this process; give one by --token-file");
     }
     if let Some(node) = settings.kubernetes_node.take() {
-        settings.labels = kubernetes::with_labels_of(&node, settings.labels).await;
+        settings.labels = tokio::select! {
+            labels = kubernetes::with_labels_of(&node, settings.labels.clone()) => labels,
+            _ = signals.terminate.recv() => return Ok(Ended::Well),
+            _ = signals.interrupt.recv() => return Ok(Ended::Well),
+        };
     }
     loop {
         match run_at(settings.clone(), &mut signals).await? {

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -40,7 +40,10 @@ fn render(more: &[&str]) -> (bool, String) {
 
 /// Manifests as values.
 fn parsed(manifests: &str) -> Vec<Value> {
-    let script = "import json,sys,yaml; json.dump([d for d in yaml.safe_load_all(sys.stdin) if d], sys.stdout)";
+    // A key that stands twice in a map is refused: some readers take the first, some the last.
+    let script = "import json,sys,yaml\nclass Strict(yaml.SafeLoader): pass\n\
+                  def once(loader, node):\n keys=[loader.construct_object(k) for k,_ in node.value]\n assert len(keys)==len(set(keys)), keys\n return yaml.SafeLoader.construct_mapping(loader, node, deep=True)\n\
+                  Strict.add_constructor('tag:yaml.org,2002:map', once)\njson.dump([d for d in yaml.load_all(sys.stdin, Strict) if d], sys.stdout)";
     let mut child = python().unwrap().args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -112,6 +115,28 @@ fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_o
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             assert!(mount["mountPath"].as_str().unwrap().starts_with('/'), "{path}: {mount}");
         }
+        // Whether the ports speak TLS is the same for everybody who asks them.
+        let served = container["livenessProbe"]["httpGet"]["scheme"].as_str().unwrap();
+        let is_mutual = ["site-tls", "site-existing-tls", "own-certificates"].iter().any(|name| path.contains(name));
+        assert_eq!(served, if is_mutual { "HTTPS" } else { "HTTP" }, "{path}");
+        for probe in ["startupProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["scheme"], served, "{path}");
+        }
+        let monitors = of_kind(&all, "PodMonitor").into_iter().chain(of_kind(&all, "ServiceMonitor"));
+        for monitor in monitors {
+            let endpoint = ["podMetricsEndpoints", "endpoints"].iter().find_map(|key| monitor["spec"][key].get(0)).unwrap();
+            assert_eq!(endpoint["scheme"], served.to_lowercase(), "{path}");
+            let credentials = &endpoint["authorization"]["credentials"];
+            let secret = of_kind(&all, "Secret").into_iter().find(|secret| secret["metadata"]["name"] == credentials["name"]);
+            let token = secret.map(|secret| secret["stringData"][credentials["key"].as_str().unwrap()].clone());
+            assert!(
+                token.is_none_or(|token| token.as_str().is_some_and(|token| !token.is_empty() && !token.contains(','))),
+                "{path}: {credentials}"
+            );
+        }
+        for value in of_kind(&all, "ConfigMap")[0]["data"].as_object().unwrap().values() {
+            assert!(!value.as_str().unwrap().contains("e+"), "{path}: {value} is no number that a bot reads");
+        }
         let policies = of_kind(&all, "NetworkPolicy");
         for port in container["ports"].as_array().unwrap() {
             // Bots reach each other at the mesh port; who may reach the API is for the values to say.
@@ -163,7 +188,14 @@ fn values_that_cannot_work_are_refused_with_what_to_do() {
         ("kind=DaemonSet,mesh.MESH_NAME=owl", "leave it out (each takes the name of its node)"),
         ("replicaCount=2,mesh.MESH_NAME=owl", "leave the name out"),
         ("tls.existingSecret=x", "use meshToken"),
-        ("podMonitor.create=true", "set auth.existingSecret.name or auth.token"),
+        ("kind=Deployment,replicaCount=3,tls.existingSecret=x", "use meshToken"),
+        ("kind=Deployment,tls.existingSecret=x,mesh.MESH_TLS=edge", "remove one of them"),
+        ("ingress.api.enabled=true", "name a host"),
+        ("gateway.mesh.enabled=true", "set mesh.MESH_TLS=edge"),
+        ("serviceMonitor.create=true,serviceMonitor.token=x", "set auth.existingSecret.name"),
+        ("mesh.MESH_PROBE_INTERVALL=1s", "mesh"),
+        ("externalPeers={other.example}", "externalPeers"),
+        ("podMonitor.create=true", "set auth.existingSecret.name, auth.token or mesh.MESH_TOKEN"),
         ("podMonitor.create=true,serviceMonitor.create=true,auth.token=x", "choose one"),
         ("kind=Deployment,tls.certManager.enabled=true", "issuerRef"),
         ("no.such=value", "Additional property no is not allowed"),
@@ -313,4 +345,21 @@ fn the_pods_of_a_daemon_set_find_each_other_by_the_headless_service_and_measure(
         bot.signal("TERM");
         assert!(bot.ended(Duration::from_secs(3)).is_some_and(|status| status.success()), "{}", bot.logged());
     }
+}
+
+#[test]
+fn the_schema_knows_every_variable_of_the_bot_and_no_other() {
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(format!("{CHART}/values.schema.json")).unwrap()).unwrap();
+    let known: BTreeSet<_> = schema["properties"]["mesh"]["propertyNames"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect();
+    let (done, help) = said(Command::new(env!("CARGO_BIN_EXE_canary-bot")).arg("--help"));
+    let words = help.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    // The original's chart spells some with a dash.
+    let spelled = ["MESH_DEBUG-GRPC", "MESH_CLEANUP-NODES", "MESH_CLEANUP-SAMPLES"].map(str::to_owned);
+    let ours: BTreeSet<_> = words.filter(|word| word.starts_with("MESH_")).map(str::to_owned).chain(spelled).collect();
+    assert!(done && known == ours, "{:?}", known.symmetric_difference(&ours).collect::<Vec<_>>());
 }

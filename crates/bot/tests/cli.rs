@@ -259,3 +259,13 @@ fn embedded_files_are_written_once_and_replaced_only_by_force() {
     assert_eq!(canary_bot(&["assets", "everything", path], &[]).status.code(), Some(2));
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn a_health_check_asks_the_port_that_the_variables_of_the_bot_name() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let checked = canary_bot(&["check"], &[("MESH_API_PORT", &closed)]);
+    assert_eq!(checked.status.code(), Some(3));
+    assert!(stdout(&checked).contains(&format!("http://127.0.0.1:{closed}")), "{}", stdout(&checked));
+    let given = canary_bot(&["check", "--server", "http://127.0.0.1:1"], &[("MESH_API_PORT", &closed)]);
+    assert!(stdout(&given).contains("http://127.0.0.1:1;"), "{}", stdout(&given));
+}

@@ -95,9 +95,31 @@ fn the_doctor_asks_a_running_bot_and_joins_where_none_runs() {
     for expected in ["joined a mesh of 2 others, and left it again", "ways back      2 of 2 work", "clock          within a second"] {
         assert!(text.contains(expected), "{expected} is missing in:\n{text}");
     }
+    let (code, text) = doctor("newcomer", plan.mesh_port, free[1]);
+    assert!(code == Some(3) && text.contains("another bot, bot-01, has it"), "{text}");
     let (code, text) = doctor(&plan.name, free[0], free[1]);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains(&format!("problem  name           bot-01 is the name of a living node at {}", plan.target())), "{text}");
+}
+
+#[test]
+fn the_doctor_does_not_call_a_bot_well_that_nobody_admits() {
+    let _turn = alone();
+    let token = Token::new();
+    let mut plans = support::plans(2);
+    for (plan, mesh) in plans.iter_mut().zip(["one", "other"]) {
+        plan.more = ["--mesh-name", mesh].map(str::to_owned).to_vec();
+        plan.seeds.truncate(1);
+    }
+    let bots: Vec<_> = plans.iter().map(support::Plan::start).collect();
+    assert!(wait(Duration::from_secs(10), || bots.iter().all(|bot| bot.nodes().is_some())).is_some());
+    let (plan, address) = (&plans[1], plans[1].address.to_string());
+    let (mesh_port, api_port) = (plan.mesh_port.to_string(), plan.api_port.to_string());
+    let settings = ["--listen-address", &address, "--listen-port", &mesh_port, "-p", &api_port, "-t", &plan.seeds[0]];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+    let command = command.args(["doctor", "-n", &plan.name, "--mesh-name", "other", "--token-file", &token.0]).args(settings);
+    let (done, text) = said(command);
+    assert!(!done && text.contains("problem  join           the bot that runs here is alone"), "{text}");
 }
 
 #[test]

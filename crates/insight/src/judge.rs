@@ -184,6 +184,11 @@ fn classify(
             let failing = if *index == matrix.me { Kind::HostCutOff } else { Kind::NodeUnreachable };
             Some((node_kind(failing), Culprit::Node(name(*index)?)))
         }
+        // Where one witness is left, path and node cannot be told apart, and the node is dead.
+        Cause::Path { to, .. } if is_last_word(*to, evidence) => {
+            let failing = if matches!(main, Some(Failure::Refused | Failure::Identity)) { Kind::BotDown } else { Kind::NodeUnreachable };
+            Some((failing, Culprit::Node(name(*to)?)))
+        }
         Cause::Path { from, to, both } => {
             let kind = by_layer(Kind::PathLossy, Kind::PathSlow, Kind::PathFailing);
             let (source, target) = (name(*from)?, name(*to)?);
@@ -216,6 +221,12 @@ fn classify(
             Some((kind, Culprit::Groups { from, to, both_ways: is_cut }))
         }
     }
+}
+
+/// Whether a node is dead, and only one is left who could say how it was reached.
+fn is_last_word(index: Index, evidence: &Evidence<'_>) -> bool {
+    let is_dead = evidence.matrix.node(index).is_some_and(|node| !node.is_heard && !node.status.is_present());
+    evidence.layer == Layer::Failing && is_dead && evidence.witnesses.count_ones(..) == 1
 }
 
 /// Whether nothing came back, and the host itself could try.

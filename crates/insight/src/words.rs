@@ -132,7 +132,8 @@ pub(crate) fn of(
         Culprit::Groups { from, to, both_ways } => groups(kind, from, to, *both_ways, block, evidence, look),
         Culprit::Target(target) => Sentence::new(format!("{target} has not answered"), "look at it"),
     };
-    let mut words = vec![format!("{} of {} pairs are bad", pairs.explained, pairs.explained + pairs.contradicting)];
+    let all = pairs.explained + pairs.contradicting;
+    let mut words = vec![if all == 1 { "the pair is bad".to_owned() } else { format!("{} of {all} pairs are bad", pairs.explained) }];
     if !look.kinds.is_empty() {
         let kinds: Vec<_> = look.kinds.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
         words.push(format!("how they fail: {}", kinds.join(", ")));

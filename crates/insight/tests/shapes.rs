@@ -213,3 +213,15 @@ fn releases_that_stay_mixed_are_told_and_an_upgrade_that_goes_on_is_not() {
     lab.releases[4] = Release::new("1.3.0");
     assert!(watch(&mut lab, &mut insight, 35).open.is_empty());
 }
+
+#[test]
+fn the_last_witness_blames_the_dead_node_and_not_the_path() {
+    for (failure, kind) in [(Failure::Refused, Kind::BotDown), (Failure::Tls, Kind::NodeUnreachable)] {
+        let (mut lab, mut insight) = (Lab::new(2, 0), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        lab.lose(1, failure);
+        let report = watch(&mut lab, &mut insight, 30);
+        assert_eq!(kinds(&report), [kind], "{}", report.verdict);
+        assert!(report.verdict.starts_with("host-0001 has been unreachable from here since "), "{}", report.verdict);
+    }
+}

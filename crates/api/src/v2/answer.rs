@@ -44,7 +44,9 @@ impl IntoResponse for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+        let text = rejection.body_text();
+        let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Self::new(StatusCode::BAD_REQUEST, format!("the query does not work: {why}; /docs lists the parameters"))
     }
 }
 
