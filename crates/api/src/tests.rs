@@ -231,6 +231,44 @@ async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
     assert!(of_pairs(&none).is_empty() && zones(&none) == zones(&whole) && none.ends_with("# EOF\n"));
 }
 
+/// The reference of metrics, from what is served: each family with its type, labels and help.
+#[tokio::test]
+async fn the_reference_of_metrics_is_what_is_served() {
+    let api = Api::new();
+    let mut text = String::from(
+        "# Metrics\n\nMade from what a bot serves, by a test of `canary-api` with `UPDATE_GOLDEN=1`. What the series mean in practice, and which questions they\n\
+         answer: [operate.md](operate.md). Labels are those of a small mesh; labels of nodes are added to `canary_mesh_node_info` and `canary_node_info`.\n",
+    );
+    for (path, about) in [
+        ("/metrics", "of this bot: its own pairs, the mesh as it sees it, and itself. Scrape every bot."),
+        ("/metrics/mesh", "the last values of all pairs. Scrape one bot."),
+    ] {
+        let served = String::from_utf8(bytes(api.ask(request(path).body(Body::empty()).unwrap()).await).await).unwrap();
+        text.push_str(&format!("\n## `{path}`: {about}\n\n| family | type | labels | what |\n|---|---|---|---|\n"));
+        for line in served.lines() {
+            let Some((family, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else { continue };
+            let kind = served.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {family} "))).unwrap();
+            let series = served.lines().filter(|line| line.starts_with(family) && line[family.len()..].starts_with(['{', '_']));
+            let labels: std::collections::BTreeSet<_> = series
+                .filter_map(|line| line.split_once('{')?.1.rsplit_once('}'))
+                .flat_map(|(labels, _)| labels.split(',').filter_map(|label| Some(label.split_once("=\"")?.0)))
+                .filter(|label| !["le", "zone", "quantile"].contains(label))
+                .collect();
+            let labels: Vec<_> = labels.into_iter().map(|label| format!("`{label}`")).collect();
+            text.push_str(&format!(
+                "| `{family}{}` | {kind} | {} | {help} |\n",
+                if kind == "counter" { "_total" } else { "" },
+                labels.join(", ")
+            ));
+        }
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), text, "docs/metrics.md; UPDATE_GOLDEN=1 writes it anew");
+}
+
 #[tokio::test]
 async fn pages_together_are_the_whole_list() {
     let api = Api::new();
