@@ -265,6 +265,10 @@ impl<W: Write> Screen<W> {
         }
         let whole = least == pairs;
         writeln!(self.out, "{}", if whole { "the matrix is whole at every bot" } else { "the matrix is not whole at every bot" })?;
+        // What is broken is still broken.
+        for shown in bots.iter().take(1).filter(|shown| !shown.explained.report().open.is_empty()) {
+            writeln!(self.out, "{} says: {}", shown.bot.snapshot().me.name, shown.explained.report().verdict)?;
+        }
         Ok(whole)
     }
 }

@@ -195,8 +195,13 @@ impl Event {
             EventKind::Revived(name) => node("node_revived", name),
             EventKind::Left(name) => node("node_left", name),
             EventKind::Forgotten(name) => node("node_forgotten", name),
-            EventKind::PathFailed(name, failure) => Self { failure: Some(failure.as_str()), ..node("path_failed", name) },
-            EventKind::PathRecovered(name) => node("path_recovered", name),
+            EventKind::PathFailed(name, failure) => {
+                let text = Some("an attempt of this bot failed".to_owned());
+                Self { failure: Some(failure.as_str()), text, ..node("path_failed", name) }
+            }
+            EventKind::PathRecovered(name) => {
+                Self { text: Some("an attempt of this bot succeeded".to_owned()), ..node("path_recovered", name) }
+            }
             EventKind::Stalled(lasted) => {
                 text("bot_stalled", format!("the loop of this bot did not run for {:.1} s", lasted.as_secs_f64()))
             }
