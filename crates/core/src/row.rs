@@ -64,7 +64,9 @@ impl<'a> Sections<'a> {
                 return Err(PackError::Long);
             }
             // What is not spelled as a release of today travels on as it came.
-            read.release = read.release.or_else(|| Release::unpack(packed).filter(|_| kind == section::RELEASE && in_frame));
+            if kind == section::RELEASE && in_frame {
+                read.release = Release::unpack(packed);
+            }
             match kind {
                 section::RELEASE if read.release.is_some() => {}
                 section::CELLS => read.cells = Some(packed),

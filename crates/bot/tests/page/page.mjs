@@ -156,9 +156,10 @@ await step("a pair shows phases, both directions, and a chart that grows", async
   await renewed(page);
   assert.notEqual(await page.evaluate(() => String(getSelection())), "");
   await page.evaluate(() => getSelection().removeAllRanges());
-  // Its source is another bot: what only that one knows is not invented.
+  // The source of the other direction is another bot, which is asked: the panel says who told the phases.
   await page.click("#pair [data-key=swap]");
-  await until(page, "pair", `kept by ${victim.name}`);
+  await until(page, "pair", `${victim.name}, just now`);
+  await until(page, "pair", "Phases of the latest attempt");
 });
 
 await step("the metrics and the table show the same mesh", async () => {
