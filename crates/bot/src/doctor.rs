@@ -115,11 +115,8 @@ impl<'a, W: Write> Chart<'a, W> {
 
     /// Looks at everything. Tells whether a bot with these settings works.
     pub(crate) async fn examine(mut self, settings: Settings, joins: bool) -> Result<bool, RunError> {
-        let done = self.all(settings, joins).await;
-        match done {
-            Ok(()) => self.conclude().map_err(RunError::Stdout),
-            Err(error) => Err(error),
-        }
+        self.all(settings, joins).await?;
+        self.conclude().map_err(RunError::Stdout)
     }
 
     async fn all(&mut self, settings: Settings, joins: bool) -> Result<(), RunError> {
@@ -153,7 +150,7 @@ impl<'a, W: Write> Chart<'a, W> {
         for warning in &settings.warnings {
             self.add(Weight::Warning, "settings", warning, None)?;
         }
-        self.ok("name", format!("{}, at {}", settings.name, reached_at(settings)))?;
+        self.ok("name", format!("{}, at {}", settings.name, own_target(settings)))?;
         let set = guard.tls.get();
         match &set.own {
             Some(own) => self.ok("certificate", format!("{}, by {}, until {}", own.subject, own.issuer, own.dates.1))?,
@@ -542,10 +539,6 @@ fn own_target(settings: &Settings) -> Target {
         Join::Target(target) => target.clone(),
         Join::Host(host) => Target::new(host, settings.listen.port().max(1)).expect("the host others dial was parsed as that of a target"),
     }
-}
-
-fn reached_at(settings: &Settings) -> String {
-    own_target(settings).to_string()
 }
 
 /// Where a port of this host that listens on `address` is dialled from here.
