@@ -41,9 +41,6 @@ const WHOLE_SCRAPES_MAX: usize = 2;
 /// The lowest level that counts how often each byte comes: below it latencies do not become smaller.
 const GZIP: CompressionLevel = CompressionLevel::Precise(3);
 
-/// A request to API v2 has at most so large a body: a mark.
-const BODY_BYTES_MAX: usize = 4 * 1024;
-
 pub(crate) fn router(config: Config, source: Arc<dyn Source>, live: Arc<v2::live::Live>, port: Arc<Stats>) -> Router {
     let Config { guard, content: Content { metrics, page: has_page }, version } = config;
     let api = Arc::new(Api {
@@ -68,7 +65,7 @@ pub(crate) fn router(config: Config, source: Arc<dyn Source>, live: Arc<v2::live
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
-        .merge(v2::router().layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(CompressionLayer::new().quality(GZIP)))
+        .merge(v2::router().layer(DefaultBodyLimit::max(v2::BODY_BYTES_MAX)).layer(CompressionLayer::new().quality(GZIP)))
         .route("/metrics", get(crate::metrics::metrics))
         .route("/metrics/mesh", get(crate::mesh_metrics::metrics))
         .route("/version", get(program_version))

@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::routes::Api;
-pub(crate) use answer::{Problem, refuse};
+pub(crate) use answer::{BODY_BYTES_MAX, Problem, refuse};
 
 /// What all paths of API v2 begin with.
 pub(crate) const PREFIX: &str = "/api/v2/";

@@ -13,6 +13,9 @@ use utoipa::ToSchema;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// A request to API v2 has at most so large a body: a mark.
+pub(crate) const BODY_BYTES_MAX: usize = 4 * 1024;
+
 /// Why a request was refused (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
@@ -58,7 +61,12 @@ impl From<PathRejection> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+        let status = rejection.status();
+        let detail = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => format!("the body may hold at most {BODY_BYTES_MAX} bytes"),
+            _ => rejection.body_text(),
+        };
+        Self::new(status, detail)
     }
 }
 
