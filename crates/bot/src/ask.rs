@@ -2,20 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use canary_net::Token;
+use canary_net::origin::{DialError, Origin, OriginError};
 use canary_net::tls::{Materials, Mode, TlsError};
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 /// An answer takes at most so long, and so many bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,50 +91,29 @@ impl Server {
     }
 
     async fn fetch(&self, path: &str) -> Result<Bytes, AskError> {
-        let no_url = || AskError::Url(self.url.clone());
-        let uri: Uri = self.url.parse().map_err(|_| no_url())?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(AskError::UserInfo);
-        }
-        let host = uri.host().ok_or_else(no_url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let is_secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(no_url()),
+        let origin: Origin = self.url.parse().map_err(|error| match error {
+            OriginError::UserInfo => AskError::UserInfo,
+            OriginError::Form => AskError::Url(self.url.clone()),
+        })?;
+        let tls = if origin.is_secure() {
+            let ca = self.ca.iter().cloned().map(canary_net::tls::Material::File).collect();
+            Materials { mode: Mode::Edge, ca, ..Materials::default() }.load()?.client
+        } else {
+            None
         };
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-        let connect = |source| AskError::Connect { url: self.url.clone(), source };
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(connect)?;
-        if !is_secure {
-            return self.request(stream, path, &uri).await;
-        }
-        let ca = self.ca.iter().cloned().map(canary_net::tls::Material::File).collect();
-        let set = Materials { mode: Mode::Edge, ca, ..Materials::default() }.load()?;
-        let mut config = rustls::ClientConfig::clone(&*set.client.ok_or(TlsError::NoSystemRoots)?);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = ServerName::try_from(host).map_err(|_| no_url())?;
-        let tls = |source| AskError::Tls { url: self.url.clone(), source };
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(tls)?;
-        self.request(stream, path, &uri).await
-    }
-
-    async fn request(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        path: &str,
-        uri: &Uri,
-    ) -> Result<Bytes, AskError> {
         let broken = |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { url: self.url.clone(), source };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-        tokio::spawn(connection);
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let mut request = Request::get(path).header(header::HOST, authority);
+        let dialled = origin.dial::<Empty<Bytes>>(tls).await.map_err(|error| match error {
+            DialError::Connect { source, .. } => AskError::Connect { url: self.url.clone(), source },
+            DialError::Tls { source, .. } => AskError::Tls { url: self.url.clone(), source },
+            DialError::Http { source, .. } => broken(source.into()),
+        });
+        let mut request = Request::get(path).header(header::HOST, origin.authority());
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|error| broken(error.into()))?;
             request = request.header(header::AUTHORIZATION, value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| broken(error.into()))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+        let response = dialled?.send_request(request).await.map_err(|error| broken(error.into()))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(AskError::Unauthorized(self.url.clone())),

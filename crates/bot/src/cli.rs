@@ -346,7 +346,7 @@ fn events(matches: &ArgMatches) -> Result<ExitCode, RunError> {
                 }
                 Err(error) if !is_broken => {
                     is_broken = true;
-                    logs::say(format!("canary-bot: {}; trying again", chain(&error.into())));
+                    logs::say(format!("canary-bot: {}; trying again", canary_net::with_causes(&error)));
                 }
                 Err(_) => {}
             }
@@ -379,7 +379,7 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let (code, said) = match drive(async { Ok(server.is_alive().await?) }) {
         Ok(true) => (0, "ok".to_owned()),
         Ok(false) => (UNHEALTHY, format!("the loop of the bot at {} does not run", server.url)),
-        Err(error) => (UNHEALTHY, chain(&error)),
+        Err(error) => (UNHEALTHY, canary_net::with_causes(&error)),
     };
     writeln!(io::stdout(), "{said}").map_err(RunError::Stdout)?;
     Ok(ExitCode::from(code))
@@ -524,15 +524,5 @@ fn drive<T>(task: impl Future<Output = Result<T, RunError>>) -> Result<T, RunErr
 
 /// The whole chain of causes, once, at the edge.
 fn report(error: &RunError) {
-    logs::say(format!("canary-bot: {}", chain(error)));
-}
-
-fn chain(error: &RunError) -> String {
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        line.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    line
+    logs::say(format!("canary-bot: {}", canary_net::with_causes(error)));
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody else.
 //! * [`Live`]: what may be changed while it is used.
+//! * [`origin`]: an HTTP server as its URL names it.
 //! * [`tls`]: what a bot presents and whom it trusts, swapped as one.
 //! * [`token`]: bearer tokens, compared in constant time.
 
@@ -10,6 +11,7 @@ mod failures;
 pub mod files;
 mod ledger;
 mod live;
+pub mod origin;
 mod patient;
 mod rates;
 mod seldom;
@@ -43,6 +45,17 @@ pub struct Guard {
     pub failures: Arc<Failures>,
     /// What became of reading changed files again.
     pub reloads: Arc<Reloads>,
+}
+
+/// An error with the whole chain of its causes.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        line.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    line
 }
 
 /// What became of reading changed files again.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use subtle::{Choice, ConstantTimeEq};
 
 /// Longest accepted token in bytes; a longer header is refused without being compared.
@@ -107,6 +108,16 @@ impl Tokens {
     /// The header that carries the first of them, for who asks others.
     pub fn header(&self) -> Option<http::HeaderValue> {
         let mut header = http::HeaderValue::try_from(format!("Bearer {}", self.0.first()?.0)).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+
+    /// The first of them as `USER:PASSWORD` (RFC 7617), if it is one: no bearer token has a colon (RFC 6750 section 2.1).
+    pub fn basic(&self) -> Option<http::HeaderValue> {
+        let text = &self.0.first()?.0;
+        text.contains(':').then_some(())?;
+        let mut header =
+            http::HeaderValue::try_from(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&**text))).ok()?;
         header.set_sensitive(true);
         Some(header)
     }
