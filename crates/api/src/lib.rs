@@ -8,6 +8,7 @@ mod mesh_metrics;
 mod metrics;
 mod picture;
 mod process;
+mod push;
 mod requests;
 mod routes;
 mod rpc;
@@ -30,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+pub use push::{Push, PushProtocol};
 pub use v2::openapi;
 
 /// Where the API reads from.
@@ -102,18 +104,22 @@ impl Default for Metrics {
     }
 }
 
-/// What the API port shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the API port shows, and what it sends.
+#[derive(Clone, Debug)]
 pub struct Content {
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// Whether browsers get the page at `/`.
     pub page: bool,
+    /// Pairs, each source and target, that `/metrics/mesh` has series of before any other.
+    pub pins: Vec<(NodeName, NodeName)>,
+    /// Where the metrics are sent as well.
+    pub pushes: Vec<Push>,
 }
 
 impl Default for Content {
     fn default() -> Self {
-        Self { metrics: Metrics::default(), page: true }
+        Self { metrics: Metrics::default(), page: true, pins: Vec::new(), pushes: Vec::new() }
     }
 }
 
@@ -169,7 +175,12 @@ pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source
     let limits = port_limits(Arc::clone(&config.guard.proxies));
     let live = Arc::new(v2::live::Live::default());
     tokio::spawn(watch(Arc::clone(&live), Arc::clone(&source), stop.clone()));
-    let router = routes::router(config, source, live, Arc::clone(&port));
+    let pushes = config.content.pushes.clone();
+    let api = Arc::new(routes::Api::new(config, source, live, Arc::clone(&port)));
+    for (push, counts) in pushes.into_iter().zip(api.pushes.iter()) {
+        tokio::spawn(push::run(Arc::clone(&api), push, Arc::clone(counts), stop.clone()));
+    }
+    let router = routes::router(api);
     let service = move |mut request: Accepted| {
         let peer = request.extensions().get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
         request.extensions_mut().insert(ConnectInfo(peer));

@@ -1,12 +1,12 @@
 //! `/metrics/mesh`: the last values of all pairs from one bot, so that one scrape shows the mesh.
 //!
-//! Pairs of nodes grow with the square of the mesh, and so do series. At most [`Metrics::pairs_max`] pairs are written, the worst first; pairs of
-//! zones are always there. What was chosen is small, and the text is made piece by piece while it is read.
+//! Pairs of nodes grow with the square of the mesh, and so do series. At most [`Metrics::pairs_max`] pairs are written, pinned ones first, then the worst;
+//! pairs of zones are always there. What was chosen is small, and the text is made piece by piece while it is read.
 //!
 //! [`Metrics::pairs_max`]: crate::Metrics::pairs_max
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use canary_core::LatencyCode;
+use canary_core::{LatencyCode, NodeName};
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -39,6 +39,7 @@ enum Rank {
     Ok(u32),
     Lossy,
     Failed,
+    Pinned,
 }
 
 impl Rank {
@@ -97,7 +98,7 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn of(picture: Picture, pairs_max: usize) -> Self {
+    fn of(picture: Picture, pairs_max: usize, pins: &[(NodeName, NodeName)]) -> Self {
         let nodes = picture.nodes().len();
         let mut names: Vec<_> = (0..nodes).map(|place| picture.label(place, "zone").unwrap_or_default().to_owned()).collect();
         let mut known: Vec<_> = names.clone();
@@ -105,6 +106,7 @@ impl Mesh {
         known.dedup();
         known.truncate(ZONES_MAX);
         names.iter_mut().filter(|name| known.binary_search(name).is_err()).for_each(String::clear);
+        let pins: HashSet<_> = pins.iter().filter_map(|(source, target)| Some((picture.place(source)?, picture.place(target)?))).collect();
         let (mut zones, mut left_out) = (BTreeMap::<_, Zones>::new(), 0);
         // The best of the chosen is on top: it goes first.
         let mut chosen: BinaryHeap<Candidate> = BinaryHeap::new();
@@ -112,6 +114,7 @@ impl Mesh {
             for (target, cell) in picture.row(source).iter().enumerate().filter(|(target, _)| *target != source) {
                 zones.entry((names[source].clone(), names[target].clone())).or_default().count(cell);
                 let Some(rank) = Rank::of(cell) else { continue };
+                let rank = if pins.contains(&(source, target)) { Rank::Pinned } else { rank };
                 chosen.push(Reverse((rank, Reverse((source as u32, target as u32)))));
                 if chosen.len() > pairs_max {
                     chosen.pop();
@@ -237,10 +240,10 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         Form::Protobuf => Form::OpenMetrics,
         form => form,
     };
-    let (snapshot, pairs_max) = (api.source.snapshot(), api.metrics.pairs_max);
+    let (snapshot, pairs_max, pins) = (api.source.snapshot(), api.metrics.pairs_max, api.pins.clone());
     let turn = Arc::clone(&api.whole_scrapes).acquire_owned().await.ok();
     // A mesh of a thousand has a million pairs: others are answered in the meantime.
-    let chosen = tokio::task::spawn_blocking(move || Mesh::of(Picture::of(snapshot), pairs_max)).await;
+    let chosen = tokio::task::spawn_blocking(move || Mesh::of(Picture::of(snapshot), pairs_max, &pins)).await;
     let Ok(mesh) = chosen.map(Arc::new) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };

@@ -156,13 +156,13 @@ impl Picture {
         self.member(place).map_or(&self.snapshot.me.name, |member| &member.record.name)
     }
 
-    /// Where the node called `name` stands.
     /// A label of a node.
     pub(crate) fn label(&self, place: usize, key: &str) -> Option<&str> {
         let record = self.member(place).map_or(&self.snapshot.me, |member| &member.record);
         record.labels.value(key)
     }
 
+    /// Where the node called `name` stands.
     pub(crate) fn place(&self, name: &NodeName) -> Option<usize> {
         self.nodes.binary_search_by(|node| self.name_of(*node).cmp(name)).ok()
     }

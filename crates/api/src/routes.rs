@@ -9,12 +9,14 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use canary_core::NodeName;
 use canary_net::{Guard, Stats};
 use http::{HeaderValue, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
+use crate::push::Counts;
 use crate::requests::Requests;
 use crate::{Config, Content, Source, auth, requests, rpc, v1, v2, web};
 
@@ -26,6 +28,7 @@ pub(crate) struct Api {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) guard: Guard,
     pub(crate) metrics: crate::Metrics,
+    pub(crate) pins: Vec<(NodeName, NodeName)>,
     pub(crate) has_page: bool,
     pub(crate) version: &'static str,
     pub(crate) requests: Requests,
@@ -33,6 +36,8 @@ pub(crate) struct Api {
     /// Places of scrapes whose families are written whole.
     pub(crate) whole_scrapes: Arc<Semaphore>,
     pub(crate) live: Arc<v2::live::Live>,
+    /// What became of the metrics that are sent, by receiver.
+    pub(crate) pushes: Arc<[Arc<Counts>]>,
 }
 
 /// Scrapes whose families are written whole, at once: each holds megabytes until it is read.
@@ -41,19 +46,27 @@ const WHOLE_SCRAPES_MAX: usize = 2;
 /// The lowest level that counts how often each byte comes: below it latencies do not become smaller.
 const GZIP: CompressionLevel = CompressionLevel::Precise(3);
 
-pub(crate) fn router(config: Config, source: Arc<dyn Source>, live: Arc<v2::live::Live>, port: Arc<Stats>) -> Router {
-    let Config { guard, content: Content { metrics, page: has_page }, version } = config;
-    let api = Arc::new(Api {
-        source,
-        guard,
-        metrics,
-        has_page,
-        version,
-        requests: Requests::default(),
-        port,
-        whole_scrapes: Arc::new(Semaphore::new(WHOLE_SCRAPES_MAX)),
-        live,
-    });
+impl Api {
+    pub(crate) fn new(config: Config, source: Arc<dyn Source>, live: Arc<v2::live::Live>, port: Arc<Stats>) -> Self {
+        let Config { guard, content: Content { metrics, page: has_page, pins, pushes }, version } = config;
+        Self {
+            source,
+            guard,
+            metrics,
+            pins,
+            has_page,
+            version,
+            requests: Requests::default(),
+            port,
+            whole_scrapes: Arc::new(Semaphore::new(WHOLE_SCRAPES_MAX)),
+            live,
+            pushes: pushes.iter().map(|push| Arc::new(Counts::new(push.protocol))).collect(),
+        }
+    }
+}
+
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    let has_page = api.has_page;
     let (rpc, health) = rpc::services(&api);
     let open = Router::new()
         .merge(web::router(has_page).layer(CompressionLayer::new()))

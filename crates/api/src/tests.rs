@@ -17,7 +17,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::v2::live::Live as Journal;
-use crate::{Config, Content, Source, Telling, Transport, routes};
+use crate::{Config, Content, Messages, Push, PushProtocol, Source, Telling, Transport, routes};
 
 const TOKEN: &str = "a-token-for-tests";
 /// Names in the order of the mesh; the first answers. The last one is for pages that take names for markup.
@@ -40,7 +40,8 @@ impl Source for Mesh {
     }
 
     fn transport(&self) -> Transport {
-        Transport::default()
+        let messages = Messages { kind: "probe", direction: "out", count: 7, bytes: 700 };
+        Transport { messages: vec![messages], ..Transport::default() }
     }
 
     /// All but the goose answer.
@@ -155,7 +156,8 @@ impl Api {
         let guard = Guard { tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])), ..Guard::default() };
         let config = Config { guard, content, version: "1.2.3" };
         let journal = Arc::new(Journal::default());
-        let router = routes::router(config, Arc::clone(&mesh) as Arc<dyn Source>, Arc::clone(&journal), Arc::new(Stats::default()));
+        let api = routes::Api::new(config, Arc::clone(&mesh) as Arc<dyn Source>, Arc::clone(&journal), Arc::new(Stats::default()));
+        let router = routes::router(Arc::new(api));
         Self { mesh, journal, router }
     }
 
@@ -227,6 +229,10 @@ async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
     let ups: Vec<_> = of_pairs(&worst).into_iter().filter(|line| line.starts_with("canary_mesh_pair_up")).collect();
     assert_eq!(ups, ["canary_mesh_pair_up{source=\"duck\",target=\"goose\"} 0.0"]);
     assert_eq!(zones(&worst), zones(&whole));
+    let pins = vec![("duck".parse().unwrap(), "owl".parse().unwrap())];
+    let pinned = ask(&Api::showing(Content { pins, ..with(1) })).await;
+    let lines = of_pairs(&pinned);
+    assert!(!lines.is_empty() && lines.iter().all(|line| line.contains("{source=\"duck\",target=\"owl\"}")), "{lines:?}");
     let none = ask(&Api::showing(with(0))).await;
     assert!(of_pairs(&none).is_empty() && zones(&none) == zones(&whole) && none.ends_with("# EOF\n"));
 }
@@ -234,7 +240,10 @@ async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
 /// The reference of metrics, from what is served: each family with its type, labels and help.
 #[tokio::test]
 async fn the_reference_of_metrics_is_what_is_served() {
-    let api = Api::new();
+    let (protocol, interval) = (PushProtocol::Otlp, Duration::from_secs(15));
+    let receiver = "http://collector:4318/v1/metrics".parse().unwrap();
+    let push = Push { protocol, receiver, interval, credentials: Live::default(), tls: Live::default() };
+    let api = Api::showing(Content { pushes: vec![push], ..Content::default() });
     let mut text = String::from(
         "# Metrics\n\nMade from what a bot serves, by a test of `canary-api` with `UPDATE_GOLDEN=1`. What the series mean in practice, and which questions they\n\
          answer: [operate.md](operate.md). Labels are those of a small mesh; labels of nodes are added to `canary_mesh_node_info` and `canary_node_info`.\n",

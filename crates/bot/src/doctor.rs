@@ -120,8 +120,7 @@ impl<'a, W: Write> Chart<'a, W> {
     }
 
     async fn all(&mut self, settings: Settings, joins: bool) -> Result<(), RunError> {
-        let sources = (settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone(), settings.proxies.clone());
-        let (_, guards) = Secrets::load(sources.0, sources.1, sources.2, sources.3)?;
+        let (_, guards, _) = Secrets::load(&settings)?;
         let guard = guards.mesh;
         self.about_settings(&settings, &guard).map_err(RunError::Stdout)?;
         self.about_host(&settings).await.map_err(RunError::Stdout)?;

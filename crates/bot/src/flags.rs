@@ -116,6 +116,18 @@ pub(crate) const FLAGS: &[Flag] = &[
         "10000",
         "How many pairs /metrics/mesh reports at most, the worst first; pairs of zones are always there",
     ),
+    many("metrics-pin", "SOURCE/TARGET", "none", "Pair that /metrics/mesh reports before any other"),
+    one("remote-write-url", "URL", "none", "Where metrics are sent by Prometheus remote write, such as https://prometheus/api/v1/write"),
+    one("remote-write-token-file", "PATH", "none", "File with what is presented to that receiver: a bearer token, or USER:PASSWORD"),
+    one("otlp-url", "URL", "none", "Where metrics are sent by OTLP over HTTP, such as http://collector:4318/v1/metrics"),
+    one("otlp-token-file", "PATH", "none", "File with what is presented to that receiver: a bearer token, or USER:PASSWORD"),
+    one("push-interval", "TIME", "15s", "How often metrics are sent"),
+    many(
+        "push-ca-cert-path",
+        "PATH",
+        "the system's authorities",
+        "PEM file with the certificate authorities to trust where metrics are sent to https",
+    ),
     one(
         "tls",
         "MODE",
@@ -186,6 +198,7 @@ pub(crate) const FLAGS: &[Flag] = &[
 const HEADINGS: &[(&str, &str)] = &[
     ("target", "Mesh"),
     ("api-address", "API"),
+    ("remote-write-url", "Metrics that are sent"),
     ("tls", "Security"),
     ("probe-interval", "Timing and limits"),
     ("log-level", "Log"),

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::Content;
 use crate::kubernetes;
 use crate::outbound;
 use crate::secrets::Secrets;
@@ -114,8 +115,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
     let (mode, client_auth) = (settings.tls.mode, settings.tls.client_auth);
     let again = settings.clone();
-    let (secrets, guards) =
-        Secrets::load(settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone(), settings.proxies.clone())?;
+    let (secrets, guards, pushes) = Secrets::load(&settings)?;
     let has_mesh_token = !guards.mesh.tokens.get().is_empty();
     let address = settings.api_listen;
     let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
@@ -148,7 +148,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         warn!("this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address");
     }
     let stop = CancellationToken::new();
-    let serving = serve_api(bot.reader(), api, guards.api, settings.content, stop.clone());
+    let serving = serve_api(bot.reader(), api, guards.api, Content { pushes, ..settings.content }, stop.clone());
     let mut serving = run_apart("api", serving).map_err(RunError::Thread)?;
     let mut watching = run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
     let _feeding = run_apart("watchdog", supervised::feed(bot.reader(), stop.clone())).map_err(RunError::Thread)?;

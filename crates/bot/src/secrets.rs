@@ -10,14 +10,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use canary_api::Push;
 use canary_net::tls::{Facts, Materials, Set};
-use canary_net::{Guard, IpNet, Live, Reloads, Token, Tokens};
+use canary_net::{Guard, Live, Reloads, Token, Tokens};
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::run::RunError;
+use crate::settings::{Destination, Settings};
 
 /// Tokens in force at once. More is a mistake, and every one is compared with every request.
 const TOKENS_MAX: usize = 64;
@@ -192,6 +194,9 @@ pub(crate) struct Secrets {
     tls: Watched<Set>,
     mesh: Watched<Vec<Token>>,
     api: Watched<Vec<Token>>,
+    /// Of the receivers of metrics.
+    receivers: Vec<Watched<Vec<Token>>>,
+    push_trust: Watched<Set>,
     in_force: Live<Set>,
     reloads: Arc<Reloads>,
     expiry: Expiry,
@@ -199,7 +204,9 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     /// Reads everything for the first time and puts it in force.
-    pub(crate) fn load(tls: Materials, mesh: TokenSource, api: TokenSource, proxies: Vec<IpNet>) -> Result<(Self, Guards), RunError> {
+    pub(crate) fn load(settings: &Settings) -> Result<(Self, Guards, Vec<Push>), RunError> {
+        let (tls, mesh, api) = (settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone());
+        let proxies = settings.proxies.clone();
         // Taken before the first reading: what changes in between is read again.
         let seen = (tls.fingerprint(), mesh.fingerprint(), api.fingerprint());
         let guard = Guard {
@@ -211,36 +218,43 @@ impl Secrets {
         };
         let api_tokens = Live::new(Tokens::new(api.load().map_err(RunError::Secrets)?));
         let guards = Guards { api: Guard { tokens: api_tokens.clone(), ..guard.clone() }, mesh: guard.clone() };
-        let (in_force, set) = (guard.tls.clone(), guard.tls.clone());
-        let in_files = tls.in_files();
-        let (tls, again) = (Arc::new(tls.clone()), Arc::new(tls));
-        let load = move || again.load().map_err(|error| error.to_string());
         let swap = |tokens: Live<Tokens>| move |read: Vec<Token>| tokens.swap(Tokens::new(read));
         let watch_tokens = |what, source: TokenSource, seen, tokens| {
             let again = source.clone();
             Watched::new(what, source.file.is_some(), seen, move || source.fingerprint(), move || again.load(), swap(tokens))
         };
+        let watch_set = |what, materials: Materials, seen, set: Live<Set>| {
+            let again = materials.clone();
+            let load = move || again.load().map_err(|error| error.to_string());
+            let put_in_force = move |read: Set| {
+                for why in &read.left_out {
+                    warn!("a certificate is left out: {why}");
+                }
+                set.swap(read);
+            };
+            Watched::new(what, materials.in_files(), seen, move || materials.fingerprint(), load, put_in_force)
+        };
+        let trust = settings.push_trust.clone();
+        let trust_seen = trust.fingerprint();
+        let trusted = Live::new(trust.load().map_err(|error| RunError::Secrets(error.to_string()))?);
+        let (mut pushes, mut receivers) = (Vec::new(), Vec::new());
+        for Destination { protocol, origin, interval, credentials } in settings.destinations.clone() {
+            let seen = credentials.fingerprint();
+            let tokens = Live::new(Tokens::new(credentials.load().map_err(RunError::Secrets)?));
+            receivers.push(watch_tokens("tokens for a receiver of metrics", credentials, seen, tokens.clone()));
+            pushes.push(Push { protocol, receiver: origin, interval, credentials: tokens, tls: trusted.clone() });
+        }
         let secrets = Self {
-            tls: Watched::new(
-                "certificates",
-                in_files,
-                seen.0,
-                move || tls.fingerprint(),
-                load,
-                move |read: Set| {
-                    for why in &read.left_out {
-                        warn!("a certificate is left out: {why}");
-                    }
-                    set.swap(read);
-                },
-            ),
+            in_force: guard.tls.clone(),
+            tls: watch_set("certificates", tls, seen.0, guard.tls),
             mesh: watch_tokens("tokens of the mesh", mesh, seen.1, guard.tokens),
             api: watch_tokens("tokens of the API", api, seen.2, api_tokens),
-            in_force,
+            receivers,
+            push_trust: watch_set("authorities for receivers of metrics", trust, trust_seen, trusted),
             reloads: guard.reloads,
             expiry: Expiry::default(),
         };
-        Ok((secrets, guards))
+        Ok((secrets, guards, pushes))
     }
 
     /// Looks at the files until `stop`, and at once when `hangup` comes.
@@ -261,22 +275,32 @@ impl Secrets {
                 _ = hangup.recv() => true,
             };
             self.tls.look(asked, &self.reloads);
-            self.mesh.look(asked, &self.reloads);
-            self.api.look(asked, &self.reloads);
+            self.push_trust.look(asked, &self.reloads);
+            for tokens in [&mut self.mesh, &mut self.api].into_iter().chain(&mut self.receivers) {
+                tokens.look(asked, &self.reloads);
+            }
             self.take();
             self.expiry.tell(&self.in_force.get(), SystemTime::now());
         }
     }
 
     fn is_reading(&self) -> bool {
-        self.tls.reading.is_some() || self.mesh.reading.is_some() || self.api.reading.is_some()
+        let sets = [&self.tls, &self.push_trust];
+        sets.iter().any(|set| set.reading.is_some()) || self.tokens().any(|tokens| tokens.reading.is_some())
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &Watched<Vec<Token>>> {
+        [&self.mesh, &self.api].into_iter().chain(&self.receivers)
     }
 
     fn take(&mut self) {
         self.tls.take(&self.reloads);
-        self.mesh.take(&self.reloads);
-        self.api.take(&self.reloads);
-        let broken = self.tls.broken.is_some() || self.mesh.broken.is_some() || self.api.broken.is_some();
+        self.push_trust.take(&self.reloads);
+        for tokens in [&mut self.mesh, &mut self.api].into_iter().chain(&mut self.receivers) {
+            tokens.take(&self.reloads);
+        }
+        let sets = [&self.tls, &self.push_trust];
+        let broken = sets.iter().any(|set| set.broken.is_some()) || self.tokens().any(|tokens| tokens.broken.is_some());
         self.reloads.broken.store(broken, Relaxed);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Content, Metrics, MetricsLevel};
+use crate::{Content, Metrics, MetricsLevel, PushProtocol};
 use base64::Engine as _;
 use canary_core::{Config, Kind, Labels, MeshName, NodeName, Setting, Target, Value};
+use canary_net::origin::{Origin, OriginError};
 use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
 use canary_node::{Protocol, Seed};
@@ -15,6 +17,9 @@ use canary_node::{Protocol, Seed};
 use crate::outbound;
 use crate::secrets::{self, TokenSource};
 use crate::sources::{Given, Problem, Sources};
+
+/// How often metrics are sent, unless told otherwise.
+const PUSH_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How much is logged, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +59,24 @@ pub(crate) struct Settings {
     pub(crate) proxies: Vec<IpNet>,
     pub(crate) protocol: Protocol,
     pub(crate) content: Content,
+    /// Where metrics are sent.
+    pub(crate) destinations: Vec<Destination>,
+    /// Whom to trust there; the system's authorities if empty.
+    pub(crate) push_trust: Materials,
     pub(crate) log: LogSettings,
     pub(crate) dry_run: bool,
     pub(crate) found: Found,
     /// What works and is hardly meant.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Where metrics are sent, and what is presented there.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) protocol: PushProtocol,
+    pub(crate) origin: Origin,
+    pub(crate) interval: Duration,
+    pub(crate) credentials: TokenSource,
 }
 
 /// Which addresses nobody gave: they are those of the way out, and follow it.
@@ -121,6 +139,7 @@ impl Settings {
         let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
         let proxies = parser.each("proxy-address", "write an address, or a network such as 10.0.0.0/8", network);
         let content = parser.content();
+        let (destinations, push_trust) = parser.destinations();
         let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
         let log = parser.log();
         let token_given = ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
@@ -158,6 +177,8 @@ impl Settings {
                 proxies,
                 protocol,
                 content,
+                destinations,
+                push_trust,
                 log,
                 dry_run,
                 found,
@@ -373,7 +394,7 @@ impl Parser<'_> {
 
     /// Files of secrets that others on the host may read or change.
     fn exposed_files(&mut self) {
-        for name in ["token-file", "mesh-token-file", "server-key-path"] {
+        for name in ["token-file", "mesh-token-file", "remote-write-token-file", "otlp-token-file", "server-key-path"] {
             if let Some((_, path)) = self.given(name)
                 && let Some(why) = canary_net::files::exposed(path.as_ref())
             {
@@ -463,7 +484,68 @@ impl Parser<'_> {
         let pairs_max = self.one("metrics-pairs-max", |value| value.parse::<u32>().map_err(|_| "write a whole number"));
         let pairs_max = pairs_max.map_or(Metrics::default().pairs_max, |most| most as usize);
         let metrics = Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true), pairs_max };
-        Content { metrics, page: page.unwrap_or(true) }
+        let pins = self.each("metrics-pin", "write SOURCE/TARGET, the names of two nodes", |value| {
+            let (source, target) = value.split_once('/').ok_or_else(|| "it has no /".to_owned())?;
+            let name = |text: &str| text.parse::<NodeName>().map_err(|error| error.to_string());
+            Ok::<_, String>((name(source)?, name(target)?))
+        });
+        Content { metrics, page: page.unwrap_or(true), pins, pushes: Vec::new() }
+    }
+
+    /// Where metrics are sent, and whom to trust there.
+    fn destinations(&mut self) -> (Vec<Destination>, Materials) {
+        const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let interval = self.one("push-interval", |value| match time(value) {
+            Ok(interval) if INTERVALS.contains(&interval) => Ok(interval),
+            Ok(_) => Err("choose from 1s to 1h".to_owned()),
+            Err(error) => Err(error),
+        });
+        let interval = interval.unwrap_or(PUSH_INTERVAL);
+        let mut destinations = Vec::new();
+        for (protocol, url, file) in [
+            (PushProtocol::RemoteWrite, "remote-write-url", "remote-write-token-file"),
+            (PushProtocol::Otlp, "otlp-url", "otlp-token-file"),
+        ] {
+            let mut credentials = TokenSource { file: self.given(file).map(|(_, path)| path.into()), ..TokenSource::default() };
+            if let Some((given, _)) = self.given(file) {
+                if self.sources.get(url).is_none() {
+                    self.problem(&given, format!("nothing is sent anywhere without --{url}"));
+                }
+                if let Err(error) = credentials.load() {
+                    self.problem(&given, error);
+                    credentials = TokenSource::default();
+                }
+            }
+            // A query may hold a key: the value is not repeated.
+            let Some((given, value)) = self.given(url) else { continue };
+            match value.parse::<Origin>() {
+                Ok(origin) => {
+                    if credentials.file.is_some() && !origin.is_secure() {
+                        self.warnings.push(format!("--{file}: the secret goes to {origin} in plain text; use https"));
+                    }
+                    destinations.push(Destination { protocol, origin, interval, credentials });
+                }
+                Err(error @ OriginError::UserInfo) => self.problem(&given, format!("{error}; give them by --{file}")),
+                Err(error) => self.problem(&given, format!("it does not work: {error}")),
+            }
+        }
+        let paths = self.sources.get("push-ca-cert-path").cloned();
+        let ca = paths.iter().flat_map(|given| &given.values).map(|path| Material::File(path.into())).collect();
+        let trust = Materials { mode: Mode::Edge, ca, ..Materials::default() };
+        let is_needed = destinations.iter().any(|receiver| receiver.origin.is_secure());
+        match (paths, is_needed) {
+            (Some(given), _) if given.values.is_empty() => {
+                self.problem(&given, "no path is given; name the file, or leave the setting out");
+            }
+            (Some(given), false) => self.problem(&given, "nothing is sent to https; remove it, or write https"),
+            (_, false) => return (destinations, Materials::default()),
+            (_, true) => {
+                if let Err(error) = trust.load() {
+                    self.problems.push(Problem(error.to_string()));
+                }
+            }
+        }
+        (destinations, trust)
     }
 
     fn log(&mut self) -> LogSettings {

@@ -4,24 +4,14 @@
 
 mod support;
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::pki::{Authority, Directory, GOOD};
-use support::tools::{buf, node, program, python, said, schemathesis};
+use support::tools::{Running, buf, node, program, python, said, schemathesis};
 use support::{Bot, Plan, TOKEN, alone, free_ports, get, get_with, mesh, own_address, plans, settle, trust, wait};
 
 const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
-
-/// Ends with its holder.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn all_names(text: &str, bots: &[Bot]) -> bool {
     bots.iter().all(|bot| text.contains(bot.name()))
@@ -247,19 +237,14 @@ impl Prometheus {
         let address = own_address();
         let listen = format!("{address}:{}", free_ports(address, 1)[0]);
         let storage = directory.path("data");
-        let child = prometheus
+        prometheus
             .args([
                 &format!("--config.file={config}"),
                 &format!("--storage.tsdb.path={storage}"),
                 &format!("--web.listen-address={listen}"),
             ])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Some(Self { _process: Running(child), _directory: directory, listen })
+            .args(more);
+        Some(Self { _process: Running::start(&mut prometheus), _directory: directory, listen })
     }
 
     fn query(&self, expression: &str) -> Option<String> {

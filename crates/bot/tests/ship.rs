@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::tools::{program, said};
+use support::tools::{Running, program, said};
 use support::{TOKEN, alone, free_ports, get, mesh, plans, settle, wait};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -42,21 +42,10 @@ impl Drop for Folder {
     }
 }
 
-/// Ends with its holder.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command, log: &Path) -> Self {
-        let log = std::fs::File::create(log).unwrap();
-        Self(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a program that says things to a file.
+fn start(command: &mut Command, log: &Path) -> Running {
+    let log = std::fs::File::create(log).unwrap();
+    Running::saying(command, log.try_clone().unwrap().into(), log.into())
 }
 
 #[test]
@@ -156,7 +145,7 @@ fn prometheus(folder: &Folder, bots: &[SocketAddr], alertmanager: Option<SocketA
     if native {
         command.arg("--enable-feature=native-histograms");
     }
-    (Running::start(&mut command, &folder.0.join("prometheus.log")), listen)
+    (start(&mut command, &folder.0.join("prometheus.log")), listen)
 }
 
 /// The result of a query; nothing if there is none.
@@ -243,7 +232,7 @@ fn a_killed_bot_makes_exactly_one_page() {
     let mut command = program("prometheus-alertmanager").unwrap();
     command.args([&format!("--config.file={config}"), &format!("--web.listen-address={listen}"), "--cluster.listen-address="]);
     command.arg(format!("--storage.path={}", folder.0.join("alerts").display()));
-    let _alertmanager = Running::start(&mut command, &folder.0.join("alertmanager.log"));
+    let _alertmanager = start(&mut command, &folder.0.join("alertmanager.log"));
     let mut bots = mesh(4);
     settle(&bots);
     let addresses: Vec<_> = bots.iter().map(support::Bot::api).collect();

@@ -1,7 +1,29 @@
 //! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped; in CI, which installs all of them, it fails.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A program that ends with its holder.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it; nobody reads what it says.
+    pub fn start(command: &mut Command) -> Self {
+        Self::saying(command, Stdio::null(), Stdio::null())
+    }
+
+    /// Starts it with somewhere to say things.
+    pub fn saying(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Says why a test, or a part of one, cannot run here. Where `CANARY_TEST_STRICT` is set that is a failure.
 pub fn skip(why: &str) {
@@ -28,6 +50,11 @@ fn tool(name: &str, path: &str) -> Option<PathBuf> {
 /// Python with grpcio and prometheus-client.
 pub fn python() -> Option<Command> {
     tool("grpcio", "python/bin/python3").map(Command::new)
+}
+
+/// Python with the messages of OTLP as their authors publish them.
+pub fn otlp() -> Option<Command> {
+    tool("opentelemetry-proto", "python/bin/python3").map(Command::new)
 }
 
 /// schemathesis, which tries what a document of OpenAPI allows and what it does not.
