@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::lab::{Lab, NameServer, ResolverFile};
-use support::tools::{helm, kubernetes_validate, program, python, said};
+use support::tools::{helm, kubernetes_validate, node_with, program, python, said};
 use support::{Plan, TOKEN, alone, get_json, wait};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/canary-bot");
@@ -163,6 +163,65 @@ fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_o
         assert_eq!(counts[path], ours, "{path}: Helm 4 makes another number of manifests");
     }
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Custom resources, and the packages that hold what their authors define of them.
+const CUSTOM: [(&str, &str); 3] = [
+    ("cert-manager.io/", "@kubernetes-models/cert-manager"),
+    ("gateway.networking.k8s.io/", "@kubernetes-models/gateway-api"),
+    ("monitoring.coreos.com/", "@kubernetes-models/prometheus-operator"),
+];
+
+/// Whether custom resources are as their definitions say, without any field that these do not know; what is wrong if not. The compiler finds unknown
+/// fields, and the validators all else.
+fn custom_resources_are_valid(manifests: &[Value]) -> (bool, String) {
+    let (mut imports, mut checks) = (BTreeSet::new(), String::new());
+    for manifest in manifests {
+        let (version, kind) = (manifest["apiVersion"].as_str().unwrap(), manifest["kind"].as_str().unwrap());
+        let Some((_, package)) = CUSTOM.iter().find(|(group, _)| version.starts_with(group)) else { continue };
+        imports.insert(format!("import {{ {kind} }} from \"{package}/{version}/{kind}\";\n"));
+        // The class knows these two itself.
+        let rest: serde_json::Map<_, _> =
+            manifest.as_object().unwrap().clone().into_iter().filter(|(key, _)| key != "apiVersion" && key != "kind").collect();
+        checks.push_str(&format!("new {kind}({}).validate();\n", Value::from(rest)));
+    }
+    // Next to the packages, where imports find them.
+    let tools = PathBuf::from(std::env::var_os("CANARY_TEST_TOOLS").unwrap());
+    let folder = tools.join(format!("manifests-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("check.mts"), imports.into_iter().collect::<String>() + &checks).unwrap();
+    let options = ["--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "check.mts"];
+    let compiler = tools.join("node_modules/typescript/bin/tsc");
+    let mut result = said(program("node").unwrap().current_dir(&folder).arg(compiler).args(options));
+    if result.0 {
+        result = said(program("node").unwrap().current_dir(&folder).arg("check.mjs"));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    result
+}
+
+#[test]
+fn custom_resources_are_what_their_authors_define() {
+    if !tools_are_there() || CUSTOM.iter().any(|(_, package)| node_with(package).is_none()) || node_with("typescript").is_none() {
+        return;
+    }
+    let mut all: Vec<Value> = value_files().iter().flat_map(|file| parsed(&render(&["-f", file.to_str().unwrap()]).1)).collect();
+    let kinds: BTreeSet<_> = all.iter().filter_map(|manifest| manifest["kind"].as_str()).collect();
+    for kind in ["Certificate", "GRPCRoute", "HTTPRoute", "PodMonitor", "ServiceMonitor", "PrometheusRule"] {
+        assert!(kinds.contains(kind), "no value file makes a {kind}");
+    }
+    let (valid, why) = custom_resources_are_valid(&all);
+    assert!(valid, "{why}");
+    // It finds a field that nobody knows, and a value of the wrong type.
+    let monitor = all.iter().position(|manifest| manifest["kind"] == "PodMonitor").unwrap();
+    let (mut unknown, mut wrong) = (all.swap_remove(monitor), Value::Null);
+    wrong.clone_from(&unknown);
+    unknown["spec"]["podMetricsEndpoints"][0]["interva"] = "1s".into();
+    wrong["spec"]["podMetricsEndpoints"][0]["interval"] = "often".into();
+    for (manifest, words) in [(unknown, "interva"), (wrong, "pattern")] {
+        let (valid, why) = custom_resources_are_valid(&[manifest]);
+        assert!(!valid && why.contains(words), "{words}: {why}");
+    }
 }
 
 #[test]
