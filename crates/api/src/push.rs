@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use canary_net::origin::{DialError, Origin};
 use canary_net::tls::Set;
 use canary_net::{Live, Seldom, Tokens};
@@ -252,7 +251,7 @@ impl From<DialError> for Problem {
 
 /// Sends a batch. How many of its samples the receiver refused when it took the others.
 async fn send(push: &Push, version: &str, batch: &Batch) -> Result<u64, Problem> {
-    let mut connection = push.receiver.dial::<Full<Bytes>>(push.tls.get().client.clone()).await?;
+    let mut connection = push.receiver.dial(push.tls.get().client.clone()).await?;
     let mut request = Request::post(push.receiver.path()).header(header::HOST, push.receiver.authority());
     if let Some(headers) = request.headers_mut() {
         push.protocol.describe(headers);

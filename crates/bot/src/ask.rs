@@ -9,7 +9,7 @@ use canary_net::Token;
 use canary_net::origin::{DialError, Origin, OriginError};
 use canary_net::tls::{Materials, Mode, TlsError};
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 
 /// An answer takes at most so long, and so many bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,7 +102,7 @@ impl Server {
             None
         };
         let broken = |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { url: self.url.clone(), source };
-        let dialled = origin.dial::<Empty<Bytes>>(tls).await.map_err(|error| match error {
+        let dialled = origin.dial(tls).await.map_err(|error| match error {
             DialError::Connect { source, .. } => AskError::Connect { url: self.url.clone(), source },
             DialError::Tls { source, .. } => AskError::Tls { url: self.url.clone(), source },
             DialError::Http { source, .. } => broken(source.into()),
@@ -112,7 +112,7 @@ impl Server {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|error| broken(error.into()))?;
             request = request.header(header::AUTHORIZATION, value);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| broken(error.into()))?;
+        let request = request.body(Full::default()).map_err(|error| broken(error.into()))?;
         let response = dialled?.send_request(request).await.map_err(|error| broken(error.into()))?;
         match response.status() {
             StatusCode::OK => {}

@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug)]
 struct File {
     name: &'static str,
-    text: &'static str,
+    text: Text,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Text {
+    Held(&'static str),
+    Made(fn() -> String),
 }
 
 macro_rules! embedded {
     ($($name:literal = $path:literal),* $(,)?) => {
-        &[$(File { name: $name, text: include_str!(concat!("../../../", $path)) }),*]
+        &[$(File { name: $name, text: Text::Held(include_str!(concat!("../../../", $path))) }),*]
     };
 }
 
@@ -29,7 +35,8 @@ const ALL: &[(&str, &[File])] = &[
     ),
     ("rules", embedded!["canary-bot-alerts.yaml" = "charts/canary-bot/files/alerts.yaml"]),
     ("systemd", embedded!["canary-bot.service" = "deploy/systemd/canary-bot.service", "config.toml" = "deploy/systemd/config.toml"]),
-    ("openapi", embedded!["openapi.json" = "docs/openapi.json"]),
+    // Made when it is asked for: it is in the program already, as what the API serves.
+    ("openapi", &[File { name: "openapi.json", text: Text::Made(canary_api::openapi) }]),
     (
         "proto",
         embedded![
@@ -64,7 +71,10 @@ pub(crate) fn write(kind: &str, directory: &Path, replaces: bool) -> Result<Vec<
             std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
             let mut options = std::fs::OpenOptions::new();
             let mut file = options.write(true).truncate(replaces).create(replaces).create_new(!replaces).open(&path)?;
-            file.write_all(text.as_bytes())
+            match text {
+                Text::Held(text) => file.write_all(text.as_bytes()),
+                Text::Made(make) => file.write_all(make().as_bytes()),
+            }
         };
         put().map_err(|source| AssetsError { path: path.clone(), source })?;
         written.push(path);

@@ -5,8 +5,9 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Uri;
-use hyper::body::Body;
+use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -99,12 +100,7 @@ impl Origin {
     /// # Errors
     ///
     /// If nobody answers there, or not as the URL says.
-    pub async fn dial<B>(&self, tls: Option<Arc<ClientConfig>>) -> Result<SendRequest<B>, DialError>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> Result<SendRequest<Full<Bytes>>, DialError> {
         let connect = |source| DialError::Connect { origin: self.to_string(), source };
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(connect)?;
         if !self.is_secure {
@@ -119,12 +115,7 @@ impl Origin {
         self.speak(stream).await
     }
 
-    async fn speak<B>(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<B>, DialError>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Full<Bytes>>, DialError> {
         let fail = |source| DialError::Http { origin: self.to_string(), source };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(fail)?;
         tokio::spawn(connection);

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use bytes::Bytes;
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
