@@ -133,6 +133,11 @@ impl Member {
         self.newest = newest.map_or((0, Time::ZERO), |row| (row.version(), row.changed_at()));
     }
 
+    /// The row of the largest version, whether it can be read yet or not.
+    pub(crate) fn newest_row(&self) -> Option<&Arc<Row>> {
+        self.pending.as_ref().or(self.row.as_ref())
+    }
+
     /// Extends the newest row by a patch that was published `age` ago.
     pub(crate) fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
         if patch.version() <= self.newest.0 {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::{Cell, PackError, Reader, put_cell, put_varint, take_cell};
+use crate::cell::{Cell, PackError, Reader, State, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
 use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
 use crate::release::Release;
@@ -420,11 +420,23 @@ impl Row {
         Merge::Taken
     }
 
-    /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is linear in the row, and allocates nothing.
-    pub fn cell_of(&self, target: &NodeName) -> Option<Cell> {
-        let position = self.roster.as_ref()?.position(target)?;
+    /// Whether a patch tells of a pair that it failed, recovered, fails in another way, or was measured for the first time.
+    pub(crate) fn changes_state(&self, patch: &Patch) -> bool {
+        let same = |before: State, after: State| match (before, after) {
+            (State::Failed(before), State::Failed(after)) => before == after,
+            (before, after) => std::mem::discriminant(&before) == std::mem::discriminant(&after),
+        };
+        patch.changes().any(|(position, cell)| self.cell_at(position).is_none_or(|before| !same(before.state, cell.state)))
+    }
+
+    fn cell_at(&self, position: usize) -> Option<Cell> {
         let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
         patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
+    }
+
+    /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is linear in the row, and allocates nothing.
+    pub fn cell_of(&self, target: &NodeName) -> Option<Cell> {
+        self.cell_at(self.roster.as_ref()?.position(target)?)
     }
 
     /// What the latest frame tells of another kind of probe: every cell with its target; nothing if it tells nothing that can be read.

@@ -33,6 +33,11 @@ pub(super) struct Publisher {
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
+    /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for the tick: on a noisy host they jump all the time,
+    /// and every push is passed on by everybody.
+    change_is_news: bool,
+    /// The latest version that was pushed, or is a frame.
+    told: Version,
     /// Some changed pairs are not in the roster yet. They are first published by the next frame, which is due soon.
     frame_is_news: bool,
     secured: Option<Secured>,
@@ -51,6 +56,8 @@ impl Publisher {
             places: Vec::new(),
             roster_stale: true,
             changed: BTreeSet::new(),
+            change_is_news: false,
+            told: 0,
             frame_is_news: false,
             secured: None,
             release: None,
@@ -125,6 +132,7 @@ impl Core {
             Urgency::None => return,
         };
         self.publisher.changed.insert(slot);
+        self.publisher.change_is_news |= urgency == Urgency::State;
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
@@ -188,10 +196,12 @@ impl Core {
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
-        let changed = !std::mem::take(&mut self.publisher.changed).is_empty();
-        if std::mem::take(&mut self.publisher.frame_is_news) || changed {
+        self.publisher.changed.clear();
+        let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news].map(std::mem::take);
+        if is_news.contains(&true) {
             self.spread_own_row(self.publisher.version - 1, now);
         }
+        self.publisher.told = self.publisher.version;
     }
 
     /// What we measured, in the order of the roster.
@@ -231,12 +241,17 @@ impl Core {
         if changes.is_empty() {
             return;
         }
+        let is_news = std::mem::take(&mut self.publisher.change_is_news);
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
         self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
         self.publisher.version += 1;
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
-        self.spread_own_row(self.publisher.version - 1, now);
+        if is_news {
+            // With the patches that were not pushed: others can read this one only after them.
+            self.spread_own_row(self.publisher.told, now);
+            self.publisher.told = self.publisher.version;
+        }
     }
 }

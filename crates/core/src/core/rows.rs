@@ -131,10 +131,11 @@ impl Core {
         }
         let Some(member) = self.members.get_mut(slot) else { return };
         let before = member.version();
-        let mut changed = false;
+        let mut is_news = false;
         for patch in &news.patches {
+            let changes_state = member.newest_row().is_some_and(|row| row.changes_state(patch));
             match member.extend(patch, news.age, now.time) {
-                Merge::Taken => changed = true,
+                Merge::Taken => is_news |= changes_state,
                 Merge::Known => {}
                 Merge::Gap => break,
             }
@@ -145,7 +146,8 @@ impl Core {
         let bytes = member.row_bytes();
         self.now_holds(bytes_before, bytes, is_known);
         self.tell_published(slot, readable_before, now);
-        if changed && news.age < FRAME_IS_NEWS {
+        // As its source does: what is news is pushed, everything else waits for the tick.
+        if is_news && news.age < FRAME_IS_NEWS {
             self.spread(Rumour::Row(news.source), before, now);
         }
     }
