@@ -359,7 +359,7 @@ impl Said {
                 all += 1;
                 old += u32::from(news.cell.age() > behind_after);
             }
-            // A frame repeats attempts of earlier ones. Patches are no fair sample: they tell of jumps alone.
+            // A frame repeats attempts of earlier ones. Patches are no fair sample: they tell of what changed alone.
             let is_sample = !news.is_patch && news.attempted > read_until;
             self.take(target, news.cell, news.attempted, is_sample);
         }

@@ -82,7 +82,7 @@ impl Publisher {
 
     /// A new life publishes from the first version on.
     pub(super) fn restart(&mut self) {
-        self.version = 0;
+        (self.version, self.told) = (0, 0);
         self.roster_stale = true;
     }
 
