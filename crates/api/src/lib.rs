@@ -177,8 +177,9 @@ pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source
     tokio::spawn(watch(Arc::clone(&live), Arc::clone(&source), stop.clone()));
     let pushes = config.content.pushes.clone();
     let api = Arc::new(routes::Api::new(config, source, live, Arc::clone(&port)));
+    let mut pushing = tokio::task::JoinSet::new();
     for (push, counts) in pushes.into_iter().zip(api.pushes.iter()) {
-        tokio::spawn(push::run(Arc::clone(&api), push, Arc::clone(counts), stop.clone()));
+        pushing.spawn(push::run(Arc::clone(&api), push, Arc::clone(counts), stop.clone()));
     }
     let router = routes::router(api);
     let service = move |mut request: Accepted| {
@@ -187,4 +188,6 @@ pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source
         router.clone().oneshot(request.map(axum::body::Body::new))
     };
     canary_net::accept::serve(listener, door, limits, port, stop, service).await;
+    // They end by themselves soon after the stop.
+    pushing.join_all().await;
 }

@@ -39,6 +39,8 @@ const EXPIRY_REPEAT: (Duration, Duration) = (Duration::from_secs(24 * 3600), Dur
 pub(crate) struct TokenSource {
     pub(crate) given: Vec<Token>,
     pub(crate) file: Option<PathBuf>,
+    /// They are presented to a server of others, whose tokens may be longer, or `USER:PASSWORD`.
+    pub(crate) foreign: bool,
 }
 
 impl TokenSource {
@@ -58,7 +60,8 @@ impl TokenSource {
                 return Err(fail("the file has no token; write one a line".to_owned()));
             }
             for line in lines {
-                tokens.push(Token::new(line).map_err(|error| fail(error.to_string()))?);
+                let token = if self.foreign { Token::of_another(line) } else { Token::new(line) };
+                tokens.push(token.map_err(|error| fail(error.to_string()))?);
             }
         }
         if tokens.len() > TOKENS_MAX {

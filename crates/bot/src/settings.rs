@@ -506,7 +506,8 @@ impl Parser<'_> {
             (PushProtocol::RemoteWrite, "remote-write-url", "remote-write-token-file"),
             (PushProtocol::Otlp, "otlp-url", "otlp-token-file"),
         ] {
-            let mut credentials = TokenSource { file: self.given(file).map(|(_, path)| path.into()), ..TokenSource::default() };
+            let mut credentials =
+                TokenSource { file: self.given(file).map(|(_, path)| path.into()), foreign: true, ..TokenSource::default() };
             if let Some((given, _)) = self.given(file) {
                 if self.sources.get(url).is_none() {
                     self.problem(&given, format!("nothing is sent anywhere without --{url}"));
@@ -539,11 +540,10 @@ impl Parser<'_> {
             }
             (Some(given), false) => self.problem(&given, "nothing is sent to https; remove it, or write https"),
             (_, false) => return (destinations, Materials::default()),
-            (_, true) => {
-                if let Err(error) = trust.load() {
-                    self.problems.push(Problem(error.to_string()));
-                }
-            }
+            (_, true) => match trust.load() {
+                Ok(set) => self.warnings.extend(secrets::warnings(&set)),
+                Err(error) => self.problems.push(Problem(error.to_string())),
+            },
         }
         (destinations, trust)
     }

@@ -1,6 +1,7 @@
 //! Rows as they travel: immutable frames, patches that extend them, and the row that a reader sees.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -420,23 +421,30 @@ impl Row {
         Merge::Taken
     }
 
-    /// Whether a patch tells of a pair that it failed, recovered, fails in another way, or was measured for the first time.
-    pub(crate) fn changes_state(&self, patch: &Patch) -> bool {
+    /// Whether patches that extend this row tell of a pair that it failed, recovered, fails in another way, or was measured for the first time. Its
+    /// cost is about that of reading the row once.
+    pub(crate) fn changes_state(&self, patches: &[Arc<Patch>]) -> bool {
+        let next = |patch: &&Arc<Patch>| patch.version() > self.version();
+        let changes = || patches.iter().filter(next).flat_map(|patch| patch.changes());
+        let mut states: BTreeMap<usize, State> = changes().map(|(position, _)| (position, State::Unknown)).collect();
+        let held = self.patches.iter().flat_map(|patch| patch.changes());
+        for (position, cell) in self.frame.cells().enumerate().chain(held) {
+            if let Some(state) = states.get_mut(&position) {
+                *state = cell.state;
+            }
+        }
         let same = |before: State, after: State| match (before, after) {
             (State::Failed(before), State::Failed(after)) => before == after,
             (before, after) => std::mem::discriminant(&before) == std::mem::discriminant(&after),
         };
-        patch.changes().any(|(position, cell)| self.cell_at(position).is_none_or(|before| !same(before.state, cell.state)))
-    }
-
-    fn cell_at(&self, position: usize) -> Option<Cell> {
-        let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
-        patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
+        changes().any(|(position, cell)| states.insert(position, cell.state).is_none_or(|before| !same(before, cell.state)))
     }
 
     /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is linear in the row, and allocates nothing.
     pub fn cell_of(&self, target: &NodeName) -> Option<Cell> {
-        self.cell_at(self.roster.as_ref()?.position(target)?)
+        let position = self.roster.as_ref()?.position(target)?;
+        let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
+        patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
     }
 
     /// What the latest frame tells of another kind of probe: every cell with its target; nothing if it tells nothing that can be read.
@@ -491,5 +499,45 @@ impl Row {
             }
         }
         cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::Failure;
+    use crate::code::LatencyCode;
+
+    fn ok(millis: u64) -> Cell {
+        let total = LatencyCode::encode(Duration::from_millis(millis));
+        Cell { state: State::Ok { total, request: None, jitter: None }, ..Cell::default() }
+    }
+
+    fn failed(kind: Failure) -> Cell {
+        Cell { state: State::Failed(kind), ..Cell::default() }
+    }
+
+    fn patch(version: Version, changes: &[(u32, Cell)]) -> Arc<Patch> {
+        Arc::new(Patch::new(version, Wall::from_unix_millis(0), changes))
+    }
+
+    #[test]
+    fn a_change_of_state_is_news_and_another_latency_is_none() {
+        let roster = Roster::new(["a", "b", "c"].iter().filter_map(|name| name.parse().ok()).collect::<Vec<NodeName>>());
+        let cells = [ok(1), failed(Failure::Refused), Cell::default()];
+        let frame = Frame::new(1, roster.id(), Wall::from_unix_millis(0), &cells);
+        let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, Time::ZERO);
+        let is_news = |row: &Row, changes: &[(u32, Cell)]| row.changes_state(&[patch(row.version() + 1, changes)]);
+        assert!(!is_news(&row, &[(0, ok(900)), (1, failed(Failure::Refused))]));
+        for change in [(0, failed(Failure::Timeout)), (1, ok(1)), (1, failed(Failure::Timeout)), (2, ok(1))] {
+            assert!(is_news(&row, &[change]), "{change:?}");
+        }
+        // What is here already says nothing new, whatever it says; patches on the row are part of it.
+        assert!(!row.changes_state(&[patch(1, &[(0, failed(Failure::Timeout))])]));
+        let failing = patch(2, &[(0, failed(Failure::Timeout))]);
+        assert_eq!(row.extend(&failing, Duration::ZERO, Time::ZERO), Merge::Taken);
+        assert!(!is_news(&row, &[(0, failed(Failure::Timeout))]) && is_news(&row, &[(0, ok(1))]));
+        // There and back again is two changes.
+        assert!(row.changes_state(&[patch(3, &[(0, ok(1))]), patch(4, &[(0, failed(Failure::Timeout))])]));
     }
 }

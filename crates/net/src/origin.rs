@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
@@ -15,6 +16,10 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// Addresses of a name that are tried, and how long each may take.
+const ADDRESSES_MAX: usize = 8;
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// `http://HOST[:PORT][/PATH]`, or the same with `https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +71,19 @@ impl FromStr for Origin {
         if host.is_empty() || ServerName::try_from(host.as_str()).is_err() {
             return Err(OriginError::Form);
         }
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        // What is no port must not be taken for none.
+        let rest = authority.as_str().strip_prefix(authority.host()).ok_or(OriginError::Form)?;
+        let port = match rest.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or(OriginError::Form)?,
+            None if rest.is_empty() => {
+                if is_secure {
+                    443
+                } else {
+                    80
+                }
+            }
+            None => return Err(OriginError::Form),
+        };
         Ok(Self { is_secure, host, port, uri })
     }
 }
@@ -101,8 +118,7 @@ impl Origin {
     ///
     /// If nobody answers there, or not as the URL says.
     pub async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> Result<SendRequest<Full<Bytes>>, DialError> {
-        let connect = |source| DialError::Connect { origin: self.to_string(), source };
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(connect)?;
+        let stream = self.connect().await.map_err(|source| DialError::Connect { origin: self.to_string(), source })?;
         if !self.is_secure {
             return self.speak(stream).await;
         }
@@ -113,6 +129,19 @@ impl Origin {
         let name = ServerName::try_from(self.host.clone()).map_err(|error| fail(io::Error::other(error)))?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(fail)?;
         self.speak(stream).await
+    }
+
+    /// Tries one address after the other, each for a while: a dead one hides no good one.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let mut problem = io::Error::other("the name has no address");
+        for address in tokio::net::lookup_host((self.host.as_str(), self.port)).await?.take(ADDRESSES_MAX) {
+            match tokio::time::timeout(ADDRESS_PATIENCE, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => problem = error,
+                Err(_) => problem = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(problem)
     }
 
     async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Full<Bytes>>, DialError> {
@@ -139,7 +168,21 @@ mod tests {
             assert_eq!((&*origin.host, origin.port, origin.path()), (host, port, path), "{text}");
             assert!(!origin.to_string().contains('?'), "{origin}");
         }
-        for text in ["", "a", "a:9090", "/write", "ftp://a", "http://", "http://:80", "http://a b", "http://a_b:x"] {
+        for text in [
+            "http://a:99999/w",
+            "http://a:0",
+            "http://a:/w",
+            "http://[::1]x",
+            "",
+            "a",
+            "a:9090",
+            "/write",
+            "ftp://a",
+            "http://",
+            "http://:80",
+            "http://a b",
+            "http://a_b:x",
+        ] {
             assert_eq!(text.parse::<Origin>(), Err(OriginError::Form), "{text}");
         }
         assert_eq!("http://user:secret@a".parse::<Origin>(), Err(OriginError::UserInfo));

@@ -35,15 +35,22 @@ impl Token {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Long);
         }
-        Self::of_another(text)
+        Self::carried(text)
     }
 
-    /// A token for a server that is none of ours: it may be as long as a header.
+    /// What a server of others wants: a bearer token as long as a header may be, or `USER:PASSWORD` in any letters.
     ///
     /// # Errors
     ///
     /// If it is empty, or no header can carry it.
     pub fn of_another(text: &str) -> Result<Self, TokenError> {
+        if text.contains(':') && !text.contains(char::is_control) {
+            return Ok(Self(text.into()));
+        }
+        Self::carried(text)
+    }
+
+    fn carried(text: &str) -> Result<Self, TokenError> {
         if text.is_empty() {
             return Err(TokenError::Empty);
         }

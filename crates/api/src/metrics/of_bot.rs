@@ -58,7 +58,7 @@ fn pushed(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let results = [("sent", &counts.sent), ("refused", &counts.refused), ("dropped", &counts.dropped)];
         results.map(|(result, count)| (vec![("protocol", counts.protocol.as_str()), ("result", result)], count.load(Relaxed)))
     });
-    let help = "Samples for a receiver of metrics: sent; refused by it; dropped, for it was out of reach for too long.";
+    let help = "Samples for a receiver of metrics: sent; refused by it; dropped, for it did not take them as fast as they came.";
     counters(encoder, "canary_push_samples", help, results)?;
     let failures = scrape.pushes.iter().map(|counts| (of(counts), counts.failures.load(Relaxed)));
     counters(encoder, "canary_push_failures", "Deliveries of metrics that failed; most are tried again.", failures)?;

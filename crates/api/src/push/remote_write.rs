@@ -82,6 +82,13 @@ impl RemoteWrite {
     }
 }
 
+impl RemoteWrite {
+    /// The requests that end every series, for a bot that leaves.
+    pub(crate) fn farewell(&mut self, round: &Round<'_>) -> Vec<Batch> {
+        self.batches(round, std::iter::empty())
+    }
+}
+
 /// One round while it is written.
 struct Writing<'a> {
     round: &'a Round<'a>,
@@ -123,14 +130,16 @@ impl Writing<'_> {
 
     fn labels(&self, name: &str, metric: &Metric, le: Option<f64>) -> Vec<Label> {
         let label = |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_owned() };
-        let mut labels: Vec<_> = metric.label.iter().map(|pair| label(&pair.name, &pair.value)).collect();
-        labels.push(label("__name__", name));
+        // What a scrape would set, and how it would rename what stands in the way. A label without a value is none.
+        let own = [("__name__", name), ("job", super::JOB), ("instance", self.round.node)];
+        let mut labels: Vec<_> = own.iter().map(|(name, value)| label(name, value)).collect();
         labels.extend(le.map(|le| label("le", &bound(le))));
-        // What a scrape would add, unless the series has its own.
-        for (name, value) in [("job", super::JOB), ("instance", self.round.node)] {
-            if !labels.iter().any(|label| label.name == name) {
-                labels.push(label(name, value));
+        for pair in metric.label.iter().filter(|pair| !pair.value.is_empty()) {
+            let mut name = pair.name.clone();
+            while labels.iter().any(|label| label.name == name) {
+                name.insert_str(0, "exported_");
             }
+            labels.push(label(&name, &pair.value));
         }
         labels.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         labels

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
-use bytes::Bytes;
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -114,7 +113,7 @@ async fn receiver(answers: &'static [&'static str]) -> (Push, mpsc::Receiver<Vec
 async fn what_fails_in_passing_is_sent_again_and_what_is_refused_is_given_up() {
     let (push, mut got) = receiver(&["503 later", "429 not so fast", "400 out of order", "200 "]).await;
     let counts = Arc::new(Counts::new(push.protocol));
-    let outbox = Outbox { queue: Mutex::default(), news: Notify::new(), counts: Arc::clone(&counts) };
+    let outbox = Outbox::new(Arc::clone(&counts));
     let batches = [(b"first", 2), (b"other", 3)];
     for (body, samples) in batches {
         outbox.change(|queue| queue.put(Batch { body: Bytes::from_static(body), samples }));

@@ -131,24 +131,28 @@ impl Core {
         }
         let Some(member) = self.members.get_mut(slot) else { return };
         let before = member.version();
+        // As its source does: what changed its state is pushed, everything else waits for the tick.
+        let is_recent = news.age < FRAME_IS_NEWS;
+        let changes_state = is_recent && member.newest_row().is_some_and(|row| row.changes_state(&news.patches));
         let mut is_news = false;
         for patch in &news.patches {
-            let changes_state = member.newest_row().is_some_and(|row| row.changes_state(patch));
             match member.extend(patch, news.age, now.time) {
-                Merge::Taken => is_news |= changes_state,
+                Merge::Taken => is_news = changes_state,
                 Merge::Known => {}
                 Merge::Gap => break,
             }
         }
+        let frame = member.newest_row().map_or(0, |row| row.frame().version());
         if member.wanted.is_some_and(|(version, _)| member.version() >= version) {
             member.wanted = None;
         }
         let bytes = member.row_bytes();
         self.now_holds(bytes_before, bytes, is_known);
         self.tell_published(slot, readable_before, now);
-        // As its source does: what is news is pushed, everything else waits for the tick.
-        if is_news && news.age < FRAME_IS_NEWS {
-            self.spread(Rumour::Row(news.source), before, now);
+        if is_news {
+            // All that came: others may lack a patch that is here already, and could not read those after it.
+            let came_after = news.patches.first().map_or(before, |first| first.version().saturating_sub(1).max(frame));
+            self.spread(Rumour::Row(news.source), before.min(came_after), now);
         }
     }
 
