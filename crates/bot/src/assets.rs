@@ -12,13 +12,14 @@ struct File {
 
 #[derive(Clone, Copy, Debug)]
 enum Text {
-    Held(&'static str),
+    /// By gzip.
+    Packed(&'static [u8]),
     Made(fn() -> String),
 }
 
 macro_rules! embedded {
     ($($name:literal = $path:literal),* $(,)?) => {
-        &[$(File { name: $name, text: Text::Held(include_str!(concat!("../../../", $path))) }),*]
+        &[$(File { name: $name, text: Text::Packed(include_bytes!(concat!(env!("OUT_DIR"), "/", $path, ".gz"))) }),*]
     };
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn write(kind: &str, directory: &Path, replaces: bool) -> Result<Vec<
             let mut options = std::fs::OpenOptions::new();
             let mut file = options.write(true).truncate(replaces).create(replaces).create_new(!replaces).open(&path)?;
             match text {
-                Text::Held(text) => file.write_all(text.as_bytes()),
+                Text::Packed(packed) => io::copy(&mut flate2::read::GzDecoder::new(*packed), &mut file).map(|_| ()),
                 Text::Made(make) => file.write_all(make().as_bytes()),
             }
         };
