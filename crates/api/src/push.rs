@@ -248,7 +248,9 @@ async fn deliver(push: &Push, version: &str, outbox: &Outbox) {
             Ok(refused) => {
                 counts.sent.fetch_add(batch.samples.saturating_sub(refused), Relaxed);
                 counts.refused.fetch_add(refused, Relaxed);
-                counts.last_success.store(u64::try_from(unix_millis()).unwrap_or_default(), Relaxed);
+                if refused < batch.samples {
+                    counts.last_success.store(u64::try_from(unix_millis()).unwrap_or_default(), Relaxed);
+                }
                 if std::mem::take(&mut is_failing) {
                     tracing::info!(receiver = %push.receiver, "the receiver of metrics takes them again");
                 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// What may wait for one receiver, in bytes: half an hour of forty pairs each 15 s.
+/// Bytes that may wait for one receiver: little beside the matrix of a large mesh.
 pub(crate) const BYTES_MAX: usize = 8 << 20;
 
 /// One request's body.
