@@ -101,7 +101,7 @@ fn command() -> Command {
                     Arg::new("fault")
                         .long("fault")
                         .value_name("FAULT")
-                        .help("Break something after 20 s, and show what is said of it")
+                        .help("Break something after some seconds, and show what is said of it")
                         .value_parser(clap::builder::EnumValueParser::<demo::Fault>::new()),
                 ),
         )
@@ -206,8 +206,12 @@ fn asking() -> [Command; 6] {
         command("events", "List what happened: nodes, paths, incidents and marks")
             .args(form_args())
             .arg(switch("follow", "Go on, with each event as it happens").short('f')),
-        command("top", "Show the matrix, the verdict and the incidents live").arg(metric()).arg(switch("once", "Print it once, and end")),
+        command("top", "Show the matrix, the verdict and the incidents live")
+            .arg(metric())
+            .arg(switch("once", "Print it once, and end"))
+            .arg(switch("json", "Write it once as JSON, and end")),
         command("check", "Check that a bot works, for health checks of containers; other bots do not matter")
+            .arg(switch("json", "Write JSON"))
             .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
     ]
 }
@@ -360,6 +364,9 @@ fn show_top(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let metric = chosen(matches, "metric").unwrap_or("total");
     let is_terminal = io::IsTerminal::is_terminal(&io::stdout());
     drive(async {
+        if matches.get_flag("json") {
+            return top::once_json(&server, metric).await;
+        }
         if matches.get_flag("once") || !is_terminal {
             return top::once(&server, metric).await;
         }
@@ -380,6 +387,10 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         Ok(true) => (0, "ok".to_owned()),
         Ok(false) => (UNHEALTHY, format!("the loop of the bot at {} does not run", server.url)),
         Err(error) => (UNHEALTHY, canary_net::with_causes(&error)),
+    };
+    let said = match matches.get_flag("json") {
+        true => crate::status::escaped(&serde_json::json!({ "healthy": code == 0, "detail": said }).to_string()),
+        false => said,
     };
     writeln!(io::stdout(), "{said}").map_err(RunError::Stdout)?;
     Ok(ExitCode::from(code))

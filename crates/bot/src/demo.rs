@@ -75,7 +75,7 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
     let mut screen = Screen::new(io::stdout());
     screen.introduce(&bots, hanging.is_some(), demo.fault, &token).map_err(RunError::Stdout)?;
     let deadline = demo.duration.map(|duration| begun + duration);
-    let mut breaks_at = demo.fault.map(|fault| (begun + fault::BREAKS_AFTER, fault));
+    let mut breaks_at = demo.fault.map(|fault| (begun + fault.after(), fault));
     let mut tick = tokio::time::interval(REDRAW);
     loop {
         tokio::select! {
@@ -216,7 +216,7 @@ impl<W: Write> Screen<W> {
             writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
         }
         if let Some(fault) = fault {
-            writeln!(self.out, "\nafter {} s: {} {}", fault::BREAKS_AFTER.as_secs(), fault.as_str(), NAMES[VICTIM])?;
+            writeln!(self.out, "\nafter {} s: {} {}", fault.after().as_secs(), fault.as_str(), NAMES[VICTIM])?;
         }
         writeln!(self.out, "\nCtrl-C ends it\n")
     }

@@ -41,6 +41,16 @@ pub(crate) async fn once(server: &Server, metric: &str) -> Result<(), RunError> 
     write!(out, "{}", screen::text(loaded)).and_then(|()| out.flush()).map_err(RunError::Stdout)
 }
 
+/// The same for programs: the verdict with the open incidents, as `status --json` has them, and the matrix.
+pub(crate) async fn once_json(server: &Server, metric: &str) -> Result<(), RunError> {
+    let mut all = server.get("/api/v2/verdict").await?;
+    all["open_incidents"] = server.get("/api/v2/incidents?state=open").await?["incidents"].take();
+    all["matrix"] = server.get(&format!("/api/v2/matrix?metric={metric}")).await?;
+    let text = crate::status::escaped(&format!("{all:#}"));
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(RunError::Stdout)
+}
+
 /// Shows it until the user quits.
 pub(crate) async fn run(server: Server, metric: &str, colours: bool) -> Result<(), RunError> {
     let server = Arc::new(server);

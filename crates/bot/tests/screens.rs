@@ -73,6 +73,8 @@ fn what_commands_print_reads_as_it_was_reviewed() {
         ("events-plain", &["events", "--plain"], 0),
         ("top", &["top", "--once"], 0),
         ("check", &["check"], 0),
+        ("check-json", &["check", "--json"], 0),
+        ("top-json", &["top", "--json"], 0),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(arguments).args(["--server", &url]).output().unwrap();
         let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr).into_owned());

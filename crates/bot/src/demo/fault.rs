@@ -8,8 +8,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// When it is broken: after every bot knows what is usual.
-pub(crate) const BREAKS_AFTER: Duration = Duration::from_secs(20);
 /// What each direction of a slow way takes longer.
 const SLOWER_BY: Duration = Duration::from_millis(40);
 
@@ -27,6 +25,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// How long after the start it is broken: once the matrix is whole. That something is slow shows only against what every bot has learned as usual.
+    pub(crate) const fn after(self) -> Duration {
+        match self {
+            Self::Kill | Self::Pause | Self::Cut => Duration::from_secs(8),
+            Self::Slow => Duration::from_secs(20),
+        }
+    }
+
     /// What is done, as a verb.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
