@@ -17,7 +17,8 @@ pub(crate) struct Picture {
     nodes: Vec<Node>,
     /// Where the names of a roster stand in `nodes`.
     places: BTreeMap<RosterId, Vec<Option<u32>>>,
-    stale_after: Duration,
+    /// How old the row of a bot may be that is heard.
+    fresh: Duration,
 }
 
 /// One node of a picture.
@@ -124,8 +125,7 @@ impl Picture {
         if before == snapshot.members.len() {
             nodes.push(Node { member: None, is_visible: true });
         }
-        let stale_after = fresh + snapshot.pair_interval * 4;
-        let mut picture = Self { snapshot, nodes, places: BTreeMap::new(), stale_after };
+        let mut picture = Self { snapshot, nodes, places: BTreeMap::new(), fresh };
         picture.places = picture.place_rosters();
         picture
     }
@@ -267,7 +267,8 @@ impl Picture {
     /// Whether an attempt is too old to say how the pair is now. A dead node is tried seldom: a failure is what is known of it until it lives.
     fn is_old(&self, state: State, age: Duration, target: Option<&MemberView>) -> bool {
         let is_dead = target.is_some_and(|target| target.status == Status::Dead);
-        age > self.stale_after && !(is_dead && matches!(state, State::Failed(_)))
+        let interval = target.map_or(self.snapshot.pair_interval, |target| target.interval);
+        age > self.fresh + interval * 4 && !(is_dead && matches!(state, State::Failed(_)))
     }
 
     /// A time of this bot's loop as a label.

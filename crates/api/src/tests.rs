@@ -109,6 +109,8 @@ fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
         proven: true,
         known: true,
         pair: Arc::new(Pair::default()),
+        interval: Duration::from_secs(3),
+        takes_part: true,
         version: row.as_ref().map_or(0, |row| row.version()),
         row,
     };

@@ -188,6 +188,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Which protocols the mesh speaks: auto (detect bots of the original and admit them), v2 (keep them out) or v1 (treat every peer as one of them: \
          for a bot that is alone among them)",
     ),
+    of_core("original-rate-max"),
     one("metrics-legacy", "on|off", "on", "Serve the original's metrics too: node_count, and rtt where the level has histograms"),
     one("ui", "on|off", "on", "Serve the page for browsers at / of the API port"),
     switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),

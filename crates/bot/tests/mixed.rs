@@ -431,13 +431,13 @@ fn a_guest_that_is_known_by_two_targets_is_one_node() {
     assert!(whole(&bots, std::slice::from_ref(&original)));
 }
 
-/// The instance that all hosts give a guest: 64-bit FNV-1a over what it tells, with a final mix.
+/// The instance that all hosts give a guest: 64-bit FNV-1a over what it tells, with a final mix, and a mark at its end.
 fn guest_instance(name: &str, target: &str, incarnation: u64) -> u64 {
     let incarnation = incarnation.to_le_bytes();
     let parts = [b"mesh.v1".as_slice(), name.as_bytes(), target.as_bytes(), &incarnation];
     let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff]));
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !0xffff | 0xca11
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
     settle(&bots);
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
     becomes_whole(&bots, std::slice::from_ref(&original));
-    original.state().wedged = true;
+    original.state().stuck = true;
     // Longer than it is believed who is at an address.
     let doubted = wait(Duration::from_secs(70), || bots.iter().any(|bot| bot.logged().contains("it is suspected")));
     assert!(doubted.is_none(), "doubted after {doubted:?}");

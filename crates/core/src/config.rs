@@ -209,6 +209,8 @@ settings! {
     probe_timeout: Time, "probe-timeout" = "3s" in "100ms"..="60s", "When an unanswered probe has failed";
     /// Probes per second of this bot, at most. It bounds the cost in a large mesh by stretching the pair interval, which is shown.
     probe_rate_max: Number, "probe-rate-max" = "50" in "0.1"..="10000", "Most probes per second. With more pairs each is measured less often";
+    /// Probes per second of one node that takes no part in gossip, from all bots together: each of them costs such a node far more than one of ours.
+    original_rate_max: Number, "original-rate-max" = "5" in "0.1"..="10000", "Most probes per second of one bot of the original, by all bots together";
     /// Every interval this bot exchanges digests with `gossip_fanout` others.
     gossip_interval: Time, "gossip-interval" = "1s" in "100ms"..="60s", "How often to exchange digests";
     /// Exchanges per gossip interval.

@@ -32,7 +32,7 @@ use self::holdings::Holdings;
 use self::names::Naming;
 use self::publish::Publisher;
 use self::report::Reports;
-use self::schedule::Schedule;
+use self::schedule::{SHORTEST_TURN, Schedule};
 use self::seeds::Seeds;
 use crate::config::Config;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
@@ -42,6 +42,7 @@ use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
+use crate::pending::PendingJoin;
 use crate::probes::{Probes, Probing, Purpose};
 use crate::queue::Timers;
 use crate::release::Release;
@@ -312,6 +313,11 @@ impl Core {
     pub fn handle_secured(&mut self, secured: Secured) {
         self.publisher.set_secured(secured);
     }
+
+    /// Where this bot waits for bots of the original to let it in, in place of what was told before: the others hear of it soon.
+    pub fn handle_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
+        self.tell_pending(pending, now);
+    }
 }
 
 /// What to do next.
@@ -362,6 +368,13 @@ impl Core {
         let pairs = self.members.present_known();
         let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
         self.load.stretched(within_budget)
+    }
+
+    /// How often the pair to a node that takes no part in gossip is measured: as every pair, but no more often than all bots together may.
+    fn outsider_interval(&self) -> Duration {
+        let probers = self.members.others().filter(|(_, other)| other.known && other.is_present() && self.takes_part(other)).count() + 1;
+        // Intervals vary: the shortest one keeps the bound, too.
+        self.pair_interval().max(Duration::from_secs_f64(probers as f64 / self.config.original_rate_max / SHORTEST_TURN))
     }
 
     /// An immutable view of everything.

@@ -6,7 +6,7 @@
 //! and the time, and carries out what it asks for:
 //!
 //! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`],
-//!    [`Core::handle_timeout`] or [`Core::leave`], each with [`Now`], or [`Core::handle_secured`], which needs no time;
+//!    [`Core::handle_pending`], [`Core::handle_timeout`] or [`Core::leave`], each with [`Now`], or [`Core::handle_secured`], which needs no time;
 //! 2. drain [`Core::poll_output`] and do what it says, reporting each probe and each call when it ends;
 //! 3. sleep until [`Core::poll_timeout`], or until the next input.
 //!
@@ -38,6 +38,7 @@ mod members;
 mod message;
 mod orders;
 mod pair;
+mod pending;
 mod probes;
 mod queue;
 mod release;
@@ -60,6 +61,7 @@ pub use life::Status;
 pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::{Detail, Pair};
+pub use pending::PendingJoin;
 pub use release::Release;
 pub use roster::{Roster, RosterId};
 pub use row::{CellNews, CellView, Frame, Merge, Patch, Row, Version};

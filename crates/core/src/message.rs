@@ -61,6 +61,10 @@ pub enum JoinAnswer {
     OtherMesh(MeshName),
     /// Come again later.
     Busy,
+    /// A bot of the original answers there, and its own loops are stuck: it lets nobody in. The shell found that out; it does not travel.
+    Stuck,
+    /// A bot of the original is there, which this bot will ask in its turn, or another one of ours asks. The shell says so; it does not travel.
+    InTurn,
     /// An answer of a later release, by its number there.
     Unknown(i32),
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::cell::{Cell, PackError, Reader, State, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
 use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
+use crate::pending::PendingJoin;
 use crate::release::Release;
 use crate::roster::{Roster, RosterId};
 use crate::secured::Secured;
@@ -25,6 +26,8 @@ mod section {
     pub(super) const SECURED: u32 = 2;
     /// Which release the source runs.
     pub(super) const RELEASE: u32 = 3;
+    /// Where the source waits for bots of the original to let it in.
+    pub(super) const PENDING: u32 = 4;
     /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the roster.
     pub(super) const SERIES: u32 = 16;
 }
@@ -48,12 +51,13 @@ struct Sections<'a> {
     cells: Option<&'a [u8]>,
     secured: Option<Secured>,
     release: Option<Release>,
+    pending: Vec<PendingJoin>,
     carried: Carried,
 }
 
 impl<'a> Sections<'a> {
     fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>, in_frame: bool) -> Result<Self, PackError> {
-        let mut read = Self { cells: None, secured: None, release: None, carried: Carried::default() };
+        let mut read = Self { cells: None, secured: None, release: None, pending: Vec::new(), carried: Carried::default() };
         let (mut carried, mut bytes, mut last) = (Vec::new(), 0, 0);
         for (kind, packed) in sections {
             if kind <= last {
@@ -64,12 +68,20 @@ impl<'a> Sections<'a> {
             if bytes > FRAME_BYTES_MAX {
                 return Err(PackError::Long);
             }
-            // What is not spelled as a release of today travels on as it came.
-            if kind == section::RELEASE && in_frame {
-                read.release = Release::unpack(packed);
-            }
+            // What is not spelled as today travels on as it came.
+            let is_read = match kind {
+                section::RELEASE if in_frame => {
+                    read.release = Release::unpack(packed);
+                    read.release.is_some()
+                }
+                section::PENDING if in_frame => {
+                    read.pending = PendingJoin::unpack(packed).unwrap_or_default();
+                    !read.pending.is_empty()
+                }
+                _ => false,
+            };
             match kind {
-                section::RELEASE if read.release.is_some() => {}
+                _ if is_read => {}
                 section::CELLS => read.cells = Some(packed),
                 section::SECURED if in_frame => read.secured = Some(Secured::unpack(packed)?),
                 _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
@@ -92,6 +104,7 @@ pub struct Frame {
     packed: Box<[u8]>,
     secured: Option<Secured>,
     release: Option<Release>,
+    pending: Box<[PendingJoin]>,
     carried: Carried,
 }
 
@@ -103,7 +116,8 @@ impl Frame {
             put_cell(&mut packed, cell);
         }
         let (count, packed) = (Some(cells.len() as u32), packed.into());
-        Self { version, roster, wall, count, packed, secured: None, release: None, carried: Carried::default() }
+        let carried = Carried::default();
+        Self { version, roster, wall, count, packed, secured: None, release: None, pending: Box::default(), carried }
     }
 
     /// Accepts a travelled frame after reading once all of it that this release knows. Its sections, each with its kind, come in ascending order.
@@ -113,9 +127,10 @@ impl Frame {
         wall: Wall,
         sections: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Result<Self, PackError> {
-        let Sections { cells, secured, release, carried } = Sections::read(sections, true)?;
+        let Sections { cells, secured, release, pending, carried } = Sections::read(sections, true)?;
         let count = cells.map(count_cells).transpose()?;
-        Ok(Self { version, roster, wall, count, packed: cells.unwrap_or_default().into(), secured, release, carried })
+        let (packed, pending) = (cells.unwrap_or_default().into(), pending.into());
+        Ok(Self { version, roster, wall, count, packed, secured, release, pending, carried })
     }
 
     /// The sections as they travel, in ascending order of their kinds.
@@ -123,13 +138,23 @@ impl Frame {
         let cells = self.count.map(|_| (section::CELLS, Cow::Borrowed(&*self.packed)));
         let secured = self.secured.map(|secured| (section::SECURED, Cow::Owned(secured.pack())));
         let release = self.release.as_ref().map(|release| (section::RELEASE, Cow::Borrowed(release.as_str().as_bytes())));
-        cells.into_iter().chain(secured).chain(release).chain(self.carried.sections())
+        let pending = (!self.pending.is_empty()).then(|| (section::PENDING, Cow::Owned(PendingJoin::pack(&self.pending))));
+        let mut all: Vec<_> = cells.into_iter().chain(secured).chain(release).chain(pending).chain(self.carried.sections()).collect();
+        // One that could not be read is among those that are carried.
+        all.sort_unstable_by_key(|(kind, _)| *kind);
+        all.into_iter()
     }
 
     /// The same frame, which tells which release its source runs.
     #[must_use]
     pub fn with_release(self, release: Option<Release>) -> Self {
         Self { release, ..self }
+    }
+
+    /// The same frame, which tells where its source waits for bots of the original to let it in.
+    #[must_use]
+    pub fn with_pending(self, pending: Vec<PendingJoin>) -> Self {
+        Self { pending: pending.into(), ..self }
     }
 
     /// The same frame, which tells how the connections of its source are secured.
@@ -176,6 +201,11 @@ impl Frame {
         self.release.as_ref()
     }
 
+    /// Where its source waits for bots of the original to let it in.
+    pub fn pending(&self) -> &[PendingJoin] {
+        &self.pending
+    }
+
     /// Which change of the row this is.
     pub fn version(&self) -> Version {
         self.version
@@ -202,6 +232,7 @@ impl Frame {
             + 44
             + if self.secured.is_some() { 16 } else { 0 }
             + self.release.as_ref().map_or(0, |release| release.as_str().len() + 16)
+            + self.pending.iter().map(|pending| pending.target.host().len() + 16).sum::<usize>()
             + self.carried.len()
     }
 }

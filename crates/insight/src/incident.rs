@@ -45,12 +45,14 @@ pub enum Kind {
     TargetUnanswered,
     /// Nodes run another release than most, and nobody goes on with the upgrade.
     VersionSkew,
+    /// A bot of the original answers, and its own loops are stuck.
+    OriginalStuck,
 }
 
 /// What a kind is called, and how bad it is: one entry a kind.
 struct Entry(Kind, &'static str, Severity);
 
-const KINDS: [Entry; 19] = [
+const KINDS: [Entry; 20] = [
     Entry(Kind::BotDown, "bot_down", Severity::Critical),
     Entry(Kind::NodeUnreachable, "node_unreachable", Severity::Critical),
     Entry(Kind::HostCutOff, "host_cut_off", Severity::Critical),
@@ -70,6 +72,7 @@ const KINDS: [Entry; 19] = [
     Entry(Kind::NameConflict, "name_conflict", Severity::Warning),
     Entry(Kind::TargetUnanswered, "target_unanswered", Severity::Warning),
     Entry(Kind::VersionSkew, "version_skew", Severity::Warning),
+    Entry(Kind::OriginalStuck, "original_stuck", Severity::Warning),
 ];
 
 impl Kind {

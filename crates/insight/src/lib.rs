@@ -171,7 +171,7 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
         }
     };
     // That a node says nothing which is down needs no word.
-    let down = open.iter().filter(|incident| matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable)).count();
+    let down = open.iter().filter(|incident| matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable | Kind::OriginalStuck)).count();
     if hidden > down {
         text.push_str(&format!(" From here {} of {} nodes are visible.", sight.visible, sight.nodes));
     }

@@ -180,12 +180,13 @@ impl Matrix {
         self.forget_rosters(snapshot);
         let now = snapshot.now.time;
         let present = self.present(snapshot);
-        let own = (&snapshot.me, Status::Alive, now, snapshot.own_row.as_deref(), 0);
-        let others = snapshot.nodes().map(|view| (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version));
+        let own = (&snapshot.me, Status::Alive, now, snapshot.own_row.as_deref(), 0, true);
+        let others =
+            snapshot.nodes().map(|view| (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, view.takes_part));
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
-        for (record, status, heard_at, row, version) in std::iter::once(own).chain(others) {
+        for (record, status, heard_at, row, version, takes_part) in std::iter::once(own).chain(others) {
             let Some(&index) = self.index.get(&record.name) else { continue };
             let places = row.and_then(|row| self.places_of(row));
             let nodes = self.nodes.len();
@@ -198,8 +199,10 @@ impl Matrix {
             (node.record, node.status, node.heard_at) = (Arc::clone(record), status, heard_at);
             node.is_current = row.is_some_and(|row| row.version() >= version);
             node.is_heard = index == self.me || (status.is_present() && row.is_some_and(|row| row.age(now) < fresh));
-            node.is_behind = node.is_heard && node.said.behind > 1;
-            node.is_witness = node.is_heard && !node.is_behind;
+            let is_behind = node.is_heard && node.said.behind > 1;
+            // A bot of the original measures each pair seldom: that is no fault, and what it says is old all the same.
+            node.is_behind = is_behind && takes_part;
+            node.is_witness = node.is_heard && !is_behind;
         }
     }
 

@@ -1,13 +1,13 @@
 //! What is not broken yet, or not in the matrix: certificates, names, targets, releases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_core::{NodeName, Release, Snapshot, Wall};
+use canary_core::{NodeName, Release, Snapshot, Target, Wall};
 
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
 use crate::judge::Finding;
-use crate::limits::{EXPIRY_CRITICAL, EXPIRY_WARNING, SKEW_HOLD, SOON_HOLD};
+use crate::limits::{EXPIRY_CRITICAL, EXPIRY_WARNING, SKEW_HOLD, SOON_HOLD, STUCK_HOLD};
 use crate::matrix::Matrix;
 use crate::words::{Sentence, clock, count, list};
 
@@ -15,7 +15,9 @@ use crate::words::{Sentence, clock, count, list};
 pub(crate) fn findings(matrix: &Matrix, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = certificates(matrix, snapshot);
     findings.extend(name_conflict(snapshot));
-    findings.extend(targets(snapshot));
+    let stuck = snapshot.stuck();
+    findings.extend(originals(snapshot, &stuck));
+    findings.extend(targets(snapshot, &stuck));
     findings.extend(version_skew(snapshot));
     findings
 }
@@ -71,14 +73,32 @@ fn name_conflict(snapshot: &Snapshot) -> Option<Finding> {
     Some(finding(Kind::NameConflict, Culprit::Node(name.clone()), None, sentence, evidence, SOON_HOLD))
 }
 
+/// Bots of the original whose loops are stuck: other bots of the original still list and measure them, so nobody notices.
+fn originals<'a>(snapshot: &'a Snapshot, stuck: &'a BTreeSet<&Target>) -> impl Iterator<Item = Finding> + use<'a> {
+    stuck.iter().map(|target| {
+        let name = snapshot.membership().find(|member| member.record.target == **target).map(|member| member.record.name.clone());
+        let culprit = name.map_or_else(|| Culprit::Target(target.to_string()), Culprit::Node);
+        let sentence = Sentence::new(
+            format!("{culprit} answers, but its own loops have been stuck"),
+            "it measures nothing and lets nobody in; restart it",
+        );
+        let told = snapshot.pending().filter(|(_, pending)| pending.target == **target && pending.is_stuck());
+        let evidence = told.map(|(bot, pending)| {
+            let calls = count(pending.unanswered as usize, "call");
+            format!("it answers Ping and Rtt to {bot}, and left {calls} of JoinMesh without an answer")
+        });
+        finding(Kind::OriginalStuck, culprit, None, sentence, evidence.collect(), STUCK_HOLD)
+    })
+}
+
 /// Targets that never let this bot in.
-fn targets(snapshot: &Snapshot) -> Vec<Finding> {
+fn targets(snapshot: &Snapshot, stuck: &BTreeSet<&Target>) -> Vec<Finding> {
     let silent = snapshot.targets.iter().filter(|(_, is_in)| !is_in);
-    let finding = |(target, _): &(canary_core::Target, bool)| {
+    let finding = |(target, _): &(Target, bool)| {
         let why = snapshot.join_problems.iter().find(|(of, _)| of == target).map(|(_, why)| why.clone());
         let is_member = snapshot.members.iter().any(|view| view.record.target == *target);
         // A member at that address is measured: its failures are in the matrix.
-        (!is_member).then(|| {
+        (!is_member && !stuck.contains(target)).then(|| {
             let sentence = Sentence::new(format!("the target {target} has not let this bot in"), "look whether a bot runs there");
             let culprit = Culprit::Target(target.to_string());
             finding(Kind::TargetUnanswered, culprit, None, sentence, why.into_iter().collect(), SOON_HOLD)

@@ -216,7 +216,7 @@ impl Builder {
             let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
             let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol, timeout);
             let service = v1::GuestService::new(context.clone(), proxies);
-            (service, Bridge::new(context.clone(), arrivals_in, told_out), context)
+            (service, Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out), context)
         });
         let port = Arc::new(canary_net::Stats::default());
         let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Core, Failure, Output, ProbeId, ProbeReport, Record, Request, RequestId, Response, Secured, Snapshot, Target,
+    CallError, CallId, Core, Failure, Output, PendingJoin, ProbeId, ProbeReport, Record, Request, RequestId, Response, Secured, Snapshot,
+    Target,
 };
 use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
@@ -80,6 +81,8 @@ impl NodeStats {
 pub(crate) enum Command {
     /// Discovery found these targets.
     Seeds(Vec<Target>),
+    /// Bots of the original do not let this one in at these addresses.
+    Pending(Vec<PendingJoin>),
     /// Say goodbye.
     Leave,
 }
@@ -201,6 +204,7 @@ impl Driver {
                 self.resolver.configure(&targets);
                 self.core.handle_seeds(targets, clock::now());
             }
+            Command::Pending(pending) => self.core.handle_pending(pending, clock::now()),
             Command::Leave => self.core.leave(clock::now()),
         }
     }

@@ -8,12 +8,13 @@
 pub(crate) mod bridge;
 pub(crate) mod foreign;
 mod guest;
+mod joins;
 mod samples;
 mod server;
 mod speak;
 
 pub(crate) use bridge::Bridge;
-pub(crate) use guest::{Guests, is_guest};
+pub(crate) use guest::is_guest;
 pub(crate) use server::{GuestService, PUSH_PATH, SHORT_BYTES_MAX};
 pub(crate) use speak::{Context, speak};
 

@@ -1,12 +1,13 @@
 //! All known nodes, those that are gone too until they are forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use canary_core::{MemberView, NodeName, Record, Row, Status, Wall};
+use canary_core::{MemberView, NodeName, Record, Row, Status, Target, Wall};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -81,6 +82,8 @@ struct Node {
     clock_offset_seconds: Option<f64>,
     /// Whether what it publishes arrives: if not, what it measures is unknown.
     visible: bool,
+    /// Whether it is a bot of the original that answers while its own loops are stuck: it measures nothing and lets nobody in until it is restarted.
+    stuck: bool,
     /// When its certificate expires, or the first of those it was shown; null without TLS.
     certificate_expires_at: Option<String>,
     /// How the answering bot reaches it; null for that bot itself.
@@ -131,7 +134,7 @@ impl Node {
         }
     }
 
-    fn other(picture: &Picture, member: &MemberView) -> Self {
+    fn other(picture: &Picture, member: &MemberView, stuck: &BTreeSet<&Target>) -> Self {
         let now = picture.snapshot().now;
         let place = picture.place(&member.record.name);
         let is_visible = place.and_then(|place| picture.nodes().get(place)).is_some_and(|node| node.is_visible);
@@ -142,6 +145,7 @@ impl Node {
             row_age_seconds: member.row.as_ref().map(|row| row.age(now.time).as_secs_f64()),
             clock_offset_seconds: member.row.as_ref().map(|row| row.clock_offset_millis(now) as f64 / 1000.0),
             visible: is_visible,
+            stuck: member.status.is_present() && stuck.contains(&member.record.target),
             version: release(member.row.as_deref()),
             certificate_expires_at: expiry(member.row.as_deref()),
             reached: Some(Measured::of(&picture.own_cell(member))),
@@ -165,6 +169,7 @@ impl From<&Record> for Node {
             row_age_seconds: None,
             clock_offset_seconds: None,
             visible: false,
+            stuck: false,
             certificate_expires_at: None,
             reached: None,
         }
@@ -210,9 +215,10 @@ pub(super) async fn nodes(
         .into_iter()
         .filter(|(name, member)| after.as_deref().is_none_or(|after| name.as_str() > after) && is_wanted(*member))
         .peekable();
+    let stuck = snapshot.stuck();
     let mut page = Vec::new();
     while let Some((_, member)) = wanted.next_if(|_| page.len() < limit) {
-        page.push(member.map_or_else(|| Node::me(&picture), |member| Node::other(&picture, member)));
+        page.push(member.map_or_else(|| Node::me(&picture), |member| Node::other(&picture, member, &stuck)));
     }
     let next_page_token = wanted.peek().and_then(|_| page.last()).map(|last| paging::token_after(&[&last.name]));
     Ok(answer(&headers, &Nodes { nodes: page, next_page_token }))
@@ -237,7 +243,8 @@ pub(super) async fn node(
     let node = if name == picture.snapshot().me.name {
         Node::me(&picture)
     } else {
-        Node::other(&picture, picture.snapshot().member(&name).filter(|member| member.known).ok_or_else(unknown)?)
+        let member = picture.snapshot().member(&name).filter(|member| member.known).ok_or_else(unknown)?;
+        Node::other(&picture, member, &picture.snapshot().stuck())
     };
     // It reads every row of the mesh: others are answered in the meantime.
     let counting = tokio::task::spawn_blocking(move || {

@@ -29,14 +29,25 @@ pub struct State {
     joining: bool,
     /// Somebody joined it, or told it of a node, meanwhile.
     joined_meanwhile: bool,
-    /// It answers no more who joins it or tells it of a node, and all else (defects-v1 5).
-    pub wedged: bool,
+    /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and everything else (defects-v1 5).
+    pub stuck: bool,
+    /// How often it was asked to let somebody in, and how many of those wait for ever.
+    pub joins: usize,
+    pub held: usize,
+    /// Connections on which it was measured.
+    pub probes: usize,
     /// What it died of.
     pub died: Option<String>,
     /// The longest message that it was sent, in bytes.
     pub longest: usize,
     /// Messages that were too long.
     pub refused: usize,
+}
+
+impl State {
+    fn runs(&self) -> bool {
+        self.joined && !self.stuck
+    }
 }
 
 /// A running one; it stops with its holder.
@@ -162,6 +173,16 @@ impl Me {
         name != self.name && self.state().nodes.insert(name, target).is_none()
     }
 
+    /// Whether a call waits for ever.
+    fn holds(&self, method: &str) -> bool {
+        let mut state = self.state();
+        let joins = method == "JoinMesh";
+        state.joins += usize::from(joins);
+        let holds = state.stuck && (joins || method == "NodeDiscovery");
+        state.held += usize::from(holds);
+        holds
+    }
+
     fn answer(&self, method: &str, body: &[u8]) -> Result<Vec<u8>, u32> {
         {
             let mut state = self.state();
@@ -251,7 +272,7 @@ impl Me {
             tokio::time::sleep(JOIN_INTERVAL).await;
             {
                 let mut state = self.state();
-                if state.joined {
+                if state.joined || state.stuck {
                     continue;
                 }
                 state.joining = true;
@@ -286,7 +307,7 @@ impl Me {
     async fn ping_one(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(10)).await;
-            if !self.state().joined {
+            if !self.state().runs() {
                 continue;
             }
             for (name, target) in self.some_nodes(1) {
@@ -313,7 +334,7 @@ impl Me {
     async fn push(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            if !self.state().joined {
+            if !self.state().runs() {
                 continue;
             }
             let samples = self.state().samples.iter().fold(Message::default(), |all, ((from, to, key), (value, ts))| {
@@ -329,7 +350,7 @@ impl Me {
     async fn measure_one(self) {
         loop {
             tokio::time::sleep(Duration::from_secs(3)).await;
-            if !self.state().joined {
+            if !self.state().runs() {
                 continue;
             }
             for (name, target) in self.some_nodes(1) {
@@ -379,7 +400,11 @@ impl Me {
         let Ok(mut connection) = h2::server::Builder::new().initial_window_size(1 << 20).handshake::<_, Bytes>(stream).await else {
             return;
         };
+        let mut measured = false;
         while let Some(Ok((request, mut respond))) = connection.accept().await {
+            if request.uri().path().ends_with("/Rtt") && !std::mem::replace(&mut measured, true) {
+                self.state().probes += 1;
+            }
             let me = self.clone();
             tokio::spawn(async move {
                 let path = request.uri().path().to_owned();
@@ -390,7 +415,7 @@ impl Me {
                     message.extend_from_slice(&chunk);
                 }
                 let method = path.strip_prefix("/mesh.v1.MeshService/").unwrap_or_default();
-                if matches!(method, "JoinMesh" | "NodeDiscovery") && me.state().wedged {
+                if me.holds(method) {
                     std::future::pending::<()>().await;
                 }
                 let answered = me.answer(method, message.get(5..).unwrap_or_default());
@@ -506,6 +531,13 @@ impl Original {
             });
         });
         Self { name: name.to_owned(), target, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// One that joined before, and has been stuck since.
+    pub fn stuck_on(name: &str, address: IpAddr) -> Self {
+        let original = Self::start_on(name, address, &[]);
+        original.state().stuck = true;
+        original
     }
 
     pub fn start_on(name: &str, address: IpAddr, targets: &[String]) -> Self {

@@ -173,7 +173,21 @@ impl Core {
         }
         self.spread_record(slot, now);
         self.give_turn(slot, Why::AtOnce, now);
+        if introducer.is_some() {
+            self.greet_outsider(slot, now);
+        }
         Some(slot)
+    }
+
+    /// Asks a new node that takes no part in gossip for a sign of life: its first measurement may be some time off.
+    fn greet_outsider(&mut self, slot: Slot, now: Now) {
+        let Some(target) = self.members.get(slot).filter(|member| !self.takes_part(member)).map(|member| member.record.target.clone())
+        else {
+            return;
+        };
+        if self.guards.admit(&target, now.time).is_ok() {
+            self.begin_exchange(slot, now);
+        }
     }
 
     /// It answered at its target, by its name, in this life.

@@ -12,6 +12,7 @@ use crate::members::{ME, Slot};
 use crate::message::RowNews;
 use crate::orders::Output;
 use crate::pair::Urgency;
+use crate::pending::PendingJoin;
 use crate::release::Release;
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
@@ -29,7 +30,7 @@ pub(super) struct Publisher {
     roster: Arc<Roster>,
     /// Which member has which place in the roster, by the index of its slot.
     places: Vec<Option<(Slot, u32)>>,
-    /// Members came or went since the roster was made.
+    /// Members came or went since the roster was made, or something else of a frame changed that others must hear of soon.
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
@@ -42,6 +43,7 @@ pub(super) struct Publisher {
     frame_is_news: bool,
     secured: Option<Secured>,
     release: Option<Release>,
+    pending: Vec<PendingJoin>,
     /// Whether [`Output::Published`] is wanted.
     tells: bool,
     framed_at: Time,
@@ -61,6 +63,7 @@ impl Publisher {
             frame_is_news: false,
             secured: None,
             release: None,
+            pending: Vec::new(),
             tells: false,
             framed_at: now,
             published_at: now,
@@ -116,6 +119,13 @@ impl Core {
         self.publisher.roster_stale = true;
         let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
+    }
+
+    /// What the own row tells of bots of the original that do not let this bot in: others hear of it soon, or each of them asks there as well.
+    pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
+        self.publisher.pending = pending;
+        self.publisher.frame_is_news = true;
+        self.roster_changed(now);
     }
 
     /// The publish interval has shrunk.
@@ -190,6 +200,7 @@ impl Core {
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells)
             .with_secured(self.publisher.secured)
             .with_release(self.publisher.release.clone())
+            .with_pending(self.publisher.pending.clone())
             .with_series(others);
         let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
         self.members.me_mut().hold(Some(Arc::new(row)), None);

@@ -290,6 +290,11 @@ impl Core {
             return;
         }
         self.reports.alone_again = now.time + REPEAT;
+        if let Some(targets) = self.seeds.only_stuck() {
+            let targets = targets.join(" ");
+            warn!(%targets, "this bot knows nobody: its targets answer, but their own loops are stuck, so they let nobody in; restart them");
+            return;
+        }
         let problems = self.join_problems();
         match problems.first() {
             Some((target, why)) => {

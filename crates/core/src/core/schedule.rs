@@ -18,7 +18,9 @@ use crate::tally::{EventKind, Histogram, Refusal};
 use crate::time::{Now, Time};
 
 /// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
-const FIRST_PROBE_SPREAD_MICROS: u64 = 100_000;
+const FIRST_PROBE_SPREAD: Duration = Duration::from_millis(100);
+/// The turn after a regular one comes after this share of the interval at the least, and after as much more than the interval at the most.
+pub(super) const SHORTEST_TURN: f64 = 0.95;
 /// A first probe that this host spoiled is tried again after about this share of the configured interval.
 const VOID_RETRY: f64 = 1.0 / 3.0;
 
@@ -101,17 +103,22 @@ enum Outcome {
 impl Core {
     /// Gives a pair its next turn.
     pub(super) fn give_turn(&mut self, slot: Slot, why: Why, now: Now) {
-        let interval = self.pair_interval();
         let keeps_up = self.load.keeps_up();
         let timer = Timer::Probe(slot);
+        let Some(member) = self.members.get(slot) else {
+            return;
+        };
+        let takes_part = self.takes_part(member);
+        let interval = if takes_part { self.pair_interval() } else { self.outsider_interval() };
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         match why {
+            // All bots do this at one instant: a node that only so many may measure a second is measured by one after the other.
             Why::AtOnce => {
-                member.in_step = true;
-                let spread = self.load.stretched(Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS)));
-                self.timers.set_earlier(timer, now.time + spread);
+                member.in_step = takes_part;
+                let within = if takes_part { self.load.stretched(FIRST_PROBE_SPREAD) } else { interval };
+                self.timers.set_earlier(timer, now.time + within.mul_f64(self.rng.f64()));
             }
             // Measure soon: if our own path is broken we must know it, or we doubt a node that others reach. A host that does not keep up waits for the
             // usual turn if the latest probe was answered recently. For a node that flaps it draws a turn from a whole interval. Otherwise all bots
@@ -143,12 +150,14 @@ impl Core {
                 let spread = member.in_step && keeps_up && member.pair.main().answered_latest().is_some();
                 member.in_step &= !spread;
                 let draw = self.rng.f64();
-                self.timers.set(timer, now.time + interval.mul_f64(if spread { 0.05 + draw } else { 0.95 + 0.1 * draw }));
+                self.timers.set(
+                    timer,
+                    now.time + interval.mul_f64(if spread { 0.05 + draw } else { SHORTEST_TURN + 2.0 * (1.0 - SHORTEST_TURN) * draw }),
+                );
             }
             // Not to the same instant each time: a host that runs in slices would be too late each time.
             Why::NotBefore(time) => {
-                let spread = Duration::from_micros(self.rng.u64(..FIRST_PROBE_SPREAD_MICROS));
-                self.timers.set(timer, time + spread);
+                self.timers.set(timer, time + FIRST_PROBE_SPREAD.mul_f64(self.rng.f64()));
             }
             Why::Shorter => {
                 if self.timers.at(timer).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {

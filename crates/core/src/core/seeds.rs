@@ -22,6 +22,9 @@ const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
 const JOINS_OUT_MAX: usize = 32;
 /// How soon a target is tried that found no place among them.
 const JOIN_TURN: Duration = Duration::from_millis(250);
+/// Why a bot of the original whose loops are stuck does not let us in.
+const STUCK: &str = "it answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
+
 /// A target that is asked to let us in.
 #[derive(Clone, Debug)]
 pub(super) struct Seed {
@@ -66,6 +69,13 @@ impl Seeds {
             None => return None,
         }
         Some(free.unwrap_or(self.0.len() - 1) as u32)
+    }
+
+    /// The targets, if there are any and each of them is a bot of the original whose loops are stuck.
+    pub(super) fn only_stuck(&self) -> Option<Vec<String>> {
+        let stuck = |seed: &Seed| seed.problem.as_deref() == Some(STUCK);
+        let all: Vec<_> = self.listed().map(|seed| seed.target.to_string()).collect();
+        (!all.is_empty() && self.listed().all(stuck)).then_some(all)
     }
 
     /// Those that discovery lists.
@@ -203,6 +213,10 @@ impl Core {
                 self.not_let_in(index, format!("it cannot reach this bot at {}: {why}", self.record().target), now);
             }
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
+            JoinAnswer::Stuck => self.not_let_in(index, STUCK.to_owned(), now),
+            JoinAnswer::InTurn => {
+                self.not_let_in(index, "a bot of the original is there, and ours ask it one after the other".to_owned(), now)
+            }
             JoinAnswer::Unknown(number) => self.not_let_in(index, format!("it gave an answer of a later release (number {number})"), now),
             JoinAnswer::OtherMesh(theirs) => {
                 let (theirs, ours) = (theirs.as_str(), self.record().mesh.as_str());

@@ -1,5 +1,6 @@
 //! What every reader reads: an immutable view of everything, made of shared parts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::names::Standing;
 use crate::identity::{NodeName, Record, Target};
 use crate::life::Status;
 use crate::pair::Pair;
+use crate::pending::PendingJoin;
 use crate::row::{Row, Version};
 use crate::tally::{Events, Histogram, Refusals};
 use crate::time::{Now, Time};
@@ -64,6 +66,10 @@ pub struct MemberView {
     pub known: bool,
     /// What this bot measured of it, exact.
     pub pair: Arc<Pair>,
+    /// How often this bot measures it.
+    pub interval: Duration,
+    /// Whether it takes part in gossip. A bot of the original does not: it measures by timings of its own.
+    pub takes_part: bool,
     /// What it published; none before the first row is readable.
     pub row: Option<Arc<Row>>,
     /// The largest version of its rows that was heard, readable or not.
@@ -99,6 +105,20 @@ impl Snapshot {
         self.members.iter().filter(|member| member.status.is_present())
     }
 
+    /// Bots of ours that are there and wait for bots of the original to let them in, this one included: who waits, and where.
+    pub fn pending(&self) -> impl Iterator<Item = (&NodeName, &PendingJoin)> {
+        let others = self.membership().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
+        let own = self.own_row.as_ref().map(|row| (&self.me.name, row));
+        others.chain(own).flat_map(|(name, row)| row.frame().pending().iter().map(move |pending| (name, pending)))
+    }
+
+    /// Addresses at which a bot of the original answers while its own loops are stuck: it measures nothing and lets nobody in.
+    pub fn stuck(&self) -> BTreeSet<&Target> {
+        let of_ours = |target: &Target| self.membership().any(|member| member.record.target == *target && member.takes_part);
+        let stuck = self.pending().filter(|(_, pending)| pending.is_stuck()).map(|(_, pending)| &pending.target);
+        stuck.filter(|target| !of_ours(target)).collect()
+    }
+
     /// Whether another living node holds our name, and where.
     pub fn name_conflict(&self) -> Option<&Target> {
         match &self.standing {
@@ -110,6 +130,7 @@ impl Snapshot {
 
 impl Core {
     pub(super) fn view(&self, now: Now) -> Snapshot {
+        let (regular, mut seldom) = (self.pair_interval(), None);
         let view = |(_, slot)| {
             let member = self.members.get(slot).filter(|_| slot != crate::members::ME)?;
             Some(MemberView {
@@ -120,6 +141,8 @@ impl Core {
                 proven: member.proven,
                 known: member.known,
                 pair: Arc::clone(&member.pair),
+                takes_part: self.takes_part(member),
+                interval: if self.takes_part(member) { regular } else { *seldom.get_or_insert_with(|| self.outsider_interval()) },
                 row: member.row().cloned(),
                 version: member.version(),
             })

@@ -128,6 +128,8 @@ impl Lab {
             proven: true,
             known: true,
             pair: Arc::clone(&self.pair),
+            interval: Duration::from_secs(3),
+            takes_part: true,
             version: self.rows[index].as_ref().map_or(0, |row| row.version()),
             row: self.rows[index].clone(),
         };

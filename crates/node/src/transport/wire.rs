@@ -249,7 +249,7 @@ pub(super) fn join_response(answer: &JoinAnswer) -> pb::JoinResponse {
         JoinAnswer::NameTaken(record) => pb::JoinResponse { node: Some(node(record)).into(), ..response(Code::RESULT_NAME_TAKEN) },
         JoinAnswer::Outdated(incarnation) => pb::JoinResponse { incarnation: incarnation.0, ..response(Code::RESULT_OUTDATED) },
         JoinAnswer::Unreachable(detail) => pb::JoinResponse { detail: detail.clone(), ..response(Code::RESULT_UNREACHABLE) },
-        JoinAnswer::Busy | JoinAnswer::Unknown(_) => response(Code::RESULT_BUSY),
+        JoinAnswer::Busy | JoinAnswer::Stuck | JoinAnswer::InTurn | JoinAnswer::Unknown(_) => response(Code::RESULT_BUSY),
         JoinAnswer::OtherMesh(name) => pb::JoinResponse { detail: name.as_str().to_owned(), ..response(Code::RESULT_OTHER_MESH) },
     }
 }

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Exchange, Instance, JoinAnswer, MemberView, NodeName, Record, Request, Response, Roster, RowNews, Snapshot, Target, Version,
+    Exchange, Instance, JoinAnswer, MemberView, NodeName, PendingJoin, Record, Request, Response, Roster, RowNews, Snapshot, Target,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::guest::{is_guest, record, record_for, sponsors};
+use super::joins::Joined;
 use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, fresh_since, news_of, pages, roster};
 use super::server::Place;
-use super::speak::{Context, Found, node};
+use super::speak::{Context, Found, guest_at, node};
+use crate::clock;
+use crate::driver::Command;
 use crate::transport::{Arrived, Links, original as pb};
 
 /// What waits for the bridge. A push counts as one, and holds its place until it is done.
@@ -143,6 +147,7 @@ enum Done {
 pub(crate) struct Bridge {
     context: Context,
     driver: mpsc::Sender<Arrived>,
+    commands: mpsc::Sender<Command>,
     told: mpsc::Receiver<Told>,
     candidates: BTreeMap<NodeName, Candidate>,
     /// What the guests that this bot cares for measured.
@@ -156,14 +161,22 @@ pub(crate) struct Bridge {
     forward: Vec<pb::Sample>,
     /// Hosts to which some are on their way.
     forwarding: BTreeSet<Target>,
+    /// What the others were last told of guests that do not answer.
+    pending: Vec<PendingJoin>,
     forgot_at: Instant,
 }
 
 impl Bridge {
-    pub(crate) fn new(context: Context, driver: mpsc::Sender<Arrived>, told: mpsc::Receiver<Told>) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        driver: mpsc::Sender<Arrived>,
+        commands: mpsc::Sender<Command>,
+        told: mpsc::Receiver<Told>,
+    ) -> Self {
         Self {
             context,
             driver,
+            commands,
             told,
             candidates: BTreeMap::new(),
             measured: Measured::default(),
@@ -172,6 +185,7 @@ impl Bridge {
             dirty: BTreeSet::new(),
             forward: Vec::new(),
             forwarding: BTreeSet::new(),
+            pending: Vec::new(),
             forgot_at: Instant::now(),
         }
     }
@@ -219,6 +233,9 @@ impl Bridge {
         let now = Instant::now();
         let held = snapshot.member(&name).filter(|member| member.status.is_present());
         let joins = sign == Sign::Joins;
+        if sign != Sign::Hearsay {
+            self.context.joins.heard(&target, clock::now().time);
+        }
         // Anybody can claim this. What goes to the guest waits for it now and then, and no longer.
         let there = held.is_some_and(|held| held.record.target == target);
         if joins
@@ -304,6 +321,7 @@ impl Bridge {
             return;
         }
         self.look_at_candidates(&snapshot, tasks);
+        self.look_at_pending(&snapshot, tasks);
         let guests: Vec<_> = snapshot.membership().filter(|member| is_guest(&member.record)).collect();
         if self.forgot_at.elapsed() > FORGET_INTERVAL {
             self.forgot_at = Instant::now();
@@ -340,6 +358,28 @@ impl Bridge {
                 let found = tokio::time::timeout(PATIENCE, find(&context, &driver, &snapshot, &name, &target)).await;
                 Done::Looked(name, found.unwrap_or(Looked::Failed))
             });
+        }
+    }
+
+    /// Asks stuck guests again in time, and tells the others where this bot waits.
+    fn look_at_pending(&mut self, snapshot: &Snapshot, tasks: &mut JoinSet<Done>) {
+        let pending = self.context.pending(snapshot);
+        for PendingJoin { target, .. } in pending.iter().filter(|pending| pending.is_stuck()) {
+            if let Some(guest) = guest_at(snapshot, target) {
+                self.context.joins.published(target, guest.version, clock::now().time);
+            }
+            if !self.context.joins.is_due(target, clock::now().time) {
+                continue;
+            }
+            let (context, target) = (self.context.clone(), target.clone());
+            tasks.spawn(async move {
+                // What comes of it is kept.
+                let _ = context.join(&target).await;
+                Done::Renewed
+            });
+        }
+        if pending != self.pending && self.commands.try_send(Command::Pending(pending.clone())).is_ok() {
+            self.pending = pending;
         }
     }
 
@@ -386,11 +426,15 @@ impl Bridge {
         let (context, snapshot) = (self.context.clone(), Arc::clone(snapshot));
         let (progress, told) = (care.progress.clone(), care.told.clone());
         tasks.spawn(async move {
-            if discover {
-                // What it answers is heard by way of the context.
-                let _ = tokio::time::timeout(PATIENCE, context.join(&guest.target)).await;
-            }
-            let (progress, told) = tell(context.links(), &snapshot, &guest, progress, told).await;
+            // What it answers is heard by way of the context. One that does not answer this would not answer whom it is told of, either.
+            let answers = match discover {
+                true => matches!(context.join(&guest.target).await, Ok(Joined::As(_) | Joined::Unnamed)),
+                false => !context.is_pending(&snapshot, &guest.target),
+            };
+            let (progress, told) = match answers {
+                true => tell(context.links(), &snapshot, &guest, progress, told).await,
+                false => (progress, told),
+            };
             Done::Pushed(guest.name.clone(), guest.instance, progress, told)
         });
     }
@@ -479,7 +523,7 @@ async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &Node
 
 /// Finds out what a node speaks that somebody told of, and has it let in.
 async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Looked {
-    let answer = match context.find(target).await {
+    let answer = match context.find(target, Some(name)).await {
         // One of ours: gossip will bring it, or this is how islands meet.
         Ok(Found::Ours(record)) => ask(driver, Request::Join(record)).await,
         Ok(Found::Guest(Some(other))) if other != *name => return Looked::Another(other),

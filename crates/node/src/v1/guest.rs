@@ -1,19 +1,6 @@
 //! Who a guest is to the mesh: a record that every host makes alike.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use canary_core::{Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Status, Target};
-
-/// Addresses at which somebody was found; the oldest goes when there are more.
-const FOUND_MAX: usize = 4096;
-/// After how long it is asked again who is at an address, for addresses are used anew.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// How long it is believed who was found there, if nobody tells any more.
-const FOUND_OF_LATE: Duration = Duration::from_secs(60);
-/// How long an address is left alone after it was asked, or is to be.
-const ASK_PAUSE: Duration = Duration::from_secs(15);
+use canary_core::{Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Snapshot, Status, Target};
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
 pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
@@ -23,11 +10,15 @@ pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation)
     Record { mesh, name: name.clone(), target: target.clone(), labels: Labels::default(), incarnation, instance }
 }
 
-/// 64-bit FNV-1a with a final mix, never zero.
+/// How the instance of every guest ends: a node of ours is told from one without making the hash, but for one in 65,536.
+const MARK: u64 = 0xca11;
+
+/// 64-bit FNV-1a with a final mix, and the mark of guests at its end.
 fn instance_of(name: &NodeName, target: &Target, incarnation: Incarnation) -> Instance {
     let (target, incarnation) = (target.to_string(), incarnation.0.to_le_bytes());
     let parts = [b"mesh.v1".as_slice(), name.as_str().as_bytes(), target.as_bytes(), &incarnation];
-    Instance(hash(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff]))).max(1))
+    let hash = hash(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])));
+    Instance(hash & !0xffff | MARK)
 }
 
 fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
@@ -38,7 +29,7 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
 
 /// Whether a record is a guest's.
 pub(crate) fn is_guest(record: &Record) -> bool {
-    record.instance == instance_of(&record.name, &record.target, record.incarnation)
+    record.instance.0 & 0xffff == MARK && record.instance == instance_of(&record.name, &record.target, record.incarnation)
 }
 
 /// The record of a guest that says that it is `name` at `target`, where `held` is what the mesh knows by that name.
@@ -60,64 +51,22 @@ pub(super) fn sponsors<'a>(guest: &NodeName, hosts: impl Iterator<Item = &'a Nod
     hosts
 }
 
-/// Who answered at an address.
-#[derive(Clone, Debug)]
-pub(super) enum Who {
-    /// One of ours.
-    Ours(Arc<Record>),
-    /// A guest of this name.
-    Guest(NodeName),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    found: Option<(Who, Instant)>,
-    asked_at: Option<Instant>,
-}
-
-/// Which nodes answered recently at addresses of guests. A guest says who it is only when it is asked to admit a node.
-#[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<BTreeMap<Target, Seen>>);
-
-impl Guests {
-    fn seen<T>(&self, target: &Target, change: impl FnOnce(&mut Seen) -> T) -> T {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= FOUND_MAX && !all.contains_key(target) {
-            let latest = |seen: &Seen| seen.found.as_ref().map(|(_, at)| *at).max(seen.asked_at);
-            let oldest = all.iter().min_by_key(|(_, seen)| latest(seen)).map(|(target, _)| target.clone());
-            oldest.and_then(|target| all.remove(&target));
-        }
-        change(all.entry(target.clone()).or_default())
-    }
-
-    /// This one answered there just now.
-    pub(super) fn found(&self, target: &Target, who: Who) {
-        self.seen(target, |seen| seen.found = Some((who, Instant::now())));
-    }
-
-    /// The node that answered there recently.
-    pub(super) fn at(&self, target: &Target) -> Option<Who> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (who, at) = all.get(target)?.found.as_ref()?;
-        (at.elapsed() < FOUND_OF_LATE).then(|| who.clone())
-    }
-
-    /// Whether it is time to ask again who is there; if so, it is taken for asked.
-    pub(super) fn ask_again(&self, target: &Target) -> bool {
-        self.seen(target, |seen| {
-            let known = seen.found.as_ref().is_some_and(|(_, at)| at.elapsed() < ASK_AGAIN);
-            let due = !known && seen.asked_at.is_none_or(|at| at.elapsed() > ASK_PAUSE);
-            if due {
-                seen.asked_at = Some(Instant::now());
-            }
-            due
-        })
-    }
+/// How many of ours are before this bot at an address, in an order that all agree on, and how many there are.
+pub(super) fn rank(snapshot: &Snapshot, target: &Target) -> (usize, usize) {
+    let target = target.to_string();
+    let weight = |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(target.bytes()));
+    let mine = weight(&snapshot.me.name);
+    let others = || snapshot.membership().filter(|member| !is_guest(&member.record));
+    (others().filter(|member| weight(&member.record.name) > mine).count(), others().count() + 1)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
 
     fn name(text: &str) -> NodeName {
@@ -134,6 +83,8 @@ mod tests {
             proven: true,
             known: true,
             pair: Arc::default(),
+            interval: Duration::from_secs(3),
+            takes_part: true,
             row: None,
             version: 0,
         }

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use buffa_types::google::protobuf::Empty;
 use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, INCARNATION_ROOM};
-use canary_core::{Answer, CallError, Entry, Exchange, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot, Target};
-use tokio::sync::{Semaphore, mpsc, watch};
+use canary_core::{
+    Answer, CallError, Entry, Exchange, Failure, JoinAnswer, MemberView, NodeName, PendingJoin, Record, Request, Response, Snapshot,
+    Status, Target,
+};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tracing::{info, warn};
 
+use super::Protocol;
 use super::bridge::{PATIENCE, Sign, Told};
-use super::guest::{Who, is_guest, record_for};
-use super::{Guests, Protocol};
+use super::guest::{is_guest, rank, record_for};
+use super::joins::{Joined, Joins, Turn, Who};
+use crate::clock;
 use crate::transport::{Links, original as pb};
 
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
@@ -17,6 +24,10 @@ const ASKED_AT_ONCE: usize = 16;
 /// How long a connection to a guest has been there before it is asked to let us in: one that started just now may wait for an answer to its own
 /// joining, and never wakes if it is asked before that.
 const SETTLED: Duration = Duration::from_secs(10);
+/// How long whoever wants to be let in by a guest waits for that. The core waits little longer for who is at an address.
+const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+/// When the call is given up, as the original gives up its own.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// A heartbeat beyond this was never made by a host: nothing could advance it.
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
@@ -24,7 +35,9 @@ const HEARTBEAT_MAX: u64 = 1 << 62;
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     links: Arc<Links>,
-    guests: Arc<Guests>,
+    pub(super) joins: Arc<Joins>,
+    /// A call of `JoinMesh` has ended.
+    ended: Arc<Notify>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     told: mpsc::Sender<Told>,
     protocol: Protocol,
@@ -52,7 +65,7 @@ impl Context {
         probe_timeout: Duration,
     ) -> Self {
         let asking = Arc::new(Semaphore::new(ASKED_AT_ONCE));
-        Self { links, guests: Arc::default(), snapshot, told, protocol, probe_timeout, asking }
+        Self { links, joins: Arc::default(), ended: Arc::default(), snapshot, told, protocol, probe_timeout, asking }
     }
 
     pub(super) fn links(&self) -> &Arc<Links> {
@@ -68,12 +81,13 @@ impl Context {
         self.told.try_send(told).is_ok()
     }
 
-    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
-    pub(super) async fn find(&self, target: &Target) -> Result<Found, CallError> {
+    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now. A guest that is stuck does not say; others say that
+    /// it is `expected`.
+    pub(super) async fn find(&self, target: &Target, expected: Option<&NodeName>) -> Result<Found, CallError> {
         if self.protocol == Protocol::Auto {
             match self.links.ask_ours(target, Request::Identify).await {
                 Ok(Response::Identify(record)) => {
-                    self.guests.found(target, Who::Ours(Arc::clone(&record)));
+                    self.joins.found_ours(target, Arc::clone(&record), clock::now().time);
                     return Ok(Found::Ours(record));
                 }
                 Ok(Response::Busy) => return Ok(Found::Busy),
@@ -82,41 +96,135 @@ impl Context {
                 Err(error) => return Err(error.call),
             }
         }
-        Ok(Found::Guest(self.join(target).await?))
+        if let Some(name) = self.joins.guest_just_now(target, clock::now().time) {
+            return Ok(Found::Guest(Some(name)));
+        }
+        match (self.join(target).await?, expected) {
+            (Joined::As(name), _) => Ok(Found::Guest(Some(name))),
+            (Joined::Unnamed, _) => Ok(Found::Guest(None)),
+            (Joined::Stuck | Joined::Later, Some(name)) => {
+                self.is_there(target).await?;
+                Ok(Found::Guest(Some(name.clone())))
+            }
+            (Joined::Stuck | Joined::Later, None) => Err(failed(target, "it does not say who it is")),
+        }
     }
 
-    /// Joins at a guest, which tells its name and whom it knows; no name where it holds ours to be another's.
-    pub(super) async fn join(&self, target: &Target) -> Result<Option<NodeName>, CallError> {
+    /// Has a guest let this bot in, if it may be asked now.
+    pub(super) async fn join(&self, target: &Target) -> Result<Joined, CallError> {
+        let snapshot = self.snapshot();
+        let now = clock::now().time;
+        match self.joins.turn(target, self.elsewhere(&snapshot, target), now) {
+            // Whoever asks may have less time than the guest. What came of it is kept.
+            Turn::Ask => drop(tokio::spawn({
+                let (context, target) = (self.clone(), target.clone());
+                async move { context.ask(&target).await }
+            })),
+            Turn::UnderWay => {}
+            Turn::Stuck => return Ok(Joined::Stuck),
+            Turn::Elsewhere => return Ok(Joined::Later),
+        }
+        let outcome = async {
+            loop {
+                let ended = self.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                if let Some(outcome) = self.joins.outcome(target) {
+                    return outcome;
+                }
+                ended.await;
+            }
+        };
+        tokio::time::timeout(JOIN_PATIENCE, outcome).await.unwrap_or(Ok(Joined::Later))
+    }
+
+    /// Asks a guest to let us in, and keeps what came of it.
+    async fn ask(&self, target: &Target) {
+        let outcome = self.ask_now(target).await;
+        let snapshot = self.snapshot();
+        let guest = guest_at(&snapshot, target);
+        let version = guest.map_or(0, |guest| guest.version);
+        let node = guest.map_or("unknown", |guest| guest.record.name.as_str());
+        let is_stuck = outcome == Ok(Joined::Stuck);
+        if self.joins.ended(target, outcome, version, clock::now().time) {
+            if is_stuck {
+                let what = "a bot of the original answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
+                warn!(%target, node, "{what}");
+            } else {
+                info!(%target, node, "a bot of the original lets others in again");
+            }
+        }
+        self.ended.notify_waiters();
+    }
+
+    /// Asks a guest to let us in. It tells its name, and whom it knows.
+    async fn ask_now(&self, target: &Target) -> Result<Joined, CallError> {
         let _turn = self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
         let client = self.links.original(target).await?;
         let me = node(&self.snapshot().me);
-        let answer = client.join_mesh(me).await.map_err(|error| self.links.explain(target, &error))?.into_owned();
+        let Ok(answer) = tokio::time::timeout(JOIN_TIMEOUT, client.join_mesh(me)).await else {
+            self.is_there(target).await?;
+            return Ok(Joined::Stuck);
+        };
+        let answer = answer.map_err(|error| self.links.explain(target, &error))?.into_owned();
         let teller: Arc<str> = target.host().into();
         for (name, target) in told_of(answer.nodes) {
             // What does not fit is reported again.
             self.tell(Told::Node { name, target, sign: Sign::Hearsay, teller: Arc::clone(&teller) });
         }
         if !answer.name_unique && answer.my_name.is_empty() {
-            return Ok(None);
+            return Ok(Joined::Unnamed);
         }
-        let name: NodeName = answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?;
-        self.guests.found(target, Who::Guest(name.clone()));
-        Ok(Some(name))
+        Ok(Joined::As(answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?))
     }
 
-    /// The last known node at an address. If that is some time ago, it is refreshed in the background: a node that is slow to answer this may
-    /// answer everything else.
-    fn at(&self, target: &Target) -> Option<Who> {
+    /// Whether a bot of the original is there: it answers what it answers even if its loops are stuck.
+    async fn is_there(&self, target: &Target) -> Result<(), CallError> {
+        let asked = async {
+            let client = self.links.original(target).await?;
+            client.ping(node(&self.snapshot().me)).await.map_err(|error| self.links.explain(target, &error))?;
+            client.rtt(Empty::default()).await.map_err(|error| self.links.explain(target, &error))?;
+            Ok(())
+        };
+        let silent = || Err(CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {PATIENCE:?}") });
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| silent())
+    }
+
+    /// What another of ours, to which this one gives way, tells of an address: where two began at once, the first by name goes on.
+    fn elsewhere<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<&'a PendingJoin> {
+        let own = self.joins.is_pending(target, clock::now().time);
+        let others = snapshot.pending().filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name);
+        others.filter(|(name, _)| !own || **name < snapshot.me.name).map(|(_, pending)| pending).next()
+    }
+
+    /// Whether a guest is known not to answer, or not to have answered yet.
+    pub(super) fn is_pending(&self, snapshot: &Snapshot, target: &Target) -> bool {
+        self.joins.is_pending(target, clock::now().time) || self.elsewhere(snapshot, target).is_some()
+    }
+
+    /// Where this bot waits for guests, for the others to hear.
+    pub(super) fn pending(&self, snapshot: &Snapshot) -> Vec<PendingJoin> {
+        self.joins.pending(|target| self.elsewhere(snapshot, target).is_some(), clock::now().time)
+    }
+
+    /// The last known node at the address of a guest. One that nobody doubts is who it was: two of ours ask it all the time. Else it is asked in the
+    /// background: a node that is slow to answer this may answer everything else.
+    fn at(&self, guest: &Record) -> Option<Who> {
+        let (snapshot, target) = (self.snapshot(), &guest.target);
+        let is_unsound = |member: &MemberView| member.status != Status::Alive || member.record.target != *target;
+        let claimed = || snapshot.membership().any(|member| member.record.target == *target && member.record.name != guest.name);
+        let is_doubted = snapshot.member(&guest.name).is_some_and(is_unsound) || claimed();
+        let now = clock::now().time;
         // A bot that yields its name does not use it.
-        if self.snapshot().name_conflict().is_none() && self.guests.ask_again(target) {
+        if is_doubted && snapshot.name_conflict().is_none() && self.joins.look_again(target, now) {
             let (context, target) = (self.clone(), target.clone());
             tokio::spawn(async move {
                 if context.settled(&target).await {
-                    let _ = tokio::time::timeout(PATIENCE, context.find(&target)).await;
+                    let _ = tokio::time::timeout(PATIENCE, context.find(&target, None)).await;
                 }
             });
         }
-        self.guests.at(target)
+        self.joins.at(target, now)
     }
 
     /// Waits until one connection has stood for some time; whether it does.
@@ -132,7 +240,7 @@ impl Context {
 
     /// Whether another than this guest is known to be at its address by now.
     pub(crate) fn is_another(&self, guest: &Record) -> bool {
-        match self.at(&guest.target) {
+        match self.at(guest) {
             Some(Who::Ours(_)) => true,
             Some(Who::Guest(name)) => name != guest.name,
             None => false,
@@ -166,9 +274,23 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
         }
     }
     let answer = |answer| Ok(Response::Join(answer));
-    let Some(name) = context.join(target).await? else {
-        let holds = "a bot of the original there holds our name for another target; it forgets that some time after nobody is there";
-        return answer(JoinAnswer::Unreachable(holds.to_owned()));
+    let snapshot = context.snapshot();
+    // Others know it: it is enough that it is there.
+    if let Some(guest) = guest_at(&snapshot, target).filter(|guest| guest.status == Status::Alive) {
+        context.is_there(target).await?;
+        return answer(JoinAnswer::Admitted(Arc::clone(&guest.record)));
+    }
+    if !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time) {
+        return answer(JoinAnswer::InTurn);
+    }
+    let name = match context.join(target).await? {
+        Joined::As(name) => name,
+        Joined::Stuck => return answer(JoinAnswer::Stuck),
+        Joined::Later => return answer(JoinAnswer::InTurn),
+        Joined::Unnamed => {
+            let holds = "a bot of the original there holds our name for another target; it forgets that some time after nobody is there";
+            return answer(JoinAnswer::Unreachable(holds.to_owned()));
+        }
     };
     let snapshot = context.snapshot();
     if name == snapshot.me.name {
@@ -187,7 +309,8 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
 }
 
 async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target) -> Result<Response, CallError> {
-    let name = match context.find(target).await? {
+    let expected = guest.as_ref().map(|guest| &guest.name);
+    let name = match context.find(target, expected).await? {
         Found::Ours(record) => return Ok(Response::Identify(record)),
         Found::Busy => return Ok(Response::Busy),
         Found::Guest(name) => name.ok_or_else(|| failed(target, "it does not tell its name"))?,
@@ -207,7 +330,7 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
 /// Asks a guest whether it is there, and answers as it would: with its next heartbeat.
 async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, asked: &Exchange) -> Result<Response, CallError> {
     let target = &guest.target;
-    match context.at(target) {
+    match context.at(guest) {
         Some(Who::Ours(record)) => return Ok(Response::NotMe(record)),
         Some(Who::Guest(name)) if name != guest.name => {
             return Err(CallError { failure: Failure::Identity, detail: format!("{target}: it is {name} by now") });
@@ -223,6 +346,11 @@ async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, a
     let heartbeat = heartbeat.saturating_add(1);
     let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
     Ok(Response::Exchange(Box::new(Exchange { from: Some(guest.instance), to: asked.from, entries: vec![entry], ..Exchange::default() })))
+}
+
+/// The guest that is known to be at an address.
+pub(super) fn guest_at<'a>(snapshot: &'a Snapshot, target: &Target) -> Option<&'a MemberView> {
+    snapshot.membership().find(|member| member.record.target == *target && is_guest(&member.record))
 }
 
 /// Whom a guest tells of, as far as it can be.
