@@ -436,6 +436,7 @@ impl Core {
         self.collect_rosters();
         self.count_holdings();
         self.look_for_vouchers(now);
+        self.greet_outsiders(now);
         self.guards.expire(now.time);
         self.report(now);
         for slot in self.members.other_slots() {

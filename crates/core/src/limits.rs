@@ -88,7 +88,7 @@ pub const EXCHANGE_BYTES_MAX: usize = 512 * 1024;
 /// A release as its source spells it; what is longer is carried and not shown.
 pub const RELEASE_BYTES_MAX: usize = 32;
 /// Addresses of bots of the original that a row may tell of, which did not answer its source.
-pub const PENDING_JOINS_MAX: usize = 16;
+pub const PENDING_JOINS_MAX: usize = 64;
 /// What one exchange may carry in rows and rosters, in bytes; the rest of [`EXCHANGE_BYTES_MAX`] is for records, digest and framing.
 pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
 /// What records of one exchange may take, in bytes.

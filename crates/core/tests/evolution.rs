@@ -17,6 +17,7 @@ use support::{at, core, drain, let_in, record, tell};
 const CELLS: u32 = 1;
 const SECURED: u32 = 2;
 const RELEASE: u32 = 3;
+const PENDING: u32 = 4;
 const FUTURE: u32 = 77;
 
 /// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one figure of a later release.
@@ -106,6 +107,19 @@ fn a_release_is_shown_as_far_as_it_is_spelled_as_one_and_travels_on_in_any_case(
         assert_eq!(frame.release().map(Release::as_str), shown);
         let (kinds, packed): (Vec<_>, Vec<_>) = frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).unzip();
         assert_eq!((kinds, &packed[1][..]), (vec![CELLS, RELEASE, FUTURE], spelled));
+    }
+}
+
+#[test]
+fn where_a_node_waits_is_read_as_far_as_it_is_spelled_as_today_and_travels_on_in_order() {
+    let cells = failed(0);
+    // A target without a port, and a release with a space: neither is read, and both travel on, among what is read.
+    for (release, pending) in [(&b"1.2"[..], &b"\x03old\x01"[..]), (b"1 2", b"\x08old:8081\x01"), (b"1 2", b"\x03old\x01")] {
+        let sections: [(u32, &[u8]); 4] = [(CELLS, &cells), (RELEASE, release), (PENDING, pending), (FUTURE, b"?")];
+        let frame = frame(1, &sections);
+        assert_eq!(frame.pending().len(), usize::from(pending.contains(&b':')));
+        let travelling: Vec<_> = frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).collect();
+        assert_eq!(travelling, sections.map(|(kind, packed)| (kind, packed.to_vec())));
     }
 }
 

@@ -146,7 +146,7 @@ impl<'a> Evidence<'a> {
         match self.layer {
             Layer::Failing => {
                 let bad = |failing: &Failing| {
-                    let streak = failing.streak(node.heard_at, self.matrix.pair_interval());
+                    let streak = failing.streak(node.heard_at, self.matrix.interval_of(failing.target as usize));
                     let loses = self.lossy.contains(source)
                         || self.lossy.contains(failing.target as usize)
                         || node.said.quality.get(failing.target as usize).is_some_and(|quality| quality.lossy.nats() > LOSES);

@@ -71,8 +71,8 @@ pub(crate) const CLOSE_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Remaining validity from which an expiring certificate is reported, and from which it is critical.
 pub(crate) const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 pub(crate) const EXPIRY_CRITICAL: Duration = Duration::from_secs(24 * 3600);
-/// A bot of the original whose loops are stuck was tried for three seconds: nothing has to be waited for.
-pub(crate) const STUCK_HOLD: Duration = Duration::ZERO;
+/// How long a bot of the original must be taken for stuck before it is an incident: one that was only slow has let somebody in by then.
+pub(crate) const STUCK_HOLD: Duration = Duration::from_secs(10);
 /// How long a target may not answer, or a name be taken, before it is an incident.
 pub(crate) const SOON_HOLD: Duration = Duration::from_secs(60);
 

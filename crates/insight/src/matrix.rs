@@ -49,6 +49,8 @@ pub(crate) struct Node {
     /// Whether its row advances but most of what it says is old: the host has no time to measure.
     pub(crate) is_behind: bool,
     pub(crate) expires: Option<u64>,
+    /// How often each other node measures it, as far as this bot's own pace tells.
+    pub(crate) interval: Duration,
     pub(crate) said: Said,
 }
 
@@ -164,9 +166,9 @@ impl Quality {
 
 impl Failing {
     /// How many attempts in a row failed: `heard_at` is when its source was last heard, and had nothing else to say.
-    pub(crate) fn streak(&self, heard_at: Time, pair_interval: Duration) -> u8 {
+    pub(crate) fn streak(&self, heard_at: Time, interval: Duration) -> u8 {
         let lasting = heard_at.since(self.published + NEWS_TRAVEL);
-        let turns = lasting.as_secs_f64() / pair_interval.as_secs_f64().max(0.001);
+        let turns = lasting.as_secs_f64() / interval.as_secs_f64().max(0.001);
         let repeated = u8::from(lasting >= REPEATED_WITHIN);
         (turns.min(100.0) as u8).saturating_add(1 + repeated)
     }
@@ -180,13 +182,15 @@ impl Matrix {
         self.forget_rosters(snapshot);
         let now = snapshot.now.time;
         let present = self.present(snapshot);
-        let own = (&snapshot.me, Status::Alive, now, snapshot.own_row.as_deref(), 0, true);
-        let others =
-            snapshot.nodes().map(|view| (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, view.takes_part));
+        let own = (&snapshot.me, Status::Alive, now, snapshot.own_row.as_deref(), 0, (true, snapshot.pair_interval));
+        let others = snapshot.nodes().map(|view| {
+            let pace = (view.takes_part, view.interval);
+            (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, pace)
+        });
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
-        for (record, status, heard_at, row, version, takes_part) in std::iter::once(own).chain(others) {
+        for (record, status, heard_at, row, version, (takes_part, interval)) in std::iter::once(own).chain(others) {
             let Some(&index) = self.index.get(&record.name) else { continue };
             let places = row.and_then(|row| self.places_of(row));
             let nodes = self.nodes.len();
@@ -196,7 +200,7 @@ impl Matrix {
                 node.expires = row.frame().secured().map(|secured| secured.expires);
                 node.said.read(row, record.life(), &places, &present, now, behind_after);
             }
-            (node.record, node.status, node.heard_at) = (Arc::clone(record), status, heard_at);
+            (node.record, node.status, node.heard_at, node.interval) = (Arc::clone(record), status, heard_at, interval);
             node.is_current = row.is_some_and(|row| row.version() >= version);
             node.is_heard = index == self.me || (status.is_present() && row.is_some_and(|row| row.age(now) < fresh));
             let is_behind = node.is_heard && node.said.behind > 1;
@@ -206,10 +210,10 @@ impl Matrix {
         }
     }
 
-    /// Nodes that are there.
+    /// Nodes that are there, without those that are measured more seldom than others: how old a result of them is tells nothing.
     fn present(&self, snapshot: &Snapshot) -> FixedBitSet {
         let mut present = FixedBitSet::with_capacity(self.nodes.len());
-        let others = snapshot.present().map(|view| &view.record.name);
+        let others = snapshot.present().filter(|view| view.takes_part).map(|view| &view.record.name);
         for index in std::iter::once(&snapshot.me.name).chain(others).filter_map(|name| self.index.get(name)) {
             present.set(*index, true);
         }
@@ -289,6 +293,11 @@ impl Matrix {
     }
 
     /// How often each pair is measured.
+    /// How often others measure a node.
+    pub(crate) fn interval_of(&self, target: Index) -> Duration {
+        self.node(target).map_or(self.pair_interval, |node| node.interval)
+    }
+
     pub(crate) fn pair_interval(&self) -> Duration {
         self.pair_interval
     }
@@ -305,6 +314,7 @@ impl Node {
             is_heard: false,
             is_behind: false,
             expires: None,
+            interval: Duration::ZERO,
             said: Said::default(),
         }
     }

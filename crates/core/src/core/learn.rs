@@ -9,10 +9,13 @@ use super::{Core, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
-use crate::members::Slot;
+use crate::members::{Member, Slot};
 use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
 use crate::time::Now;
+
+/// Nodes that are greeted a second: those that are silent must not take the places of all exchanges.
+const GREETINGS: usize = 8;
 
 /// How a record came to us, and so how far it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,20 +176,20 @@ impl Core {
         }
         self.spread_record(slot, now);
         self.give_turn(slot, Why::AtOnce, now);
-        if introducer.is_some() {
-            self.greet_outsider(slot, now);
-        }
         Some(slot)
     }
 
-    /// Asks a new node that takes no part in gossip for a sign of life: its first measurement may be some time off.
-    fn greet_outsider(&mut self, slot: Slot, now: Now) {
-        let Some(target) = self.members.get(slot).filter(|member| !self.takes_part(member)).map(|member| member.record.target.clone())
-        else {
-            return;
-        };
-        if self.guards.admit(&target, now.time).is_ok() {
-            self.begin_exchange(slot, now);
+    /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may be some time off. Called once a second.
+    pub(super) fn greet_outsiders(&mut self, now: Now) {
+        let is_new = |member: &Member| !member.proven && member.is_present() && !member.exchanging && !self.takes_part(member);
+        let new: Vec<_> = self.members.others().filter(|(_, member)| is_new(member)).map(|(slot, _)| slot).collect();
+        let mut greeted = 0;
+        for slot in new {
+            let Some(target) = self.members.get(slot).map(|member| member.record.target.clone()) else { continue };
+            if greeted < GREETINGS && self.guards.admit(&target, now.time).is_ok() {
+                greeted += 1;
+                self.begin_exchange(slot, now);
+            }
         }
     }
 

@@ -276,7 +276,7 @@ impl Core {
         let alone = !self.members.others().any(|(_, member)| member.is_present() && member.known);
         if !alone {
             self.reports.alone_again = now.time + TARGET_PATIENCE.0;
-            for seed in self.seeds.iter_mut().filter(|seed| seed.listed && !seed.logged) {
+            for seed in self.seeds.wrong().filter(|seed| !seed.logged) {
                 if let Some(why) = &seed.problem
                     && now.time.since(seed.failing_since) >= TARGET_PATIENCE.1
                 {
@@ -290,7 +290,7 @@ impl Core {
             return;
         }
         self.reports.alone_again = now.time + REPEAT;
-        if let Some(targets) = self.seeds.only_stuck() {
+        if let Some(targets) = self.seeds.only_stuck(self.record().instance) {
             let targets = targets.join(" ");
             warn!(%targets, "this bot knows nobody: its targets answer, but their own loops are stuck, so they let nobody in; restart them");
             return;

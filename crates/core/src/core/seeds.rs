@@ -25,6 +25,11 @@ const JOIN_TURN: Duration = Duration::from_millis(250);
 /// Why a bot of the original whose loops are stuck does not let us in.
 const STUCK: &str = "it answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
 
+/// Why one is not asked yet.
+const IN_TURN: &str = "a bot of the original is there, and ours ask it one after the other";
+/// A bot of the original whose loops are stuck is looked at again after so long.
+const STUCK_SEED_INTERVAL: Duration = Duration::from_secs(15);
+
 /// A target that is asked to let us in.
 #[derive(Clone, Debug)]
 pub(super) struct Seed {
@@ -71,11 +76,11 @@ impl Seeds {
         Some(free.unwrap_or(self.0.len() - 1) as u32)
     }
 
-    /// The targets, if there are any and each of them is a bot of the original whose loops are stuck.
-    pub(super) fn only_stuck(&self) -> Option<Vec<String>> {
-        let stuck = |seed: &Seed| seed.problem.as_deref() == Some(STUCK);
-        let all: Vec<_> = self.listed().map(|seed| seed.target.to_string()).collect();
-        (!all.is_empty() && self.listed().all(stuck)).then_some(all)
+    /// The targets but this bot itself, if there are any and each of them is a bot of the original whose loops are stuck.
+    pub(super) fn only_stuck(&self, me: Instance) -> Option<Vec<String>> {
+        let others = || self.listed().filter(|seed| seed.answered != Some(me));
+        let all: Vec<_> = others().map(|seed| seed.target.to_string()).collect();
+        (!all.is_empty() && others().all(|seed| seed.problem.as_deref() == Some(STUCK))).then_some(all)
     }
 
     /// Those that discovery lists.
@@ -83,16 +88,17 @@ impl Seeds {
         self.0.iter().filter(|seed| seed.listed)
     }
 
-    /// All of them, for the report.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Seed> {
-        self.0.iter_mut()
+    /// Listed targets that nobody let this bot in at, but for bots of the original: one of ours waits there, and all of ours tell of it.
+    pub(super) fn wrong(&mut self) -> impl Iterator<Item = &mut Seed> {
+        let is_original = |seed: &Seed| seed.problem.as_deref().is_some_and(|problem| problem == STUCK || problem == IN_TURN);
+        self.0.iter_mut().filter(move |seed| seed.listed && !is_original(seed))
     }
 }
 
 impl Core {
     /// Joins at these targets from here on.
     pub(super) fn set_seeds(&mut self, targets: Vec<Target>, now: Now) {
-        for seed in self.seeds.iter_mut() {
+        for seed in &mut self.seeds.0 {
             seed.listed &= targets.contains(&seed.target);
         }
         for target in targets {
@@ -213,10 +219,11 @@ impl Core {
                 self.not_let_in(index, format!("it cannot reach this bot at {}: {why}", self.record().target), now);
             }
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
-            JoinAnswer::Stuck => self.not_let_in(index, STUCK.to_owned(), now),
-            JoinAnswer::InTurn => {
-                self.not_let_in(index, "a bot of the original is there, and ours ask it one after the other".to_owned(), now)
+            JoinAnswer::Stuck => {
+                self.not_let_in(index, STUCK.to_owned(), now);
+                self.seed_again(index, self.config.join_interval.max(STUCK_SEED_INTERVAL), now);
             }
+            JoinAnswer::InTurn => self.not_let_in(index, IN_TURN.to_owned(), now),
             JoinAnswer::Unknown(number) => self.not_let_in(index, format!("it gave an answer of a later release (number {number})"), now),
             JoinAnswer::OtherMesh(theirs) => {
                 let (theirs, ours) = (theirs.as_str(), self.record().mesh.as_str());

@@ -14,6 +14,9 @@ use crate::row::{Row, Version};
 use crate::tally::{Events, Histogram, Refusals};
 use crate::time::{Now, Time};
 
+/// A bot of the original that measures publishes something within this.
+const MEASURES_WITHIN: Duration = Duration::from_secs(30);
+
 /// Everything a bot knows at one instant. Rows and pairs are shared, so that it costs a few pointers a member, never the matrix.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -107,16 +110,30 @@ impl Snapshot {
 
     /// Bots of ours that are there and wait for bots of the original to let them in, this one included: who waits, and where.
     pub fn pending(&self) -> impl Iterator<Item = (&NodeName, &PendingJoin)> {
-        let others = self.membership().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
+        let others =
+            self.present().filter(|member| member.takes_part).filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
         let own = self.own_row.as_ref().map(|row| (&self.me.name, row));
         others.chain(own).flat_map(|(name, row)| row.frame().pending().iter().map(move |pending| (name, pending)))
     }
 
+    /// Whether a node that takes no part in gossip published anything of late: its loops run, whatever others say.
+    pub fn measures(&self, member: &MemberView) -> bool {
+        member.row.as_ref().is_some_and(|row| row.age(self.now.time) < MEASURES_WITHIN)
+    }
+
     /// Addresses at which a bot of the original answers while its own loops are stuck: it measures nothing and lets nobody in.
     pub fn stuck(&self) -> BTreeSet<&Target> {
-        let of_ours = |target: &Target| self.membership().any(|member| member.record.target == *target && member.takes_part);
-        let stuck = self.pending().filter(|(_, pending)| pending.is_stuck()).map(|(_, pending)| &pending.target);
-        stuck.filter(|target| !of_ours(target)).collect()
+        let mut stuck: BTreeSet<_> = self.pending().filter(|(_, pending)| pending.is_stuck()).map(|(_, pending)| &pending.target).collect();
+        if stuck.is_empty() {
+            return stuck;
+        }
+        stuck.remove(&self.me.target);
+        // What is dead does not answer, and ours are none of them.
+        let refutes = |member: &&MemberView| member.takes_part || !member.status.is_present() || self.measures(member);
+        for member in self.members.iter().filter(refutes) {
+            stuck.remove(&member.record.target);
+        }
+        stuck
     }
 
     /// Whether another living node holds our name, and where.

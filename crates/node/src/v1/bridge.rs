@@ -16,7 +16,7 @@ use super::guest::{is_guest, record, record_for, sponsors};
 use super::joins::Joined;
 use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, fresh_since, news_of, pages, roster};
 use super::server::Place;
-use super::speak::{Context, Found, guest_at, node};
+use super::speak::{Context, Found, node};
 use crate::clock;
 use crate::driver::Command;
 use crate::transport::{Arrived, Links, original as pb};
@@ -365,18 +365,20 @@ impl Bridge {
     fn look_at_pending(&mut self, snapshot: &Snapshot, tasks: &mut JoinSet<Done>) {
         let pending = self.context.pending(snapshot);
         for PendingJoin { target, .. } in pending.iter().filter(|pending| pending.is_stuck()) {
-            if let Some(guest) = guest_at(snapshot, target) {
-                self.context.joins.published(target, guest.version, clock::now().time);
+            let now = clock::now().time;
+            // It measures; or it died, and what answers there next is another process.
+            let refutes = |member: &&MemberView| !member.status.is_present() || snapshot.measures(member);
+            if snapshot.members.iter().filter(|member| member.record.target == *target).any(|member| refutes(&member)) {
+                self.context.joins.forget(target);
             }
-            if !self.context.joins.is_due(target, clock::now().time) {
-                continue;
+            if self.context.joins.is_due(target, now) {
+                let (context, target) = (self.context.clone(), target.clone());
+                tasks.spawn(async move {
+                    // What comes of it is kept.
+                    let _ = context.find(&target, None).await;
+                    Done::Renewed
+                });
             }
-            let (context, target) = (self.context.clone(), target.clone());
-            tasks.spawn(async move {
-                // What comes of it is kept.
-                let _ = context.join(&target).await;
-                Done::Renewed
-            });
         }
         if pending != self.pending && self.commands.try_send(Command::Pending(pending.clone())).is_ok() {
             self.pending = pending;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use canary_core::limits::{Backoff, PENDING_JOINS_MAX};
-use canary_core::{CallError, NodeName, PendingJoin, Record, Target, Time, Version};
+use canary_core::{CallError, Failure, NodeName, PendingJoin, Record, Target, Time};
 
 /// Addresses that are remembered; the one that was used longest ago goes when there are more.
 const SEEN_MAX: usize = 4096;
@@ -22,12 +22,18 @@ const FOUND_OF_LATE: Duration = Duration::from_secs(60);
 const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// When a guest is asked again that did not answer.
 const UNANSWERED: Backoff = Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
+/// A call that failed after so long was given up, and not answered.
+const GIVEN_UP: Duration = Duration::from_secs(3);
 /// A call that is under way for so long is told to the others: a guest that is well answers at once.
 const TELL_AFTER: Duration = Duration::from_millis(500);
 /// How long a bot waits for others to tell it of a guest, before it asks at an address without a name.
 const LISTEN: Duration = Duration::from_secs(1);
-/// Bots of ours take their turns at such an address so far apart that the next one hears of it before, and all of them within so long.
-const TURNS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// The first bots of ours take their turns at such an address so far apart that the next one hears of it before: how far, and how many.
+const TURNS: (Duration, u32) = (Duration::from_secs(3), 10);
+/// All others follow within so long: the bot that was given this address may be any.
+const LATE_TURNS: Duration = Duration::from_secs(30);
+/// How often it is looked whether one of ours took the place of a guest that nobody doubts. A guest answers that question at once, with no.
+const LOOK_SELDOM: Duration = Duration::from_secs(300);
 
 /// Who answered at an address.
 #[derive(Clone, Debug)]
@@ -73,8 +79,6 @@ struct Seen {
     outcome: Option<Result<Joined, CallError>>,
     /// Calls in a row that were given up while other calls were answered.
     unanswered: u32,
-    /// What the guest had published when the latest one was given up.
-    version: Version,
     not_before: Time,
     /// When a look in the background was last planned.
     planned_at: Option<Time>,
@@ -88,6 +92,11 @@ struct Seen {
 impl Seen {
     fn is_asking(&self) -> bool {
         self.began.is_some() && self.outcome.is_none()
+    }
+
+    /// Somebody answers there who is not stuck, or nobody: nothing has to be waited for.
+    fn forget(&mut self) {
+        (self.unanswered, self.not_before, self.wanted_at, self.turn) = (0, Time::ZERO, None, None);
     }
 
     /// What others should hear of it.
@@ -136,19 +145,21 @@ impl Joins {
         })
     }
 
-    /// A call has ended. `version` is what the guest has published by now. Tells whether the bot there was found to be stuck, or not to be, just now.
-    pub(super) fn ended(&self, target: &Target, outcome: Result<Joined, CallError>, version: Version, now: Time) -> bool {
+    /// A call has ended. Tells whether the bot there was found to be stuck, or not to be, just now.
+    pub(super) fn ended(&self, target: &Target, outcome: Result<Joined, CallError>, now: Time) -> bool {
         self.seen(target, now, |seen| {
+            let given_up = seen.began.is_some_and(|began| now.since(began) >= GIVEN_UP);
             let was_stuck = seen.unanswered > 0;
             match &outcome {
                 Ok(Joined::Stuck) => {
                     let pause = UNANSWERED.first * 2_u32.saturating_pow(seen.unanswered.min(16));
                     seen.unanswered = seen.unanswered.saturating_add(1);
                     seen.not_before = now + pause.min(UNANSWERED.longest);
-                    seen.version = version;
                 }
-                // Where nobody is, nobody is stuck.
-                Ok(_) | Err(_) => (seen.unanswered, seen.not_before) = (0, now),
+                Ok(_) => seen.forget(),
+                // Where nobody is, nobody is stuck. A call that was given up may have left something behind, whatever else failed.
+                Err(error) if error.failure == Failure::Refused => seen.forget(),
+                Err(_) => seen.not_before = now + if given_up { UNANSWERED.first } else { ASK_PAUSE },
             }
             if let Ok(Joined::As(name)) = &outcome {
                 seen.found = Some((Who::Guest(name.clone()), now));
@@ -168,16 +179,9 @@ impl Joins {
     /// The bot there was heard of itself: its loops run, and it need not be left alone as long as one that is stuck.
     pub(super) fn heard(&self, target: &Target, now: Time) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| seen.unanswered > 0) {
-            let soon = seen.began.map_or(now, |began| began + ASK_PAUSE);
-            seen.not_before = seen.not_before.min(soon);
-        }
-    }
-
-    /// The same, if it published anything since the latest call was given up: who is stuck measures nothing.
-    pub(super) fn published(&self, target: &Target, version: Version, now: Time) {
-        let is_news = self.all().get(target).is_some_and(|seen| seen.unanswered > 0 && seen.version != version);
-        if is_news {
-            self.heard(target, now);
+            // Anybody can say so: it becomes no way to have it asked all the time.
+            let pause = (ASK_PAUSE * 2_u32.saturating_pow((seen.unanswered - 1).min(16))).min(UNANSWERED.longest);
+            seen.not_before = seen.not_before.min(seen.began.map_or(now, |began| began + pause));
         }
     }
 
@@ -185,8 +189,15 @@ impl Joins {
     pub(super) fn found_ours(&self, target: &Target, record: Arc<Record>, now: Time) {
         self.seen(target, now, |seen| {
             seen.found = Some((Who::Ours(record), now));
-            (seen.unanswered, seen.not_before) = (0, now);
+            seen.forget();
         });
+    }
+
+    /// Nobody is there, or a guest that others know.
+    pub(super) fn forget(&self, target: &Target) {
+        if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
+            seen.forget();
+        }
     }
 
     /// The node that answered there recently.
@@ -203,6 +214,17 @@ impl Joins {
             (Who::Guest(name), at) if now.since(*at) < JUST_NOW => Some(name.clone()),
             _ => None,
         }
+    }
+
+    /// Whether it is time to look whether one of ours took the place of a guest that nobody doubts.
+    pub(super) fn look_seldom(&self, target: &Target, now: Time) -> bool {
+        self.seen(target, now, |seen| {
+            let due = now.since(*seen.planned_at.get_or_insert(now)) > LOOK_SELDOM;
+            if due {
+                seen.planned_at = Some(now);
+            }
+            due
+        })
     }
 
     /// Whether it is time to look again who is there; if so, it is taken for looked at.
@@ -223,8 +245,10 @@ impl Joins {
             if now < *seen.wanted_at.get_or_insert(now) + LISTEN {
                 return false;
             }
-            let apart = TURNS.0.as_secs_f64().min(TURNS.1.as_secs_f64() / ours.max(1) as f64);
-            now >= *seen.turn.get_or_insert(now + Duration::from_secs_f64(apart * rank as f64))
+            let (rank, ours) = (rank.try_into().unwrap_or(u32::MAX), ours.max(1) as f64);
+            let first = TURNS.0 * rank.min(TURNS.1);
+            let late = LATE_TURNS.mul_f64(f64::from(rank.saturating_sub(TURNS.1)) / ours);
+            now >= *seen.turn.get_or_insert(now + first + late)
         })
     }
 
@@ -244,9 +268,16 @@ impl Joins {
         pending.into_iter().map(|target| PendingJoin { unanswered: unanswered(&target), target }).collect()
     }
 
-    /// Whether it is time to ask a stuck guest again.
+    /// Whether it is time to ask a stuck guest again; if so, it is taken for asked.
     pub(super) fn is_due(&self, target: &Target, now: Time) -> bool {
-        self.all().get(target).is_some_and(|seen| seen.unanswered > 0 && !seen.is_asking() && now >= seen.not_before)
+        self.seen(target, now, |seen| {
+            let rested = seen.planned_at.is_none_or(|at| now.since(at) >= ASK_PAUSE);
+            let due = seen.unanswered > 0 && !seen.is_asking() && now >= seen.not_before && rested;
+            if due {
+                seen.planned_at = Some(now);
+            }
+            due
+        })
     }
 
     /// Whether this bot tells of an address.
@@ -297,7 +328,7 @@ mod tests {
                     .get(target)
                     .is_some_and(|seen| seen.is_asking() && now.since(seen.began.unwrap()) >= Duration::from_secs(3))
                 {
-                    self.bots[bot].ended(target, Ok(Joined::Stuck), 0, now);
+                    self.bots[bot].ended(target, Ok(Joined::Stuck), now);
                 }
                 let wants =
                     (wants && self.bots[bot].is_turn(target, (bot, self.bots.len()), now)) || self.bots[bot].is_pending(target, now);
@@ -339,16 +370,20 @@ mod tests {
         for now in 0..3600 {
             if joins.turn(&old, None, second(now)) == Turn::Ask {
                 asked.push(now);
-                assert_eq!(joins.ended(&old, Ok(Joined::Stuck), 7, second(now + 3)), asked.len() == 1, "it is said once");
+                assert_eq!(joins.ended(&old, Ok(Joined::Stuck), second(now + 3)), asked.len() == 1, "it is said once");
             }
         }
         assert_eq!(asked[..7], [0, 63, 186, 429, 912, 1515, 2118]);
         assert_eq!(joins.turn(&old, None, second(3600)), Turn::Stuck);
-        joins.published(&old, 7, second(3600));
-        assert_eq!(joins.turn(&old, None, second(3600)), Turn::Stuck, "nothing new");
-        joins.published(&old, 8, second(3600));
-        assert_eq!(joins.turn(&old, None, second(3600)), Turn::Ask);
-        assert!(joins.ended(&old, Ok(Joined::As("old-1".parse().unwrap())), 8, second(3600)));
+        joins.heard(&old, second(3600));
+        assert_eq!(joins.turn(&old, None, second(3600)), Turn::Stuck, "anybody can say that it pings");
+        joins.forget(&old);
+        assert_eq!(joins.turn(&old, None, second(3600)), Turn::Ask, "it measures");
+        joins.ended(&old, Ok(Joined::Stuck), second(3603));
+        joins.heard(&old, second(3610));
+        assert_eq!(joins.turn(&old, None, second(3614)), Turn::Stuck);
+        assert_eq!(joins.turn(&old, None, second(3615)), Turn::Ask, "it was heard of soon after the first call");
+        assert!(joins.ended(&old, Ok(Joined::As("old-1".parse().unwrap())), second(3600)));
         assert_eq!(joins.pending(|_| false, second(3600)), []);
     }
 
@@ -361,7 +396,7 @@ mod tests {
         let waits = first.pending(|_| false, at(500));
         assert_eq!(waits, [PendingJoin { target: old.clone(), unanswered: 0 }]);
         for joins in [&first, &second] {
-            joins.ended(&old, Ok(Joined::Stuck), 0, at(3000));
+            joins.ended(&old, Ok(Joined::Stuck), at(3000));
         }
         assert_eq!(second.pending(|_| true, at(3000)), [], "it gives way");
         assert_eq!(second.turn(&old, first.pending(|_| false, at(3000)).first(), at(200_000)), Turn::Stuck);

@@ -93,7 +93,12 @@ impl Context {
                 Ok(Response::Busy) => return Ok(Found::Busy),
                 Ok(_) => return Err(failed(target, "it answers something else than was asked")),
                 Err(error) if error.unimplemented => {}
-                Err(error) => return Err(error.call),
+                Err(error) => {
+                    if error.call.failure == Failure::Refused {
+                        self.joins.forget(target);
+                    }
+                    return Err(error.call);
+                }
             }
         }
         if let Some(name) = self.joins.guest_just_now(target, clock::now().time) {
@@ -104,7 +109,10 @@ impl Context {
             (Joined::Unnamed, _) => Ok(Found::Guest(None)),
             (Joined::Stuck | Joined::Later, Some(name)) => {
                 self.is_there(target).await?;
-                Ok(Found::Guest(Some(name.clone())))
+                // It answers by any name: the first one stays.
+                let snapshot = self.snapshot();
+                let known = guest_at(&snapshot, target).map(|guest| guest.record.name.clone());
+                Ok(Found::Guest(Some(known.unwrap_or_else(|| name.clone()))))
             }
             (Joined::Stuck | Joined::Later, None) => Err(failed(target, "it does not say who it is")),
         }
@@ -142,11 +150,10 @@ impl Context {
     async fn ask(&self, target: &Target) {
         let outcome = self.ask_now(target).await;
         let snapshot = self.snapshot();
-        let guest = guest_at(&snapshot, target);
-        let version = guest.map_or(0, |guest| guest.version);
-        let node = guest.map_or("unknown", |guest| guest.record.name.as_str());
+        let node = guest_at(&snapshot, target).map_or("unknown", |guest| guest.record.name.as_str());
         let is_stuck = outcome == Ok(Joined::Stuck);
-        if self.joins.ended(target, outcome, version, clock::now().time) {
+        let gives_way = self.elsewhere(&snapshot, target).is_some();
+        if self.joins.ended(target, outcome, clock::now().time) && !gives_way {
             if is_stuck {
                 let what = "a bot of the original answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
                 warn!(%target, node, "{what}");
@@ -160,11 +167,16 @@ impl Context {
     /// Asks a guest to let us in. It tells its name, and whom it knows.
     async fn ask_now(&self, target: &Target) -> Result<Joined, CallError> {
         let _turn = self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
-        let client = self.links.original(target).await?;
+        let client = in_time(target, PATIENCE, self.links.original(target)).await?;
         let me = node(&self.snapshot().me);
         let Ok(answer) = tokio::time::timeout(JOIN_TIMEOUT, client.join_mesh(me)).await else {
             self.is_there(target).await?;
-            return Ok(Joined::Stuck);
+            let snapshot = self.snapshot();
+            return match guest_at(&snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
+                // Its loops run, and it was slow this once.
+                true => Err(late(target, JOIN_TIMEOUT)),
+                false => Ok(Joined::Stuck),
+            };
         };
         let answer = answer.map_err(|error| self.links.explain(target, &error))?.into_owned();
         let teller: Arc<str> = target.host().into();
@@ -186,13 +198,16 @@ impl Context {
             client.rtt(Empty::default()).await.map_err(|error| self.links.explain(target, &error))?;
             Ok(())
         };
-        let silent = || Err(CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {PATIENCE:?}") });
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| silent())
+        in_time(target, PATIENCE, asked).await
     }
 
     /// What another of ours, to which this one gives way, tells of an address: where two began at once, the first by name goes on.
     fn elsewhere<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<&'a PendingJoin> {
         let own = self.joins.is_pending(target, clock::now().time);
+        // A guest that measures is not stuck, whoever says so.
+        if guest_at(snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
+            return None;
+        }
         let others = snapshot.pending().filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name);
         others.filter(|(name, _)| !own || **name < snapshot.me.name).map(|(_, pending)| pending).next()
     }
@@ -216,11 +231,21 @@ impl Context {
         let is_doubted = snapshot.member(&guest.name).is_some_and(is_unsound) || claimed();
         let now = clock::now().time;
         // A bot that yields its name does not use it.
-        if is_doubted && snapshot.name_conflict().is_none() && self.joins.look_again(target, now) {
-            let (context, target) = (self.clone(), target.clone());
+        if snapshot.name_conflict().is_some() {
+            return self.joins.at(target, now);
+        }
+        let (context, at) = (self.clone(), target.clone());
+        if is_doubted && self.joins.look_again(target, now) {
             tokio::spawn(async move {
-                if context.settled(&target).await {
-                    let _ = tokio::time::timeout(PATIENCE, context.find(&target, None)).await;
+                if context.settled(&at).await {
+                    let _ = tokio::time::timeout(PATIENCE, context.find(&at, None)).await;
+                }
+            });
+        } else if !is_doubted && self.protocol == Protocol::Auto && self.joins.look_seldom(target, now) {
+            tokio::spawn(async move {
+                let asked = context.links.ask_ours(&at, Request::Identify);
+                if let Ok(Ok(Response::Identify(record))) = tokio::time::timeout(PATIENCE, asked).await {
+                    context.joins.found_ours(&at, record, clock::now().time);
                 }
             });
         }
@@ -270,17 +295,25 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
     if context.protocol == Protocol::Auto {
         match context.links.ask_ours(target, request).await {
             Err(error) if error.unimplemented => {}
-            answered => return answered.map_err(|error| error.call),
+            answered => {
+                context.joins.forget(target);
+                return answered.map_err(|error| error.call);
+            }
         }
     }
     let answer = |answer| Ok(Response::Join(answer));
     let snapshot = context.snapshot();
-    // Others know it: it is enough that it is there.
-    if let Some(guest) = guest_at(&snapshot, target).filter(|guest| guest.status == Status::Alive) {
+    // Others know it, or it said who it is a moment ago: it is enough that it is there.
+    let said = match context.joins.at(target, clock::now().time) {
+        Some(Who::Guest(name)) => snapshot.member(&name).filter(|member| is_guest(&member.record)),
+        _ => None,
+    };
+    if let Some(guest) = said.or_else(|| guest_at(&snapshot, target)).filter(|guest| guest.status == Status::Alive) {
         context.is_there(target).await?;
         return answer(JoinAnswer::Admitted(Arc::clone(&guest.record)));
     }
-    if !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time) {
+    // Another of ours waits there: it is said why, and not whose turn it is.
+    if context.elsewhere(&snapshot, target).is_none() && !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time) {
         return answer(JoinAnswer::InTurn);
     }
     let name = match context.join(target).await? {
@@ -360,6 +393,15 @@ pub(super) fn told_of(nodes: Vec<pb::Node>) -> impl Iterator<Item = (NodeName, T
 
 pub(super) fn node(record: &Record) -> pb::Node {
     pb::Node { name: record.name.as_str().to_owned(), target: record.target.to_string(), ..Default::default() }
+}
+
+/// What a guest answers within some time.
+async fn in_time<T>(target: &Target, limit: Duration, asked: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err(late(target, limit)))
+}
+
+fn late(target: &Target, limit: Duration) -> CallError {
+    CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {limit:?}") }
 }
 
 fn failed(target: &Target, why: &str) -> CallError {
