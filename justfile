@@ -8,13 +8,17 @@ default:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
-# All tests.
+# The tests that end within minutes.
 test:
-    cargo test --workspace
+    cargo test
+
+# All tests.
+test-all:
+    cargo xtask test
 
 # The part that decides, in seconds.
 quick:
-    cargo test -p canary-core -p canary-sim
+    cargo test -p canary-core
 
 # Format, lints and the project's own bans.
 lint:
