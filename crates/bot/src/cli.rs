@@ -13,9 +13,9 @@ use crate::list::{Form, List};
 use crate::ping::Ping;
 use crate::run::{Ended, RunError};
 use crate::settings::Settings;
-use crate::sources::Sources;
+use crate::sources::{Problem, Sources};
 use crate::status::Status;
-use crate::{assets, demo, flags, issue, logs, run, top};
+use crate::{assets, demo, effective, flags, issue, logs, run, top};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -46,6 +46,7 @@ pub fn main() -> ExitCode {
         Some(("check", matches)) => check(matches),
         Some(("probe", matches)) => probe(matches),
         Some(("doctor", matches)) => doctor(matches),
+        Some(("config", matches)) => config(matches),
         Some(("tls", matches)) => match matches.subcommand() {
             Some((_, matches)) => tls_dev(matches),
             None => Ok(ExitCode::from(USAGE)),
@@ -129,6 +130,26 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("config")
+                .about("Write, check or show the configuration of a bot")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(Command::new("init").about("Write a configuration file with every setting as a comment to stdout"))
+                .subcommand(
+                    Command::new("check")
+                        .about("Check the whole configuration, say everything that is wrong, and end; as --dry-run")
+                        .args(settings())
+                        .after_help("Exit codes: 0 it works, 2 it does not."),
+                )
+                .subcommand(
+                    Command::new("show")
+                        .about("Show every setting with its value and who set it; secrets are hidden")
+                        .args(settings())
+                        .args(form_args())
+                        .after_help("Exit codes: 0 ok, 2 something cannot be read."),
+                ),
+        )
+        .subcommand(
             Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("dev")
                     .about("Make a certificate authority for development, and a certificate for each host")
@@ -175,6 +196,7 @@ fn command() -> Command {
             "check",
             "probe",
             "doctor",
+            "config",
             "tls",
             "token",
             "assets",
@@ -396,18 +418,43 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     Ok(ExitCode::from(code))
 }
 
+fn refuse(problems: &[Problem]) -> ExitCode {
+    let lines: Vec<_> = problems.iter().map(|problem| format!("canary-bot: {problem}")).collect();
+    logs::say(lines.join("\n"));
+    ExitCode::from(USAGE)
+}
+
+fn config(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    let mut out = io::stdout().lock();
+    match matches.subcommand() {
+        Some(("init", _)) => out.write_all(effective::sample().as_bytes()).and_then(|()| out.flush()).map_err(RunError::Stdout)?,
+        Some(("show", matches)) => {
+            let mut problems = Vec::new();
+            let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
+            if !problems.is_empty() {
+                return Ok(refuse(&problems));
+            }
+            effective::list(&sources).write(form(matches), &mut out).and_then(|()| out.flush()).map_err(RunError::Stdout)?;
+        }
+        Some((_, matches)) => return start(matches, true),
+        None => return Ok(ExitCode::from(USAGE)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run_bot(matches: &ArgMatches) -> Result<ExitCode, RunError> {
+    start(matches, false)
+}
+
+/// Runs a bot, or checks only whether it could.
+fn start(matches: &ArgMatches, checks: bool) -> Result<ExitCode, RunError> {
     let mut problems = Vec::new();
     let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
     let settings = match Settings::parse(&sources, problems) {
         Ok(settings) => settings,
-        Err(problems) => {
-            let lines: Vec<_> = problems.iter().map(|problem| format!("canary-bot: {problem}")).collect();
-            logs::say(lines.join("\n"));
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(problems) => return Ok(refuse(&problems)),
     };
-    if settings.dry_run {
+    if checks || settings.dry_run {
         let warnings = settings.warnings.iter().map(|warning| format!("canary-bot: warning: {warning}"));
         let lines: Vec<_> = warnings.chain(["canary-bot: the configuration works".to_owned()]).collect();
         logs::say(lines.join("\n"));

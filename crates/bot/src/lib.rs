@@ -6,6 +6,7 @@ mod assets;
 pub mod cli;
 mod demo;
 mod doctor;
+mod effective;
 mod explain;
 mod facade;
 mod flags;

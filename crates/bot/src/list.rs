@@ -31,6 +31,12 @@ pub(crate) struct List {
 const NUMBERS: [&str; 5] = ["TOTAL", "REQUEST", "JITTER", "LOSS", "AGE"];
 
 impl List {
+    /// Entries whose values are texts: what the columns are called, and which key each shows.
+    pub(crate) fn of(columns: &'static [&'static str], keys: &[&str], entries: Vec<Value>) -> Self {
+        let rows = entries.iter().map(|entry| keys.iter().map(|key| text(&entry[*key])).collect()).collect();
+        Self { columns, rows, entries }
+    }
+
     /// All nodes, or those in a state.
     pub(crate) async fn nodes(server: &Server, state: Option<&str>) -> Result<Self, AskError> {
         let entries = all(server, "nodes", &[("state", state)]).await?;

@@ -168,10 +168,28 @@ fn help_reads_as_it_was_reviewed() {
         ("help-probe.txt", &["probe", "--help"]),
         ("help-doctor.txt", &["doctor", "--help"]),
         ("help-assets.txt", &["assets", "--help"]),
+        ("help-config.txt", &["config", "--help"]),
+        ("config-init.txt", &["config", "init"]),
+        ("config-show.txt", &["config", "show", "--name", "owl", "--target", "duck:8081,goose:8081", "--token", "secret"]),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
         assert_golden(name, &stdout(&help));
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_and_shown_with_who_set_what() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let example = format!("{root}/examples/canary-bot.toml");
+    let checked = canary_bot(&["config", "check", "--config", &example], &[]);
+    assert_eq!((checked.status.code(), stderr(&checked).contains("the configuration works")), (Some(0), true), "{}", stderr(&checked));
+    let wrong = canary_bot(&["config", "check", "--config", &example, "--probe-interval", "1y", "--listen-port", "x"], &[]);
+    assert_eq!((wrong.status.code(), stderr(&wrong).lines().count()), (Some(2), 2), "{}", stderr(&wrong));
+    let shown = canary_bot(&["config", "show", "--plain", "--config", &example, "--name", "owl"], &[("MESH_API_PORT", "8181")]);
+    let lines = stdout(&shown);
+    for line in ["name\towl\t--name", "api-port\t8181\tMESH_API_PORT", "probe-interval\t3s\tdefault", "label\tzone=a\tlabel in "] {
+        assert!(lines.lines().any(|shown| shown.starts_with(line)), "{line:?} is not in {lines}");
     }
 }
 

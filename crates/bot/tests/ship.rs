@@ -110,6 +110,12 @@ fn the_unit_is_valid_and_exposes_little() {
 #[test]
 fn every_alert_fires_when_it_should_and_is_silent_when_it_should_be() {
     let Some(mut promtool) = program("promtool") else { return };
+    let checked = std::process::Command::new(promtool.get_program())
+        .args(["check", "config", "--syntax-only"])
+        .arg(format!("{ROOT}/examples/prometheus.yml"))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let (done, why) = said(promtool.args(["test", "rules", &format!("{ROOT}/charts/canary-bot/ci/alerts_test.yaml")]));
     assert!(done, "{why}");
     let alerts = std::fs::read_to_string(format!("{ROOT}/charts/canary-bot/files/alerts.yaml")).unwrap();
