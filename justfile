@@ -24,6 +24,7 @@ quick:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --workspace --test '*' -- -D warnings
     cargo xtask tidy
 
 # What CI runs.

@@ -9,8 +9,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// Folders of the repository whose files are packed.
-const FOLDERS: [&str; 6] =
-    ["charts/canary-bot/files", "charts/canary-bot/files/dashboards", "deploy/systemd", "proto/api/v1", "proto/mesh/v1", "proto/mesh/v2"];
+const FOLDERS: [&str; 6] = [
+    "charts/canary-bot/files",
+    "charts/canary-bot/files/dashboards",
+    "deploy/systemd",
+    "proto/api/v1",
+    "proto/mesh/v1",
+    "proto/mesh/v2",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../..");

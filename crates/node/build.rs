@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
     let descriptors = out.join("mesh.fds.bin");
     fs::write(&descriptors, compiler.encode_file_descriptor_set())?;
-    connectrpc_build::Config::new().files(&FILES).descriptor_set(&descriptors).include_file("_connectrpc.rs").compile()?;
+    connectrpc_build::Config::new()
+        .files(&FILES)
+        .descriptor_set(&descriptors)
+        .include_file("_connectrpc.rs")
+        .compile()?;
     println!("cargo:rerun-if-changed={}", proto.display());
     println!("cargo:rerun-if-changed=build.rs");
     Ok(())

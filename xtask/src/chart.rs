@@ -22,18 +22,27 @@ pub(crate) fn write(root: &Path) -> bool {
 pub(crate) fn problems(root: &Path) -> Vec<String> {
     match made(root) {
         Ok((before, now)) if before == now => Vec::new(),
-        Ok(_) => vec![format!("{CHART}/README.md: its table is not that of values.yaml; run cargo xtask chart")],
+        Ok(_) => vec![format!(
+            "{CHART}/README.md: its table is not that of values.yaml; run cargo xtask chart"
+        )],
         Err(why) => vec![why],
     }
 }
 
 /// The README as it is, and as it should be.
 fn made(root: &Path) -> Result<(String, String), String> {
-    let read = |name: &str| std::fs::read_to_string(root.join(CHART).join(name)).map_err(|error| format!("{CHART}/{name}: {error}"));
+    let read = |name: &str| {
+        std::fs::read_to_string(root.join(CHART).join(name))
+            .map_err(|error| format!("{CHART}/{name}: {error}"))
+    };
     let (readme, values) = (read("README.md")?, read("values.yaml")?);
     let table = table(&values)?;
-    let (head, rest) = readme.split_once(MARKS.0).ok_or_else(|| format!("{CHART}/README.md: {} is missing", MARKS.0.trim()))?;
-    let (_, tail) = rest.split_once(MARKS.1).ok_or_else(|| format!("{CHART}/README.md: {} is missing", MARKS.1.trim()))?;
+    let (head, rest) = readme
+        .split_once(MARKS.0)
+        .ok_or_else(|| format!("{CHART}/README.md: {} is missing", MARKS.0.trim()))?;
+    let (_, tail) = rest
+        .split_once(MARKS.1)
+        .ok_or_else(|| format!("{CHART}/README.md: {} is missing", MARKS.1.trim()))?;
     let now = format!("{head}{}{table}{}{tail}", MARKS.0, MARKS.1);
     Ok((readme, now))
 }
@@ -55,7 +64,9 @@ fn table(values: &str) -> Result<String, String> {
             comment.push(words);
             continue;
         }
-        let (key, value) = text.split_once(':').ok_or_else(|| format!("{CHART}/values.yaml: {line:?} is no value"))?;
+        let (key, value) = text
+            .split_once(':')
+            .ok_or_else(|| format!("{CHART}/values.yaml: {line:?} is no value"))?;
         path.retain(|(outer, _)| *outer < depth);
         path.push((depth, key));
         let value = value.trim();

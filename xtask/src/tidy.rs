@@ -1,4 +1,5 @@
-//! What keeps the house in shape and no lint knows: which crate may use which, and what must not stand in which sources.
+//! What keeps the house in shape and no lint knows: which crate may use which, and what must not
+//! stand in which sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +23,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What the part that decides may stand on.
 const CORE_MAY_USE: &[&str] = &["fastrand", "thiserror", "tracing"];
 
-/// Texts that must not stand in sources below a folder, except in files whose path contains one of the exceptions.
+/// Texts that must not stand in sources below a folder, except in files whose path contains one of
+/// the exceptions.
 const BANS: &[(&str, &str, &str, &str)] = &[
     ("crates/core/src", "Instant::now", "", "time is an argument of the core"),
     ("crates/core/src", "SystemTime", "", "time is an argument of the core"),
@@ -35,8 +37,18 @@ const BANS: &[(&str, &str, &str, &str)] = &[
     ("crates/core/src", "async ", "", "the core is driven, it does not wait"),
     ("crates/core/src", "Serialize", "", "JSON shapes live in the API"),
     ("crates/sim/src", "Instant::now", "main.rs", "simulated time is an argument"),
-    ("crates/node/src", "pb::", "transport,/v1/", "generated types stop at the transport, and at the bridge to the original"),
-    ("crates/node/src", "connectrpc", "transport,/v1/", "the RPC library stays inside the transport and the bridge to the original"),
+    (
+        "crates/node/src",
+        "pb::",
+        "transport,/v1/",
+        "generated types stop at the transport, and at the bridge to the original",
+    ),
+    (
+        "crates/node/src",
+        "connectrpc",
+        "transport,/v1/",
+        "the RPC library stays inside the transport and the bridge to the original",
+    ),
     ("crates/api/src", "canary_node::", "", "node and api meet in bot"),
     ("crates", "process::exit", "", "only main ends the process"),
     ("crates", "#[ignore", "", "a test that does not run is no test"),
@@ -45,8 +57,9 @@ const BANS: &[(&str, &str, &str, &str)] = &[
 /// Longest source file in lines: beyond it there are two ideas in it.
 const LINES_MAX: usize = 700;
 
-/// Words that readers stumble over, with what to write instead. They must not stand in documents, nor in comments and texts of sources; `docs/` and
-/// comments are for people whose second language is English.
+/// Words that readers stumble over, with what to write instead. They must not stand in documents,
+/// nor in comments and texts of sources; `docs/` and comments are for people whose second language
+/// is English.
 const RIDDLES: &[(&str, &str)] = &[
     ("whoever", "a client that, a peer that"),
     ("for ever", "without end"),
@@ -61,7 +74,8 @@ const RIDDLES: &[(&str, &str)] = &[
 ];
 
 /// Where the paths begin that documents name.
-const FOLDERS: &[&str] = &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/", "charts/", "deploy/"];
+const FOLDERS: &[&str] =
+    &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/", "charts/", "deploy/"];
 
 /// Checks everything and tells what is wrong.
 pub(crate) fn run(root: &Path) -> bool {
@@ -84,16 +98,22 @@ pub(crate) fn run(root: &Path) -> bool {
 }
 
 fn arrows(root: &Path) -> Vec<String> {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root).output();
-    let metadata = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
-    let Some(packages) = metadata.as_ref().and_then(|metadata| metadata["packages"].as_array()) else {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .output();
+    let metadata =
+        output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+    let Some(packages) = metadata.as_ref().and_then(|metadata| metadata["packages"].as_array())
+    else {
         return vec!["cargo metadata gave no packages".to_owned()];
     };
     let mut problems = Vec::new();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         let Some((_, may_use)) = ARROWS.iter().find(|(known, _)| *known == name) else {
-            problems.push(format!("{name} has no line in xtask/src/tidy.rs that says what it may use"));
+            problems
+                .push(format!("{name} has no line in xtask/src/tidy.rs that says what it may use"));
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -105,7 +125,9 @@ fn arrows(root: &Path) -> Vec<String> {
                 problems.push(format!("{name} must not use {used}"));
             }
             if name == "canary-core" && !in_tests && !CORE_MAY_USE.contains(&used) {
-                problems.push(format!("{name} must not use {used}: it stands on {CORE_MAY_USE:?} alone"));
+                problems.push(format!(
+                    "{name} must not use {used}: it stands on {CORE_MAY_USE:?} alone"
+                ));
             }
         }
     }
@@ -120,40 +142,66 @@ fn source(root: &Path, path: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     let lines = text.lines().count();
     if lines > LINES_MAX {
-        problems.push(format!("{shown} has {lines} lines, more than {LINES_MAX}: split it by idea"));
+        problems
+            .push(format!("{shown} has {lines} lines, more than {LINES_MAX}: split it by idea"));
     }
     let relative = shown.trim_start_matches("./").to_owned();
     for (folder, banned, exception, reason) in BANS {
-        if !relative.starts_with(folder) || exception.split(',').any(|part| !part.is_empty() && relative.contains(part)) {
+        if !relative.starts_with(folder)
+            || exception.split(',').any(|part| !part.is_empty() && relative.contains(part))
+        {
             continue;
         }
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             if code.contains(banned) {
-                problems.push(format!("{shown}:{}: {banned:?} must not stand here: {reason}", number + 1));
+                problems.push(format!(
+                    "{shown}:{}: {banned:?} must not stand here: {reason}",
+                    number + 1
+                ));
             }
         }
     }
     for (number, line) in text.lines().enumerate() {
-        if ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).any(|(head, tail)| line.contains(&format!("{head}{tail}"))) {
-            problems.push(format!("{shown}:{}: what is left open is a defect: do it, or open an issue", number + 1));
+        if ["TO", "FIX", "XX"]
+            .iter()
+            .zip(["DO", "ME", "X"])
+            .any(|(head, tail)| line.contains(&format!("{head}{tail}")))
+        {
+            problems.push(format!(
+                "{shown}:{}: what is left open is a defect: do it, or open an issue",
+                number + 1
+            ));
         }
     }
     problems
 }
 
-/// Files of the core import each other in no circle, so that each can be read before those that stand on it. Only `core.rs` and the files of its
-/// folder may name each other: a parent and its children.
+/// Files of the core import each other in no circle, so that each can be read before those that
+/// stand on it. Only `core.rs` and the files of its folder may name each other: a parent and its
+/// children.
 fn core_has_no_circle(root: &Path) -> Vec<String> {
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in files_below(root, &["crates/core/src"], "rs") {
-        let (Some(name), Ok(text)) = (path.file_stem().and_then(|name| name.to_str()), fs::read_to_string(&path)) else { continue };
+        let (Some(name), Ok(text)) =
+            (path.file_stem().and_then(|name| name.to_str()), fs::read_to_string(&path))
+        else {
+            continue;
+        };
         let is_child = path.parent().is_some_and(|folder| folder.ends_with("core/src/core"));
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default().lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
         let mut used = BTreeSet::new();
         for line in code {
             let named = |start: &str| {
-                let words = line.split(start).skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
+                let words = line
+                    .split(start)
+                    .skip(1)
+                    .map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
                 words.map(|word| word.unwrap_or_default().to_owned()).collect::<Vec<_>>()
             };
             used.extend(named("crate::").into_iter().filter(|word| !is_child || word != "core"));
@@ -165,7 +213,8 @@ fn core_has_no_circle(root: &Path) -> Vec<String> {
         used.remove(&name);
         imports.insert(name, used);
     }
-    // What imports nothing that is left can be read now; what is never free of such imports is in a circle, or stands on one.
+    // What imports nothing that is left can be read now; what is never free of such imports is in a
+    // circle, or stands on one.
     loop {
         let left: BTreeSet<_> = imports.keys().cloned().collect();
         let before = imports.len();
@@ -175,7 +224,10 @@ fn core_has_no_circle(root: &Path) -> Vec<String> {
         }
         if imports.len() == before {
             let left: Vec<_> = imports.into_keys().collect();
-            return vec![format!("files of the core import each other in a circle, among {}", left.join(", "))];
+            return vec![format!(
+                "files of the core import each other in a circle, among {}",
+                left.join(", ")
+            )];
         }
     }
 }
@@ -184,27 +236,43 @@ fn decisions_are_linked(root: &Path) -> Vec<String> {
     let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
     let decisions = files_below(root, &["docs/adr"], "md");
     let names = decisions.iter().filter_map(|path| path.file_name()?.to_str());
-    names.filter(|name| !architecture.contains(*name)).map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}")).collect()
+    names
+        .filter(|name| !architecture.contains(*name))
+        .map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}"))
+        .collect()
 }
 
 /// Documents, comments and texts use the words of the field.
 fn texts_are_plain(root: &Path) -> Vec<String> {
     let mut texts = files_below(root, &["docs"], "md");
-    texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)));
+    texts.extend(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+            .map(|name| root.join(name)),
+    );
     let documents = texts.len();
     let sources = files_below(root, &["crates", "xtask"], "rs");
-    texts.extend(sources.into_iter().filter(|path| !path.to_string_lossy().contains("/tests/") && !path.ends_with("xtask/src/tidy.rs")));
+    texts.extend(sources.into_iter().filter(|path| {
+        !path.to_string_lossy().contains("/tests/") && !path.ends_with("xtask/src/tidy.rs")
+    }));
     let mut problems = Vec::new();
     for (index, path) in texts.iter().enumerate() {
         let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
         let text = fs::read_to_string(path).unwrap_or_default();
         for (number, line) in text.lines().enumerate() {
-            let prose = if index < documents { Some(line) } else { line.split_once("//").map(|(_, comment)| comment) };
+            let prose = if index < documents {
+                Some(line)
+            } else {
+                line.split_once("//").map(|(_, comment)| comment)
+            };
             let prose = prose.unwrap_or_default().to_lowercase();
             for (riddle, instead) in RIDDLES {
-                let mut found = prose.match_indices(riddle).map(|(at, _)| &prose[at + riddle.len()..]);
+                let mut found =
+                    prose.match_indices(riddle).map(|(at, _)| &prose[at + riddle.len()..]);
                 if found.any(|rest| !rest.starts_with(char::is_alphanumeric)) {
-                    problems.push(format!("{shown}:{}: instead of {riddle:?} write: {instead}", number + 1));
+                    problems.push(format!(
+                        "{shown}:{}: instead of {riddle:?} write: {instead}",
+                        number + 1
+                    ));
                 }
             }
         }
@@ -215,28 +283,40 @@ fn texts_are_plain(root: &Path) -> Vec<String> {
 /// Files, scenarios and limits that a document names have to be there.
 fn documents_name_what_exists(root: &Path) -> Vec<String> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let (scenarios, limits) = (read("crates/sim/src/scenario.rs"), read("crates/core/src/limits.rs"));
+    let (scenarios, limits) =
+        (read("crates/sim/src/scenario.rs"), read("crates/core/src/limits.rs"));
     let mut documents = files_below(root, &["docs"], "md");
-    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    documents
+        .extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
     let mut problems = Vec::new();
     for document in documents {
         let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
         let text = fs::read_to_string(&document).unwrap_or_default();
         for (number, line) in text.lines().enumerate() {
-            let mut missing = |what: &str, name: &str| problems.push(format!("{shown}:{}: there is no {what} {name}", number + 1));
+            let mut missing = |what: &str, name: &str| {
+                problems.push(format!("{shown}:{}: there is no {what} {name}", number + 1));
+            };
             // What stands between backticks is every second part.
             for name in line.split('`').skip(1).step_by(2) {
-                let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder)) && !name.contains([' ', '*', '…', '<']);
+                let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder))
+                    && !name.contains([' ', '*', '…', '<']);
                 if is_path && !root.join(name.split(':').next().unwrap_or(name)).exists() {
                     missing("file", name);
                 }
-                let is_limit =
-                    shown.ends_with("detector.md") && name.len() > 3 && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+                let is_limit = shown.ends_with("detector.md")
+                    && name.len() > 3
+                    && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
                 if is_limit && !limits.contains(&format!("pub const {name}:")) {
                     missing("limit", name);
                 }
             }
-            let named = line.split("sim: ").nth(1).unwrap_or_default().split(" |").next().unwrap_or_default();
+            let named = line
+                .split("sim: ")
+                .nth(1)
+                .unwrap_or_default()
+                .split(" |")
+                .next()
+                .unwrap_or_default();
             for name in named.split('`').skip(1).step_by(2) {
                 if !scenarios.contains(&format!("name: \"{name}\"")) {
                     missing("scenario", name);
@@ -249,33 +329,68 @@ fn documents_name_what_exists(root: &Path) -> Vec<String> {
 
 /// Links have to lead to files and headings, and commands that a document names have to be there.
 fn documents_lead_somewhere(root: &Path) -> Vec<String> {
-    let help = fs::read_to_string(root.join("crates/bot/tests/golden/help.txt")).unwrap_or_default();
-    let commands: Vec<_> =
-        help.lines().filter_map(|line| line.strip_prefix("  ")?.split("  ").next()).filter(|name| !name.starts_with('-')).collect();
+    let help =
+        fs::read_to_string(root.join("crates/bot/tests/golden/help.txt")).unwrap_or_default();
+    let commands: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split("  ").next())
+        .filter(|name| !name.starts_with('-'))
+        .collect();
     let mut documents = files_below(root, &["docs", "charts", "deploy"], "md");
-    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)));
+    documents.extend(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+            .map(|name| root.join(name)),
+    );
     let mut problems = Vec::new();
     for document in documents {
         let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
         let text = fs::read_to_string(&document).unwrap_or_default();
         for (number, line) in text.lines().enumerate() {
-            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://")) {
-                let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
-                let file = if path.is_empty() { document.clone() } else { document.parent().unwrap_or(root).join(path) };
+            for link in line
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next())
+                .filter(|link| !link.contains("://"))
+            {
+                let (path, anchor) = link
+                    .split_once('#')
+                    .map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+                let file = if path.is_empty() {
+                    document.clone()
+                } else {
+                    document.parent().unwrap_or(root).join(path)
+                };
                 let headings = || fs::read_to_string(&file).unwrap_or_default();
                 if !file.exists()
-                    || anchor.is_some_and(|anchor| !headings().lines().any(|line| line.starts_with('#') && anchor_of(line) == anchor))
+                    || anchor.is_some_and(|anchor| {
+                        !headings()
+                            .lines()
+                            .any(|line| line.starts_with('#') && anchor_of(line) == anchor)
+                    })
                 {
                     problems.push(format!("{shown}:{}: {link} leads nowhere", number + 1));
                 }
             }
             // In a line of a shell, and between backticks.
             let words: Vec<_> = line.split([' ', '`']).collect();
-            for pair in words.windows(2).filter(|pair| pair[0] == "canary-bot" || pair[0].ends_with("/canary-bot")) {
-                let is_command = pair[1].len() > 2 && pair[1].bytes().all(|c| c.is_ascii_lowercase());
-                let in_code = line.contains('`') && line.split('`').skip(1).step_by(2).any(|code| code.contains(&pair.join(" ")));
+            for pair in words
+                .windows(2)
+                .filter(|pair| pair[0] == "canary-bot" || pair[0].ends_with("/canary-bot"))
+            {
+                let is_command =
+                    pair[1].len() > 2 && pair[1].bytes().all(|c| c.is_ascii_lowercase());
+                let in_code = line.contains('`')
+                    && line
+                        .split('`')
+                        .skip(1)
+                        .step_by(2)
+                        .any(|code| code.contains(&pair.join(" ")));
                 if is_command && in_code && !commands.contains(&pair[1]) {
-                    problems.push(format!("{shown}:{}: there is no command {}", number + 1, pair[1]));
+                    problems.push(format!(
+                        "{shown}:{}: there is no command {}",
+                        number + 1,
+                        pair[1]
+                    ));
                 }
             }
         }
@@ -286,7 +401,11 @@ fn documents_lead_somewhere(root: &Path) -> Vec<String> {
 /// What a heading is linked by.
 fn anchor_of(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
-    words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {

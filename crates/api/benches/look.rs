@@ -38,13 +38,24 @@ fn memory(figure: &str) -> u64 {
 /// Processor time of this process.
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let ticks: u64 = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 
 fn check(what: &str, measured: f64, bound: f64, unit: &str) -> bool {
     let kept = measured <= bound;
-    println!("{}  {what}: {measured:.2} {unit} (at most {bound} {unit})", if kept { "ok    " } else { "MISSED" });
+    println!(
+        "{}  {what}: {measured:.2} {unit} (at most {bound} {unit})",
+        if kept { "ok    " } else { "MISSED" }
+    );
     kept
 }
 
@@ -73,11 +84,16 @@ fn matrix_of_a_thousand() -> bool {
         let taken = begun.elapsed();
         let peak = memory("VmHWM").saturating_sub(before) as f64 / 1024.0;
         if what == "packed" {
-            kept &= check("the matrix of 1000 nodes, packed", taken.as_secs_f64() * 1e3, 200.0, "ms");
+            kept &=
+                check("the matrix of 1000 nodes, packed", taken.as_secs_f64() * 1e3, 200.0, "ms");
             kept &= check("its size in gzip", bytes as f64 / 1e6, 1.5, "MB");
             kept &= check("what it adds to the peak of memory", peak, 20.0, "MB");
         } else {
-            println!("        as {what}: {:.0} ms, {:.2} MB, {peak:.1} MB more memory", taken.as_secs_f64() * 1e3, bytes as f64 / 1e6);
+            println!(
+                "        as {what}: {:.0} ms, {:.2} MB, {peak:.1} MB more memory",
+                taken.as_secs_f64() * 1e3,
+                bytes as f64 / 1e6
+            );
         }
     }
     kept
@@ -86,15 +102,18 @@ fn matrix_of_a_thousand() -> bool {
 fn twenty_watchers_of_forty() -> bool {
     let mut lab = Lab::new(40, 4);
     let mut insight = Insight::new();
-    let mut step = || {
-        // A pair breaks or heals each second.
-        let seconds = lab.seconds as usize;
-        lab.failing.clear();
-        lab.failing.extend((0..4).map(|pair| ((seconds + pair) % 40, (seconds * 7 + pair + 1) % 40, Failure::Timeout)));
-        let snapshot = lab.second();
-        let report = Arc::new(insight.observe(&snapshot));
-        (Arc::new(snapshot), report)
-    };
+    let mut step =
+        || {
+            // A pair breaks or heals each second.
+            let seconds = lab.seconds as usize;
+            lab.failing.clear();
+            lab.failing.extend((0..4).map(|pair| {
+                ((seconds + pair) % 40, (seconds * 7 + pair + 1) % 40, Failure::Timeout)
+            }));
+            let snapshot = lab.second();
+            let report = Arc::new(insight.observe(&snapshot));
+            (Arc::new(snapshot), report)
+        };
     let shown = Arc::new(Shown(Mutex::new(step())));
     let address = serve(Arc::clone(&shown));
     let mut watch = |watchers: usize| {
@@ -124,7 +143,9 @@ fn twenty_watchers_of_forty() -> bool {
     };
     let (alone, _) = watch(0);
     let (watched, bytes) = watch(20);
-    println!("        40 nodes: {alone:.2} % of a core without watchers, {watched:.2} % with 20, which read {bytes} bytes");
+    println!(
+        "        40 nodes: {alone:.2} % of a core without watchers, {watched:.2} % with 20, which read {bytes} bytes"
+    );
     check("twenty watchers of 40 nodes", (watched - alone).max(0.0), 2.0, "% of a core")
 }
 
@@ -137,7 +158,9 @@ fn show(nodes: usize) -> ! {
     let cut = (0..zone).flat_map(|a| (zone..2 * zone).map(move |b| (a, b)));
     let mut step = |is_broken: bool| {
         if is_broken && lab.failing.is_empty() {
-            cut.clone().for_each(|(a, b)| lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]));
+            cut.clone().for_each(|(a, b)| {
+                lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
+            });
             lab.lose(nodes - 1, Failure::Refused);
         }
         let snapshot = lab.second();
@@ -154,7 +177,8 @@ fn show(nodes: usize) -> ! {
 }
 
 fn main() -> ExitCode {
-    // `cargo bench -p canary-api --bench look -- --show 1000`: a mesh of so many hosts, which breaks after 15 s.
+    // `cargo bench -p canary-api --bench look -- --show 1000`: a mesh of so many hosts, which
+    // breaks after 15 s.
     if let Some(nodes) = std::env::args().skip_while(|argument| argument != "--show").nth(1) {
         show(nodes.parse().unwrap());
     }

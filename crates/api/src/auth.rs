@@ -18,17 +18,26 @@ const UNAUTHENTICATED: u32 = 16;
 const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// Lets requests with a valid token pass; answers the others as the original does.
-pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(crate) async fn require_token(
+    State(api): State<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let message = match api.guard.tokens.get().judge(request.headers().get(header::AUTHORIZATION)) {
         Verdict::Valid => return next.run(request).await,
         Verdict::Missing => "no token provided",
         Verdict::Invalid => "auth failed",
     };
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    let (message, status, code) = match address.is_none_or(|address| api.guard.failures.note(address)) {
-        true => (message, StatusCode::UNAUTHORIZED, UNAUTHENTICATED),
-        false => ("too many failed authentications; come again later", StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED),
-    };
+    let (message, status, code) =
+        match address.is_none_or(|address| api.guard.failures.note(address)) {
+            true => (message, StatusCode::UNAUTHORIZED, UNAUTHENTICATED),
+            false => (
+                "too many failed authentications; come again later",
+                StatusCode::TOO_MANY_REQUESTS,
+                RESOURCE_EXHAUSTED,
+            ),
+        };
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
     if let Some(kind) = kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         // An answer of headers alone, which gRPC and gRPC-Web both know.
@@ -39,9 +48,21 @@ pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request,
         return response;
     }
     let mut response = if request.uri().path().starts_with("/metrics") {
-        (status, if code == UNAUTHENTICATED { "Unauthorized\n" } else { "Too many failed authentications\n" }).into_response()
+        (
+            status,
+            if code == UNAUTHENTICATED {
+                "Unauthorized\n"
+            } else {
+                "Too many failed authentications\n"
+            },
+        )
+            .into_response()
     } else if request.uri().path().starts_with(v2::PREFIX) {
-        let what = if code == UNAUTHENTICATED { "give a token of this bot as `Authorization: Bearer TOKEN`" } else { message };
+        let what = if code == UNAUTHENTICATED {
+            "give a token of this bot as `Authorization: Bearer TOKEN`"
+        } else {
+            message
+        };
         v2::refuse(status, what)
     } else if rpc::is_path(request.uri().path()) {
         // As Connect spells it.
@@ -58,8 +79,12 @@ pub(crate) async fn require_token(State(api): State<Arc<Api>>, request: Request,
         return response;
     }
     let challenge = match message {
-        "no token provided" => HeaderValue::from_static("Bearer realm=\"canary-bot\", error_description=\"no token provided\""),
-        _ => HeaderValue::from_static("Bearer realm=\"canary-bot\", error=\"invalid_token\", error_description=\"auth failed\""),
+        "no token provided" => HeaderValue::from_static(
+            "Bearer realm=\"canary-bot\", error_description=\"no token provided\"",
+        ),
+        _ => HeaderValue::from_static(
+            "Bearer realm=\"canary-bot\", error=\"invalid_token\", error_description=\"auth failed\"",
+        ),
     };
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response

@@ -9,7 +9,8 @@ pub(crate) enum Form {
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Text,
-    /// Prometheus' protobuf, each family after its length: the only form that carries native histograms.
+    /// Prometheus' protobuf, each family after its length: the only form that carries native
+    /// histograms.
     Protobuf,
 }
 
@@ -18,17 +19,25 @@ impl Form {
     pub(crate) fn wanted(headers: &HeaderMap) -> Self {
         let mut best = (0.0, Self::Text);
         let mut asked = false;
-        for accept in headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok()) {
+        for accept in
+            headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok())
+        {
             for range in accept.split(',') {
                 asked = true;
                 let mut parts = range.split(';').map(str::trim);
                 let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
                 let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
-                let parameter = |name: &str| parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+                let parameter = |name: &str| {
+                    parameters
+                        .iter()
+                        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                        .map(|(_, value)| *value)
+                };
                 let weight: f64 = parameter("q").and_then(|q| q.parse().ok()).unwrap_or(1.0);
                 let form = match kind.as_str() {
                     "application/openmetrics-text"
-                        if parameter("version").is_none_or(|version| version == "1.0.0" || version == "0.0.1") =>
+                        if parameter("version")
+                            .is_none_or(|version| version == "1.0.0" || version == "0.0.1") =>
                     {
                         Self::OpenMetrics
                     }
@@ -53,7 +62,9 @@ impl Form {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::Protobuf => "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 
@@ -66,7 +77,8 @@ impl Form {
     }
 }
 
-/// Prometheus text names a counter with its `_total` in the comments as well, and has neither units nor an end.
+/// Prometheus text names a counter with its `_total` in the comments as well, and has neither units
+/// nor an end.
 fn text_of(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
@@ -93,12 +105,16 @@ fn text_of(openmetrics: &str) -> String {
     text
 }
 
-/// A line around the bound of its bucket, which OpenMetrics spells with a fraction and text without: a query for `le="1"` has to find it.
+/// A line around the bound of its bucket, which OpenMetrics spells with a fraction and text
+/// without: a query for `le="1"` has to find it.
 fn split_bound(line: &str) -> (&str, &str, &str) {
     // Quotes in values of labels are escaped, so that this is no part of one.
     let bound = line.find("le=\"").filter(|_| line.contains("_bucket{")).map(|at| at + 4);
     let end = bound.and_then(|at| Some(at + line.get(at..)?.find('"')?));
-    match bound.zip(end).and_then(|(at, end)| Some((line.get(..at)?, line.get(at..end)?, line.get(end..)?))) {
+    match bound
+        .zip(end)
+        .and_then(|(at, end)| Some((line.get(..at)?, line.get(at..end)?, line.get(end..)?)))
+    {
         Some(parts) => parts,
         None => (line, "", ""),
     }
@@ -140,17 +156,26 @@ mod tests {
 
     #[test]
     fn whole_bounds_are_spelled_as_text_spells_them() {
-        let bucket = |bound: &str| text_of(&format!("rtt_bucket{{le=\"{bound}\",to=\"le=\\\"2.0\\\"\"}} 1\n"));
-        for (given, spelled) in [("1.0", "1"), ("10.0", "10"), ("2.5", "2.5"), ("0.005", "0.005"), ("+Inf", "+Inf")] {
-            assert_eq!(bucket(given), format!("rtt_bucket{{le=\"{spelled}\",to=\"le=\\\"2.0\\\"\"}} 1\n"));
+        let bucket = |bound: &str| {
+            text_of(&format!("rtt_bucket{{le=\"{bound}\",to=\"le=\\\"2.0\\\"\"}} 1\n"))
+        };
+        for (given, spelled) in
+            [("1.0", "1"), ("10.0", "10"), ("2.5", "2.5"), ("0.005", "0.005"), ("+Inf", "+Inf")]
+        {
+            assert_eq!(
+                bucket(given),
+                format!("rtt_bucket{{le=\"{spelled}\",to=\"le=\\\"2.0\\\"\"}} 1\n")
+            );
         }
         assert_eq!(text_of("a{le=\"1.0\"} 1.0\n"), "a{le=\"1.0\"} 1.0\n");
     }
 
     #[test]
     fn counters_keep_their_name_in_text() {
-        let openmetrics =
-            "# HELP a_seconds Words.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total{x=\"# EOF\"} 1\n# EOF\n";
-        assert_eq!(text_of(openmetrics), "# HELP a_seconds_total Words.\n# TYPE a_seconds_total counter\na_seconds_total{x=\"# EOF\"} 1\n");
+        let openmetrics = "# HELP a_seconds Words.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total{x=\"# EOF\"} 1\n# EOF\n";
+        assert_eq!(
+            text_of(openmetrics),
+            "# HELP a_seconds_total Words.\n# TYPE a_seconds_total counter\na_seconds_total{x=\"# EOF\"} 1\n"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Shows what a bot knows to clients that have a token. It reads snapshots and holds no state of the mesh.
+//! Shows what a bot knows to clients that have a token. It reads snapshots and holds no state of
+//! the mesh.
 
 mod auth;
 mod form;
@@ -48,7 +49,8 @@ pub trait Source: Send + Sync + 'static {
     fn describe(&self, source: MemberView, target: NodeName) -> Telling;
 }
 
-/// A node that was asked of one of its pairs: what it tells, and how long ago it told; in words why it does not.
+/// A node that was asked of one of its pairs: what it tells, and how long ago it told; in words why
+/// it does not.
 pub type Telling = Pin<Box<dyn Future<Output = Result<(Detail, Duration), String>> + Send>>;
 
 /// Counters of the mesh's transport.
@@ -75,7 +77,8 @@ pub struct Messages {
     pub bytes: u64,
 }
 
-/// How much `/metrics` tells of each pair. Over a mesh that is series for every pair of nodes, which somebody has to store.
+/// How much `/metrics` tells of each pair. Over a mesh that is series for every pair of nodes,
+/// which somebody has to store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricsLevel {
     /// Nothing of pairs: only of the bot and its mesh.
@@ -169,7 +172,12 @@ async fn watch(live: Arc<v2::live::Live>, source: Arc<dyn Source>, stop: Cancell
 }
 
 /// Serves the API on `listener` until `stop`.
-pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source>, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    source: Arc<dyn Source>,
+    stop: CancellationToken,
+) {
     let port = Arc::new(Stats::default());
     let door = Door::Api(config.guard.tls.clone());
     let limits = port_limits(Arc::clone(&config.guard.proxies));
@@ -183,7 +191,10 @@ pub async fn serve(listener: TcpListener, config: Config, source: Arc<dyn Source
     }
     let router = routes::router(api);
     let service = move |mut request: Accepted| {
-        let peer = request.extensions().get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request.map(axum::body::Body::new))
     };

@@ -1,7 +1,8 @@
 //! `/metrics/mesh`: the last values of all pairs from one bot, so that one scrape shows the mesh.
 //!
-//! Pairs of nodes grow with the square of the mesh, and so do series. At most [`Metrics::pairs_max`] pairs are written, pinned ones first, then the worst;
-//! pairs of zones are always there. What was chosen is small, and the text is made piece by piece while it is read.
+//! Pairs of nodes grow with the square of the mesh, and so do series. At most
+//! [`Metrics::pairs_max`] pairs are written, pinned ones first, then the worst; pairs of zones are
+//! always there. What was chosen is small, and the text is made piece by piece while it is read.
 //!
 //! [`Metrics::pairs_max`]: crate::Metrics::pairs_max
 
@@ -28,12 +29,14 @@ use crate::routes::Api;
 
 /// Pairs that one piece of the answer is about: some sixty kilobytes.
 const PAIRS_PER_PIECE: usize = 512;
-/// Zones with series of their own. Nodes of further ones count as without a zone: what has so many values is no zone.
+/// Zones with series of their own. Nodes of further ones count as without a zone: what has so many
+/// values is no zone.
 const ZONES_MAX: usize = 64;
 /// Quantiles of zones.
 const QUANTILES: [(f64, &str); 2] = [(0.5, "0.5"), (0.99, "0.99")];
 
-/// How bad a pair is, to a doubling of its latency: a finer order would exchange series with every scrape.
+/// How bad a pair is, to a doubling of its latency: a finer order would exchange series with every
+/// scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Ok(u32),
@@ -48,7 +51,10 @@ impl Rank {
         match cell.word() {
             "failed" => Some(Self::Failed),
             "ok" if cell.loss.is_some_and(|loss| loss > 0.0) => Some(Self::Lossy),
-            "ok" => Some(Self::Ok(cell.total.map_or(0, |took| took.duration().as_micros().checked_ilog2().unwrap_or(0)))),
+            "ok" => Some(Self::Ok(
+                cell.total
+                    .map_or(0, |took| took.duration().as_micros().checked_ilog2().unwrap_or(0)),
+            )),
             _ => None,
         }
     }
@@ -79,7 +85,8 @@ impl Zones {
         }
     }
 
-    /// The latency that a share of the answered pairs is not above, by nearest rank; none if none was answered.
+    /// The latency that a share of the answered pairs is not above, by nearest rank; none if none
+    /// was answered.
     fn quantile(&self, share: f64) -> Option<f64> {
         let rank = (share * self.latencies.len() as f64).ceil() as usize;
         self.latencies.get(rank.max(1) - 1).map(|code| code.decode().as_secs_f64())
@@ -100,19 +107,29 @@ struct Mesh {
 impl Mesh {
     fn of(picture: Picture, pairs_max: usize, pins: &[(NodeName, NodeName)]) -> Self {
         let nodes = picture.nodes().len();
-        let mut names: Vec<_> = (0..nodes).map(|place| picture.label(place, "zone").unwrap_or_default().to_owned()).collect();
+        let mut names: Vec<_> = (0..nodes)
+            .map(|place| picture.label(place, "zone").unwrap_or_default().to_owned())
+            .collect();
         let mut known: Vec<_> = names.clone();
         known.sort_unstable();
         known.dedup();
         known.truncate(ZONES_MAX);
         names.iter_mut().filter(|name| known.binary_search(name).is_err()).for_each(String::clear);
-        let pins: HashSet<_> = pins.iter().filter_map(|(source, target)| Some((picture.place(source)?, picture.place(target)?))).collect();
+        let pins: HashSet<_> = pins
+            .iter()
+            .filter_map(|(source, target)| Some((picture.place(source)?, picture.place(target)?)))
+            .collect();
         let (mut zones, mut left_out) = (BTreeMap::<_, Zones>::new(), 0);
         // The best of the chosen is on top: it goes first.
         let mut chosen: BinaryHeap<Candidate> = BinaryHeap::new();
         for source in 0..nodes {
-            for (target, cell) in picture.row(source).iter().enumerate().filter(|(target, _)| *target != source) {
-                zones.entry((names[source].clone(), names[target].clone())).or_default().count(cell);
+            for (target, cell) in
+                picture.row(source).iter().enumerate().filter(|(target, _)| *target != source)
+            {
+                zones
+                    .entry((names[source].clone(), names[target].clone()))
+                    .or_default()
+                    .count(cell);
                 let Some(rank) = Rank::of(cell) else { continue };
                 let rank = if pins.contains(&(source, target)) { Rank::Pinned } else { rank };
                 chosen.push(Reverse((rank, Reverse((source as u32, target as u32)))));
@@ -122,8 +139,11 @@ impl Mesh {
                 }
             }
         }
-        zones.values_mut().for_each(|zones| zones.latencies.sort_unstable_by_key(|code| code.decode()));
-        let mut pairs: Vec<_> = chosen.into_iter().map(|Reverse((_, Reverse(pair)))| pair).collect();
+        zones
+            .values_mut()
+            .for_each(|zones| zones.latencies.sort_unstable_by_key(|code| code.decode()));
+        let mut pairs: Vec<_> =
+            chosen.into_iter().map(|Reverse((_, Reverse(pair)))| pair).collect();
         pairs.sort_unstable();
         Self { picture, pairs, left_out, zones }
     }
@@ -142,7 +162,8 @@ enum Family {
     LeftOut,
 }
 
-const OF_PAIRS: [Family; 5] = [Family::Up, Family::Total, Family::Request, Family::Loss, Family::Age];
+const OF_PAIRS: [Family; 5] =
+    [Family::Up, Family::Total, Family::Request, Family::Loss, Family::Age];
 const WHOLE: [Family; 3] = [Family::ZonePairs, Family::ZoneTotal, Family::LeftOut];
 
 #[derive(Debug)]
@@ -161,7 +182,10 @@ impl Piece {
         let pairs = self.0.pairs.get(self.2.clone()).unwrap_or_default();
         let series = pairs.iter().filter_map(|(source, target)| {
             let (source, target) = (*source as usize, *target as usize);
-            let labels = vec![("source", picture.name(source).as_str()), ("target", picture.name(target).as_str())];
+            let labels = vec![
+                ("source", picture.name(source).as_str()),
+                ("target", picture.name(target).as_str()),
+            ];
             Some((labels, value(&picture.cell(source, target))?))
         });
         gauges(encoder, name, help, unit, series)
@@ -240,21 +264,27 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         Form::Protobuf => Form::OpenMetrics,
         form => form,
     };
-    let (snapshot, pairs_max, pins) = (api.source.snapshot(), api.metrics.pairs_max, api.pins.clone());
+    let (snapshot, pairs_max, pins) =
+        (api.source.snapshot(), api.metrics.pairs_max, api.pins.clone());
     let turn = Arc::clone(&api.whole_scrapes).acquire_owned().await.ok();
     // A mesh of a thousand has a million pairs: others are answered in the meantime.
-    let chosen = tokio::task::spawn_blocking(move || Mesh::of(Picture::of(snapshot), pairs_max, &pins)).await;
+    let chosen =
+        tokio::task::spawn_blocking(move || Mesh::of(Picture::of(snapshot), pairs_max, &pins))
+            .await;
     let Ok(mesh) = chosen.map(Arc::new) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let starts = (0..mesh.pairs.len().max(1)).step_by(PAIRS_PER_PIECE);
-    let of_pairs = OF_PAIRS.into_iter().flat_map(move |family| starts.clone().map(move |from| (family, from..from + PAIRS_PER_PIECE)));
+    let of_pairs = OF_PAIRS.into_iter().flat_map(move |family| {
+        starts.clone().map(move |from| (family, from..from + PAIRS_PER_PIECE))
+    });
     let pieces = of_pairs.chain(WHOLE.into_iter().map(|family| (family, 0..0)));
     let pieces = pieces.map(move |(family, range)| {
         let _turn = &turn;
         let last = range.end.min(mesh.pairs.len());
         let is_first = range.start == 0;
-        let piece = text(Box::new(Piece(Arc::clone(&mesh), family, range.start.min(last)..last)), form)?;
+        let piece =
+            text(Box::new(Piece(Arc::clone(&mesh), family, range.start.min(last)..last)), form)?;
         Ok::<_, fmt::Error>(Bytes::from(if is_first { piece } else { without_heads(&piece) }))
     });
     let end = (form == Form::OpenMetrics).then(|| {

@@ -1,7 +1,8 @@
 //! `/metrics`: what this bot measured and how it fares, in OpenMetrics text.
 //!
-//! Every family is written from the snapshot when it is asked for; there is no second copy of any counter. The answer is made piece by piece
-//! while it is read: a family of every pair is written for a few nodes at a time, so that a reader that is slow, or stops, holds little.
+//! Every family is written from the snapshot when it is asked for; there is no second copy of any
+//! counter. The answer is made piece by piece while it is read: a family of every pair is written
+//! for a few nodes at a time, so that a reader that is slow, or stops, holds little.
 
 mod of_bot;
 mod of_mesh;
@@ -50,7 +51,9 @@ struct Scrape {
 
 impl Scrape {
     fn new(api: &Api) -> Self {
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        let count = |counter: &std::sync::atomic::AtomicU64| {
+            counter.load(std::sync::atomic::Ordering::Relaxed)
+        };
         Self {
             snapshot: api.source.snapshot(),
             report: api.source.report(),
@@ -75,8 +78,13 @@ impl Scrape {
         }
     }
 
-    /// Everything, piece by piece. A family of nodes is written for some of them at a time, or for all at once if it has to stand there whole.
-    fn pieces(self: Arc<Self>, form: Form, whole: bool) -> impl Iterator<Item = Result<Vec<u8>, fmt::Error>> + Send + 'static {
+    /// Everything, piece by piece. A family of nodes is written for some of them at a time, or for
+    /// all at once if it has to stand there whole.
+    fn pieces(
+        self: Arc<Self>,
+        form: Form,
+        whole: bool,
+    ) -> impl Iterator<Item = Result<Vec<u8>, fmt::Error>> + Send + 'static {
         let nodes = self.snapshot.members.len();
         let pieces = PARTS.iter().flat_map(move |(range, write)| {
             let (last, step) = match range {
@@ -103,10 +111,15 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         piece.map(Bytes::from)
     });
     let pieces = pieces.filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty));
-    ([(header::CONTENT_TYPE, form.content_type())], Body::from_stream(futures_util::stream::iter(pieces))).into_response()
+    (
+        [(header::CONTENT_TYPE, form.content_type())],
+        Body::from_stream(futures_util::stream::iter(pieces)),
+    )
+        .into_response()
 }
 
-/// The same for those who get it without asking: families of some nodes at a time, made when they are taken.
+/// The same for those who get it without asking: families of some nodes at a time, made when they
+/// are taken.
 pub(crate) fn families(api: &Api) -> impl Iterator<Item = Vec<MetricFamily>> + Send + use<> {
     Arc::new(Scrape::new(api)).pieces(Form::Protobuf, false).map(|piece| {
         let piece = piece.unwrap_or_default();
@@ -117,7 +130,8 @@ pub(crate) fn families(api: &Api) -> impl Iterator<Item = Vec<MetricFamily>> + S
 
 /// Lines of series alone: what describes a family stands before its first piece.
 pub(crate) fn without_heads(piece: &[u8]) -> Vec<u8> {
-    let lines = piece.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# "));
+    let lines =
+        piece.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# "));
     lines.flatten().copied().collect()
 }
 
@@ -135,14 +149,19 @@ type Nodes = std::ops::Range<usize>;
 /// Writes families, as far as they are about these nodes.
 type Write = fn(&Arc<Scrape>, &Nodes, Form) -> Result<Vec<u8>, fmt::Error>;
 
-/// What is written one after the other. A part that is written for some nodes at a time has one family.
+/// What is written one after the other. A part that is written for some nodes at a time has one
+/// family.
 const PARTS: &[(Range, Write)] = &[
     (Range::Nodes(64), |scrape, nodes, form| of_pairs(scrape, Part::Probes, nodes, form)),
     (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Successes, nodes, form)),
     (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Segments, nodes, form)),
     (Range::Nodes(512), |scrape, nodes, form| of_pairs(scrape, Part::Retransmissions, nodes, form)),
     (Range::Nodes(64), |scrape, nodes, form| {
-        if scrape.metrics.level >= MetricsLevel::Pairs { of_pair::phases(&scrape.snapshot, nodes, form) } else { Ok(Vec::new()) }
+        if scrape.metrics.level >= MetricsLevel::Pairs {
+            of_pair::phases(&scrape.snapshot, nodes, form)
+        } else {
+            Ok(Vec::new())
+        }
     }),
     (Range::Nodes(16), |scrape, nodes, form| {
         let wanted = scrape.metrics.level >= MetricsLevel::Histograms;
@@ -152,7 +171,13 @@ const PARTS: &[(Range, Write)] = &[
         let wanted = scrape.metrics.legacy && scrape.metrics.level >= MetricsLevel::Histograms;
         if wanted { collected(scrape, Part::LegacyPairs, nodes, form) } else { Ok(Vec::new()) }
     }),
-    (Range::Whole, |scrape, nodes, form| if scrape.metrics.legacy { collected(scrape, Part::Legacy, nodes, form) } else { Ok(Vec::new()) }),
+    (Range::Whole, |scrape, nodes, form| {
+        if scrape.metrics.legacy {
+            collected(scrape, Part::Legacy, nodes, form)
+        } else {
+            Ok(Vec::new())
+        }
+    }),
     (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::NodeUp, nodes, form)),
     (Range::Nodes(64), |scrape, nodes, form| collected(scrape, Part::NodeInfo, nodes, form)),
     (Range::Nodes(512), |scrape, nodes, form| collected(scrape, Part::ClockOffset, nodes, form)),
@@ -169,8 +194,17 @@ const PARTS: &[(Range, Write)] = &[
     }),
 ];
 
-fn of_pairs(scrape: &Arc<Scrape>, part: Part, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt::Error> {
-    if scrape.metrics.level >= MetricsLevel::Pairs { collected(scrape, part, nodes, form) } else { Ok(Vec::new()) }
+fn of_pairs(
+    scrape: &Arc<Scrape>,
+    part: Part,
+    nodes: &Nodes,
+    form: Form,
+) -> Result<Vec<u8>, fmt::Error> {
+    if scrape.metrics.level >= MetricsLevel::Pairs {
+        collected(scrape, part, nodes, form)
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -202,25 +236,47 @@ impl Collector for PartOf {
             Part::Probes => of_pair::probes(snapshot, nodes, encoder),
             Part::Successes => of_pair::successes(snapshot, nodes, encoder),
             Part::Segments => {
-                let sent = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.main().segments));
-                counters(encoder, "canary_probe_segments", "Segments that the kernel sent under successful probes.", sent)
+                let sent = pairs(snapshot, nodes)
+                    .map(|(target, pair)| (vec![("target", target)], pair.main().segments));
+                counters(
+                    encoder,
+                    "canary_probe_segments",
+                    "Segments that the kernel sent under successful probes.",
+                    sent,
+                )
             }
             Part::Retransmissions => {
-                let sent_again = pairs(snapshot, nodes).map(|(target, pair)| (vec![("target", target)], pair.main().retransmissions));
-                let help =
-                    "Segments that the kernel sent again under successful probes: packets were lost, and their latencies contain it.";
+                let sent_again = pairs(snapshot, nodes)
+                    .map(|(target, pair)| (vec![("target", target)], pair.main().retransmissions));
+                let help = "Segments that the kernel sent again under successful probes: packets were lost, and their latencies contain it.";
                 counters(encoder, "canary_probe_retransmissions", help, sent_again)
             }
             Part::Durations => of_pair::durations(snapshot, nodes, encoder),
             Part::LegacyPairs => of_pair::legacy_pairs(snapshot, nodes, encoder),
             Part::Legacy => {
                 let count = snapshot.present().count() as f64;
-                gauges(encoder, "node_count", "Nodes that this bot knows to be there, without itself.", None, [(vec![], count)])
+                gauges(
+                    encoder,
+                    "node_count",
+                    "Nodes that this bot knows to be there, without itself.",
+                    None,
+                    [(vec![], count)],
+                )
             }
             Part::NodeUp => {
-                let up = known(snapshot, nodes)
-                    .map(|member| (vec![("node", member.record.name.as_str())], f64::from(u8::from(member.status.is_present()))));
-                gauges(encoder, "canary_mesh_node_up", "1 while a node is alive or suspected, 0 while it is dead.", None, up)
+                let up = known(snapshot, nodes).map(|member| {
+                    (
+                        vec![("node", member.record.name.as_str())],
+                        f64::from(u8::from(member.status.is_present())),
+                    )
+                });
+                gauges(
+                    encoder,
+                    "canary_mesh_node_up",
+                    "1 while a node is alive or suspected, 0 while it is dead.",
+                    None,
+                    up,
+                )
             }
             Part::NodeInfo => of_mesh::node_infos(snapshot, nodes, encoder),
             Part::ClockOffset => of_mesh::clock_offsets(snapshot, nodes, encoder),
@@ -232,7 +288,12 @@ impl Collector for PartOf {
     }
 }
 
-fn collected(scrape: &Arc<Scrape>, part: Part, nodes: &Nodes, form: Form) -> Result<Vec<u8>, fmt::Error> {
+fn collected(
+    scrape: &Arc<Scrape>,
+    part: Part,
+    nodes: &Nodes,
+    form: Form,
+) -> Result<Vec<u8>, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(PartOf(Arc::clone(scrape), part, nodes.clone())));
     if form == Form::Protobuf {
@@ -265,7 +326,9 @@ fn counters<'a>(
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in series {
-        family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        family
+            .encode_family(&labels.as_slice())?
+            .encode_counter::<NoLabelSet, _, f64>(&value, None)?;
     }
     Ok(())
 }
@@ -305,7 +368,9 @@ fn histograms<'a>(
         if labels.is_empty() {
             family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         } else {
-            family.encode_family(&labels.as_slice())?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            family
+                .encode_family(&labels.as_slice())?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
     }
     Ok(())
@@ -313,7 +378,8 @@ fn histograms<'a>(
 
 /// Counts per bucket of `bounds`, a subset of our own bounds, and of what is above.
 fn rebucket(histogram: &Histogram, bounds: &[f64]) -> Vec<(f64, u64)> {
-    let mut buckets: Vec<_> = bounds.iter().map(|bound| (*bound, 0)).chain([(f64::INFINITY, 0)]).collect();
+    let mut buckets: Vec<_> =
+        bounds.iter().map(|bound| (*bound, 0)).chain([(f64::INFINITY, 0)]).collect();
     for (index, count) in histogram.buckets.iter().enumerate() {
         let bound = BUCKETS_SECONDS.get(index).copied().unwrap_or(f64::INFINITY);
         if let Some((_, sum)) = buckets.iter_mut().find(|(upper, _)| *upper >= bound) {
@@ -323,18 +389,30 @@ fn rebucket(histogram: &Histogram, bounds: &[f64]) -> Vec<(f64, u64)> {
     buckets
 }
 
-/// Of these nodes those that answered once and did not leave: a node's series exist until it says goodbye or is forgotten, for a dead one's are what
-/// an alert is made of.
-fn known<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = &'a MemberView> + use<'a> {
-    let members = snapshot.members.get(nodes.start..nodes.end.min(snapshot.members.len())).unwrap_or_default();
+/// Of these nodes those that answered once and did not leave: a node's series exist until it says
+/// goodbye or is forgotten, for a dead one's are what an alert is made of.
+fn known<'a>(
+    snapshot: &'a Snapshot,
+    nodes: &Nodes,
+) -> impl Iterator<Item = &'a MemberView> + use<'a> {
+    let members = snapshot
+        .members
+        .get(nodes.start..nodes.end.min(snapshot.members.len()))
+        .unwrap_or_default();
     members.iter().filter(|member| member.known && member.status != Status::Left)
 }
 
 /// Of these nodes those that are there. The original's series vanish with the node.
-fn present<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = &'a MemberView> + use<'a> {
+fn present<'a>(
+    snapshot: &'a Snapshot,
+    nodes: &Nodes,
+) -> impl Iterator<Item = &'a MemberView> + use<'a> {
     known(snapshot, nodes).filter(|member| member.status.is_present())
 }
 
-fn pairs<'a>(snapshot: &'a Snapshot, nodes: &Nodes) -> impl Iterator<Item = (&'a str, &'a Pair)> + use<'a> {
+fn pairs<'a>(
+    snapshot: &'a Snapshot,
+    nodes: &Nodes,
+) -> impl Iterator<Item = (&'a str, &'a Pair)> + use<'a> {
     known(snapshot, nodes).map(|member| (member.record.name.as_str(), &*member.pair))
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Attempt, Failure, JitterCode, LatencyCode, MemberView, NodeName, RosterId, Row, Snapshot, Status, Time, Wall};
+use canary_core::{
+    Attempt, Failure, JitterCode, LatencyCode, MemberView, NodeName, RosterId, Row, Snapshot,
+    Status, Time, Wall,
+};
 
 /// A row that is older than this is stale, unless rows of this mesh are published less often.
 const SILENT_AFTER: Duration = Duration::from_secs(20);
@@ -42,7 +45,8 @@ pub(crate) enum State {
     Failed(Failure),
 }
 
-/// A time as it was received: what travelled as a code is decoded when somebody reads it, for a matrix has a million.
+/// A time as it was received: what travelled as a code is decoded when somebody reads it, for a
+/// matrix has a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Took {
     Exact(Duration),
@@ -109,8 +113,10 @@ impl Cell {
 impl Picture {
     pub(crate) fn of(snapshot: Arc<Snapshot>) -> Self {
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
-        let is_visible =
-            |member: &MemberView| member.status.is_present() && member.row.as_ref().is_some_and(|row| row.age(snapshot.now.time) < fresh);
+        let is_visible = |member: &MemberView| {
+            member.status.is_present()
+                && member.row.as_ref().is_some_and(|row| row.age(snapshot.now.time) < fresh)
+        };
         let me = &snapshot.me.name;
         let before = snapshot.members.partition_point(|member| member.record.name < *me);
         let mut nodes = Vec::with_capacity(snapshot.members.len() + 1);
@@ -132,8 +138,11 @@ impl Picture {
 
     fn place_rosters(&self) -> BTreeMap<RosterId, Vec<Option<u32>>> {
         let mut places = BTreeMap::new();
-        for roster in self.snapshot.members.iter().filter_map(|member| member.row.as_ref()?.roster()) {
-            let place = |name: &NodeName| self.place(name).and_then(|place| u32::try_from(place).ok());
+        for roster in
+            self.snapshot.members.iter().filter_map(|member| member.row.as_ref()?.roster())
+        {
+            let place =
+                |name: &NodeName| self.place(name).and_then(|place| u32::try_from(place).ok());
             places.entry(roster.id()).or_insert_with(|| roster.names().iter().map(place).collect());
         }
         places
@@ -168,10 +177,13 @@ impl Picture {
     }
 
     fn name_of(&self, node: Node) -> &NodeName {
-        node.member.and_then(|place| self.snapshot.members.get(place)).map_or(&self.snapshot.me.name, |member| &member.record.name)
+        node.member
+            .and_then(|place| self.snapshot.members.get(place))
+            .map_or(&self.snapshot.me.name, |member| &member.record.name)
     }
 
-    /// What is known of the pairs from one node to all nodes, in their order; unknown for the node itself.
+    /// What is known of the pairs from one node to all nodes, in their order; unknown for the node
+    /// itself.
     pub(crate) fn row(&self, source: usize) -> Vec<Cell> {
         let mut cells = vec![Cell::default(); self.nodes.len()];
         match (self.nodes.get(source), self.member(source)) {
@@ -194,7 +206,8 @@ impl Picture {
         self.row(source).get(target).copied().unwrap_or_default()
     }
 
-    /// How old the row of a node is; none while there is none. The answering bot's own is of this moment.
+    /// How old the row of a node is; none while there is none. The answering bot's own is of this
+    /// moment.
     pub(crate) fn row_age(&self, place: usize) -> Option<Duration> {
         let now = self.snapshot.now.time;
         match (self.nodes.get(place)?, self.member(place)) {
@@ -206,7 +219,10 @@ impl Picture {
     /// What this bot measured itself, exact.
     fn own_row(&self, cells: &mut [Cell]) {
         for (node, cell) in self.nodes.iter().zip(cells) {
-            let Some(member) = node.member.and_then(|place| self.snapshot.members.get(place)) else { continue };
+            let Some(member) = node.member.and_then(|place| self.snapshot.members.get(place))
+            else {
+                continue;
+            };
             *cell = self.own_cell(member);
         }
     }
@@ -229,7 +245,9 @@ impl Picture {
             request: timing.and_then(|timing| timing.request).map(Took::Exact),
             jitter: series.jitter().filter(|_| timing.is_some()).map(Took::Exact),
             loss: Some(f64::from(lost) / f64::from(attempts.max(1))),
-            retransmissions: timing.and_then(|timing| timing.kernel).map_or(0, |kernel| kernel.retransmissions),
+            retransmissions: timing
+                .and_then(|timing| timing.kernel)
+                .map_or(0, |kernel| kernel.retransmissions),
             attempted: Some(wall),
             age: Some(age),
         }
@@ -237,14 +255,23 @@ impl Picture {
 
     /// What another bot published.
     fn other_row(&self, row: &Row, is_visible: bool, cells: &mut [Cell]) {
-        let Some(places) = row.roster().and_then(|roster| self.places.get(&roster.id())) else { return };
-        let (label, labelled_ago) = (row.frame().wall().unix_millis(), row.frame_age(self.snapshot.now.time));
+        let Some(places) = row.roster().and_then(|roster| self.places.get(&roster.id())) else {
+            return;
+        };
+        let (label, labelled_ago) =
+            (row.frame().wall().unix_millis(), row.frame_age(self.snapshot.now.time));
         for (view, place) in row.cells().into_iter().zip(places) {
-            let Some((place, cell)) = place.and_then(|place| Some((place as usize, cells.get_mut(place as usize)?))) else { continue };
+            let Some((place, cell)) =
+                place.and_then(|place| Some((place as usize, cells.get_mut(place as usize)?)))
+            else {
+                continue;
+            };
             let (state, total, request, jitter) = match view.cell.state {
                 canary_core::State::Unknown => continue,
                 canary_core::State::Failed(kind) => (State::Failed(kind), None, None, None),
-                canary_core::State::Ok { total, request, jitter } => (State::Ok, Some(total), request, jitter),
+                canary_core::State::Ok { total, request, jitter } => {
+                    (State::Ok, Some(total), request, jitter)
+                }
             };
             // Both labels are of the source's clock: only their difference counts.
             let begun = view.wall.unix_millis();
@@ -264,7 +291,8 @@ impl Picture {
         }
     }
 
-    /// Whether an attempt is too old to say how the pair is now. A dead node is tried seldom: a failure is what is known of it until it lives.
+    /// Whether an attempt is too old to say how the pair is now. A dead node is tried seldom: a
+    /// failure is what is known of it until it lives.
     fn is_old(&self, state: State, age: Duration, target: Option<&MemberView>) -> bool {
         let is_dead = target.is_some_and(|target| target.status == Status::Dead);
         let interval = target.map_or(self.snapshot.pair_interval, |target| target.interval);

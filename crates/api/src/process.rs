@@ -21,7 +21,8 @@ impl Process {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let stat = read("/proc/self/stat");
         // The second field is the program's name in parentheses and may hold anything.
-        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number.checked_sub(3)?)?.parse::<f64>().ok();
         let status = read("/proc/self/status");
         let kib = |name: &str| {
@@ -29,15 +30,24 @@ impl Process {
             Some(line.split_ascii_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
         };
         let limits = read("/proc/self/limits");
-        let max_fds = limits.lines().find(|line| line.starts_with("Max open files")).and_then(|line| line.split_ascii_whitespace().nth(3));
-        let booted = read("/proc/stat").lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok());
+        let max_fds = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .and_then(|line| line.split_ascii_whitespace().nth(3));
+        let booted = read("/proc/stat")
+            .lines()
+            .find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok());
         Self {
-            cpu_seconds: field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS_PER_SECOND),
+            cpu_seconds: field(14)
+                .zip(field(15))
+                .map(|(user, system)| (user + system) / TICKS_PER_SECOND),
             resident_bytes: kib("VmRSS:"),
             virtual_bytes: field(23),
             open_fds: std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64),
             max_fds: max_fds.and_then(|max| max.parse().ok()),
-            start_time_seconds: booted.zip(field(22)).map(|(booted, ticks)| booted + ticks / TICKS_PER_SECOND),
+            start_time_seconds: booted
+                .zip(field(22))
+                .map(|(booted, ticks)| booted + ticks / TICKS_PER_SECOND),
             threads: field(20),
         }
     }

@@ -1,7 +1,8 @@
-//! Metrics that are sent where nobody scrapes: the families of `/metrics`, in the protocol of the receiver.
+//! Metrics that are sent where nobody scrapes: the families of `/metrics`, in the protocol of the
+//! receiver.
 //!
-//! Each receiver has its own queue, bounded in bytes. What cannot be delivered waits and is tried again, ever more seldom; what the receiver
-//! refuses is given up. All of it is counted.
+//! Each receiver has its own queue, bounded in bytes. What cannot be delivered waits and is tried
+//! again, ever more seldom; what the receiver refuses is given up. All of it is counted.
 
 mod otlp;
 mod queue;
@@ -62,10 +63,13 @@ impl PushProtocol {
         }
     }
 
-    /// Whether what was answered so may be tried again. OTLP names the few codes; with remote write it is the server's fault, or haste.
+    /// Whether what was answered so may be tried again. OTLP names the few codes; with remote write
+    /// it is the server's fault, or haste.
     fn is_passing(self, status: StatusCode) -> bool {
         match self {
-            Self::RemoteWrite => status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
+            Self::RemoteWrite => {
+                status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Otlp => matches!(status.as_u16(), 429 | 502 | 503 | 504),
         }
     }
@@ -74,7 +78,8 @@ impl PushProtocol {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let encoding = match self {
             Self::RemoteWrite => {
-                headers.insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
+                headers
+                    .insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
                 "snappy"
             }
             Self::Otlp => "gzip",
@@ -114,7 +119,15 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn new(protocol: PushProtocol) -> Self {
         let zero = AtomicU64::default;
-        Self { protocol, sent: zero(), refused: zero(), dropped: zero(), failures: zero(), waiting_bytes: zero(), last_success: zero() }
+        Self {
+            protocol,
+            sent: zero(),
+            refused: zero(),
+            dropped: zero(),
+            failures: zero(),
+            waiting_bytes: zero(),
+            last_success: zero(),
+        }
     }
 }
 
@@ -132,7 +145,8 @@ fn bound(seconds: f64) -> String {
     if seconds.is_infinite() { "+Inf".to_owned() } else { format!("{seconds:?}") }
 }
 
-/// Reads the metrics regularly, and sends them until `stop`. Then it tells that its series end, if the receiver takes that at once.
+/// Reads the metrics regularly, and sends them until `stop`. Then it tells that its series end, if
+/// the receiver takes that at once.
 pub(crate) async fn run(api: Arc<Api>, push: Push, counts: Arc<Counts>, stop: CancellationToken) {
     let outbox = Outbox::new(counts);
     let mut remote_write = RemoteWrite::default();
@@ -144,8 +158,15 @@ pub(crate) async fn run(api: Arc<Api>, push: Push, counts: Arc<Counts>, stop: Ca
         () = &mut delivering => {}
     }
     let node = api.source.snapshot().me.name.clone();
-    let round = Round { node: node.as_str(), version: api.version, start_unix_millis: 0, unix_millis: unix_millis() };
-    let mut left = outbox.change(|queue| remote_write.farewell(&round).into_iter().map(|batch| queue.put(batch)).sum::<u64>());
+    let round = Round {
+        node: node.as_str(),
+        version: api.version,
+        start_unix_millis: 0,
+        unix_millis: unix_millis(),
+    };
+    let mut left = outbox.change(|queue| {
+        remote_write.farewell(&round).into_iter().map(|batch| queue.put(batch)).sum::<u64>()
+    });
     outbox.news.notify_one();
     let _ = tokio::time::timeout(FAREWELL, async {
         tokio::select! {
@@ -154,8 +175,10 @@ pub(crate) async fn run(api: Arc<Api>, push: Push, counts: Arc<Counts>, stop: Ca
         }
     })
     .await;
-    left +=
-        outbox.under_way.load(Relaxed) + outbox.change(|queue| std::iter::from_fn(|| queue.take()).map(|batch| batch.samples).sum::<u64>());
+    left += outbox.under_way.load(Relaxed)
+        + outbox.change(|queue| {
+            std::iter::from_fn(|| queue.take()).map(|batch| batch.samples).sum::<u64>()
+        });
     outbox.counts.dropped.fetch_add(left, Relaxed);
     if left > 0 {
         tracing::warn!(receiver = %push.receiver, samples = left, "ends with samples that the receiver of metrics did not take");
@@ -176,7 +199,13 @@ struct Outbox {
 
 impl Outbox {
     fn new(counts: Arc<Counts>) -> Self {
-        Self { queue: Mutex::default(), news: Notify::new(), under_way: AtomicU64::new(0), emptied: Notify::new(), counts }
+        Self {
+            queue: Mutex::default(),
+            news: Notify::new(),
+            under_way: AtomicU64::new(0),
+            emptied: Notify::new(),
+            counts,
+        }
     }
 
     /// Waits until everything is delivered.
@@ -199,16 +228,24 @@ async fn collect(api: &Api, push: &Push, remote_write: &mut RemoteWrite, outbox:
     let begin = tokio::time::Instant::now() + push.interval.mul_f64(fastrand::f64());
     let mut turn = tokio::time::interval_at(begin, push.interval);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let start_unix_millis = Process::read().start_time_seconds.map_or_else(unix_millis, |seconds| (seconds * 1000.0) as i64);
+    let start_unix_millis = Process::read()
+        .start_time_seconds
+        .map_or_else(unix_millis, |seconds| (seconds * 1000.0) as i64);
     loop {
         turn.tick().await;
         let node = api.source.snapshot().me.name.clone();
-        let round = Round { node: node.as_str(), version: api.version, start_unix_millis, unix_millis: unix_millis() };
+        let round = Round {
+            node: node.as_str(),
+            version: api.version,
+            start_unix_millis,
+            unix_millis: unix_millis(),
+        };
         let batches = match push.protocol {
             PushProtocol::RemoteWrite => remote_write.batches(&round, families(api)),
             PushProtocol::Otlp => otlp::batches(&round, families(api)),
         };
-        let lost: u64 = outbox.change(|queue| batches.into_iter().map(|batch| queue.put(batch)).sum());
+        let lost: u64 =
+            outbox.change(|queue| batches.into_iter().map(|batch| queue.put(batch)).sum());
         give_up(push, outbox, lost);
         outbox.news.notify_one();
     }
@@ -243,13 +280,18 @@ async fn deliver(push: &Push, version: &str, outbox: &Outbox) {
             continue;
         };
         outbox.under_way.store(batch.samples, Relaxed);
-        let sent = tokio::time::timeout(PATIENCE, send(push, version, &batch, &mut connection)).await;
-        let problem = match sent.unwrap_or_else(|_| Err(Problem::later("late", format!("no answer within {} s", PATIENCE.as_secs())))) {
+        let sent =
+            tokio::time::timeout(PATIENCE, send(push, version, &batch, &mut connection)).await;
+        let problem = match sent.unwrap_or_else(|_| {
+            Err(Problem::later("late", format!("no answer within {} s", PATIENCE.as_secs())))
+        }) {
             Ok(refused) => {
                 counts.sent.fetch_add(batch.samples.saturating_sub(refused), Relaxed);
                 counts.refused.fetch_add(refused, Relaxed);
                 if refused < batch.samples {
-                    counts.last_success.store(u64::try_from(unix_millis()).unwrap_or_default(), Relaxed);
+                    counts
+                        .last_success
+                        .store(u64::try_from(unix_millis()).unwrap_or_default(), Relaxed);
                 }
                 if std::mem::take(&mut is_failing) {
                     tracing::info!(receiver = %push.receiver, "the receiver of metrics takes them again");
@@ -272,9 +314,12 @@ async fn deliver(push: &Push, version: &str, outbox: &Outbox) {
         outbox.under_way.store(0, Relaxed);
         let lost = outbox.change(|queue| queue.put_back(batch));
         give_up(push, outbox, lost);
-        // Bots whose receiver came back do not all return at the same moment, and none before it wants to be asked.
+        // Bots whose receiver came back do not all return at the same moment, and none before it
+        // wants to be asked.
         let wait = match problem.wait {
-            Some(asked) => asked.clamp(PAUSES.0, PAUSE_ASKED_MAX).mul_f64(1.0 + fastrand::f64() / 2.0),
+            Some(asked) => {
+                asked.clamp(PAUSES.0, PAUSE_ASKED_MAX).mul_f64(1.0 + fastrand::f64() / 2.0)
+            }
             None => pause.mul_f64(0.5 + fastrand::f64()),
         };
         tokio::time::sleep(wait).await;
@@ -323,8 +368,14 @@ impl From<DialError> for Problem {
 
 type Connection = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
 
-/// Sends a batch, on the connection of the one before if that is still there. How many of its samples the receiver refused when it took the others.
-async fn send(push: &Push, version: &str, batch: &Batch, connection: &mut Option<Connection>) -> Result<u64, Problem> {
+/// Sends a batch, on the connection of the one before if that is still there. How many of its
+/// samples the receiver refused when it took the others.
+async fn send(
+    push: &Push,
+    version: &str,
+    batch: &Batch,
+    connection: &mut Option<Connection>,
+) -> Result<u64, Problem> {
     let mut warm = connection.take();
     if let Some(sender) = &mut warm
         && sender.ready().await.is_err()
@@ -335,19 +386,34 @@ async fn send(push: &Push, version: &str, batch: &Batch, connection: &mut Option
         Some(sender) => sender,
         None => push.receiver.dial(push.tls.get().client.clone()).await?,
     };
-    let mut request = Request::post(push.receiver.path()).header(header::HOST, push.receiver.authority());
+    let mut request =
+        Request::post(push.receiver.path()).header(header::HOST, push.receiver.authority());
     if let Some(headers) = request.headers_mut() {
         push.protocol.describe(headers);
-        headers.extend(credentials(&push.credentials.get()).map(|value| (header::AUTHORIZATION, value)));
-        headers.extend(HeaderValue::try_from(format!("canary-bot/{version}")).map(|agent| (header::USER_AGENT, agent)));
+        headers.extend(
+            credentials(&push.credentials.get()).map(|value| (header::AUTHORIZATION, value)),
+        );
+        headers.extend(
+            HeaderValue::try_from(format!("canary-bot/{version}"))
+                .map(|agent| (header::USER_AGENT, agent)),
+        );
     }
-    let broken = |error: &dyn std::error::Error| Problem::later("broken", canary_net::with_causes(error));
+    let broken =
+        |error: &dyn std::error::Error| Problem::later("broken", canary_net::with_causes(error));
     let request = request.body(Full::new(batch.body.clone())).map_err(|error| broken(&error))?;
     let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let status = response.status();
-    let wait = response.headers().get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let wait = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|wait| wait.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
     // The status says what became of it, whatever becomes of the body.
-    let body = tokio::time::timeout(ANSWER_PATIENCE, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await;
+    let body = tokio::time::timeout(
+        ANSWER_PATIENCE,
+        Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect(),
+    )
+    .await;
     let answer = match body {
         Ok(Ok(body)) => {
             *connection = Some(sender);
@@ -356,7 +422,8 @@ async fn send(push: &Push, version: &str, batch: &Batch, connection: &mut Option
         _ => Bytes::new(),
     };
     if status.is_success() {
-        let refused = if push.protocol == PushProtocol::Otlp { otlp::refused(&answer) } else { None };
+        let refused =
+            if push.protocol == PushProtocol::Otlp { otlp::refused(&answer) } else { None };
         let Some((refused, why)) = refused else {
             return Ok(0);
         };
@@ -370,7 +437,12 @@ async fn send(push: &Push, version: &str, batch: &Batch, connection: &mut Option
         Ok(text) if !text.trim().is_empty() => format!("{status}: {}", words(&text)),
         _ => status.to_string(),
     };
-    Err(Problem { kind: status.to_string(), why, is_passing: push.protocol.is_passing(status), wait })
+    Err(Problem {
+        kind: status.to_string(),
+        why,
+        is_passing: push.protocol.is_passing(status),
+        wait,
+    })
 }
 
 /// The beginning of what a receiver says, on one line.
@@ -378,7 +450,8 @@ fn words(text: &str) -> String {
     text.trim().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// `USER:PASSWORD` is presented as such, anything else as a bearer token: no such token has a colon (RFC 6750).
+/// `USER:PASSWORD` is presented as such, anything else as a bearer token: no such token has a colon
+/// (RFC 6750).
 fn credentials(tokens: &Tokens) -> Option<HeaderValue> {
     tokens.basic().or_else(|| tokens.header())
 }

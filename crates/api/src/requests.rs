@@ -11,7 +11,8 @@ use canary_core::Histogram;
 
 use crate::routes::Api;
 
-/// Route, method and code of a request; each from a small set, so that strangers cannot make series.
+/// Route, method and code of a request; each from a small set, so that strangers cannot make
+/// series.
 pub(crate) type Key = (String, &'static str, u16);
 
 /// Durations of requests until their answer began.
@@ -20,7 +21,12 @@ pub(crate) struct Requests(Mutex<BTreeMap<Key, Histogram>>);
 
 impl Requests {
     fn observe(&self, key: Key, begun: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().observe(begun.elapsed());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_default()
+            .observe(begun.elapsed());
     }
 
     /// All that was counted so far.
@@ -33,7 +39,8 @@ impl Requests {
 /// Counts a request with its answer.
 pub(crate) async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let method = match request.method().as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -43,12 +43,19 @@ pub(crate) struct Api {
 /// Scrapes whose families are written whole, at once: each holds megabytes until it is read.
 const WHOLE_SCRAPES_MAX: usize = 2;
 
-/// The lowest level that counts how often each byte comes: below it latencies do not become smaller.
+/// The lowest level that counts how often each byte comes: below it latencies do not become
+/// smaller.
 const GZIP: CompressionLevel = CompressionLevel::Precise(3);
 
 impl Api {
-    pub(crate) fn new(config: Config, source: Arc<dyn Source>, live: Arc<v2::live::Live>, port: Arc<Stats>) -> Self {
-        let Config { guard, content: Content { metrics, page: has_page, pins, pushes }, version } = config;
+    pub(crate) fn new(
+        config: Config,
+        source: Arc<dyn Source>,
+        live: Arc<v2::live::Live>,
+        port: Arc<Stats>,
+    ) -> Self {
+        let Config { guard, content: Content { metrics, page: has_page, pins, pushes }, version } =
+            config;
         Self {
             source,
             guard,
@@ -78,7 +85,11 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let guarded = Router::new()
         .route("/api/v1/samples", get(v1::samples))
         .route("/api/v1/nodes", get(v1::nodes))
-        .merge(v2::router().layer(DefaultBodyLimit::max(v2::BODY_BYTES_MAX)).layer(CompressionLayer::new().quality(GZIP)))
+        .merge(
+            v2::router()
+                .layer(DefaultBodyLimit::max(v2::BODY_BYTES_MAX))
+                .layer(CompressionLayer::new().quality(GZIP)),
+        )
         .route("/metrics", get(crate::metrics::metrics))
         .route("/metrics/mesh", get(crate::mesh_metrics::metrics))
         .route("/version", get(program_version))
@@ -104,7 +115,8 @@ async fn harden(mut response: Response) -> Response {
 }
 
 async fn swagger() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("../assets/api.swagger.json")).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../assets/api.swagger.json"))
+        .into_response()
 }
 
 /// Alive is a bot whose loop runs: a wedged one is restarted.
@@ -114,11 +126,13 @@ async fn alive(State(api): State<Arc<Api>>) -> Response {
         "ok\n".into_response()
     } else {
         let seconds = age.as_secs();
-        (StatusCode::SERVICE_UNAVAILABLE, format!("the bot's loop has not run for {seconds} s\n")).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the bot's loop has not run for {seconds} s\n"))
+            .into_response()
     }
 }
 
-/// Ready is a bot that answers. It never depends on peers, or a partition would take every bot out of service.
+/// Ready is a bot that answers. It never depends on peers, or a partition would take every bot out
+/// of service.
 async fn ready(state: State<Arc<Api>>) -> Response {
     alive(state).await
 }
@@ -132,5 +146,6 @@ async fn not_found(uri: Uri) -> Response {
         return v2::refuse(StatusCode::NOT_FOUND, "API v2 has no such path; see /docs");
     }
     // gRPC's code for what is not there, as the original's gateway answers.
-    (StatusCode::NOT_FOUND, Json(serde_json::json!({ "code": 5, "message": "Not Found" }))).into_response()
+    (StatusCode::NOT_FOUND, Json(serde_json::json!({ "code": 5, "message": "Not Found" })))
+        .into_response()
 }

@@ -1,11 +1,12 @@
-//! The original's `api.v1.ApiService` for clients of gRPC, gRPC-Web and Connect; reflection and health beside it.
+//! The original's `api.v1.ApiService` for clients of gRPC, gRPC-Web and Connect; reflection and
+//! health beside it.
 
 use std::sync::Arc;
 
 use canary_core::Snapshot;
 use connectrpc::{
-    CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response, Router, ServiceRequest,
-    ServiceResult,
+    CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext,
+    Response, Router, ServiceRequest, ServiceResult,
 };
 use connectrpc_health::{Checker, HealthService, Status};
 use connectrpc_reflection::Reflector;
@@ -34,7 +35,8 @@ pub(crate) const API_SERVICE: &str = "api.v1.ApiService";
 
 /// Largest request in bytes: all of them are empty, and a stranger's fields are skipped.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// Samples in one answer: about 64 MB, the samples of 600 hosts. One message is made whole in memory; REST streams any number.
+/// Samples in one answer: about 64 MB, the samples of 600 hosts. One message is made whole in
+/// memory; REST streams any number.
 const SAMPLES_MAX: usize = 750_000;
 /// Answers with samples that are made at once.
 const ANSWERS_MAX: usize = 2;
@@ -73,8 +75,9 @@ fn samples(snapshot: &Snapshot) -> Result<Vec<pb::Sample>, ConnectError> {
     for row in 0..=snapshot.members.len() {
         for sample in v1::samples_of(snapshot, row, 0..usize::MAX).0 {
             if all.len() >= SAMPLES_MAX {
-                let words =
-                    format!("there are more than {SAMPLES_MAX} samples, too many for one message; ask GET /api/v1/samples, which streams");
+                let words = format!(
+                    "there are more than {SAMPLES_MAX} samples, too many for one message; ask GET /api/v1/samples, which streams"
+                );
                 return Err(ConnectError::new(ErrorCode::ResourceExhausted, words));
             }
             all.push(pb::Sample {
@@ -98,25 +101,42 @@ impl Checker for Health {
         if !service.is_empty() && service != API_SERVICE {
             return Err(ConnectError::new(ErrorCode::NotFound, "there is no such service"));
         }
-        Ok(if self.0.source.snapshot_age() < WEDGED_AFTER { Status::Serving } else { Status::NotServing })
+        Ok(if self.0.source.snapshot_age() < WEDGED_AFTER {
+            Status::Serving
+        } else {
+            Status::NotServing
+        })
     }
 }
 
 /// Whether a path is that of a call.
 pub(crate) fn is_path(path: &str) -> bool {
-    path.trim_start_matches('/').split_once('/').is_some_and(|(service, _)| service == API_SERVICE || service.starts_with("grpc."))
+    path.trim_start_matches('/')
+        .split_once('/')
+        .is_some_and(|(service, _)| service == API_SERVICE || service.starts_with("grpc."))
 }
 
 /// What needs a token, and the health service, which does not: those who ask it cannot present one.
 pub(crate) fn services(api: &Arc<Api>) -> (ConnectRpcService<Router>, ConnectRpcService<Router>) {
-    let limits = || Limits::default().with_max_request_body_size(REQUEST_BYTES_MAX).with_max_message_size(REQUEST_BYTES_MAX);
-    let service = Arc::new(ApiService { api: Arc::clone(api), answers: Semaphore::new(ANSWERS_MAX) });
+    let limits = || {
+        Limits::default()
+            .with_max_request_body_size(REQUEST_BYTES_MAX)
+            .with_max_message_size(REQUEST_BYTES_MAX)
+    };
+    let service =
+        Arc::new(ApiService { api: Arc::clone(api), answers: Semaphore::new(ANSWERS_MAX) });
     // The descriptors are this build's own.
-    let reflector = Reflector::from_descriptor_set_bytes(DESCRIPTORS).expect("the generator wrote the descriptors");
+    let reflector = Reflector::from_descriptor_set_bytes(DESCRIPTORS)
+        .expect("the generator wrote the descriptors");
     let guarded = connectrpc_reflection::install(Router::new().add_service(service), reflector);
     let health = Router::new().add_service(Arc::new(HealthService::new(Health(Arc::clone(api)))));
-    let health = connectrpc_health::apply_request_limits(health, connectrpc_health::request_limits());
+    let health =
+        connectrpc_health::apply_request_limits(health, connectrpc_health::request_limits());
     // Requests are empty: what is compressed only costs.
-    let service = |router| ConnectRpcService::new(router).with_limits(limits()).with_compression(CompressionRegistry::new());
+    let service = |router| {
+        ConnectRpcService::new(router)
+            .with_limits(limits())
+            .with_compression(CompressionRegistry::new())
+    };
     (service(guarded), service(health))
 }

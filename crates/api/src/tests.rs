@@ -7,8 +7,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use canary_core::{
-    Cell, Detail, Events, Failure, Frame, Histogram, Incarnation, Instance, JitterCode, Labels, LatencyCode, MemberView, MeshName,
-    NodeName, Now, Pair, Record, Refusals, Release, Roster, Row, Snapshot, Standing, State, Status, Target, Time, Timing, Wall,
+    Cell, Detail, Events, Failure, Frame, Histogram, Incarnation, Instance, JitterCode, Labels,
+    LatencyCode, MemberView, MeshName, NodeName, Now, Pair, Record, Refusals, Release, Roster, Row,
+    Snapshot, Standing, State, Status, Target, Time, Timing, Wall,
 };
 use canary_insight::{Insight, Report};
 use canary_net::{Guard, Live, Stats, Token, Tokens};
@@ -20,7 +21,8 @@ use crate::v2::live::Live as Journal;
 use crate::{Config, Content, Messages, Push, PushProtocol, Source, Telling, Transport, routes};
 
 const TOKEN: &str = "a-token-for-tests";
-/// Names in the order of the mesh; the first answers. The last one is for pages that take names for markup.
+/// Names in the order of the mesh; the first answers. The last one is for pages that take names for
+/// markup.
 const NAMES: [&str; 4] = ["owl", "duck", "goose", "<img src=x onerror=alert(1)>"];
 
 /// A mesh that tests can change.
@@ -46,11 +48,19 @@ impl Source for Mesh {
 
     /// All but the goose answer.
     fn describe(&self, source: MemberView, _target: NodeName) -> Telling {
-        let timing = Timing { connect: Duration::from_micros(300), first_request: Duration::from_micros(700), ..Timing::default() };
+        let timing = Timing {
+            connect: Duration::from_micros(300),
+            first_request: Duration::from_micros(700),
+            ..Timing::default()
+        };
         let told = Detail { latest: Some(timing), successes: 17, ..Detail::default() };
         let is_silent = source.record.name.as_str() == "goose";
         Box::pin(async move {
-            if is_silent { Err("goose could not be asked: no answer within 2 s".to_owned()) } else { Ok((told, Duration::from_secs(1))) }
+            if is_silent {
+                Err("goose could not be asked: no answer within 2 s".to_owned())
+            } else {
+                Ok((told, Duration::from_secs(1)))
+            }
         })
     }
 }
@@ -81,10 +91,13 @@ fn record(name: &str) -> Arc<Record> {
     })
 }
 
-/// What others publish at a second: duck reaches all but goose, which is dead; the row of the last is old.
+/// What others publish at a second: duck reaches all but goose, which is dead; the row of the last
+/// is old.
 fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
-    let now =
-        Now { time: Time::ZERO + Duration::from_secs(1_000 + second), wall: Wall::from_unix_millis(1_700_000_000_000 + second * 1_000) };
+    let now = Now {
+        time: Time::ZERO + Duration::from_secs(1_000 + second),
+        wall: Wall::from_unix_millis(1_700_000_000_000 + second * 1_000),
+    };
     let roster = Roster::new(NAMES.iter().map(|name| name.parse().unwrap()));
     let ok = |micros: u64| State::Ok {
         total: LatencyCode::encode(Duration::from_micros(micros)),
@@ -94,11 +107,19 @@ fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
     let row = |source: &str, age: Duration| {
         let cell = |(place, target): (usize, &NodeName)| match (source, target.as_str()) {
             (source, target) if source == target => Cell::default(),
-            ("duck", "goose") => Cell { state: duck_to_goose, age_ticks: 8, loss: 51, retransmissions: 0 },
-            _ => Cell { state: ok(400 * (place as u64 + 1)), age_ticks: 8, loss: 0, retransmissions: 1 },
+            ("duck", "goose") => {
+                Cell { state: duck_to_goose, age_ticks: 8, loss: 51, retransmissions: 0 }
+            }
+            _ => Cell {
+                state: ok(400 * (place as u64 + 1)),
+                age_ticks: 8,
+                loss: 0,
+                retransmissions: 1,
+            },
         };
         let cells: Vec<_> = roster.names().iter().enumerate().map(cell).collect();
-        let frame = Frame::new(second + 1, roster.id(), now.wall.back(age), &cells).with_release(Release::new("1.2.3"));
+        let frame = Frame::new(second + 1, roster.id(), now.wall.back(age), &cells)
+            .with_release(Release::new("1.2.3"));
         Arc::new(Row::new(Arc::new(frame), Some(Arc::clone(&roster)), age, now.time))
     };
     let member = |name: &str, status, row: Option<Arc<Row>>| MemberView {
@@ -155,10 +176,18 @@ impl Api {
 
     fn showing(content: Content) -> Self {
         let mesh = Mesh::new(snapshot(0, REFUSED));
-        let guard = Guard { tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])), ..Guard::default() };
+        let guard = Guard {
+            tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])),
+            ..Guard::default()
+        };
         let config = Config { guard, content, version: "1.2.3" };
         let journal = Arc::new(Journal::default());
-        let api = routes::Api::new(config, Arc::clone(&mesh) as Arc<dyn Source>, Arc::clone(&journal), Arc::new(Stats::default()));
+        let api = routes::Api::new(
+            config,
+            Arc::clone(&mesh) as Arc<dyn Source>,
+            Arc::clone(&journal),
+            Arc::new(Stats::default()),
+        );
         let router = routes::router(Arc::new(api));
         Self { mesh, journal, router }
     }
@@ -197,7 +226,11 @@ fn golden_text(name: &str, text: String) {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, &text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), text, "{name}; UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap_or_default(),
+        text,
+        "{name}; UPDATE_GOLDEN=1 writes it anew"
+    );
 }
 
 #[tokio::test]
@@ -220,23 +253,49 @@ async fn answers_have_the_reviewed_shape() {
 
 #[tokio::test]
 async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
-    let ask =
-        async |api: &Api| String::from_utf8(bytes(api.ask(request("/metrics/mesh").body(Body::empty()).unwrap()).await).await).unwrap();
+    let ask = async |api: &Api| {
+        String::from_utf8(
+            bytes(api.ask(request("/metrics/mesh").body(Body::empty()).unwrap()).await).await,
+        )
+        .unwrap()
+    };
     let whole = ask(&Api::new()).await;
     golden_text("metrics-mesh.txt", whole.clone());
-    let with = |pairs_max| Content { metrics: crate::Metrics { pairs_max, ..crate::Metrics::default() }, ..Content::default() };
-    let of_pairs = |text: &str| text.lines().filter(|line| line.starts_with("canary_mesh_pair_")).map(str::to_owned).collect::<Vec<_>>();
-    let zones = |text: &str| text.lines().filter(|line| line.starts_with("canary_mesh_zone_")).map(str::to_owned).collect::<Vec<_>>();
+    let with = |pairs_max| Content {
+        metrics: crate::Metrics { pairs_max, ..crate::Metrics::default() },
+        ..Content::default()
+    };
+    let of_pairs = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("canary_mesh_pair_"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let zones = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("canary_mesh_zone_"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let worst = ask(&Api::showing(with(1))).await;
-    let ups: Vec<_> = of_pairs(&worst).into_iter().filter(|line| line.starts_with("canary_mesh_pair_up")).collect();
+    let ups: Vec<_> = of_pairs(&worst)
+        .into_iter()
+        .filter(|line| line.starts_with("canary_mesh_pair_up"))
+        .collect();
     assert_eq!(ups, ["canary_mesh_pair_up{source=\"duck\",target=\"goose\"} 0.0"]);
     assert_eq!(zones(&worst), zones(&whole));
     let pins = vec![("duck".parse().unwrap(), "owl".parse().unwrap())];
     let pinned = ask(&Api::showing(Content { pins, ..with(1) })).await;
     let lines = of_pairs(&pinned);
-    assert!(!lines.is_empty() && lines.iter().all(|line| line.contains("{source=\"duck\",target=\"owl\"}")), "{lines:?}");
+    assert!(
+        !lines.is_empty()
+            && lines.iter().all(|line| line.contains("{source=\"duck\",target=\"owl\"}")),
+        "{lines:?}"
+    );
     let none = ask(&Api::showing(with(0))).await;
-    assert!(of_pairs(&none).is_empty() && zones(&none) == zones(&whole) && none.ends_with("# EOF\n"));
+    assert!(
+        of_pairs(&none).is_empty() && zones(&none) == zones(&whole) && none.ends_with("# EOF\n")
+    );
 }
 
 /// The reference of metrics, from what is served: each family with its type, labels and help.
@@ -244,25 +303,45 @@ async fn metrics_of_the_mesh_show_all_pairs_or_the_worst_and_zones_always() {
 async fn the_reference_of_metrics_is_what_is_served() {
     let (protocol, interval) = (PushProtocol::Otlp, Duration::from_secs(15));
     let receiver = "http://collector:4318/v1/metrics".parse().unwrap();
-    let push = Push { protocol, receiver, interval, credentials: Live::default(), tls: Live::default() };
+    let push =
+        Push { protocol, receiver, interval, credentials: Live::default(), tls: Live::default() };
     let api = Api::showing(Content { pushes: vec![push], ..Content::default() });
     let mut text = String::from(
         "# Metrics\n\nMade from what a bot serves, by a test of `canary-api` with `UPDATE_GOLDEN=1`. What the series mean in practice, and which questions they\n\
          answer: [operate.md](operate.md). Labels are those of a small mesh; labels of nodes are added to `canary_mesh_node_info` and `canary_node_info`.\n",
     );
     for (path, about) in [
-        ("/metrics", "of this bot: its own pairs, the mesh as it sees it, and itself. Scrape every bot."),
+        (
+            "/metrics",
+            "of this bot: its own pairs, the mesh as it sees it, and itself. Scrape every bot.",
+        ),
         ("/metrics/mesh", "the last values of all pairs. Scrape one bot."),
     ] {
-        let served = String::from_utf8(bytes(api.ask(request(path).body(Body::empty()).unwrap()).await).await).unwrap();
-        text.push_str(&format!("\n## `{path}`: {about}\n\n| family | type | labels | what |\n|---|---|---|---|\n"));
+        let served = String::from_utf8(
+            bytes(api.ask(request(path).body(Body::empty()).unwrap()).await).await,
+        )
+        .unwrap();
+        text.push_str(&format!(
+            "\n## `{path}`: {about}\n\n| family | type | labels | what |\n|---|---|---|---|\n"
+        ));
         for line in served.lines() {
-            let Some((family, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else { continue };
-            let kind = served.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {family} "))).unwrap();
-            let series = served.lines().filter(|line| line.starts_with(family) && line[family.len()..].starts_with(['{', '_']));
+            let Some((family, help)) =
+                line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+            else {
+                continue;
+            };
+            let kind = served
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("# TYPE {family} ")))
+                .unwrap();
+            let series = served.lines().filter(|line| {
+                line.starts_with(family) && line[family.len()..].starts_with(['{', '_'])
+            });
             let labels: std::collections::BTreeSet<_> = series
                 .filter_map(|line| line.split_once('{')?.1.rsplit_once('}'))
-                .flat_map(|(labels, _)| labels.split(',').filter_map(|label| Some(label.split_once("=\"")?.0)))
+                .flat_map(|(labels, _)| {
+                    labels.split(',').filter_map(|label| Some(label.split_once("=\"")?.0))
+                })
                 .filter(|label| !["le", "zone", "quantile"].contains(label))
                 .collect();
             let labels: Vec<_> = labels.into_iter().map(|label| format!("`{label}`")).collect();
@@ -277,15 +356,21 @@ async fn the_reference_of_metrics_is_what_is_served() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), text, "docs/metrics.md; UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap_or_default(),
+        text,
+        "docs/metrics.md; UPDATE_GOLDEN=1 writes it anew"
+    );
 }
 
 #[tokio::test]
 async fn pages_together_are_the_whole_list() {
     let api = Api::new();
-    for (path, list) in
-        [("/api/v2/nodes?limit=", "nodes"), ("/api/v2/pairs?limit=", "pairs"), ("/api/v2/pairs?state=stale&limit=", "pairs")]
-    {
+    for (path, list) in [
+        ("/api/v2/nodes?limit=", "nodes"),
+        ("/api/v2/pairs?limit=", "pairs"),
+        ("/api/v2/pairs?state=stale&limit=", "pairs"),
+    ] {
         let whole = api.get(&format!("{path}1000")).await;
         let (mut pages, mut token) = (Vec::new(), String::new());
         loop {
@@ -303,19 +388,30 @@ async fn the_packed_matrix_says_what_the_other_form_says() {
     let api = Api::new();
     for metric in ["total", "request", "jitter", "loss"] {
         let json = api.get(&format!("/api/v2/matrix?metric={metric}")).await;
-        let packed = request(&format!("/api/v2/matrix?metric={metric}")).header(header::ACCEPT, "application/octet-stream");
+        let packed = request(&format!("/api/v2/matrix?metric={metric}"))
+            .header(header::ACCEPT, "application/octet-stream");
         let packed = bytes(api.ask(packed.body(Body::empty()).unwrap()).await).await;
         let (magic, rest) = packed.split_at(4);
         let (length, rest) = rest.split_at(4);
-        let (head, mut rows) = rest.split_at(u32::from_le_bytes(length.try_into().unwrap()) as usize);
+        let (head, mut rows) =
+            rest.split_at(u32::from_le_bytes(length.try_into().unwrap()) as usize);
         let head: Value = serde_json::from_slice(head).unwrap();
-        assert_eq!((magic, &head["nodes"], &head["metric"]), (&b"CBM1"[..], &json["nodes"], &Value::from(metric)));
+        assert_eq!(
+            (magic, &head["nodes"], &head["metric"]),
+            (&b"CBM1"[..], &json["nodes"], &Value::from(metric))
+        );
         let nodes = json["nodes"].as_array().unwrap().len();
         for row in json["rows"].as_array().unwrap() {
             let (this, after) = rows.split_at(4 + 3 * nodes);
             rows = after;
             for target in 0..nodes {
-                let (state, code) = (this[4 + target], u16::from_le_bytes([this[4 + nodes + 2 * target], this[5 + nodes + 2 * target]]));
+                let (state, code) = (
+                    this[4 + target],
+                    u16::from_le_bytes([
+                        this[4 + nodes + 2 * target],
+                        this[5 + nodes + 2 * target],
+                    ]),
+                );
                 let word = match state {
                     0x40 => "self",
                     0 => "unknown",
@@ -327,9 +423,14 @@ async fn the_packed_matrix_says_what_the_other_form_says() {
                 assert_eq!(row["states"][target], word);
                 if let Some(value) = row["values"][target].as_f64() {
                     let steps = f64::from(code) - 1.0;
-                    let read = if metric == "loss" { steps / 10_000.0 } else { 1e-9 * (steps * 27.631_021 / 65_534.0).exp() };
+                    let read = if metric == "loss" {
+                        steps / 10_000.0
+                    } else {
+                        1e-9 * (steps * 27.631_021 / 65_534.0).exp()
+                    };
                     assert!(
-                        (read - value).abs() <= value * 0.007 + 1e-4 * f64::from(u8::from(metric == "loss")),
+                        (read - value).abs()
+                            <= value * 0.007 + 1e-4 * f64::from(u8::from(metric == "loss")),
                         "{metric}: {read} {value}"
                     );
                 }
@@ -343,12 +444,17 @@ async fn the_packed_matrix_says_what_the_other_form_says() {
 async fn what_has_no_meaning_is_refused_with_a_problem() {
     let api = Api::new();
     let plain = |path: &str| request(path).body(Body::empty()).unwrap();
-    let accept = |path: &str, accept: &str| request(path).header(header::ACCEPT, accept).body(Body::empty()).unwrap();
+    let accept = |path: &str, accept: &str| {
+        request(path).header(header::ACCEPT, accept).body(Body::empty()).unwrap()
+    };
     let mut posted = plain("/api/v2/nodes");
     *posted.method_mut() = Method::POST;
     let mark = |text: &str| {
         let body = serde_json::json!({ "text": text }).to_string();
-        let mut request = request("/api/v2/marks").header(header::CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap();
+        let mut request = request("/api/v2/marks")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body))
+            .unwrap();
         *request.method_mut() = Method::POST;
         request
     };
@@ -379,11 +485,16 @@ async fn what_has_no_meaning_is_refused_with_a_problem() {
         (mark("two\nlines"), 422),
         (mark(&"x".repeat(100_000)), 413),
     ] {
-        let what = format!("{} {} {:?}", asked.method(), asked.uri(), asked.headers().get(header::ACCEPT));
+        let what =
+            format!("{} {} {:?}", asked.method(), asked.uri(), asked.headers().get(header::ACCEPT));
         let response = api.ask(asked).await;
         assert_eq!(response.status().as_u16(), status, "{what}");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{what}");
-        assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), status == 401, "{what}");
+        assert_eq!(
+            response.headers().contains_key(header::WWW_AUTHENTICATE),
+            status == 401,
+            "{what}"
+        );
         assert_eq!(response.headers().contains_key(header::ALLOW), status == 405, "{what}");
         let problem: Value = serde_json::from_slice(&bytes(response).await).unwrap();
         assert_eq!(problem["status"], status, "{what}");
@@ -396,12 +507,14 @@ async fn an_answer_that_is_known_is_not_sent_again() {
     let api = Api::new();
     let first = api.ask(request("/api/v2/nodes").body(Body::empty()).unwrap()).await;
     let tag = first.headers()[header::ETAG].clone();
-    let again = request("/api/v2/nodes").header(header::IF_NONE_MATCH, &tag).body(Body::empty()).unwrap();
+    let again =
+        request("/api/v2/nodes").header(header::IF_NONE_MATCH, &tag).body(Body::empty()).unwrap();
     let again = api.ask(again).await;
     assert_eq!((again.status(), &again.headers()[header::ETAG]), (StatusCode::NOT_MODIFIED, &tag));
     assert!(bytes(again).await.is_empty());
     api.mesh.show(snapshot(5, REFUSED));
-    let changed = request("/api/v2/nodes").header(header::IF_NONE_MATCH, &tag).body(Body::empty()).unwrap();
+    let changed =
+        request("/api/v2/nodes").header(header::IF_NONE_MATCH, &tag).body(Body::empty()).unwrap();
     assert_eq!(api.ask(changed).await.status(), StatusCode::OK);
 }
 
@@ -410,7 +523,14 @@ async fn an_answer_is_compressed_for_those_who_accept_it() {
     let api = Api::new();
     let plain = api.ask(request("/api/v2/matrix").body(Body::empty()).unwrap()).await;
     assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
-    let packed = api.ask(request("/api/v2/matrix").header(header::ACCEPT_ENCODING, "gzip").body(Body::empty()).unwrap()).await;
+    let packed = api
+        .ask(
+            request("/api/v2/matrix")
+                .header(header::ACCEPT_ENCODING, "gzip")
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await;
     assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
     let (plain, packed) = (bytes(plain).await, bytes(packed).await);
     assert!(packed.len() * 2 < plain.len() && packed.starts_with(&[0x1f, 0x8b]));
@@ -430,11 +550,19 @@ async fn marks_stand_among_the_events_and_do_not_push_them_out() {
     }
     assert_eq!(api.ask(mark("one more".to_owned())).await.status(), StatusCode::TOO_MANY_REQUESTS);
     let events = api.get("/api/v2/events").await;
-    let texts: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| event["text"].as_str().unwrap()).collect();
+    let texts: Vec<_> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["text"].as_str().unwrap())
+        .collect();
     assert_eq!((texts.len(), texts[0], texts[29]), (30, "kernel on rack 0", "kernel on rack 29"));
     let fifth = &events["events"][4]["sequence"];
     let later = api.get(&format!("/api/v2/events?after={fifth}&limit=2")).await;
-    assert_eq!((&later["events"][0], &later["next_after"]), (&events["events"][5], &events["events"][6]["sequence"]));
+    assert_eq!(
+        (&later["events"][0], &later["next_after"]),
+        (&events["events"][5], &events["events"][6]["sequence"])
+    );
     // A minute later the next one is set.
     api.mesh.show(snapshot(61, REFUSED));
     assert_eq!(api.ask(mark("later".to_owned())).await.status(), StatusCode::CREATED);
@@ -446,18 +574,28 @@ async fn read_until(body: &mut Body, text: &str) -> String {
     let mut read = String::new();
     let reading = async {
         while !read.contains(text) {
-            let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context)).await.unwrap().unwrap();
+            let frame =
+                std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context))
+                    .await
+                    .unwrap()
+                    .unwrap();
             read.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap_or_else(|_| panic!("no {text}"));
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .unwrap_or_else(|_| panic!("no {text}"));
     read
 }
 
 #[tokio::test]
 async fn a_watcher_gets_what_changes_and_nothing_twice() {
     let api = Api::new();
-    let ok = State::Ok { total: LatencyCode::encode(Duration::from_millis(1)), request: None, jitter: None };
+    let ok = State::Ok {
+        total: LatencyCode::encode(Duration::from_millis(1)),
+        request: None,
+        jitter: None,
+    };
     let watch = |path: &'static str| request(path).body(Body::empty()).unwrap();
     let mut body = api.ask(watch("/api/v2/stream")).await.into_body();
     let mut marks = api.ask(watch("/api/v2/stream?topics=mark")).await.into_body();
@@ -470,7 +608,11 @@ async fn a_watcher_gets_what_changes_and_nothing_twice() {
     assert!(changed.contains(r#""source":"duck","target":"goose","state":"ok""#), "{changed}");
     assert_eq!(changed.matches("event: pair").count(), 1, "{changed}");
     let body = Body::from(r#"{"text":"a mark"}"#);
-    let mark = request("/api/v2/marks").method(Method::POST).header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
+    let mark = request("/api/v2/marks")
+        .method(Method::POST)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .unwrap();
     assert_eq!(api.ask(mark).await.status(), StatusCode::CREATED);
     let marked = read_until(&mut marks, "a mark").await;
     assert!(!marked.contains("event: pair"), "{marked}");
@@ -499,7 +641,8 @@ async fn a_watcher_that_does_not_read_is_informed_and_the_number_of_watchers_is_
 
 #[tokio::test]
 async fn the_page_is_for_browsers_and_can_be_left_out() {
-    let html = || Request::get("/").header(header::ACCEPT, "text/html").body(Body::empty()).unwrap();
+    let html =
+        || Request::get("/").header(header::ACCEPT, "text/html").body(Body::empty()).unwrap();
     let api = Api::new();
     let page = api.ask(html()).await;
     let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
@@ -511,7 +654,14 @@ async fn the_page_is_for_browsers_and_can_be_left_out() {
     let parts = page.split('"').filter(|part| part.starts_with("ui/")).map(str::to_owned);
     let imported = ["ui/data.js", "ui/grid.js", "ui/chart.js", "ui/words.js"].map(str::to_owned);
     for part in parts.chain(imported) {
-        let part = api.ask(Request::get(format!("/{part}")).header(header::ACCEPT_ENCODING, "gzip").body(Body::empty()).unwrap()).await;
+        let part = api
+            .ask(
+                Request::get(format!("/{part}"))
+                    .header(header::ACCEPT_ENCODING, "gzip")
+                    .body(Body::empty())
+                    .unwrap(),
+            )
+            .await;
         assert_eq!(part.status(), StatusCode::OK);
         size += bytes(part).await.len();
     }
@@ -523,5 +673,8 @@ async fn the_page_is_for_browsers_and_can_be_left_out() {
 
     let bare = Api::showing(Content { page: false, ..Content::default() });
     assert!(bytes(bare.ask(html()).await).await.starts_with(b"canary-bot measures"));
-    assert_ne!(bare.ask(Request::get("/ui/app.js").body(Body::empty()).unwrap()).await.status(), StatusCode::OK);
+    assert_ne!(
+        bare.ask(Request::get("/ui/app.js").body(Body::empty()).unwrap()).await.status(),
+        StatusCode::OK
+    );
 }

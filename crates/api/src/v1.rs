@@ -39,11 +39,12 @@ pub(crate) async fn nodes(State(api): State<Arc<Api>>) -> Response {
 
 /// This bot, and the others that are there.
 pub(crate) fn present_names(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    std::iter::once(snapshot.me.name.as_str()).chain(snapshot.present().map(|member| member.record.name.as_str()))
+    std::iter::once(snapshot.me.name.as_str())
+        .chain(snapshot.present().map(|member| member.record.name.as_str()))
 }
 
-/// Every sample of every pair of nodes that are there. The answer is made while it is read, some pairs of a row at a time, so that a reader that is
-/// slow, or stops, holds little of a large mesh.
+/// Every sample of every pair of nodes that are there. The answer is made while it is read, some
+/// pairs of a row at a time, so that a reader that is slow, or stops, holds little of a large mesh.
 pub(crate) async fn samples(State(api): State<Arc<Api>>) -> Response {
     let rows = Rows { snapshot: api.source.snapshot(), next: 0, pair: 0, written: false };
     let chunks = futures_util::stream::iter(rows.map(Ok::<_, std::convert::Infallible>));
@@ -53,7 +54,8 @@ pub(crate) async fn samples(State(api): State<Arc<Api>>) -> Response {
 /// Pairs that are written at once: about sixty kilobytes.
 const PAIRS_AT_ONCE: usize = 256;
 
-/// Writes `{"samples":[…]}` some pairs at a time, or `{}` if there are none, as proto3 JSON leaves out what is empty.
+/// Writes `{"samples":[…]}` some pairs at a time, or `{}` if there are none, as proto3 JSON leaves
+/// out what is empty.
 struct Rows {
     snapshot: Arc<Snapshot>,
     /// 0 for our own row, then the members by name, then the end.
@@ -77,8 +79,10 @@ impl Iterator for Rows {
                 self.next += 1;
                 return Some(Bytes::from_static(if self.written { b"]}" } else { b"{}" }));
             }
-            let (samples, is_last) = samples_of(&snapshot, index, self.pair..self.pair + PAIRS_AT_ONCE);
-            (self.next, self.pair) = if is_last { (index + 1, 0) } else { (index, self.pair + PAIRS_AT_ONCE) };
+            let (samples, is_last) =
+                samples_of(&snapshot, index, self.pair..self.pair + PAIRS_AT_ONCE);
+            (self.next, self.pair) =
+                if is_last { (index + 1, 0) } else { (index, self.pair + PAIRS_AT_ONCE) };
             if !samples.is_empty() {
                 return Some(self.write(&samples));
             }
@@ -90,7 +94,11 @@ impl Rows {
     fn write(&mut self, samples: &[Sample<'_>]) -> Bytes {
         let mut text = String::with_capacity(120 * samples.len());
         for sample in samples {
-            text.push_str(if std::mem::replace(&mut self.written, true) { "," } else { "{\"samples\":[" });
+            text.push_str(if std::mem::replace(&mut self.written, true) {
+                ","
+            } else {
+                "{\"samples\":["
+            });
             // Strings and a fixed set of keys always have a JSON form.
             text.push_str(&serde_json::to_string(sample).expect("a sample is strings alone"));
         }
@@ -98,9 +106,14 @@ impl Rows {
     }
 }
 
-/// Two samples of each of these pairs of a row, as far as they are of nodes that are there, and whether the row ends with them. Row 0 is our own, the
-/// others follow by name; a row of whom is not there is empty.
-pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -> (Vec<Sample<'_>>, bool) {
+/// Two samples of each of these pairs of a row, as far as they are of nodes that are there, and
+/// whether the row ends with them. Row 0 is our own, the others follow by name; a row of whom is
+/// not there is empty.
+pub(crate) fn samples_of(
+    snapshot: &Snapshot,
+    row: usize,
+    pairs: Range<usize>,
+) -> (Vec<Sample<'_>>, bool) {
     match row.checked_sub(1) {
         None => own_samples(snapshot, pairs),
         Some(index) => match snapshot.members.get(index) {
@@ -113,7 +126,9 @@ pub(crate) fn samples_of(snapshot: &Snapshot, row: usize, pairs: Range<usize>) -
 /// What we measured ourselves, exact.
 fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> (Vec<Sample<'_>>, bool) {
     let from = &snapshot.me.name;
-    let of = |member: &MemberView| member.pair.main().latest().map(|(attempt, wall)| (Measured::from(attempt), wall));
+    let of = |member: &MemberView| {
+        member.pair.main().latest().map(|(attempt, wall)| (Measured::from(attempt), wall))
+    };
     let end = pairs.end.min(snapshot.members.len());
     let members = snapshot.members.get(pairs.start..end).unwrap_or_default();
     let samples = members
@@ -126,8 +141,14 @@ fn own_samples(snapshot: &Snapshot, pairs: Range<usize>) -> (Vec<Sample<'_>>, bo
 }
 
 /// What another bot published.
-fn row_samples<'a>(snapshot: &'a Snapshot, source: &'a MemberView, pairs: Range<usize>) -> (Vec<Sample<'a>>, bool) {
-    let is_there = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some_and(MemberView::is_listed);
+fn row_samples<'a>(
+    snapshot: &'a Snapshot,
+    source: &'a MemberView,
+    pairs: Range<usize>,
+) -> (Vec<Sample<'a>>, bool) {
+    let is_there = |name: &NodeName| {
+        *name == snapshot.me.name || snapshot.member(name).is_some_and(MemberView::is_listed)
+    };
     let cells = source.row.as_deref().map(Row::cells).unwrap_or_default();
     let is_last = pairs.end >= cells.len();
     let samples = cells
@@ -163,14 +184,20 @@ impl Measured {
         match state {
             canary_core::State::Unknown => None,
             canary_core::State::Failed(_) => Some(Self { total: None, request: None }),
-            canary_core::State::Ok { total, request, .. } => {
-                Some(Self { total: Some(total.decode()), request: request.map(canary_core::LatencyCode::decode) })
-            }
+            canary_core::State::Ok { total, request, .. } => Some(Self {
+                total: Some(total.decode()),
+                request: request.map(canary_core::LatencyCode::decode),
+            }),
         }
     }
 }
 
-fn pair<'a>(from: &'a NodeName, to: &'a NodeName, measured: Measured, wall: Wall) -> [Sample<'a>; 2] {
+fn pair<'a>(
+    from: &'a NodeName,
+    to: &'a NodeName,
+    measured: Measured,
+    wall: Wall,
+) -> [Sample<'a>; 2] {
     let ts = timestamp(wall);
     let sample = |r#type, value: Option<Duration>, ts| Sample {
         from: from.as_str(),
@@ -182,11 +209,13 @@ fn pair<'a>(from: &'a NodeName, to: &'a NodeName, measured: Measured, wall: Wall
     [sample("rtt_total", measured.total, ts.clone()), sample("rtt_request", measured.request, ts)]
 }
 
-/// Whole seconds as Go's `time.Time.String()` prints them in UTC. A label past the year 9999 is a broken clock's and is shown as the last.
+/// Whole seconds as Go's `time.Time.String()` prints them in UTC. A label past the year 9999 is a
+/// broken clock's and is shown as the last.
 fn timestamp(wall: Wall) -> String {
     const YEAR_9999_END: u64 = 253_402_300_799;
     let seconds = (wall.unix_millis() / 1000).min(YEAR_9999_END);
-    let rfc3339 = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+    let rfc3339 =
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
     let mut text = String::with_capacity(32);
     let (date, time) = rfc3339.trim_end_matches('Z').split_once('T').unwrap_or((&rfc3339, ""));
     // Writing to a string cannot fail.
@@ -200,16 +229,27 @@ mod tests {
 
     #[test]
     fn timestamps_are_spelled_as_go_spells_them() {
-        assert_eq!(timestamp(Wall::from_unix_millis(1_697_457_600_999)), "2023-10-16 12:00:00 +0000 UTC");
+        assert_eq!(
+            timestamp(Wall::from_unix_millis(1_697_457_600_999)),
+            "2023-10-16 12:00:00 +0000 UTC"
+        );
         assert_eq!(timestamp(Wall::from_unix_millis(u64::MAX)), "9999-12-31 23:59:59 +0000 UTC");
     }
 
     #[test]
     fn a_failed_attempt_is_nan_and_never_a_latency() {
         let (from, to) = ("owl".parse().expect("valid"), "duck".parse().expect("valid"));
-        let samples = pair(&from, &to, Attempt::Failed(canary_core::Failure::Timeout).into(), Wall::from_unix_millis(0));
+        let samples = pair(
+            &from,
+            &to,
+            Attempt::Failed(canary_core::Failure::Timeout).into(),
+            Wall::from_unix_millis(0),
+        );
         assert!(samples.iter().all(|sample| sample.value == "NaN"));
         let json = serde_json::to_string(&samples[0]).expect("strings");
-        assert_eq!(json, r#"{"from":"owl","to":"duck","type":"rtt_total","value":"NaN","ts":"1970-01-01 00:00:00 +0000 UTC"}"#);
+        assert_eq!(
+            json,
+            r#"{"from":"owl","to":"duck","type":"rtt_total","value":"NaN","ts":"1970-01-01 00:00:00 +0000 UTC"}"#
+        );
     }
 }

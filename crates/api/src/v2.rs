@@ -1,6 +1,8 @@
-//! API v2: what a bot knows of the mesh. One list of endpoints makes the router, the document, and the lists in the page at `/`.
+//! API v2: what a bot knows of the mesh. One list of endpoints makes the router, the document, and
+//! the lists in the page at `/`.
 //!
-//! Handlers pick what a request asks for; the JSON shapes stand in `views.rs` and beside the handlers that alone use them.
+//! Handlers pick what a request asks for; the JSON shapes stand in `views.rs` and beside the
+//! handlers that alone use them.
 #![allow(unused_qualifications, reason = "generated code names types in full")]
 
 mod answer;
@@ -48,7 +50,8 @@ struct Bearer;
 impl utoipa::Modify for Bearer {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        let scheme =
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
         openapi.components.get_or_insert_default().add_security_scheme("bearer", scheme);
     }
 }
@@ -72,11 +75,17 @@ fn endpoints() -> OpenApiRouter<Arc<Api>> {
 /// The handlers by their paths.
 pub(crate) fn router() -> Router<Arc<Api>> {
     let (router, _) = endpoints().split_for_parts();
-    router.method_not_allowed_fallback(not_allowed).layer(axum::middleware::from_fn(answer::negotiate))
+    router
+        .method_not_allowed_fallback(not_allowed)
+        .layer(axum::middleware::from_fn(answer::negotiate))
 }
 
 async fn not_allowed() -> Response {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know the method; see the header Allow").into_response()
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not know the method; see the header Allow",
+    )
+    .into_response()
 }
 
 /// The document as it is served, and as it stands in `docs/openapi.json`.
@@ -95,7 +104,9 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 pub(crate) fn index() -> Vec<(&'static str, String, String)> {
     let document = document();
     let methods = |item: &utoipa::openapi::path::PathItem| {
-        [("GET", item.get.clone()), ("POST", item.post.clone())].into_iter().filter_map(|(method, operation)| Some((method, operation?)))
+        [("GET", item.get.clone()), ("POST", item.post.clone())]
+            .into_iter()
+            .filter_map(|(method, operation)| Some((method, operation?)))
     };
     let mut lines = Vec::new();
     for (path, item) in &document.paths.paths {
@@ -133,8 +144,13 @@ mod tests {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             let mut is_shape = false;
             for line in text.lines() {
-                is_shape |= line.starts_with("#[derive(") && line.contains("ToSchema") && !line.contains("Deserialize");
-                let words: Vec<_> = line.split_whitespace().skip_while(|word| *word != "struct" && *word != "enum").collect();
+                is_shape |= line.starts_with("#[derive(")
+                    && line.contains("ToSchema")
+                    && !line.contains("Deserialize");
+                let words: Vec<_> = line
+                    .split_whitespace()
+                    .skip_while(|word| *word != "struct" && *word != "enum")
+                    .collect();
                 if let [_, name, ..] = words.as_slice()
                     && std::mem::take(&mut is_shape)
                 {
@@ -150,7 +166,10 @@ mod tests {
         let index = super::index();
         assert!(index.len() > 10);
         for (method, path, summary) in index {
-            assert!(path.starts_with(super::PREFIX) && !summary.is_empty(), "{method} {path}: {summary}");
+            assert!(
+                path.starts_with(super::PREFIX) && !summary.is_empty(),
+                "{method} {path}: {summary}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The page for browsers, its parts, and the documentation of the API.
 //!
-//! All of it is embedded in the program and needs no token, because it holds nothing of the mesh. The page asks API v2
-//! for that, with the user's token.
+//! All of it is embedded in the program and needs no token, because it holds nothing of the mesh.
+//! The page asks API v2 for that, with the user's token.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -17,7 +17,8 @@ use serde_json::Value;
 use crate::routes::Api;
 use crate::v2;
 
-/// Scripts, styles and data from this bot alone; nothing inline, nothing embedded, no frame around it.
+/// Scripts, styles and data from this bot alone; nothing inline, nothing embedded, no frame around
+/// it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
@@ -65,7 +66,8 @@ pub(crate) fn router(has_page: bool) -> Router<Arc<Api>> {
 
 /// The page for browsers, and a short text for other clients.
 async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let accepts =
+        headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if api.has_page && accepts.contains("text/html") {
         return page(include_str!("../assets/ui/index.html").to_owned());
     }
@@ -74,7 +76,9 @@ async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
 
 /// The endpoints as text.
 fn words() -> String {
-    let mut text = String::from("canary-bot measures the network between the hosts of a distributed system.\n\nopen:\n");
+    let mut text = String::from(
+        "canary-bot measures the network between the hosts of a distributed system.\n\nopen:\n",
+    );
     // Writing to a string cannot fail.
     let mut line = |method: &str, path: &str, what: &str| {
         let _ = writeln!(text, "  {method:<4} {path:<34} {}", what.trim_end_matches('.'));
@@ -109,14 +113,25 @@ async fn part(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
     let tag = format!("\"{:016x}\"", hasher.finish());
-    let is_known =
-        headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok()).is_some_and(|known| known.trim_start_matches("W/") == tag);
-    let common = [(header::CONTENT_TYPE, (*kind).to_owned()), (header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    if is_known { (StatusCode::NOT_MODIFIED, common).into_response() } else { (common, *text).into_response() }
+    let is_known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|known| known.to_str().ok())
+        .is_some_and(|known| known.trim_start_matches("W/") == tag);
+    let common = [
+        (header::CONTENT_TYPE, (*kind).to_owned()),
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+    ];
+    if is_known {
+        (StatusCode::NOT_MODIFIED, common).into_response()
+    } else {
+        (common, *text).into_response()
+    }
 }
 
 async fn docs_style() -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../assets/ui/docs.css")).into_response()
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../assets/ui/docs.css"))
+        .into_response()
 }
 
 /// The document as a page without any script.
@@ -139,13 +154,19 @@ async fn docs(up: &str) -> Response {
             put(&described(&method.to_uppercase(), path, operation));
         }
     }
-    for (title, paths) in [("Other paths with a token", GUARDED.as_slice()), ("Open paths", OPEN.as_slice())] {
+    for (title, paths) in
+        [("Other paths with a token", GUARDED.as_slice()), ("Open paths", OPEN.as_slice())]
+    {
         put(&format!("<h2>{title}</h2><table><tbody>"));
-        paths.iter().for_each(|(path, what)| put(&format!("<tr><td><code>GET {path}</code></td><td>{what}</td></tr>")));
+        paths.iter().for_each(|(path, what)| {
+            put(&format!("<tr><td><code>GET {path}</code></td><td>{what}</td></tr>"));
+        });
         put("</tbody></table>");
     }
-    put("<p>The same port speaks gRPC, gRPC-Web and Connect for <code>api.v1.ApiService</code>, with server reflection, and \
-         <code>grpc.health.v1.Health</code>, which needs no token.</p><h2>Shapes</h2>");
+    put(
+        "<p>The same port speaks gRPC, gRPC-Web and Connect for <code>api.v1.ApiService</code>, with server reflection, and \
+         <code>grpc.health.v1.Health</code>, which needs no token.</p><h2>Shapes</h2>",
+    );
     for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
         put(&shape(name, schema));
     }
@@ -155,7 +176,11 @@ async fn docs(up: &str) -> Response {
 
 fn described(method: &str, path: &str, operation: &Value) -> String {
     let mut html = format!("<section><h3><code>{method} {}</code></h3>", escape(path));
-    html.push_str(&format!("<p>{}</p><p>{}</p>", text(&operation["summary"]), text(&operation["description"])));
+    html.push_str(&format!(
+        "<p>{}</p><p>{}</p>",
+        text(&operation["summary"]),
+        text(&operation["description"])
+    ));
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let rows: String = parameters
         .map(|parameter| {
@@ -170,12 +195,20 @@ fn described(method: &str, path: &str, operation: &Value) -> String {
         html.push_str(&format!("<table><thead><tr><th>parameter</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"));
     }
     let body = operation["requestBody"]["content"].as_object().into_iter().flatten();
-    let body: Vec<_> = body.map(|(kind, content)| format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))).collect();
+    let body: Vec<_> = body
+        .map(|(kind, content)| {
+            format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))
+        })
+        .collect();
     if !body.is_empty() {
         html.push_str(&format!("<p>Body: {}</p>", body.join(", ")));
     }
-    let answers: String =
-        operation["responses"].as_object().into_iter().flatten().map(|(status, response)| answer(status, response)).collect();
+    let answers: String = operation["responses"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(status, response)| answer(status, response))
+        .collect();
     html.push_str(&format!("<table><thead><tr><th>status</th><th>answer</th></tr></thead><tbody>{answers}</tbody></table></section>"));
     html
 }
@@ -183,26 +216,39 @@ fn described(method: &str, path: &str, operation: &Value) -> String {
 /// The values that a parameter may have, if they are few.
 fn choices(schema: &Value) -> String {
     let either = std::iter::once(schema).chain(schema["oneOf"].as_array().into_iter().flatten());
-    let words = either.filter_map(|schema| schema["enum"].as_array()).flatten().filter_map(Value::as_str);
+    let words =
+        either.filter_map(|schema| schema["enum"].as_array()).flatten().filter_map(Value::as_str);
     let words: Vec<_> = words.map(|word| format!("<code>{}</code>", escape(word))).collect();
     if words.is_empty() { String::new() } else { format!(" One of {}.", words.join(", ")) }
 }
 
 fn answer(status: &str, response: &Value) -> String {
     let contents = response["content"].as_object().into_iter().flatten();
-    let kinds: Vec<_> =
-        contents.map(|(kind, content)| format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))).collect();
-    format!("<tr><td>{status}</td><td>{} {}</td></tr>", text(&response["description"]), kinds.join(", "))
+    let kinds: Vec<_> = contents
+        .map(|(kind, content)| {
+            format!("{} <code>{}</code>", reference(&content["schema"]), escape(kind))
+        })
+        .collect();
+    format!(
+        "<tr><td>{status}</td><td>{} {}</td></tr>",
+        text(&response["description"]),
+        kinds.join(", ")
+    )
 }
 
 fn shape(name: &str, schema: &Value) -> String {
     let mut html = format!("<section id=\"{0}\"><h3>{0}</h3>", escape(name));
     html.push_str(&format!("<p>{}</p>", text(&schema["description"])));
-    let parts = std::iter::once(schema).chain(["allOf", "oneOf"].iter().flat_map(|key| schema[*key].as_array().into_iter().flatten()));
+    let parts = std::iter::once(schema).chain(
+        ["allOf", "oneOf"].iter().flat_map(|key| schema[*key].as_array().into_iter().flatten()),
+    );
     let mut rows = String::new();
     for part in parts {
         if !part["$ref"].is_null() {
-            rows.push_str(&format!("<tr><td></td><td>all of {}</td><td></td></tr>", reference(part)));
+            rows.push_str(&format!(
+                "<tr><td></td><td>all of {}</td><td></td></tr>",
+                reference(part)
+            ));
         }
         for (field, of) in part["properties"].as_object().into_iter().flatten() {
             rows.push_str(&format!(

@@ -1,5 +1,6 @@
-//! How much a bot adds to the round trips that it reports: against a bare socket that sends the same requests to the same server in the same run.
-//! Exits with 1 when the medians differ by more than the budget.
+//! How much a bot adds to the round trips that it reports: against a bare socket that sends the
+//! same requests to the same server in the same run. Exits with 1 when the medians differ by more
+//! than the budget.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -30,7 +31,10 @@ fn main() -> ExitCode {
     let _running = server.start();
     let address: SocketAddr = server.target().parse().unwrap();
     let prepared = Prepared::new(&server.target());
-    assert!(wait(Duration::from_secs(30), || TcpStream::connect(address).is_ok()).is_some(), "the server did not start");
+    assert!(
+        wait(Duration::from_secs(30), || TcpStream::connect(address).is_ok()).is_some(),
+        "the server did not start"
+    );
     let mut kept = true;
     for (load, others) in [("idle: 10 probes/s", 0), ("200 probes/s", 19)] {
         kept &= compare(load, others, &server, address, &prepared);
@@ -39,20 +43,40 @@ fn main() -> ExitCode {
 }
 
 /// Both sides in one run, taking turns.
-fn compare(load: &str, others: usize, server: &Plan, address: SocketAddr, prepared: &Prepared) -> bool {
+fn compare(
+    load: &str,
+    others: usize,
+    server: &Plan,
+    address: SocketAddr,
+    prepared: &Prepared,
+) -> bool {
     let ended = Arc::new(AtomicBool::new(false));
     let (reader, running) = measurer(&server.target(), Arc::clone(&ended));
     let own = own_address();
-    let puppets: Vec<_> = (0..others).map(|number| Puppet::start(&format!("host-{number:02}"), own, 1)).collect();
+    let puppets: Vec<_> =
+        (0..others).map(|number| Puppet::start(&format!("host-{number:02}"), own, 1)).collect();
     if let Some(hub) = puppets.first() {
         let me: SocketAddr = reader.snapshot().me.target.to_string().parse().unwrap();
         assert!(wait(Duration::from_secs(10), || hub.join(me) == Some(1)).is_some());
-        hub.gossip(me, &puppets.iter().fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)))).unwrap();
+        hub.gossip(
+            me,
+            &puppets.iter().fold(Message::default(), |gossip, puppet| {
+                gossip.message(5, &heard(&puppet.node(), 1, 0))
+            }),
+        )
+        .unwrap();
     }
     let name = server.name.parse::<NodeName>().unwrap();
-    let measured = || reader.snapshot().member(&name).and_then(|member| member.pair.main().latest());
-    let all = || reader.snapshot().present().filter(|member| member.pair.main().latest().is_some()).count() > others;
-    assert!(wait(Duration::from_secs(30), || all() && measured().is_some()).is_some(), "the pairs are not measured");
+    let measured =
+        || reader.snapshot().member(&name).and_then(|member| member.pair.main().latest());
+    let all = || {
+        reader.snapshot().present().filter(|member| member.pair.main().latest().is_some()).count()
+            > others
+    };
+    assert!(
+        wait(Duration::from_secs(30), || all() && measured().is_some()).is_some(),
+        "the pairs are not measured"
+    );
     let (mut bot, mut bare) = (Phases::default(), Phases::default());
     let mut seen = None;
     let mut next = Instant::now();
@@ -73,8 +97,13 @@ fn compare(load: &str, others: usize, server: &Plan, address: SocketAddr, prepar
     }
     ended.store(true, Ordering::Relaxed);
     running.join().unwrap();
-    println!("added error of one pair, {load}, {} samples of the bot and {} of a bare socket, µs", bot.request.len(), bare.request.len());
-    report("connect", &mut bot.connect, &mut bare.connect) & report("rtt_request", &mut bot.request, &mut bare.request)
+    println!(
+        "added error of one pair, {load}, {} samples of the bot and {} of a bare socket, µs",
+        bot.request.len(),
+        bare.request.len()
+    );
+    report("connect", &mut bot.connect, &mut bare.connect)
+        & report("rtt_request", &mut bot.request, &mut bare.request)
 }
 
 #[derive(Debug, Default)]
@@ -86,14 +115,22 @@ struct Phases {
 fn report(phase: &str, bot: &mut [Duration], bare: &mut [Duration]) -> bool {
     bot.sort_unstable();
     bare.sort_unstable();
-    let at = |sorted: &[Duration], share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0;
+    let at = |sorted: &[Duration], share: f64| {
+        sorted[((sorted.len() - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0
+    };
     for (who, sorted) in [("bot", &*bot), ("bare socket", &*bare)] {
         let [p10, p50, p90, p99] = [0.1, 0.5, 0.9, 0.99].map(|share| at(sorted, share));
-        println!("         {phase:<12} {who:<12} p10 {p10:>6.1}  p50 {p50:>6.1}  p90 {p90:>6.1}  p99 {p99:>7.1}");
+        println!(
+            "         {phase:<12} {who:<12} p10 {p10:>6.1}  p50 {p50:>6.1}  p90 {p90:>6.1}  p99 {p99:>7.1}"
+        );
     }
     let added = at(bot, 0.5) - at(bare, 0.5);
     let kept = added <= ADDED_MAX.as_micros() as f64;
-    println!("  {} {phase}: {added:+.1} µs at the median (at most {})", if kept { "held  " } else { "MISSED" }, ADDED_MAX.as_micros());
+    println!(
+        "  {} {phase}: {added:+.1} µs at the median (at most {})",
+        if kept { "held  " } else { "MISSED" },
+        ADDED_MAX.as_micros()
+    );
     kept
 }
 
@@ -136,7 +173,8 @@ impl Prepared {
     fn new(authority: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let written = runtime.block_on(written_by_h2(authority));
-        let mut ends = frames(&written[PREFACE..]).filter(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
+        let mut ends = frames(&written[PREFACE..])
+            .filter(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
         let first = PREFACE + ends.next().unwrap().end;
         let (first, second) = written.split_at(first);
 
@@ -190,8 +228,12 @@ fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> {
 
 async fn written_by_h2(authority: &str) -> Vec<u8> {
     let (client, mut server) = tokio::io::duplex(64 * 1024);
-    let (mut sender, connection) =
-        h2::client::Builder::new().max_header_list_size(16 * 1024).enable_push(false).handshake::<_, bytes::Bytes>(client).await.unwrap();
+    let (mut sender, connection) = h2::client::Builder::new()
+        .max_header_list_size(16 * 1024)
+        .enable_push(false)
+        .handshake::<_, bytes::Bytes>(client)
+        .await
+        .unwrap();
     // A request whose answer nobody awaits would be cancelled.
     let mut open = Vec::new();
     for _ in 0..2 {
@@ -207,7 +249,10 @@ async fn written_by_h2(authority: &str) -> Vec<u8> {
     let mut written = Vec::new();
     let complete = |written: &[u8]| {
         written.len() > PREFACE
-            && frames(&written[PREFACE..]).filter(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0).count() == 2
+            && frames(&written[PREFACE..])
+                .filter(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0)
+                .count()
+                == 2
     };
     let reading = async {
         while !complete(&written) {

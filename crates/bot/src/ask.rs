@@ -30,7 +30,9 @@ pub(crate) struct Server {
 pub(crate) enum AskError {
     #[error("{0} is no address of a bot's API; write http://HOST:PORT or https://HOST:PORT")]
     Url(String),
-    #[error("the address of the API holds a user or a password; leave them out, and give a token by --token-file")]
+    #[error(
+        "the address of the API holds a user or a password; leave them out, and give a token by --token-file"
+    )]
     UserInfo,
     #[error("cannot read tokens from {path}: {why}")]
     Token { path: String, why: String },
@@ -69,11 +71,16 @@ impl Server {
     pub(crate) fn token_from(path: &str) -> Result<Token, AskError> {
         let fail = |why: String| AskError::Token { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        let first = text.lines().map(str::trim).find(|line| !line.is_empty()).ok_or_else(|| fail("it has none".to_owned()))?;
+        let first = text
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .ok_or_else(|| fail("it has none".to_owned()))?;
         Token::new(first).map_err(|error| fail(error.to_string()))
     }
 
-    /// Whether the bot's own loop runs, and it answers. It never depends on other bots, and needs no token.
+    /// Whether the bot's own loop runs, and it answers. It never depends on other bots, and needs
+    /// no token.
     pub(crate) async fn is_alive(&self) -> Result<bool, AskError> {
         let late = |_| AskError::Late { url: self.url.clone() };
         match tokio::time::timeout(PATIENCE, self.fetch("/livez")).await.map_err(late)? {
@@ -86,7 +93,9 @@ impl Server {
     /// The answer to a GET of `path`, as JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value, AskError> {
         let url = || self.url.clone();
-        let answer = tokio::time::timeout(PATIENCE, self.fetch(path)).await.map_err(|_| AskError::Late { url: url() })??;
+        let answer = tokio::time::timeout(PATIENCE, self.fetch(path))
+            .await
+            .map_err(|_| AskError::Late { url: url() })??;
         serde_json::from_slice(&answer).map_err(|_| AskError::Answer(url()))
     }
 
@@ -101,24 +110,35 @@ impl Server {
         } else {
             None
         };
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken { url: self.url.clone(), source };
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| AskError::Broken {
+            url: self.url.clone(),
+            source,
+        };
         let dialled = origin.dial(tls).await.map_err(|error| match error {
-            DialError::Connect { source, .. } => AskError::Connect { url: self.url.clone(), source },
+            DialError::Connect { source, .. } => {
+                AskError::Connect { url: self.url.clone(), source }
+            }
             DialError::Tls { source, .. } => AskError::Tls { url: self.url.clone(), source },
             DialError::Http { source, .. } => broken(source.into()),
         });
         let mut request = Request::get(path).header(header::HOST, origin.authority());
         if let Some(token) = &self.token {
-            let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|error| broken(error.into()))?;
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
+                .map_err(|error| broken(error.into()))?;
             request = request.header(header::AUTHORIZATION, value);
         }
         let request = request.body(Full::default()).map_err(|error| broken(error.into()))?;
-        let response = dialled?.send_request(request).await.map_err(|error| broken(error.into()))?;
+        let response =
+            dialled?.send_request(request).await.map_err(|error| broken(error.into()))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(AskError::Unauthorized(self.url.clone())),
             status => return Err(AskError::Status { url: self.url.clone(), status }),
         }
-        Ok(Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes())
+        Ok(Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(broken)?
+            .to_bytes())
     }
 }

@@ -1,4 +1,5 @@
-//! What is embedded in the program for others to use: dashboards, alerts, a unit, and descriptions of the interfaces.
+//! What is embedded in the program for others to use: dashboards, alerts, a unit, and descriptions
+//! of the interfaces.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,13 @@ const ALL: &[(&str, &[File])] = &[
         ],
     ),
     ("rules", embedded!["canary-bot-alerts.yaml" = "charts/canary-bot/files/alerts.yaml"]),
-    ("systemd", embedded!["canary-bot.service" = "deploy/systemd/canary-bot.service", "config.toml" = "deploy/systemd/config.toml"]),
+    (
+        "systemd",
+        embedded![
+            "canary-bot.service" = "deploy/systemd/canary-bot.service",
+            "config.toml" = "deploy/systemd/config.toml"
+        ],
+    ),
     // Made when it is asked for: it is in the program already, as what the API serves.
     ("openapi", &[File { name: "openapi.json", text: Text::Made(canary_api::openapi) }]),
     (
@@ -62,8 +69,13 @@ pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(kind, _)| *kind)
 }
 
-/// Writes all files of a kind into a directory, and tells where they are. What is there already stays, unless `replaces`.
-pub(crate) fn write(kind: &str, directory: &Path, replaces: bool) -> Result<Vec<PathBuf>, AssetsError> {
+/// Writes all files of a kind into a directory, and tells where they are. What is there already
+/// stays, unless `replaces`.
+pub(crate) fn write(
+    kind: &str,
+    directory: &Path,
+    replaces: bool,
+) -> Result<Vec<PathBuf>, AssetsError> {
     let files = ALL.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, files)| files);
     let mut written = Vec::new();
     for File { name, text } in files {
@@ -71,9 +83,16 @@ pub(crate) fn write(kind: &str, directory: &Path, replaces: bool) -> Result<Vec<
         let put = || {
             std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
             let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).truncate(replaces).create(replaces).create_new(!replaces).open(&path)?;
+            let mut file = options
+                .write(true)
+                .truncate(replaces)
+                .create(replaces)
+                .create_new(!replaces)
+                .open(&path)?;
             match text {
-                Text::Packed(packed) => io::copy(&mut flate2::read::GzDecoder::new(*packed), &mut file).map(|_| ()),
+                Text::Packed(packed) => {
+                    io::copy(&mut flate2::read::GzDecoder::new(*packed), &mut file).map(|_| ())
+                }
                 Text::Made(make) => file.write_all(make().as_bytes()),
             }
         };

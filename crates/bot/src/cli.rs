@@ -30,7 +30,8 @@ pub fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            // Help and version are answers, everything else is a mistake. A closed pipe is not reported.
+            // Help and version are answers, everything else is a mistake. A closed pipe is not
+            // reported.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
@@ -71,7 +72,8 @@ pub fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let settings = || flags::with_headings().map(|(heading, flag)| flag.arg().help_heading(heading));
+    let settings =
+        || flags::with_headings().map(|(heading, flag)| flag.arg().help_heading(heading));
     Command::new("canary-bot")
         .version(crate::VERSION)
         .about("Measures the network between the hosts of a distributed system by a communicating mesh")
@@ -207,24 +209,36 @@ fn command() -> Command {
 
 /// The commands that ask a bot, besides `status`.
 fn asking() -> [Command; 6] {
-    let command = |name: &'static str, about: &'static str| Command::new(name).about(about).args(server_args());
-    let one_of = |name: &'static str, help: &'static str, values: &'static [&'static str]| {
-        Arg::new(name).long(name).value_name(name.to_uppercase()).help(help).value_parser(clap::builder::PossibleValuesParser::new(values))
+    let command = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).args(server_args())
     };
-    let named = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("NAME").help(help);
+    let one_of = |name: &'static str, help: &'static str, values: &'static [&'static str]| {
+        Arg::new(name)
+            .long(name)
+            .value_name(name.to_uppercase())
+            .help(help)
+            .value_parser(clap::builder::PossibleValuesParser::new(values))
+    };
+    let named = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("NAME").help(help)
+    };
     let metric = || one_of("metric", "What to show", &METRICS).default_value("total");
     [
-        command("nodes", "List all nodes that a bot knows, dead ones too").args(form_args()).arg(one_of(
-            "state",
-            "Only nodes in this state",
-            &["alive", "suspect", "dead", "left"],
-        )),
+        command("nodes", "List all nodes that a bot knows, dead ones too").args(form_args()).arg(
+            one_of("state", "Only nodes in this state", &["alive", "suspect", "dead", "left"]),
+        ),
         command("pairs", "List the pairs of all nodes, each direction by itself")
             .args(form_args())
             .arg(named("source", "Only pairs from this node"))
             .arg(named("target", "Only pairs to this node"))
-            .arg(one_of("state", "Only pairs in this state", &["ok", "failed", "unknown", "stale"])),
-        command("matrix", "Print the matrix: rows measure columns").arg(metric()).arg(switch("json", "Write JSON")),
+            .arg(one_of(
+                "state",
+                "Only pairs in this state",
+                &["ok", "failed", "unknown", "stale"],
+            )),
+        command("matrix", "Print the matrix: rows measure columns")
+            .arg(metric())
+            .arg(switch("json", "Write JSON")),
         command("events", "List what happened: nodes, paths, incidents and marks")
             .args(form_args())
             .arg(switch("follow", "Go on, with each event as it happens").short('f')),
@@ -232,18 +246,29 @@ fn asking() -> [Command; 6] {
             .arg(metric())
             .arg(switch("once", "Print it once, and end"))
             .arg(switch("json", "Write it once as JSON, and end")),
-        command("check", "Check that a bot works, for health checks of containers; other bots do not matter")
-            .arg(switch("json", "Write JSON"))
-            .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
+        command(
+            "check",
+            "Check that a bot works, for health checks of containers; other bots do not matter",
+        )
+        .arg(switch("json", "Write JSON"))
+        .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
     ]
 }
 
 fn probing() -> Command {
-    let path = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("PATH").help(help);
-    let time = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("TIME").default_value(default).value_parser(humantime::parse_duration).help(help)
+    let path = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("PATH").help(help)
     };
-    let target = |text: &str| text.parse::<canary_core::Target>().map_err(|error| error.to_string());
+    let time = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("TIME")
+            .default_value(default)
+            .value_parser(humantime::parse_duration)
+            .help(help)
+    };
+    let target =
+        |text: &str| text.parse::<canary_core::Target>().map_err(|error| error.to_string());
     Command::new("probe")
         .about("Measure bots from here, with phases, without being one: like ping, over the way that probes take")
         .arg(Arg::new("target").required(true).num_args(1..).value_name("HOST:PORT").value_parser(target).help("Mesh ports of bots"))
@@ -274,8 +299,17 @@ fn probe(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         (Some(_), None) => Mode::Edge,
         (None, None) => Mode::None,
     };
-    let materials = Materials { mode, ca: ca.into_iter().collect(), certificate, key: file("server-key-path"), ..Materials::default() };
-    let token = matches.get_one::<String>("mesh-token-file").map(|path| Server::token_from(path)).transpose()?;
+    let materials = Materials {
+        mode,
+        ca: ca.into_iter().collect(),
+        certificate,
+        key: file("server-key-path"),
+        ..Materials::default()
+    };
+    let token = matches
+        .get_one::<String>("mesh-token-file")
+        .map(|path| Server::token_from(path))
+        .transpose()?;
     let guard = canary_net::Guard {
         tls: canary_net::Live::new(materials.load().map_err(crate::ask::AskError::from)?),
         tokens: canary_net::Live::new(canary_net::Tokens::new(token)),
@@ -285,12 +319,18 @@ fn probe(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         targets: matches.get_many("target").into_iter().flatten().cloned().collect(),
         count: matches.get_one("count").copied(),
         // A pause of nothing would be a flood.
-        interval: matches.get_one::<std::time::Duration>("interval").copied().unwrap_or_default().max(std::time::Duration::from_millis(10)),
+        interval: matches
+            .get_one::<std::time::Duration>("interval")
+            .copied()
+            .unwrap_or_default()
+            .max(std::time::Duration::from_millis(10)),
         timeout: matches.get_one("timeout").copied().unwrap_or_default(),
         json: matches.get_flag("json"),
     };
     let interrupted = async { drop(tokio::signal::ctrl_c().await) };
-    let answered = drive(async { ping.run(&guard, interrupted, &mut io::stdout().lock()).await.map_err(RunError::Stdout) })?;
+    let answered = drive(async {
+        ping.run(&guard, interrupted, &mut io::stdout().lock()).await.map_err(RunError::Stdout)
+    })?;
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
@@ -299,7 +339,10 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn form_args() -> [Arg; 2] {
-    [switch("json", "Write JSON").conflicts_with("plain"), switch("plain", "Write lines with tabs between columns, without a header")]
+    [
+        switch("json", "Write JSON").conflicts_with("plain"),
+        switch("plain", "Write lines with tabs between columns, without a header"),
+    ]
 }
 
 fn form(matches: &ArgMatches) -> Form {
@@ -340,7 +383,13 @@ fn matrix(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let text = drive(async {
         Ok(match matches.get_flag("json") {
             true => {
-                format!("{}\n", crate::status::escaped(&format!("{:#}", server.get(&format!("/api/v2/matrix?metric={metric}")).await?)))
+                format!(
+                    "{}\n",
+                    crate::status::escaped(&format!(
+                        "{:#}",
+                        server.get(&format!("/api/v2/matrix?metric={metric}")).await?
+                    ))
+                )
             }
             false => Grid::of(&server, metric).await?.to_string(),
         })
@@ -372,7 +421,10 @@ fn events(matches: &ArgMatches) -> Result<ExitCode, RunError> {
                 }
                 Err(error) if !is_broken => {
                     is_broken = true;
-                    logs::say(format!("canary-bot: {}; trying again", canary_net::with_causes(&error)));
+                    logs::say(format!(
+                        "canary-bot: {}; trying again",
+                        canary_net::with_causes(&error)
+                    ));
                 }
                 Err(_) => {}
             }
@@ -401,7 +453,8 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let mut server = server(matches)?;
     // In a container it has the variables of the bot: the port is where they say.
     if matches.value_source("server") == Some(clap::parser::ValueSource::DefaultValue)
-        && let Some(port) = std::env::var("MESH_API_PORT").ok().filter(|port| port.parse::<u16>().is_ok())
+        && let Some(port) =
+            std::env::var("MESH_API_PORT").ok().filter(|port| port.parse::<u16>().is_ok())
     {
         server.url = format!("http://127.0.0.1:{port}");
     }
@@ -411,7 +464,9 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, RunError> {
         Err(error) => (UNHEALTHY, canary_net::with_causes(&error)),
     };
     let said = match matches.get_flag("json") {
-        true => crate::status::escaped(&serde_json::json!({ "healthy": code == 0, "detail": said }).to_string()),
+        true => crate::status::escaped(
+            &serde_json::json!({ "healthy": code == 0, "detail": said }).to_string(),
+        ),
         false => said,
     };
     writeln!(io::stdout(), "{said}").map_err(RunError::Stdout)?;
@@ -427,14 +482,20 @@ fn refuse(problems: &[Problem]) -> ExitCode {
 fn config(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let mut out = io::stdout().lock();
     match matches.subcommand() {
-        Some(("init", _)) => out.write_all(effective::sample().as_bytes()).and_then(|()| out.flush()).map_err(RunError::Stdout)?,
+        Some(("init", _)) => out
+            .write_all(effective::sample().as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(RunError::Stdout)?,
         Some(("show", matches)) => {
             let mut problems = Vec::new();
             let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
             if !problems.is_empty() {
                 return Ok(refuse(&problems));
             }
-            effective::list(&sources).write(form(matches), &mut out).and_then(|()| out.flush()).map_err(RunError::Stdout)?;
+            effective::list(&sources)
+                .write(form(matches), &mut out)
+                .and_then(|()| out.flush())
+                .map_err(RunError::Stdout)?;
         }
         Some((_, matches)) => return start(matches, true),
         None => return Ok(ExitCode::from(USAGE)),
@@ -455,8 +516,10 @@ fn start(matches: &ArgMatches, checks: bool) -> Result<ExitCode, RunError> {
         Err(problems) => return Ok(refuse(&problems)),
     };
     if checks || settings.dry_run {
-        let warnings = settings.warnings.iter().map(|warning| format!("canary-bot: warning: {warning}"));
-        let lines: Vec<_> = warnings.chain(["canary-bot: the configuration works".to_owned()]).collect();
+        let warnings =
+            settings.warnings.iter().map(|warning| format!("canary-bot: warning: {warning}"));
+        let lines: Vec<_> =
+            warnings.chain(["canary-bot: the configuration works".to_owned()]).collect();
         logs::say(lines.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -524,7 +587,8 @@ fn status(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let status = drive(async { Ok(Status::of(&server).await?) })?;
     let code = if status.is_healthy() { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) };
     let mut out = io::stdout().lock();
-    let written = if matches.get_flag("json") { status.write_json(&mut out) } else { status.write(&mut out) };
+    let written =
+        if matches.get_flag("json") { status.write_json(&mut out) } else { status.write(&mut out) };
     written.and_then(|()| out.flush()).map_err(RunError::Stdout)?;
     Ok(code)
 }
@@ -546,7 +610,11 @@ fn token_new(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 
 fn assets(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let directory = chosen(matches, "directory").unwrap_or(".");
-    for path in assets::write(chosen(matches, "kind").unwrap_or_default(), directory.as_ref(), matches.get_flag("force"))? {
+    for path in assets::write(
+        chosen(matches, "kind").unwrap_or_default(),
+        directory.as_ref(),
+        matches.get_flag("force"),
+    )? {
         writeln!(io::stdout(), "{}", path.display()).map_err(RunError::Stdout)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -564,16 +632,23 @@ fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 fn man(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let mut all = command();
     all.build();
-    let chosen = matches.get_one::<String>("command").and_then(|name| all.find_subcommand(name).cloned()).unwrap_or(all);
+    let chosen = matches
+        .get_one::<String>("command")
+        .and_then(|name| all.find_subcommand(name).cloned())
+        .unwrap_or(all);
     let mut page = Vec::new();
     clap_mangen::Man::new(chosen).render(&mut page).map_err(RunError::Stdout)?;
     io::stdout().write_all(&page).map_err(RunError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// One thread measures and gossips: no measurement waits for another thread to be woken. The API has a thread of its own.
+/// One thread measures and gossips: no measurement waits for another thread to be woken. The API
+/// has a thread of its own.
 fn drive<T>(task: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Thread)?;
     let ended = runtime.block_on(task);
     // A look-up that hangs in the system's resolver does not keep the process.
     runtime.shutdown_background();

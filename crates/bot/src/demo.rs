@@ -22,8 +22,8 @@ use fault::Way;
 pub(crate) const BOTS_MAX: usize = 20;
 
 const NAMES: [&str; BOTS_MAX] = [
-    "owl", "duck", "goose", "swan", "eagle", "heron", "robin", "wren", "finch", "crane", "raven", "stork", "kite", "lark", "swift", "tern",
-    "dove", "gull", "hawk", "ibis",
+    "owl", "duck", "goose", "swan", "eagle", "heron", "robin", "wren", "finch", "crane", "raven",
+    "stork", "kite", "lark", "swift", "tern", "dove", "gull", "hawk", "ibis",
 ];
 
 /// The bot that a fault hits, by its place: not the first one, for that one shows the verdict.
@@ -67,7 +67,9 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
         match demo.fault.filter(|_| is_victim) {
             Some(Fault::Pause) => hanging = Some(Hanging::start(name, earlier, token.clone())?),
             fault => {
-                let ways = fault.filter(|fault| matches!(fault, Fault::Cut | Fault::Slow)).map(|_| ways.clone());
+                let ways = fault
+                    .filter(|fault| matches!(fault, Fault::Cut | Fault::Slow))
+                    .map(|_| ways.clone());
                 bots.push(start(name, &earlier, &token, demo.fault, ways).await?);
             }
         }
@@ -85,7 +87,12 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
         }
         if let Some((_, fault)) = breaks_at.take_if(|(at, _)| Instant::now() >= *at) {
             screen
-                .say(&format!("{:6.2} s  now: {} {}", begun.elapsed().as_secs_f64(), fault.as_str(), NAMES[VICTIM]))
+                .say(&format!(
+                    "{:6.2} s  now: {} {}",
+                    begun.elapsed().as_secs_f64(),
+                    fault.as_str(),
+                    NAMES[VICTIM]
+                ))
                 .map_err(RunError::Stdout)?;
             match fault {
                 Fault::Kill if bots.len() > VICTIM => {
@@ -99,12 +106,16 @@ pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
                 Fault::Slow => drop(way.send(Way::Slow)),
             }
         }
-        screen.show(&bots, hanging.iter().filter(|hanging| hanging.runs).count(), begun.elapsed()).map_err(RunError::Stdout)?;
+        screen
+            .show(&bots, hanging.iter().filter(|hanging| hanging.runs).count(), begun.elapsed())
+            .map_err(RunError::Stdout)?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
         }
     }
-    let whole = screen.conclude(&bots, hanging.iter().filter(|hanging| hanging.runs).count()).map_err(RunError::Stdout)?;
+    let whole = screen
+        .conclude(&bots, hanging.iter().filter(|hanging| hanging.runs).count())
+        .map_err(RunError::Stdout)?;
     let mut leaving = tokio::task::JoinSet::new();
     for Shown { bot, stop, .. } in bots {
         stop.cancel();
@@ -121,11 +132,23 @@ async fn start(
     fault: Option<Fault>,
     ways: Option<watch::Receiver<Way>>,
 ) -> Result<Shown, RunError> {
-    let target = |address: SocketAddr| Target::new(&address.ip().to_string(), address.port()).expect("an address listened on is a target");
+    let target = |address: SocketAddr| {
+        Target::new(&address.ip().to_string(), address.port())
+            .expect("an address listened on is a target")
+    };
     let name: NodeName = name.parse().expect("the names of a demonstration are valid");
     // Two zones, so that the page has something to group by.
-    let zone = if NAMES.iter().position(|known| *known == name.as_str()).is_some_and(|place| place % 2 == 0) { "north" } else { "south" };
-    let labels = Labels::new([("zone".to_owned(), zone.to_owned())]).expect("the labels of a demonstration are valid");
+    let zone = if NAMES
+        .iter()
+        .position(|known| *known == name.as_str())
+        .is_some_and(|place| place % 2 == 0)
+    {
+        "north"
+    } else {
+        "south"
+    };
+    let labels = Labels::new([("zone".to_owned(), zone.to_owned())])
+        .expect("the labels of a demonstration are valid");
     let mut builder = Bot::builder(name).labels(labels);
     if fault.is_some() {
         builder = builder.config(fault::config());
@@ -139,7 +162,8 @@ async fn start(
         Some(ways) => {
             // Others reach it through a relay, which can be cut.
             let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(api_error)?;
-            let bot = builder.target(target(relay.local_addr().map_err(api_error)?)).start().await?;
+            let bot =
+                builder.target(target(relay.local_addr().map_err(api_error)?)).start().await?;
             tokio::spawn(fault::relay(relay, bot.address(), ways));
             bot
         }
@@ -149,7 +173,14 @@ async fn start(
     let url = format!("http://{}", api.local_addr().map_err(api_error)?);
     let stop = CancellationToken::new();
     let (explained, _) = explain(bot.reader(), stop.clone());
-    tokio::spawn(facade::serve(bot.reader(), explained.clone(), api, guard, Content::default(), stop.clone()));
+    tokio::spawn(facade::serve(
+        bot.reader(),
+        explained.clone(),
+        api,
+        guard,
+        Content::default(),
+        stop.clone(),
+    ));
     Ok(Shown { bot, url, explained, stop })
 }
 
@@ -163,14 +194,21 @@ impl Hanging {
     fn start(name: &'static str, earlier: Vec<SocketAddr>, token: Token) -> Result<Self, RunError> {
         let (hang, asked) = std::sync::mpsc::channel::<()>();
         let body = move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+            else {
+                return;
+            };
             runtime.block_on(async {
-                let Ok(_shown) = start(name, &earlier, &token, Some(Fault::Pause), None).await else { return };
+                let Ok(_shown) = start(name, &earlier, &token, Some(Fault::Pause), None).await
+                else {
+                    return;
+                };
                 let mut tick = tokio::time::interval(REDRAW);
                 while asked.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                     tick.tick().await;
                 }
-                // From here on nothing of it runs, until the demonstration ends and drops the other end.
+                // From here on nothing of it runs, until the demonstration ends and drops the other
+                // end.
                 let _ = asked.recv();
             });
         };
@@ -204,19 +242,39 @@ impl Screen<io::Stdout> {
 }
 
 impl<W: Write> Screen<W> {
-    fn introduce(&mut self, bots: &[Shown], one_hangs: bool, fault: Option<Fault>, token: &Token) -> io::Result<()> {
-        writeln!(self.out, "{} bots on this host; each serves what all of them measure:", bots.len() + usize::from(one_hangs))?;
+    fn introduce(
+        &mut self,
+        bots: &[Shown],
+        one_hangs: bool,
+        fault: Option<Fault>,
+        token: &Token,
+    ) -> io::Result<()> {
+        writeln!(
+            self.out,
+            "{} bots on this host; each serves what all of them measure:",
+            bots.len() + usize::from(one_hangs)
+        )?;
         for Shown { bot, url, .. } in bots {
             writeln!(self.out, "  {:<8} {url}", bot.snapshot().me.name.as_str())?;
         }
         // The first one: a fault hits another.
         let url = bots.first().map(|shown| shown.url.as_str()).unwrap_or_default();
-        writeln!(self.out, "\nopen this in a browser:\n  {url}/#token={}\n\nor try:", token.reveal())?;
+        writeln!(
+            self.out,
+            "\nopen this in a browser:\n  {url}/#token={}\n\nor try:",
+            token.reveal()
+        )?;
         for path in ["/api/v2/verdict", "/api/v2/pairs", "/metrics"] {
             writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
         }
         if let Some(fault) = fault {
-            writeln!(self.out, "\nafter {} s: {} {}", fault.after().as_secs(), fault.as_str(), NAMES[VICTIM])?;
+            writeln!(
+                self.out,
+                "\nafter {} s: {} {}",
+                fault.after().as_secs(),
+                fault.as_str(),
+                NAMES[VICTIM]
+            )?;
         }
         writeln!(self.out, "\nCtrl-C ends it\n")
     }
@@ -232,11 +290,15 @@ impl<W: Write> Screen<W> {
     fn show(&mut self, bots: &[Shown], others: usize, elapsed: Duration) -> io::Result<()> {
         let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
         let (least, pairs) = progress(&snapshots, others);
-        let verdict = bots.first().map(|shown| shown.explained.report().verdict.clone()).unwrap_or_default();
+        let verdict =
+            bots.first().map(|shown| shown.explained.report().verdict.clone()).unwrap_or_default();
         let seconds = elapsed.as_secs_f64();
         let line = format!("{seconds:6.2} s  {least} of {pairs} pairs are known to every bot");
         if self.terminal {
-            let matrix = snapshots.first().map(|snapshot| Matrix::of(snapshot).to_string()).unwrap_or_default();
+            let matrix = snapshots
+                .first()
+                .map(|snapshot| Matrix::of(snapshot).to_string())
+                .unwrap_or_default();
             let picture = format!("{line}\n\n{matrix}\n{verdict}\n");
             if self.drawn > 0 {
                 write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
@@ -264,21 +326,38 @@ impl<W: Write> Screen<W> {
             writeln!(self.out, "\n{}", Matrix::of(snapshot))?;
         }
         let whole = least == pairs;
-        writeln!(self.out, "{}", if whole { "the matrix is whole at every bot" } else { "the matrix is not whole at every bot" })?;
+        writeln!(
+            self.out,
+            "{}",
+            if whole {
+                "the matrix is whole at every bot"
+            } else {
+                "the matrix is not whole at every bot"
+            }
+        )?;
         // What is broken is still broken.
         for shown in bots.iter().take(1).filter(|shown| !shown.explained.report().open.is_empty()) {
-            writeln!(self.out, "{} says: {}", shown.bot.snapshot().me.name, shown.explained.report().verdict)?;
+            writeln!(
+                self.out,
+                "{} says: {}",
+                shown.bot.snapshot().me.name,
+                shown.explained.report().verdict
+            )?;
         }
         Ok(whole)
     }
 }
 
-/// Pairs that the bot knows which knows the fewest, and how many there are, with so many bots beside those that are seen.
+/// Pairs that the bot knows which knows the fewest, and how many there are, with so many bots
+/// beside those that are seen.
 fn progress(snapshots: &[std::sync::Arc<Snapshot>], others: usize) -> (usize, usize) {
     let bots = snapshots.len() + others;
     let known = |snapshot: &Snapshot| {
         let matrix = Matrix::of(snapshot);
         if matrix.nodes() > bots { 0 } else { matrix.measured() }
     };
-    (snapshots.iter().map(|snapshot| known(snapshot)).min().unwrap_or(0), bots * bots.saturating_sub(1))
+    (
+        snapshots.iter().map(|snapshot| known(snapshot)).min().unwrap_or(0),
+        bots * bots.saturating_sub(1),
+    )
 }

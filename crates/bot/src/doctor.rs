@@ -1,15 +1,21 @@
-//! `canary-bot doctor`: looks at everything a bot with these settings needs, and says what to do about what is missing.
+//! `canary-bot doctor`: looks at everything a bot with these settings needs, and says what to do
+//! about what is missing.
+
+mod seen;
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 
-use canary_core::{Failure, NodeName, Snapshot, State, Target};
+use canary_core::{Failure, Snapshot, Target};
 use canary_net::Guard;
 use canary_net::tls::{ClientAuth, Material, Mode};
-use canary_node::{Bot, End, Once, Protocol, Seed, Unmeasured, probe_once};
-use serde_json::{Value, json};
+use canary_node::{End, Once, Protocol, Seed, Unmeasured, probe_once};
+use serde_json::json;
 
+use self::seen::{
+    Runs, Way, both_ways, joined, leave, local, offsets, own_target, remedy, resolved,
+};
 use crate::ask::Server;
 use crate::list::duration;
 use crate::outbound;
@@ -21,7 +27,8 @@ use crate::status::escaped;
 
 /// How long one target may take to answer, and one name to be resolved.
 const TARGET_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a bot may take to be admitted, and then to learn how others reach it: a few probe intervals.
+/// How long a bot may take to be admitted, and then to learn how others reach it: a few probe
+/// intervals.
 const JOIN_PATIENCE: Duration = Duration::from_secs(12);
 /// Addresses of targets that are measured: a headless Service may have thousands.
 const ADDRESSES_MAX: usize = 64;
@@ -72,7 +79,13 @@ impl<'a, W: Write> Chart<'a, W> {
         Self { out, json, warnings: 0, problems: 0, wrong: Vec::new() }
     }
 
-    fn add(&mut self, weight: Weight, check: &str, found: impl Into<String>, remedy: Option<&str>) -> io::Result<()> {
+    fn add(
+        &mut self,
+        weight: Weight,
+        check: &str,
+        found: impl Into<String>,
+        remedy: Option<&str>,
+    ) -> io::Result<()> {
         self.warnings += usize::from(weight == Weight::Warning);
         self.problems += usize::from(weight == Weight::Problem);
         let found: String = found.into();
@@ -80,7 +93,9 @@ impl<'a, W: Write> Chart<'a, W> {
             let finding = json!({ "check": check, "result": weight.as_str(), "finding": found, "remedy": remedy });
             writeln!(self.out, "{}", escaped(&finding.to_string()))?;
         } else {
-            let visible = |text: &str| text.chars().filter(|c| !canary_core::is_invisible(*c)).collect::<String>();
+            let visible = |text: &str| {
+                text.chars().filter(|c| !canary_core::is_invisible(*c)).collect::<String>()
+            };
             writeln!(self.out, "{:8} {check:14} {}", weight.as_str(), visible(&found))?;
             if let Some(remedy) = remedy {
                 writeln!(self.out, "{:24}-> {}", "", visible(remedy))?;
@@ -105,7 +120,8 @@ impl<'a, W: Write> Chart<'a, W> {
         self.add(Weight::Problem, check, found, Some(remedy))
     }
 
-    /// Mistakes of the configuration: nothing else can be looked at. They say themselves what to do.
+    /// Mistakes of the configuration: nothing else can be looked at. They say themselves what to
+    /// do.
     pub(crate) fn refuse(mut self, problems: &[Problem]) -> io::Result<bool> {
         for problem in problems {
             self.add(Weight::Problem, "settings", problem.to_string(), None)?;
@@ -114,7 +130,11 @@ impl<'a, W: Write> Chart<'a, W> {
     }
 
     /// Looks at everything. Tells whether a bot with these settings works.
-    pub(crate) async fn examine(mut self, settings: Settings, joins: bool) -> Result<bool, RunError> {
+    pub(crate) async fn examine(
+        mut self,
+        settings: Settings,
+        joins: bool,
+    ) -> Result<bool, RunError> {
         self.all(settings, joins).await?;
         self.conclude().map_err(RunError::Stdout)
     }
@@ -132,11 +152,15 @@ impl<'a, W: Write> Chart<'a, W> {
                 let remedy = "mend the targets above; on the first host of a new mesh that is as it should be";
                 self.warn("join", "not tried: no target answers", remedy).map_err(RunError::Stdout)
             }
-            Runs::Nothing if joins && !settings.seeds.is_empty() => self.join(settings, guard).await,
+            Runs::Nothing if joins && !settings.seeds.is_empty() => {
+                self.join(settings, guard).await
+            }
             Runs::Nothing | Runs::Another => {
                 let why = match (runs, settings.seeds.is_empty()) {
                     (Runs::Another, _) => "not looked at: the mesh port is taken",
-                    (_, true) => "not looked at: no target is given, and this bot waits until another names it as one",
+                    (_, true) => {
+                        "not looked at: no target is given, and this bot waits until another names it as one"
+                    }
                     (_, false) => "not looked at, as asked",
                 };
                 self.note("ways back", why).map_err(RunError::Stdout)
@@ -152,9 +176,15 @@ impl<'a, W: Write> Chart<'a, W> {
         self.ok("name", format!("{}, at {}", settings.name, own_target(settings)))?;
         let set = guard.tls.get();
         match &set.own {
-            Some(own) => self.ok("certificate", format!("{}, by {}, until {}", own.subject, own.issuer, own.dates.1))?,
+            Some(own) => self.ok(
+                "certificate",
+                format!("{}, by {}, until {}", own.subject, own.issuer, own.dates.1),
+            )?,
             None if settings.tls.mode == Mode::Edge => {
-                self.note("certificate", "the ports are plain: a proxy in front of them ends TLS (--tls edge)")?;
+                self.note(
+                    "certificate",
+                    "the ports are plain: a proxy in front of them ends TLS (--tls edge)",
+                )?;
             }
             None => {}
         }
@@ -165,21 +195,35 @@ impl<'a, W: Write> Chart<'a, W> {
         if has_token || set.requires_certificates {
             self.ok("mesh port", "peers must present a mesh token or a certificate")?;
         } else {
-            self.warn("mesh port", "anybody who reaches it can join", "give --mesh-token-file, or a CA, a certificate and a key")?;
+            self.warn(
+                "mesh port",
+                "anybody who reaches it can join",
+                "give --mesh-token-file, or a CA, a certificate and a key",
+            )?;
         }
         if settings.api_tokens.load().is_ok_and(|tokens| tokens.is_empty()) {
-            self.warn("api token", "none is given: each start makes another", "canary-bot token new PATH, then --token-file PATH")?;
+            self.warn(
+                "api token",
+                "none is given: each start makes another",
+                "canary-bot token new PATH, then --token-file PATH",
+            )?;
         }
         let shut = [
             (has_token, "a mesh token is required (--mesh-token)"),
-            (set.requires_certificates, "certificates are required (--client-auth optional admits them)"),
+            (
+                set.requires_certificates,
+                "certificates are required (--client-auth optional admits them)",
+            ),
             (!settings.config.mesh_name.as_str().is_empty(), "the mesh has a name (--mesh-name)"),
             (settings.protocol == Protocol::V2, "--mesh-protocol is v2"),
         ];
         let why: Vec<_> = shut.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| *why).collect();
         match why.is_empty() {
             true => self.note("migration", "bots of the original Go program are admitted"),
-            false => self.note("migration", format!("bots of the original Go program are kept out: {}", why.join("; "))),
+            false => self.note(
+                "migration",
+                format!("bots of the original Go program are kept out: {}", why.join("; ")),
+            ),
         }?;
         if settings.tls.mode == Mode::Mutual && settings.tls.client_auth != ClientAuth::Off {
             self.note("migration", "the original Go program ran in plain text with these TLS settings; here all ports speak TLS")?;
@@ -193,16 +237,34 @@ impl<'a, W: Write> Chart<'a, W> {
         match limit {
             u64::MAX => self.ok("descriptors", "no limit")?,
             DESCRIPTORS_LOW.. => self.ok("descriptors", format!("{limit} may be open"))?,
-            _ => self.warn("descriptors", format!("only {limit} may be open"), "raise the hard limit: ulimit -Hn, LimitNOFILE=")?,
+            _ => self.warn(
+                "descriptors",
+                format!("only {limit} may be open"),
+                "raise the hard limit: ulimit -Hn, LimitNOFILE=",
+            )?,
         }
         let listen = settings.listen.ip();
         if !outbound::is_here(listen) {
-            self.problem("address", format!("{listen} is no address of this host"), "correct --listen-address")?;
+            self.problem(
+                "address",
+                format!("{listen} is no address of this host"),
+                "correct --listen-address",
+            )?;
         } else if listen.is_loopback() && !outbound::any_on_loopback(&settings.seeds) {
             let found = format!("the mesh port listens on {listen}: other hosts cannot reach it");
             match settings.found.listen {
-                true => self.warn("address", found, "mend this host's route, or give --listen-address")?,
-                false => self.warn("address", found, "give another --listen-address, unless all bots are on this host")?,
+                true => {
+                    self.warn(
+                        "address",
+                        found,
+                        "mend this host's route, or give --listen-address",
+                    )?;
+                }
+                false => self.warn(
+                    "address",
+                    found,
+                    "give another --listen-address, unless all bots are on this host",
+                )?,
             }
         } else {
             self.ok("address", format!("the mesh port listens on {}", settings.listen))?;
@@ -212,7 +274,9 @@ impl<'a, W: Write> Chart<'a, W> {
             Join::Host(host) => host.clone(),
         };
         match resolved(&host, 0).await {
-            Ok(addresses) if addresses.iter().any(|address| outbound::is_here(address.ip())) => Ok(()),
+            Ok(addresses) if addresses.iter().any(|address| outbound::is_here(address.ip())) => {
+                Ok(())
+            }
             Ok(addresses) => {
                 let list = joined(&addresses);
                 self.note(
@@ -220,13 +284,20 @@ impl<'a, W: Write> Chart<'a, W> {
                     format!("others dial {host}, which is {list}: not this host itself, so something must forward it here"),
                 )
             }
-            Err(why) => self.problem("address", format!("others dial {host}, which {why}"), "correct --join-address"),
+            Err(why) => self.problem(
+                "address",
+                format!("others dial {host}, which {why}"),
+                "correct --join-address",
+            ),
         }
     }
 
     async fn about_ports(&mut self, settings: &Settings, guard: &Guard) -> io::Result<Runs> {
         let mut runs = Runs::Nothing;
-        for (flag, check, address) in [("listen-port", "mesh port", settings.listen), ("api-port", "api port", settings.api_listen)] {
+        for (flag, check, address) in [
+            ("listen-port", "mesh port", settings.listen),
+            ("api-port", "api port", settings.api_listen),
+        ] {
             let Err(error) = TcpListener::bind(address) else {
                 self.ok(check, format!("{address} is free"))?;
                 continue;
@@ -239,7 +310,9 @@ impl<'a, W: Write> Chart<'a, W> {
                 // The certificate is for the host at which others dial.
                 let itself = match settings.tls.mode {
                     Mode::Mutual => Some(own_target(settings)),
-                    Mode::None | Mode::Edge => Target::new(&local(address.ip()).to_string(), address.port()).ok(),
+                    Mode::None | Mode::Edge => {
+                        Target::new(&local(address.ip()).to_string(), address.port()).ok()
+                    }
                 };
                 let plain = Guard { tokens: guard.tokens.clone(), ..Guard::default() };
                 let guard = if settings.tls.mode == Mode::Mutual { guard } else { &plain };
@@ -255,17 +328,29 @@ impl<'a, W: Write> Chart<'a, W> {
                     }
                     Some(once) => {
                         let found = format!("{address}: another bot, {}, has it", once.name);
-                        self.problem(check, found, "stop that one, or choose another --listen-port")?;
+                        self.problem(
+                            check,
+                            found,
+                            "stop that one, or choose another --listen-port",
+                        )?;
                         runs = Runs::Another;
                         continue;
                     }
                     None => {}
                 }
             }
-            runs = if check == "mesh port" || error.kind() != ErrorKind::AddrInUse { Runs::Another } else { runs };
+            runs = if check == "mesh port" || error.kind() != ErrorKind::AddrInUse {
+                Runs::Another
+            } else {
+                runs
+            };
             let remedy = match error.kind() {
-                ErrorKind::AddrInUse => format!("another process has it (ss -ltnp): stop it, or choose another --{flag}"),
-                ErrorKind::PermissionDenied => format!("choose a --{flag} above 1023, or allow CAP_NET_BIND_SERVICE"),
+                ErrorKind::AddrInUse => format!(
+                    "another process has it (ss -ltnp): stop it, or choose another --{flag}"
+                ),
+                ErrorKind::PermissionDenied => {
+                    format!("choose a --{flag} above 1023, or allow CAP_NET_BIND_SERVICE")
+                }
                 _ => "correct --listen-address or --api-address".to_owned(),
             };
             self.problem(check, format!("cannot listen on {address}: {error}"), &remedy)?;
@@ -273,7 +358,8 @@ impl<'a, W: Write> Chart<'a, W> {
         Ok(runs)
     }
 
-    /// Returns how many targets may admit this bot: those that answer, and those that may be bots of the original.
+    /// Returns how many targets may admit this bot: those that answer, and those that may be bots
+    /// of the original.
     async fn about_targets(&mut self, settings: &Settings, guard: &Guard) -> io::Result<usize> {
         let mut targets = Vec::new();
         for seed in &settings.seeds {
@@ -281,17 +367,28 @@ impl<'a, W: Write> Chart<'a, W> {
             match (seed, resolved(target.host(), target.port()).await) {
                 (_, Err(why)) => {
                     self.wrong.push(target.clone());
-                    self.problem("target", format!("{seed}: the name {why}"), "correct it, or this host's resolver (/etc/resolv.conf)")?;
+                    self.problem(
+                        "target",
+                        format!("{seed}: the name {why}"),
+                        "correct it, or this host's resolver (/etc/resolv.conf)",
+                    )?;
                 }
                 (Seed::Fixed(target), Ok(_)) => targets.push(target.clone()),
                 (Seed::Dns(_), Ok(addresses)) => {
                     self.ok("dns", format!("{}: {}", target.host(), joined(&addresses)))?;
-                    targets.extend(addresses.iter().filter_map(|at| Target::new(&at.ip().to_string(), at.port()).ok()));
+                    targets.extend(
+                        addresses
+                            .iter()
+                            .filter_map(|at| Target::new(&at.ip().to_string(), at.port()).ok()),
+                    );
                 }
             }
         }
         if targets.len() > ADDRESSES_MAX {
-            self.note("target", format!("{} addresses; the first {ADDRESSES_MAX} are looked at", targets.len()))?;
+            self.note(
+                "target",
+                format!("{} addresses; the first {ADDRESSES_MAX} are looked at", targets.len()),
+            )?;
             targets.truncate(ADDRESSES_MAX);
         }
         let mut answers = Vec::new();
@@ -312,18 +409,36 @@ impl<'a, W: Write> Chart<'a, W> {
             };
             answered += usize::from(answer.as_ref().is_ok_and(may_admit));
             match answer {
-                Ok(Ok(Once { name, .. })) if name == settings.name => self.ok("target", format!("{target} is this bot"))?,
-                Ok(Ok(Once { name, timing, .. })) => {
-                    self.ok("target", format!("{target} answers as {name} in {}", duration(timing.total().as_secs_f64())))?;
+                Ok(Ok(Once { name, .. })) if name == settings.name => {
+                    self.ok("target", format!("{target} is this bot"))?;
                 }
-                Ok(Err(Unmeasured { kind, .. })) if kind == Failure::Refused && target == own_target(settings) => {
+                Ok(Ok(Once { name, timing, .. })) => {
+                    self.ok(
+                        "target",
+                        format!(
+                            "{target} answers as {name} in {}",
+                            duration(timing.total().as_secs_f64())
+                        ),
+                    )?;
+                }
+                Ok(Err(Unmeasured { kind, .. }))
+                    if kind == Failure::Refused && target == own_target(settings) =>
+                {
                     self.note("target", format!("{target} is this bot, which does not run"))?;
                 }
                 Ok(Err(Unmeasured { kind, detail })) => {
                     self.wrong.push(target.clone());
-                    self.problem("target", format!("{target}: {} ({detail})", kind.as_str()), remedy(kind))?;
+                    self.problem(
+                        "target",
+                        format!("{target}: {} ({detail})", kind.as_str()),
+                        remedy(kind),
+                    )?;
                 }
-                Err(_) => self.problem("target", format!("{target}: the measurement failed by a fault of its own"), "please report it")?,
+                Err(_) => self.problem(
+                    "target",
+                    format!("{target}: the measurement failed by a fault of its own"),
+                    "please report it",
+                )?,
             }
         }
         Ok(answered)
@@ -334,11 +449,14 @@ impl<'a, W: Write> Chart<'a, W> {
         let scheme = if settings.tls.mode == Mode::Mutual { "https" } else { "http" };
         let (host, port) = match (&settings.join, settings.tls.mode) {
             // The certificate is for the host at which others dial.
-            (Join::Target(target), Mode::Mutual) => (target.host().to_owned(), settings.api_listen.port()),
+            (Join::Target(target), Mode::Mutual) => {
+                (target.host().to_owned(), settings.api_listen.port())
+            }
             (Join::Host(host), Mode::Mutual) => (host.clone(), settings.api_listen.port()),
             _ => (local(settings.api_listen.ip()).to_string(), settings.api_listen.port()),
         };
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+        let host =
+            if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
         let ca = settings.tls.ca.iter().find_map(|material| match material {
             Material::File(path) => Some(path.clone()),
             Material::Inline { .. } => None,
@@ -353,7 +471,11 @@ impl<'a, W: Write> Chart<'a, W> {
                 Ok(mut answer) => answer["pairs"].take(),
                 Err(error) => {
                     let remedy = "give the same settings as that bot has, with its --token-file";
-                    return self.warn(check, format!("the running bot cannot be asked: {error}"), remedy);
+                    return self.warn(
+                        check,
+                        format!("the running bot cannot be asked: {error}"),
+                        remedy,
+                    );
                 }
             };
             let other = if key == "source" { "target" } else { "source" };
@@ -361,7 +483,9 @@ impl<'a, W: Write> Chart<'a, W> {
                 let word = |key: &str| pair[key].as_str().unwrap_or("?").to_owned();
                 let state = match pair["state"].as_str() {
                     Some("ok") => Way::Ok,
-                    Some("failed") => Way::Failed(pair["failure"].as_str().unwrap_or("other").to_owned()),
+                    Some("failed") => {
+                        Way::Failed(pair["failure"].as_str().unwrap_or("other").to_owned())
+                    }
                     _ => Way::Unknown,
                 };
                 (word(other), state)
@@ -370,9 +494,13 @@ impl<'a, W: Write> Chart<'a, W> {
             pairs_known += told.len();
             self.ways(check, told)?;
         }
-        let has_others = settings.seeds.iter().any(|seed| !matches!(seed, Seed::Fixed(target) if *target == own_target(settings)));
+        let has_others = settings
+            .seeds
+            .iter()
+            .any(|seed| !matches!(seed, Seed::Fixed(target) if *target == own_target(settings)));
         if pairs_known == 0 && has_others {
-            let remedy = "look at its log for the reason (docs/troubleshoot.md, \"The mesh does not form\")";
+            let remedy =
+                "look at its log for the reason (docs/troubleshoot.md, \"The mesh does not form\")";
             self.problem("join", "the bot that runs here is alone, though it has targets", remedy)?;
         }
         self.clock(&server.get("/api/v2/nodes?limit=10000").await.map(offsets).unwrap_or_default())
@@ -382,24 +510,34 @@ impl<'a, W: Write> Chart<'a, W> {
     async fn join(&mut self, settings: Settings, guard: Guard) -> Result<(), RunError> {
         let mut bot = described(&settings, guard).start().await?;
         let mut seen = bot.watch();
-        let admitted = seen.wait_for(|seen| seen.targets.iter().any(|(_, is_in)| *is_in) && seen.present().next().is_some());
+        let admitted = seen.wait_for(|seen| {
+            seen.targets.iter().any(|(_, is_in)| *is_in) && seen.present().next().is_some()
+        });
         // A bot that ends shows nothing any more.
-        let ended = match tokio::time::timeout(JOIN_PATIENCE, admitted).await.map(|seen| seen.is_ok()) {
-            Ok(false) => Some(bot.ended().await),
-            Ok(true) | Err(_) => None,
-        };
+        let ended =
+            match tokio::time::timeout(JOIN_PATIENCE, admitted).await.map(|seen| seen.is_ok()) {
+                Ok(false) => Some(bot.ended().await),
+                Ok(true) | Err(_) => None,
+            };
         match ended {
             None => {}
             Some(End::NameTaken(holder)) => {
-                let found = format!("{} is the name of a living node at {}", settings.name, holder.target);
-                return self.problem("name", found, "choose another --name, or stop that one").map_err(RunError::Stdout);
+                let found =
+                    format!("{} is the name of a living node at {}", settings.name, holder.target);
+                return self
+                    .problem("name", found, "choose another --name, or stop that one")
+                    .map_err(RunError::Stdout);
             }
             Some(End::Left | End::Failed) => return Err(RunError::Failed),
         }
         if bot.snapshot().present().next().is_some() {
             // Until both directions of every pair are known, or for as long as that may take.
             let mut seen = bot.watch();
-            let known = seen.wait_for(|seen| both_ways(seen).iter().all(|(_, from, to)| *from != Way::Unknown && *to != Way::Unknown));
+            let known = seen.wait_for(|seen| {
+                both_ways(seen)
+                    .iter()
+                    .all(|(_, from, to)| *from != Way::Unknown && *to != Way::Unknown)
+            });
             // What is not known by then is reported as such.
             let _ = tokio::time::timeout(JOIN_PATIENCE, known).await;
         }
@@ -410,14 +548,24 @@ impl<'a, W: Write> Chart<'a, W> {
     }
 
     fn about_mesh(&mut self, seen: &Snapshot) -> io::Result<()> {
-        for (target, why) in seen.join_problems.iter().filter(|(target, _)| !self.wrong.contains(target)).cloned().collect::<Vec<_>>() {
+        for (target, why) in seen
+            .join_problems
+            .iter()
+            .filter(|(target, _)| !self.wrong.contains(target))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             let remedy = "look it up in docs/troubleshoot.md, \"The mesh does not form\"";
             self.problem("join", format!("{target} does not admit this bot: {why}"), remedy)?;
         }
         let nodes = seen.present().count();
         if nodes == 0 {
             let remedy = "mend the targets above; a bot alone measures nothing";
-            return self.problem("join", format!("no target admitted this bot within {} s", JOIN_PATIENCE.as_secs()), remedy);
+            return self.problem(
+                "join",
+                format!("no target admitted this bot within {} s", JOIN_PATIENCE.as_secs()),
+                remedy,
+            );
         }
         self.ok("join", format!("joined a mesh of {nodes} others, and left it again"))?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -427,25 +575,37 @@ impl<'a, W: Write> Chart<'a, W> {
         }
         self.ways("ways from here", from)?;
         self.ways("ways back", to)?;
-        let offsets: Vec<_> = seen.present().filter_map(|member| Some(member.row.as_ref()?.clock_offset_millis(seen.now))).collect();
+        let offsets: Vec<_> = seen
+            .present()
+            .filter_map(|member| Some(member.row.as_ref()?.clock_offset_millis(seen.now)))
+            .collect();
         self.clock(&offsets)
     }
 
     fn ways(&mut self, check: &str, ways: Vec<(String, Way)>) -> io::Result<()> {
         let all = ways.len();
-        let mut failing: Vec<_> = ways.iter().filter(|(_, way)| matches!(way, Way::Failed(_))).collect();
+        let mut failing: Vec<_> =
+            ways.iter().filter(|(_, way)| matches!(way, Way::Failed(_))).collect();
         failing.sort();
         let good = ways.iter().filter(|(_, way)| *way == Way::Ok).count();
         let unknown = all - good - failing.len();
         if failing.is_empty() {
             return match unknown {
                 0 => self.ok(check, format!("{good} of {all} work")),
-                _ => self.warn(check, format!("{good} of {all} work; {unknown} not known"), "look again in some seconds"),
+                _ => self.warn(
+                    check,
+                    format!("{good} of {all} work; {unknown} not known"),
+                    "look again in some seconds",
+                ),
             };
         }
         for (name, way) in failing.iter().take(LINES_MAX) {
             let Way::Failed(kind) = way else { continue };
-            let direction = if check == "ways back" { format!("{name} does not reach this bot") } else { format!("{name} is not reached") };
+            let direction = if check == "ways back" {
+                format!("{name} does not reach this bot")
+            } else {
+                format!("{name} is not reached")
+            };
             let remedy = match check {
                 "ways back" => "open the mesh port of this host to it, and look at --join-address",
                 _ => "look at that host, its mesh port, and the way to it",
@@ -480,115 +640,13 @@ impl<'a, W: Write> Chart<'a, W> {
 
     fn conclude(self) -> io::Result<bool> {
         let Self { out, json, warnings, problems, .. } = self;
-        let counted = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let counted = |number: usize, what: &str| {
+            format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+        };
         if !json {
             writeln!(out, "\n{}, {}", counted(problems, "problem"), counted(warnings, "warning"))?;
         }
         out.flush()?;
         Ok(problems == 0)
-    }
-}
-
-/// What has the mesh port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runs {
-    Nothing,
-    /// The bot that is described.
-    Here,
-    Another,
-}
-
-/// One direction of a pair.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    Unknown,
-    Ok,
-    Failed(String),
-}
-
-impl From<Option<State>> for Way {
-    fn from(state: Option<State>) -> Self {
-        match state {
-            Some(State::Ok { .. }) => Self::Ok,
-            Some(State::Failed(kind)) => Self::Failed(kind.as_str().to_owned()),
-            Some(State::Unknown) | None => Self::Unknown,
-        }
-    }
-}
-
-/// Every present node with the way to it, and the way back.
-fn both_ways(seen: &Snapshot) -> Vec<(NodeName, Way, Way)> {
-    let from = |name: &NodeName| seen.own_row.as_ref().and_then(|row| row.cell_of(name)).map(|cell| cell.state);
-    seen.present()
-        .map(|member| {
-            let name = &member.record.name;
-            let to = member.row.as_ref().and_then(|row| row.cell_of(&seen.me.name)).map(|cell| cell.state);
-            (name.clone(), from(name).into(), to.into())
-        })
-        .collect()
-}
-
-async fn leave(bot: Bot) {
-    // Others find out by themselves if it does not get to say goodbye.
-    let _ = tokio::time::timeout(TARGET_PATIENCE, bot.leave()).await;
-}
-
-fn own_target(settings: &Settings) -> Target {
-    match &settings.join {
-        Join::Target(target) => target.clone(),
-        Join::Host(host) => Target::new(host, settings.listen.port().max(1)).expect("the host others dial was parsed as that of a target"),
-    }
-}
-
-/// Where a port of this host that listens on `address` is dialled from here.
-fn local(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-        other => other,
-    }
-}
-
-/// The addresses of a name, or what is wrong with it as the rest of a sentence.
-async fn resolved(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let bare = host.trim_matches(['[', ']']).to_owned();
-    let found = tokio::time::timeout(TARGET_PATIENCE, tokio::net::lookup_host((bare, port))).await;
-    let found: Vec<_> = match found {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => return Err(format!("cannot be resolved: {error}")),
-        Err(_) => return Err(format!("was not resolved within {} s", TARGET_PATIENCE.as_secs())),
-    };
-    if found.is_empty() { Err("has no address".to_owned()) } else { Ok(found) }
-}
-
-fn joined(addresses: &[SocketAddr]) -> String {
-    let mut list: Vec<_> = addresses.iter().take(LINES_MAX).map(|address| address.ip().to_string()).collect();
-    if addresses.len() > LINES_MAX {
-        list.push(format!("{} more", addresses.len() - LINES_MAX));
-    }
-    list.join(", ")
-}
-
-/// How far the clocks of other nodes are ahead, as a bot tells it.
-fn offsets(mut answer: Value) -> Vec<i64> {
-    let nodes = answer["nodes"].take();
-    let offset = |node: &Value| Some((node["clock_offset_seconds"].as_f64()? * 1000.0) as i64);
-    nodes.as_array().into_iter().flatten().filter(|node| node["is_self"] != true).filter_map(offset).collect()
-}
-
-fn remedy(kind: Failure) -> &'static str {
-    match kind {
-        Failure::Dns => "correct the name, or this host's resolver (/etc/resolv.conf)",
-        Failure::Refused => "the host is up and nothing listens there: start that bot, or correct the port",
-        Failure::Unreachable => "there is no route, or a firewall refuses: look at the routes of this host and the firewalls on the way",
-        Failure::Timeout => "the host is down, or a firewall drops what is sent: open its mesh port to this host",
-        Failure::Tls => "the CA, the certificate and the TLS mode of both sides must fit: compare the `started` lines of both",
-        Failure::Reset => "something cuts the connection: a proxy or a firewall on the way, or the limits of that bot",
-        Failure::Protocol => "give its mesh port, not its API port; a bot of the original answers so, too, and is found out when joining",
-        Failure::Auth => {
-            "give the mesh token of that mesh by --mesh-token-file; or is that an API port? Give the mesh port, 8081 by default"
-        }
-        Failure::Identity => "another bot answers there: correct the target",
-        Failure::Local | Failure::Other => "this host lacks descriptors, ports or memory",
     }
 }

@@ -20,14 +20,22 @@ pub(crate) fn sample() -> String {
                     # Remove the # before what you change.\n"
             .to_owned();
     let mut last = "";
-    for (heading, flag) in with_headings().filter(|(_, flag)| !matches!(flag.name, "config" | "dry-run")) {
+    for (heading, flag) in
+        with_headings().filter(|(_, flag)| !matches!(flag.name, "config" | "dry-run"))
+    {
         if heading != last {
             let _ = write!(text, "\n# {heading}\n");
             last = heading;
         }
         let example = example(flag);
-        let default = if is_default(flag) { String::new() } else { format!(" Default: {}.", flag.default) };
-        let _ = write!(text, "\n# {}.{default}\n#{} = {example}\n", flag.help.trim_end_matches('.'), flag.name);
+        let default =
+            if is_default(flag) { String::new() } else { format!(" Default: {}.", flag.default) };
+        let _ = write!(
+            text,
+            "\n# {}.{default}\n#{} = {example}\n",
+            flag.help.trim_end_matches('.'),
+            flag.name
+        );
     }
     text
 }
@@ -69,7 +77,9 @@ fn shown(flag: &Flag, given: &Given) -> String {
 /// A URL without the credentials in it; any other text as it is.
 fn without_password(text: &str) -> String {
     match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
-        Some((scheme, (credentials, host))) if !credentials.contains('/') => format!("{scheme}://{HIDDEN}@{host}"),
+        Some((scheme, (credentials, host))) if !credentials.contains('/') => {
+            format!("{scheme}://{HIDDEN}@{host}")
+        }
         _ => text.to_owned(),
     }
 }
@@ -82,7 +92,9 @@ mod tests {
 
     #[test]
     fn every_default_of_the_sample_is_a_value_that_the_file_may_have() {
-        let values = |line: &str| line.strip_prefix('#').filter(|line| !line.starts_with(' ')).map(str::to_owned);
+        let values = |line: &str| {
+            line.strip_prefix('#').filter(|line| !line.starts_with(' ')).map(str::to_owned)
+        };
         let text: String = sample().lines().filter_map(values).map(|line| line + "\n").collect();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.len() + 2, FLAGS.len());
@@ -94,7 +106,10 @@ mod tests {
 
     #[test]
     fn nobody_sees_a_password() {
-        assert_eq!(without_password("https://me:secret@host:1/push"), "https://(hidden)@host:1/push");
+        assert_eq!(
+            without_password("https://me:secret@host:1/push"),
+            "https://(hidden)@host:1/push"
+        );
         assert_eq!(without_password("https://host/a@b"), "https://host/a@b");
         assert_eq!(without_password("owl:8081"), "owl:8081");
     }

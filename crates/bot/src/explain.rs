@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Of so many seconds one is spent on explaining, at most: a host that is short of time must not lose more of it to finding out why.
+/// Of so many seconds one is spent on explaining, at most: a host that is short of time must not
+/// lose more of it to finding out why.
 const SHARE: u32 = 100;
 /// The longest pause between two observations.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -26,7 +27,8 @@ impl Explained {
     }
 }
 
-/// Explains what the bot behind `reader` knows, in a task of its own, until `stop`. A task that ends before that failed: what it said is old.
+/// Explains what the bot behind `reader` knows, in a task of its own, until `stop`. A task that
+/// ends before that failed: what it said is old.
 pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> (Explained, JoinHandle<()>) {
     let mut insight = Insight::new();
     let first = insight.observe(&reader.snapshot());
@@ -55,7 +57,8 @@ pub(crate) fn explain(reader: Reader, stop: CancellationToken) -> (Explained, Jo
 /// One line for an incident, however many pairs it breaks.
 fn say(event: &Event) {
     let incident = &event.incident;
-    let (id, kind, culprit, severity) = (incident.id, incident.kind.as_str(), &incident.culprit, incident.severity.as_str());
+    let (id, kind, culprit, severity) =
+        (incident.id, incident.kind.as_str(), &incident.culprit, incident.severity.as_str());
     let (confidence, pairs) = (incident.confidence.as_str(), incident.pairs.explained);
     match event.change {
         Change::Opened | Change::Changed => {

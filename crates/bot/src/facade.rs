@@ -13,17 +13,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::explain::{Explained, explain};
 
-/// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the health paths, for holders of one of
-/// the tokens of `guard`; `content` says what it shows. It may run on another runtime than the bot.
-pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: Guard, content: Content, stop: CancellationToken) {
-    // A listener belongs to the runtime that polls it: it is registered here, wherever it was bound.
-    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "cannot serve the API");
-            return;
-        }
-    };
+/// Serves the API of the bot behind `reader` on `listener` until `stop`: REST, `/metrics` and the
+/// health paths, for holders of one of the tokens of `guard`; `content` says what it shows. It may
+/// run on another runtime than the bot.
+pub async fn serve_api(
+    reader: Reader,
+    listener: std::net::TcpListener,
+    guard: Guard,
+    content: Content,
+    stop: CancellationToken,
+) {
+    // A listener belongs to the runtime that polls it: it is registered here, wherever it was
+    // bound.
+    let listener =
+        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "cannot serve the API");
+                return;
+            }
+        };
     let (explained, explaining) = explain(reader.clone(), stop.clone());
     let serving = serve(reader, explained, listener, guard, content, stop.clone());
     tokio::pin!(serving);
@@ -35,7 +44,9 @@ pub async fn serve_api(reader: Reader, listener: std::net::TcpListener, guard: G
         serving.await;
     } else {
         // Better no answer than one that is old and looks new.
-        tracing::error!("the API ends, for what explains the mesh failed by a fault of its own; please report it");
+        tracing::error!(
+            "the API ends, for what explains the mesh failed by a fault of its own; please report it"
+        );
     }
 }
 
@@ -73,7 +84,8 @@ impl Source for ReaderSource {
     fn describe(&self, source: MemberView, target: NodeName) -> Telling {
         let reader = self.reader.clone();
         Box::pin(async move {
-            let told = reader.describe(&source, &target).await.map_err(|error| error.to_string())?;
+            let told =
+                reader.describe(&source, &target).await.map_err(|error| error.to_string())?;
             Ok((told.detail, told.age))
         })
     }

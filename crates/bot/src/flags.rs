@@ -17,7 +17,8 @@ pub(crate) enum Takes {
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag {
-    /// The flag without dashes; in a file the key; in capitals with `MESH_` before it, the variable.
+    /// The flag without dashes; in a file the key; in capitals with `MESH_` before it, the
+    /// variable.
     pub(crate) name: &'static str,
     pub(crate) short: Option<char>,
     pub(crate) takes: Takes,
@@ -27,11 +28,21 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
 }
 
-const fn one(name: &'static str, value_name: &'static str, default: &'static str, help: &'static str) -> Flag {
+const fn one(
+    name: &'static str,
+    value_name: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
     Flag { name, short: None, takes: Takes::One, value_name, default, help }
 }
 
-const fn many(name: &'static str, value_name: &'static str, default: &'static str, help: &'static str) -> Flag {
+const fn many(
+    name: &'static str,
+    value_name: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
     Flag { takes: Takes::Many, ..one(name, value_name, default, help) }
 }
 
@@ -49,7 +60,12 @@ const fn of_core(name: &'static str) -> Flag {
     while index < Config::SETTINGS.len() {
         let Setting { name: theirs, kind, default, help } = Config::SETTINGS[index];
         if is_same(theirs, name) {
-            return one(name, if matches!(kind, Kind::Time) { "TIME" } else { "NUMBER" }, default, help);
+            return one(
+                name,
+                if matches!(kind, Kind::Time) { "TIME" } else { "NUMBER" },
+                default,
+                help,
+            );
         }
         index += 1;
     }
@@ -79,7 +95,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         ),
     ),
     short('n', one("name", "NAME", "host name", "Name of this node; unique in the mesh")),
-    one("mesh-name", "NAME", "none", "Name of the mesh. Bots with another name, or without one, are refused; so are bots of the original"),
+    one(
+        "mesh-name",
+        "NAME",
+        "none",
+        "Name of the mesh. Bots with another name, or without one, are refused; so are bots of the original",
+    ),
     one(
         "listen-address",
         "ADDRESS",
@@ -116,11 +137,36 @@ pub(crate) const FLAGS: &[Flag] = &[
         "10000",
         "How many pairs /metrics/mesh reports at most, the worst first; pairs of zones are always there",
     ),
-    many("metrics-pin", "SOURCE/TARGET", "none", "Pair that /metrics/mesh reports before any other"),
-    one("remote-write-url", "URL", "none", "Where metrics are sent by Prometheus remote write, such as https://prometheus/api/v1/write"),
-    one("remote-write-token-file", "PATH", "none", "File with what is presented to that receiver: a bearer token, or USER:PASSWORD"),
-    one("otlp-url", "URL", "none", "Where metrics are sent by OTLP over HTTP, such as http://collector:4318/v1/metrics"),
-    one("otlp-token-file", "PATH", "none", "File with what is presented to that receiver: a bearer token, or USER:PASSWORD"),
+    many(
+        "metrics-pin",
+        "SOURCE/TARGET",
+        "none",
+        "Pair that /metrics/mesh reports before any other",
+    ),
+    one(
+        "remote-write-url",
+        "URL",
+        "none",
+        "Where metrics are sent by Prometheus remote write, such as https://prometheus/api/v1/write",
+    ),
+    one(
+        "remote-write-token-file",
+        "PATH",
+        "none",
+        "File with what is presented to that receiver: a bearer token, or USER:PASSWORD",
+    ),
+    one(
+        "otlp-url",
+        "URL",
+        "none",
+        "Where metrics are sent by OTLP over HTTP, such as http://collector:4318/v1/metrics",
+    ),
+    one(
+        "otlp-token-file",
+        "PATH",
+        "none",
+        "File with what is presented to that receiver: a bearer token, or USER:PASSWORD",
+    ),
     one("push-interval", "TIME", "15s", "How often metrics are sent"),
     many(
         "push-ca-cert-path",
@@ -141,11 +187,31 @@ pub(crate) const FLAGS: &[Flag] = &[
         "required",
         "In mutual mode, whether peers must present a certificate: required, optional (while bots of the original remain) or off",
     ),
-    many("ca-cert-path", "PATH", "none; with --tls edge the system's authorities", "PEM file with the certificate authorities to trust"),
+    many(
+        "ca-cert-path",
+        "PATH",
+        "none; with --tls edge the system's authorities",
+        "PEM file with the certificate authorities to trust",
+    ),
     one("ca-cert", "BASE64", "none", "The authorities to trust, as base64 of the PEM text"),
-    one("server-cert-path", "PATH", "none", "PEM file with this bot's certificate and its chain, presented to bots and to API clients"),
-    one("server-key-path", "PATH", "none", "PEM file with the private key of this bot's certificate"),
-    one("server-cert", "BASE64", "none", "This bot's certificate and its chain, as base64 of the PEM text"),
+    one(
+        "server-cert-path",
+        "PATH",
+        "none",
+        "PEM file with this bot's certificate and its chain, presented to bots and to API clients",
+    ),
+    one(
+        "server-key-path",
+        "PATH",
+        "none",
+        "PEM file with the private key of this bot's certificate",
+    ),
+    one(
+        "server-cert",
+        "BASE64",
+        "none",
+        "This bot's certificate and its chain, as base64 of the PEM text",
+    ),
     one(
         "server-key",
         "BASE64",
@@ -175,7 +241,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     of_core("join-interval"),
     of_core("retain-nodes"),
     of_core("retain-samples"),
-    one("log-level", "LEVEL", "info", "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers"),
+    one(
+        "log-level",
+        "LEVEL",
+        "info",
+        "error: act now; warn: look soon; info: what happens in the mesh; debug, trace: for developers",
+    ),
     one("log-format", "FORMAT", "text", "text or json"),
     switch("debug", "Same as --log-level debug"),
     switch("debug-grpc", "Also log what the RPC and HTTP libraries do"),
@@ -189,13 +260,22 @@ pub(crate) const FLAGS: &[Flag] = &[
          for a bot that is alone among them)",
     ),
     of_core("original-rate-max"),
-    one("metrics-legacy", "on|off", "on", "Serve the original's metrics too: node_count, and rtt where the level has histograms"),
+    one(
+        "metrics-legacy",
+        "on|off",
+        "on",
+        "Serve the original's metrics too: node_count, and rtt where the level has histograms",
+    ),
     one("ui", "on|off", "on", "Serve the page for browsers at / of the API port"),
     switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),
-    switch("cleanup-samples", "Accepted for compatibility with the original; cleaning is always on"),
+    switch(
+        "cleanup-samples",
+        "Accepted for compatibility with the original; cleaning is always on",
+    ),
 ];
 
-/// Headings of the help: each stands before the flag with this name, and holds up to the next heading.
+/// Headings of the help: each stands before the flag with this name, and holds up to the next
+/// heading.
 const HEADINGS: &[(&str, &str)] = &[
     ("target", "Mesh"),
     ("api-address", "API"),
@@ -211,7 +291,10 @@ const HEADINGS: &[(&str, &str)] = &[
 pub(crate) fn with_headings() -> impl Iterator<Item = (&'static str, &'static Flag)> {
     let mut heading = "";
     FLAGS.iter().map(move |flag| {
-        heading = HEADINGS.iter().find(|(first, _)| *first == flag.name).map_or(heading, |(_, heading)| heading);
+        heading = HEADINGS
+            .iter()
+            .find(|(first, _)| *first == flag.name)
+            .map_or(heading, |(_, heading)| heading);
         (heading, flag)
     })
 }
@@ -222,21 +305,29 @@ impl Flag {
         format!("MESH_{}", self.name.to_uppercase().replace('-', "_"))
     }
 
-    /// The flag as clap knows it. Values stay text here: they are judged together with those of the other sources.
+    /// The flag as clap knows it. Values stay text here: they are judged together with those of the
+    /// other sources.
     pub(crate) fn arg(&self) -> Arg {
-        let list = if self.takes == Takes::Many { "; separated by commas, or repeated" } else { "" };
-        let help = format!("{}{list} [default: {}] [env: {}]", self.help, self.default, self.variable());
+        let list =
+            if self.takes == Takes::Many { "; separated by commas, or repeated" } else { "" };
+        let help =
+            format!("{}{list} [default: {}] [env: {}]", self.help, self.default, self.variable());
         let arg = Arg::new(self.name).long(self.name).value_name(self.value_name).help(help);
         let arg = match self.short {
             Some(short) => arg.short(short),
             None => arg,
         };
         match self.takes {
-            Takes::One => arg.action(ArgAction::Set).overrides_with(self.name).allow_hyphen_values(true),
-            Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
-            Takes::Switch => {
-                arg.action(ArgAction::Set).overrides_with(self.name).num_args(0..=1).require_equals(true).default_missing_value("true")
+            Takes::One => {
+                arg.action(ArgAction::Set).overrides_with(self.name).allow_hyphen_values(true)
             }
+            Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
+            Takes::Switch => arg
+                .action(ArgAction::Set)
+                .overrides_with(self.name)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
         }
     }
 }

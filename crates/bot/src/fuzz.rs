@@ -1,5 +1,6 @@
-//! One function for each kind of foreign bytes that a bot meets. They must end, and must not panic; what they assert are promises of the parsers.
-//! The fuzzers in `fuzz/` call them, and the tests with what is in `fuzz/corpus/`.
+//! One function for each kind of foreign bytes that a bot meets. They must end, and must not panic;
+//! what they assert are promises of the parsers. The fuzzers in `fuzz/` call them, and the tests
+//! with what is in `fuzz/corpus/`.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -47,7 +48,8 @@ pub fn target(bytes: &[u8]) {
 
 /// A configuration file: whatever is in it, it works or is refused with words.
 pub fn configuration(bytes: &[u8]) {
-    /// Settings that name a file, or a host that is looked up at once: the fuzzer must not read the machine it runs on.
+    /// Settings that name a file, or a host that is looked up at once: the fuzzer must not read the
+    /// machine it runs on.
     const OUTSIDE: [&str; 9] = [
         "ca-cert-path",
         "server-cert-path",
@@ -64,17 +66,23 @@ pub fn configuration(bytes: &[u8]) {
     let mut sources = Sources::of_text(Path::new("fuzz.toml"), text, &mut problems);
     OUTSIDE.iter().for_each(|name| sources.forget(name));
     match Settings::parse(&sources, problems) {
-        Ok(settings) => assert_eq!(Config::problems(&settings.config), [], "a configuration that cannot work was taken"),
+        Ok(settings) => assert_eq!(
+            Config::problems(&settings.config),
+            [],
+            "a configuration that cannot work was taken"
+        ),
         Err(problems) => assert!(!problems.is_empty(), "it was refused without a word"),
     }
 }
 
 /// Certificates and keys.
 pub fn pem(bytes: &[u8]) {
-    let inline = |name: &str, pem: &[u8]| Material::Inline { name: name.to_owned(), pem: pem.to_vec() };
+    let inline =
+        |name: &str, pem: &[u8]| Material::Inline { name: name.to_owned(), pem: pem.to_vec() };
     let end = bytes.windows(2).position(|window| window == [0, 0]).unwrap_or(bytes.len());
     let (certificate, key) = (&bytes[..end], bytes.get(end + 2..).unwrap_or_default());
-    let edge = Materials { mode: Mode::Edge, ca: vec![inline("ca", certificate)], ..Materials::default() };
+    let edge =
+        Materials { mode: Mode::Edge, ca: vec![inline("ca", certificate)], ..Materials::default() };
     let _ = edge.load().map_err(|error| error.to_string());
     let mutual = Materials {
         mode: Mode::Mutual,
@@ -85,7 +93,10 @@ pub fn pem(bytes: &[u8]) {
         host: Some("localhost".to_owned()),
     };
     if let Ok(set) = mutual.load() {
-        assert!(set.mesh.is_some() && set.api.is_some() && set.client.is_some(), "a part of mutual TLS is plain");
+        assert!(
+            set.mesh.is_some() && set.api.is_some() && set.client.is_some(),
+            "a part of mutual TLS is plain"
+        );
     }
 }
 
@@ -97,5 +108,9 @@ pub fn authorization(bytes: &[u8]) {
     let verdict = Tokens::new([token]).judge(Some(&header));
     let carries = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
     assert!(verdict != Verdict::Valid || carries, "let in without the token");
-    assert_ne!(Tokens::default().judge(Some(&header)), Verdict::Valid, "let in where no token is valid");
+    assert_ne!(
+        Tokens::default().judge(Some(&header)),
+        Verdict::Valid,
+        "let in where no token is valid"
+    );
 }

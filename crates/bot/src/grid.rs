@@ -42,7 +42,8 @@ impl Grid {
 
     /// From an answer of the API; none if it has another shape.
     pub(crate) fn read(answer: &Value) -> Option<Self> {
-        let names: Vec<_> = answer["nodes"].as_array()?.iter().map(|node| text(&node["name"])).collect();
+        let names: Vec<_> =
+            answer["nodes"].as_array()?.iter().map(|node| text(&node["name"])).collect();
         let cell = |(state, value): (&Value, &Value)| match state.as_str() {
             Some("self") => Cell::Itself,
             Some("ok") => Cell::Ok(value.as_f64()),
@@ -51,7 +52,8 @@ impl Grid {
             Some(_) => Cell::Failed(text(state)),
         };
         let row = |row: &Value| {
-            let cells: Vec<_> = row["states"].as_array()?.iter().zip(row["values"].as_array()?).map(cell).collect();
+            let cells: Vec<_> =
+                row["states"].as_array()?.iter().zip(row["values"].as_array()?).map(cell).collect();
             (cells.len() == names.len()).then_some(cells)
         };
         let rows: Vec<_> = answer["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?;
@@ -93,14 +95,17 @@ impl Grid {
     pub(crate) fn legend(&self) -> &'static str {
         match self.metric.as_str() {
             "loss" => "share of failed attempts; ? unknown, ~ stale, a word: how the pair fails",
-            "request" => "ms of a request on a warm connection; ? unknown, ~ stale, a word: how the pair fails",
+            "request" => {
+                "ms of a request on a warm connection; ? unknown, ~ stale, a word: how the pair fails"
+            }
             "jitter" => "ms of jitter; ? unknown, ~ stale, a word: how the pair fails",
             _ => "ms to connect and get an answer; ? unknown, ~ stale, a word: how the pair fails",
         }
     }
 }
 
-/// A name at the head of a column, at its right: of a long one the end, for hosts differ there. Some signs are two columns wide.
+/// A name at the head of a column, at its right: of a long one the end, for hosts differ there.
+/// Some signs are two columns wide.
 pub(crate) fn column(name: &str, width: usize) -> String {
     let mut kept: Vec<char> = Vec::new();
     let mut taken = 0;
@@ -125,7 +130,8 @@ pub(crate) fn row_name(name: &str, width: usize) -> String {
 impl Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CELL: usize = 8;
-        let width = self.names.iter().map(|name| name.width()).max().unwrap_or(0).max("from \\ to".len());
+        let width =
+            self.names.iter().map(|name| name.width()).max().unwrap_or(0).max("from \\ to".len());
         write!(f, "{:<width$}", "from \\ to")?;
         for name in &self.names {
             write!(f, " {}", column(name, CELL))?;

@@ -29,7 +29,10 @@ mod supervised;
 mod top;
 
 pub use canary_api::{Content, Metrics, MetricsLevel, Push, PushProtocol};
-pub use canary_core::{Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State, Status, Target, Timing};
+pub use canary_core::{
+    Attempt, Config, Failure, Labels, MemberView, NodeName, Pair, Record, Row, Snapshot, State,
+    Status, Target, Timing,
+};
 pub use canary_insight as insight;
 pub use canary_net::{Guard, Live, Token, Tokens, origin, tls};
 pub use canary_node::{Bot, Builder, End, Protocol, Reader, Seed, StartError};

@@ -1,7 +1,8 @@
 //! Logs: messages for people and machines, on stderr. Measuring never waits for them.
 //!
-//! Lines go through a bounded queue to a thread that writes them. A stderr that is closed, full or not read costs lines, which are counted, and
-//! nothing else. A line that repeats very often is left out and counted as well.
+//! Lines go through a bounded queue to a thread that writes them. A stderr that is closed, full or
+//! not read costs lines, which are counted, and nothing else. A line that repeats very often is
+//! left out and counted as well.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +24,9 @@ use crate::settings::LogSettings;
 const LINES_WAITING_MAX: usize = 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
-/// Lines of one place in the code: so many at once, and so many a second after that. What repeats by design is logged once a minute; this is for
-/// what nobody thought of. A mesh of two thousand that starts has a line for each node.
+/// Lines of one place in the code: so many at once, and so many a second after that. What repeats
+/// by design is logged once a minute; this is for what nobody thought of. A mesh of two thousand
+/// that starts has a line for each node.
 const LINES_OF_ONE_PLACE: (f64, f64) = (2000.0, 1.0);
 
 /// Libraries that log about connections of strangers. Their lines are for developers.
@@ -64,23 +66,37 @@ impl Drop for Logs {
 /// Starts logging. Everything goes to stderr: stdout is for data.
 pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     let (queue, lines) = sync_channel(LINES_WAITING_MAX);
-    std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines, &mut io::stderr()))?;
+    std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || write(&lines, &mut io::stderr()))?;
     let of_libraries = if settings.libraries { LevelFilter::DEBUG } else { LevelFilter::ERROR };
-    let levels = Targets::new().with_default(settings.level).with_targets(LIBRARIES.map(|library| (library, of_libraries)));
+    let levels = Targets::new()
+        .with_default(settings.level)
+        .with_targets(LIBRARIES.map(|library| (library, of_libraries)));
     // A failed write is counted, and not reported on the very stream that failed.
-    let lines = fmt::layer().with_writer(Queue(queue.clone())).log_internal_errors(false).with_target(false);
+    let lines = fmt::layer()
+        .with_writer(Queue(queue.clone()))
+        .log_internal_errors(false)
+        .with_target(false);
     let lines: Box<dyn Layer<_> + Send + Sync> = if settings.json {
         // Without the module: its key is "target", which is a word of ours.
         Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false))
     } else {
         Box::new(lines.with_ansi(colours(&io::stderr())))
     };
-    tracing_subscriber::registry().with(levels).with(lines).with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1))).init();
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a part of this bot failed; please report it")));
+    tracing_subscriber::registry()
+        .with(levels)
+        .with(lines)
+        .with(Repeated(Rates::new(LINES_OF_ONE_PLACE.0, LINES_OF_ONE_PLACE.1)))
+        .init();
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(%panic, "a part of this bot failed; please report it"),
+    ));
     Ok(Logs(queue))
 }
 
-/// Writes a last line to stderr, and waits a moment for it: a reader that does not read must not keep the process.
+/// Writes a last line to stderr, and waits a moment for it: a reader that does not read must not
+/// keep the process.
 pub(crate) fn say(line: String) {
     let (done, said) = channel();
     let words = line.clone();
@@ -145,7 +161,8 @@ struct Repeated(Rates<Identifier>);
 impl<S: Subscriber> Layer<S> for Repeated {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         // Who asks for more than messages to operators gets all of it.
-        let allows = *event.metadata().level() > Level::INFO || self.0.spend(event.metadata().callsite(), Instant::now());
+        let allows = *event.metadata().level() > Level::INFO
+            || self.0.spend(event.metadata().callsite(), Instant::now());
         REPEATED.fetch_add(u64::from(!allows), Ordering::Relaxed);
         allows
     }

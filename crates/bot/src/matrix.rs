@@ -36,7 +36,11 @@ pub(crate) struct Matrix {
 
 impl Matrix {
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let mut names: Vec<_> = snapshot.present().map(|member| member.record.name.clone()).chain([snapshot.me.name.clone()]).collect();
+        let mut names: Vec<_> = snapshot
+            .present()
+            .map(|member| member.record.name.clone())
+            .chain([snapshot.me.name.clone()])
+            .collect();
         names.sort_unstable();
         let rows = names.iter().map(|source| row(snapshot, source, &names)).collect();
         Self { names, rows }
@@ -53,10 +57,15 @@ impl Matrix {
 }
 
 fn row(snapshot: &Snapshot, source: &NodeName, targets: &[NodeName]) -> Vec<Shown> {
-    let mut shown: Vec<_> = targets.iter().map(|target| if target == source { Shown::Itself } else { Shown::Unknown }).collect();
+    let mut shown: Vec<_> = targets
+        .iter()
+        .map(|target| if target == source { Shown::Itself } else { Shown::Unknown })
+        .collect();
     if *source == snapshot.me.name {
         for (target, shown) in targets.iter().zip(&mut shown) {
-            if let Some((attempt, _)) = snapshot.member(target).and_then(|member| member.pair.main().latest()) {
+            if let Some((attempt, _)) =
+                snapshot.member(target).and_then(|member| member.pair.main().latest())
+            {
                 *shown = match attempt {
                     Attempt::Ok(timing) => Shown::Ok(timing.total()),
                     Attempt::Failed(kind) => Shown::Failed(kind),
@@ -80,7 +89,13 @@ fn row(snapshot: &Snapshot, source: &NodeName, targets: &[NodeName]) -> Vec<Show
 impl Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CELL: usize = 8;
-        let width = self.names.iter().map(|name| name.as_str().chars().count()).max().unwrap_or(0).max("from \\ to".len());
+        let width = self
+            .names
+            .iter()
+            .map(|name| name.as_str().chars().count())
+            .max()
+            .unwrap_or(0)
+            .max("from \\ to".len());
         let short = |name: &NodeName| name.as_str().chars().take(CELL - 1).collect::<String>();
         write!(f, "{:<width$}", "from \\ to")?;
         for name in &self.names {

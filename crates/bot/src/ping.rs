@@ -30,8 +30,14 @@ struct Tally {
 }
 
 impl Ping {
-    /// Measures until the count is reached or `stop` ends. Tells whether every target answered at least once.
-    pub(crate) async fn run(&self, guard: &Guard, stop: impl Future<Output = ()>, out: &mut impl Write) -> io::Result<bool> {
+    /// Measures until the count is reached or `stop` ends. Tells whether every target answered at
+    /// least once.
+    pub(crate) async fn run(
+        &self,
+        guard: &Guard,
+        stop: impl Future<Output = ()>,
+        out: &mut impl Write,
+    ) -> io::Result<bool> {
         let mut tallies: Vec<Tally> = self.targets.iter().map(|_| Tally::default()).collect();
         tokio::pin!(stop);
         let mut turn = tokio::time::interval(self.interval);
@@ -50,7 +56,11 @@ impl Ping {
                 };
                 tally.sent += 1;
                 tally.totals.extend(measured.as_ref().ok().map(|once| once.timing.total()));
-                let line = if self.json { spelled(target, sequence, &measured) } else { said(target, sequence, &measured) };
+                let line = if self.json {
+                    spelled(target, sequence, &measured)
+                } else {
+                    said(target, sequence, &measured)
+                };
                 writeln!(out, "{line}")?;
             }
             out.flush()?;
@@ -70,14 +80,23 @@ fn seconds(time: Duration) -> String {
 fn said(target: &Target, sequence: u64, measured: &Result<Once, Unmeasured>) -> String {
     let Once { name, timing, secured } = match measured {
         Ok(once) => once,
-        Err(Unmeasured { kind, detail }) => return format!("{target}: seq={sequence} failed: {} ({detail})", kind.as_str()),
+        Err(Unmeasured { kind, detail }) => {
+            return format!("{target}: seq={sequence} failed: {} ({detail})", kind.as_str());
+        }
     };
     let Timing { resolve, connect, tls, first_request, request, kernel } = timing;
     let mut phases = vec![format!("connect {}", seconds(*connect))];
     phases.extend(tls.map(|tls| format!("tls {}", seconds(tls))));
     phases.push(format!("first request {}", seconds(*first_request)));
-    let mut line = format!("{name} at {target}: seq={sequence} total={} ({})", seconds(timing.total()), phases.join(", "));
-    line.push_str(&request.map_or_else(|| " request=none".to_owned(), |request| format!(" request={}", seconds(request))));
+    let mut line = format!(
+        "{name} at {target}: seq={sequence} total={} ({})",
+        seconds(timing.total()),
+        phases.join(", ")
+    );
+    line.push_str(&request.map_or_else(
+        || " request=none".to_owned(),
+        |request| format!(" request={}", seconds(request)),
+    ));
     if !resolve.is_zero() {
         line.push_str(&format!(" resolve={}", seconds(*resolve)));
     }
@@ -115,8 +134,14 @@ fn summary(target: &Target, Tally { sent, totals }: &Tally) -> String {
     let share = 100.0 * failed as f64 / (*sent).max(1) as f64;
     let mut line = format!("{target}: {sent} attempts, {failed} failed ({share:.0} %)");
     if let (Some(least), Some(most)) = (totals.iter().min(), totals.iter().max()) {
-        let mean = totals.iter().sum::<Duration>() / u32::try_from(totals.len()).unwrap_or(u32::MAX);
-        line.push_str(&format!("; total min {}, mean {}, max {}", seconds(*least), seconds(mean), seconds(*most)));
+        let mean =
+            totals.iter().sum::<Duration>() / u32::try_from(totals.len()).unwrap_or(u32::MAX);
+        line.push_str(&format!(
+            "; total min {}, mean {}, max {}",
+            seconds(*least),
+            seconds(mean),
+            seconds(*most)
+        ));
     }
     line
 }

@@ -62,7 +62,9 @@ pub(crate) enum RunError {
     Token(String),
     #[error("cannot write to stdout; give a token by --token-file if it was for one")]
     Stdout(#[source] io::Error),
-    #[error("the thread {0} ended by a fault of its own; the log above says where. Please report it")]
+    #[error(
+        "the thread {0} ended by a fault of its own; the log above says where. Please report it"
+    )]
     Died(&'static str),
     #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
     Failed,
@@ -80,7 +82,8 @@ struct Signals {
     interrupt: Signal,
 }
 
-/// Runs the bot until a signal, or until it ends by itself. Where nobody gave an address it follows the one of this host.
+/// Runs the bot until a signal, or until it ends by itself. Where nobody gave an address it follows
+/// the one of this host.
 pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
     raise_file_limit();
     let mut signals = Signals {
@@ -92,7 +95,9 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
     }
     if settings.api_tokens.load().map_err(RunError::Secrets)?.is_empty() {
         settings.api_tokens.given.push(new_token()?);
-        warn!("a token for the API was generated and ends with this process; give one by --token-file");
+        warn!(
+            "a token for the API was generated and ends with this process; give one by --token-file"
+        );
     }
     if let Some(node) = settings.kubernetes_node.take() {
         settings.labels = tokio::select! {
@@ -118,7 +123,8 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     let (secrets, guards, pushes) = Secrets::load(&settings)?;
     let has_mesh_token = !guards.mesh.tokens.get().is_empty();
     let address = settings.api_listen;
-    let api = std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
+    let api =
+        std::net::TcpListener::bind(address).map_err(|source| RunError::Api { address, source })?;
     let api_address = api.local_addr().map_err(|source| RunError::Api { address, source })?;
     let mut bot = described(&settings, guards.mesh).start().await?;
     let targets: Vec<_> = settings.seeds.iter().map(ToString::to_string).collect();
@@ -145,15 +151,26 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         info!(address = %me.target, "no target is given: this bot waits until another one names it as a target");
     }
     if (again.found.listen || again.found.join) && again.listen.ip().is_loopback() {
-        warn!("this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address");
+        warn!(
+            "this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address"
+        );
     }
     let stop = CancellationToken::new();
-    let serving = serve_api(bot.reader(), api, guards.api, Content { pushes, ..settings.content }, stop.clone());
+    let serving = serve_api(
+        bot.reader(),
+        api,
+        guards.api,
+        Content { pushes, ..settings.content },
+        stop.clone(),
+    );
     let mut serving = run_apart("api", serving).map_err(RunError::Thread)?;
-    let mut watching = run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
-    let _feeding = run_apart("watchdog", supervised::feed(bot.reader(), stop.clone())).map_err(RunError::Thread)?;
+    let mut watching =
+        run_apart("secrets", secrets.watch(hangup, stop.clone())).map_err(RunError::Thread)?;
+    let _feeding = run_apart("watchdog", supervised::feed(bot.reader(), stop.clone()))
+        .map_err(RunError::Thread)?;
     supervised::ready();
-    let mut moving = run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;
+    let mut moving =
+        run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;
     let leave = async |bot: Bot| {
         supervised::stopping();
         bot.leave().await
@@ -175,7 +192,8 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         }
     };
     stop.cancel();
-    // The port has its own limit on how long it takes to close; it ends by itself if its thread failed.
+    // The port has its own limit on how long it takes to close; it ends by itself if its thread
+    // failed.
     let _ = serving.await;
     match end {
         End::Left => {
@@ -222,9 +240,11 @@ impl std::fmt::Debug for Words {
     }
 }
 
-/// Waits until the address of this host changes, if the operator gave none. If a given address is gone, reports it.
+/// Waits until the address of this host changes, if the operator gave none. If a given address is
+/// gone, reports it.
 async fn own_address(settings: Settings, stop: CancellationToken) -> Option<IpAddr> {
-    let follows = (settings.found.listen || settings.found.join) && !outbound::any_on_loopback(&settings.seeds);
+    let follows = (settings.found.listen || settings.found.join)
+        && !outbound::any_on_loopback(&settings.seeds);
     let listens_on = settings.listen.ip();
     let announced = match &settings.join {
         Join::Host(host) if settings.found.join => host.parse().ok(),
@@ -254,8 +274,12 @@ async fn own_address(settings: Settings, stop: CancellationToken) -> Option<IpAd
     }
 }
 
-/// Runs a task on a thread of its own, so that nothing of it delays a measurement. The receiver fails if the task does.
-pub(crate) fn run_apart<T: Send + 'static>(name: &str, task: impl Future<Output = T> + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
+/// Runs a task on a thread of its own, so that nothing of it delays a measurement. The receiver
+/// fails if the task does.
+pub(crate) fn run_apart<T: Send + 'static>(
+    name: &str,
+    task: impl Future<Output = T> + Send + 'static,
+) -> io::Result<oneshot::Receiver<T>> {
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -280,24 +304,31 @@ pub(crate) fn new_token() -> Result<Token, RunError> {
         // Nobody waits any more if it took too long.
         let _ = done.send(writeln!(io::stdout(), "{line}"));
     };
-    std::thread::Builder::new().name("stdout".to_owned()).spawn(writing).map_err(RunError::Thread)?;
+    std::thread::Builder::new()
+        .name("stdout".to_owned())
+        .spawn(writing)
+        .map_err(RunError::Thread)?;
     // A stdout that nobody reads must not keep the bot from starting in silence.
     let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it"));
     written.recv_timeout(STDOUT_PATIENCE).unwrap_or_else(late).map_err(RunError::Stdout)?;
     if is_null() {
-        warn!("the generated token was written to /dev/null: nobody can use the API; give one by --token-file");
+        warn!(
+            "the generated token was written to /dev/null: nobody can use the API; give one by --token-file"
+        );
     }
     Ok(token)
 }
 
 /// Whether stdout goes nowhere. One that was closed at the start goes there, too.
 fn is_null() -> bool {
-    let null = std::fs::metadata("/dev/null").map(|null| std::os::unix::fs::MetadataExt::rdev(&null));
+    let null =
+        std::fs::metadata("/dev/null").map(|null| std::os::unix::fs::MetadataExt::rdev(&null));
     let stdout = rustix::fs::fstat(io::stdout()).map(|stat| stat.st_rdev);
     matches!((null, stdout), (Ok(null), Ok(stdout)) if null == stdout)
 }
 
-/// A mesh of hundreds wants more descriptors than the usual soft limit of 1024; the hard limit is the operator's word.
+/// A mesh of hundreds wants more descriptors than the usual soft limit of 1024; the hard limit is
+/// the operator's word.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -1,7 +1,8 @@
 //! Tokens, certificates and keys: read from files, and again when they change.
 //!
-//! Certificates, the mesh's tokens and the API's tokens are read apart from each other: what is wrong with one keeps no other from changing. Each
-//! reading has a thread of its own, so that a file that hangs, as on a lost mount, is a file that does not work.
+//! Certificates, the mesh's tokens and the API's tokens are read apart from each other: what is
+//! wrong with one keeps no other from changing. Each reading has a thread of its own, so that a
+//! file that hangs, as on a lost mount, is a file that does not work.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
@@ -25,14 +26,16 @@ use crate::settings::{Destination, Settings};
 const TOKENS_MAX: usize = 64;
 /// Largest token file in bytes.
 const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
-/// How often files are looked at: what is new is in force within five seconds, and a signal is faster.
+/// How often files are looked at: what is new is in force within five seconds, and a signal is
+/// faster.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long reading may take before the files count as broken.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How long before its end a certificate is reported.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How often it is reported, before its end and after.
-const EXPIRY_REPEAT: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
+const EXPIRY_REPEAT: (Duration, Duration) =
+    (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
 
 /// Where tokens come from.
 #[derive(Clone, Debug, Default)]
@@ -44,18 +47,26 @@ pub(crate) struct TokenSource {
 }
 
 impl TokenSource {
-    /// All tokens that are to be in force now; the reason, with the file's name, if they do not work.
+    /// All tokens that are to be in force now; the reason, with the file's name, if they do not
+    /// work.
     pub(crate) fn load(&self) -> Result<Vec<Token>, String> {
         let mut tokens = self.given.clone();
         if let Some(path) = &self.file {
-            // What cannot be opened may be a token that was meant as a value; what begins with a slash is a path.
-            let named = if path.is_absolute() { path.display().to_string() } else { "the file of tokens".to_owned() };
-            let text = self.contents().map_err(|error| format!("{named}: it cannot be read: {error}"))?;
+            // What cannot be opened may be a token that was meant as a value; what begins with a
+            // slash is a path.
+            let named = if path.is_absolute() {
+                path.display().to_string()
+            } else {
+                "the file of tokens".to_owned()
+            };
+            let text =
+                self.contents().map_err(|error| format!("{named}: it cannot be read: {error}"))?;
             let fail = |why: String| format!("{}: {why}", path.display());
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));
             }
-            let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let lines: Vec<_> =
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             if lines.is_empty() {
                 return Err(fail("the file has no token; write one a line".to_owned()));
             }
@@ -65,7 +76,10 @@ impl TokenSource {
             }
         }
         if tokens.len() > TOKENS_MAX {
-            return Err(format!("there are {} tokens; at most {TOKENS_MAX} are allowed", tokens.len()));
+            return Err(format!(
+                "there are {} tokens; at most {TOKENS_MAX} are allowed",
+                tokens.len()
+            ));
         }
         Ok(tokens)
     }
@@ -131,14 +145,24 @@ impl<T: Send + 'static> Watched<T> {
             let fingerprint = fingerprint();
             Read { fingerprint, loaded: (seen != Some(fingerprint)).then(&load) }
         };
-        Self { what, in_files, read: Arc::new(read), put_in_force: Box::new(put_in_force), seen, broken: None, reading: None }
+        Self {
+            what,
+            in_files,
+            read: Arc::new(read),
+            put_in_force: Box::new(put_in_force),
+            seen,
+            broken: None,
+            reading: None,
+        }
     }
 
-    /// Takes what was read since the last look, and begins the next reading: of everything if somebody asks for it.
+    /// Takes what was read since the last look, and begins the next reading: of everything if
+    /// somebody asks for it.
     fn look(&mut self, asked: bool, reloads: &Reloads) {
         self.take(reloads);
         if self.reading.is_none() && (self.in_files || asked) {
-            // What does not work is tried again: it may be the time that is lacking, or a descriptor.
+            // What does not work is tried again: it may be the time that is lacking, or a
+            // descriptor.
             let seen = (!asked && self.broken.is_none()).then_some(self.seen);
             let (done, reading) = sync_channel(1);
             let read = Arc::clone(&self.read);
@@ -166,19 +190,31 @@ impl<T: Send + 'static> Watched<T> {
                         (self.put_in_force)(loaded);
                         self.broken = None;
                         reloads.done.fetch_add(1, Relaxed);
-                        info!(what = self.what, "files of secrets were read again and are in force");
+                        info!(
+                            what = self.what,
+                            "files of secrets were read again and are in force"
+                        );
                     }
                     Some(Err(why)) => self.fail(why, reloads),
                     None => {}
                 }
             }
             Err(TryRecvError::Empty) if since.elapsed() > READ_PATIENCE => {
-                self.fail(format!("reading hangs for more than {} s: a lost mount?", READ_PATIENCE.as_secs()), reloads);
+                self.fail(
+                    format!(
+                        "reading hangs for more than {} s: a lost mount?",
+                        READ_PATIENCE.as_secs()
+                    ),
+                    reloads,
+                );
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
                 self.reading = None;
-                self.fail("reading failed by a fault of this bot; please report it".to_owned(), reloads);
+                self.fail(
+                    "reading failed by a fault of this bot; please report it".to_owned(),
+                    reloads,
+                );
             }
         }
     }
@@ -208,7 +244,8 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// Reads everything for the first time and puts it in force.
     pub(crate) fn load(settings: &Settings) -> Result<(Self, Guards, Vec<Push>), RunError> {
-        let (tls, mesh, api) = (settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone());
+        let (tls, mesh, api) =
+            (settings.tls.clone(), settings.mesh_tokens.clone(), settings.api_tokens.clone());
         let proxies = settings.proxies.clone();
         // Taken before the first reading: what changes in between is read again.
         let seen = (tls.fingerprint(), mesh.fingerprint(), api.fingerprint());
@@ -220,11 +257,21 @@ impl Secrets {
             reloads: Arc::default(),
         };
         let api_tokens = Live::new(Tokens::new(api.load().map_err(RunError::Secrets)?));
-        let guards = Guards { api: Guard { tokens: api_tokens.clone(), ..guard.clone() }, mesh: guard.clone() };
+        let guards = Guards {
+            api: Guard { tokens: api_tokens.clone(), ..guard.clone() },
+            mesh: guard.clone(),
+        };
         let swap = |tokens: Live<Tokens>| move |read: Vec<Token>| tokens.swap(Tokens::new(read));
         let watch_tokens = |what, source: TokenSource, seen, tokens| {
             let again = source.clone();
-            Watched::new(what, source.file.is_some(), seen, move || source.fingerprint(), move || again.load(), swap(tokens))
+            Watched::new(
+                what,
+                source.file.is_some(),
+                seen,
+                move || source.fingerprint(),
+                move || again.load(),
+                swap(tokens),
+            )
         };
         let watch_set = |what, materials: Materials, seen, set: Live<Set>| {
             let again = materials.clone();
@@ -235,17 +282,37 @@ impl Secrets {
                 }
                 set.swap(read);
             };
-            Watched::new(what, materials.in_files(), seen, move || materials.fingerprint(), load, put_in_force)
+            Watched::new(
+                what,
+                materials.in_files(),
+                seen,
+                move || materials.fingerprint(),
+                load,
+                put_in_force,
+            )
         };
         let trust = settings.push_trust.clone();
         let trust_seen = trust.fingerprint();
-        let trusted = Live::new(trust.load().map_err(|error| RunError::Secrets(error.to_string()))?);
+        let trusted =
+            Live::new(trust.load().map_err(|error| RunError::Secrets(error.to_string()))?);
         let (mut pushes, mut receivers) = (Vec::new(), Vec::new());
-        for Destination { protocol, origin, interval, credentials } in settings.destinations.clone() {
+        for Destination { protocol, origin, interval, credentials } in settings.destinations.clone()
+        {
             let seen = credentials.fingerprint();
             let tokens = Live::new(Tokens::new(credentials.load().map_err(RunError::Secrets)?));
-            receivers.push(watch_tokens("tokens for a receiver of metrics", credentials, seen, tokens.clone()));
-            pushes.push(Push { protocol, receiver: origin, interval, credentials: tokens, tls: trusted.clone() });
+            receivers.push(watch_tokens(
+                "tokens for a receiver of metrics",
+                credentials,
+                seen,
+                tokens.clone(),
+            ));
+            pushes.push(Push {
+                protocol,
+                receiver: origin,
+                interval,
+                credentials: tokens,
+                tls: trusted.clone(),
+            });
         }
         let secrets = Self {
             in_force: guard.tls.clone(),
@@ -253,7 +320,12 @@ impl Secrets {
             mesh: watch_tokens("tokens of the mesh", mesh, seen.1, guard.tokens),
             api: watch_tokens("tokens of the API", api, seen.2, api_tokens),
             receivers,
-            push_trust: watch_set("authorities for receivers of metrics", trust, trust_seen, trusted),
+            push_trust: watch_set(
+                "authorities for receivers of metrics",
+                trust,
+                trust_seen,
+                trusted,
+            ),
             reloads: guard.reloads,
             expiry: Expiry::default(),
         };
@@ -264,7 +336,8 @@ impl Secrets {
     pub(crate) async fn watch(mut self, mut hangup: Signal, stop: CancellationToken) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Soon after a reading began it is done: what was asked for by a signal is in force at once.
+        // Soon after a reading began it is done: what was asked for by a signal is in force at
+        // once.
         let mut again = tokio::time::interval(LOOK / 10);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -289,7 +362,8 @@ impl Secrets {
 
     fn is_reading(&self) -> bool {
         let sets = [&self.tls, &self.push_trust];
-        sets.iter().any(|set| set.reading.is_some()) || self.tokens().any(|tokens| tokens.reading.is_some())
+        sets.iter().any(|set| set.reading.is_some())
+            || self.tokens().any(|tokens| tokens.reading.is_some())
     }
 
     fn tokens(&self) -> impl Iterator<Item = &Watched<Vec<Token>>> {
@@ -303,7 +377,8 @@ impl Secrets {
             tokens.take(&self.reloads);
         }
         let sets = [&self.tls, &self.push_trust];
-        let broken = sets.iter().any(|set| set.broken.is_some()) || self.tokens().any(|tokens| tokens.broken.is_some());
+        let broken = sets.iter().any(|set| set.broken.is_some())
+            || self.tokens().any(|tokens| tokens.broken.is_some());
         self.reloads.broken.store(broken, Relaxed);
     }
 }
@@ -316,8 +391,12 @@ pub(crate) fn warnings(set: &Set) -> Vec<String> {
 
 /// Certificates that end soon.
 fn ending(set: &Set, now: SystemTime) -> Vec<String> {
-    let soon = set.own.iter().chain(&set.authorities).filter_map(|facts| Some((facts, left(facts, now)?)));
-    soon.map(|(facts, left)| format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left))).collect()
+    let soon =
+        set.own.iter().chain(&set.authorities).filter_map(|facts| Some((facts, left(facts, now)?)));
+    soon.map(|(facts, left)| {
+        format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left))
+    })
+    .collect()
 }
 
 /// How long a certificate is still valid, if that is not long.
@@ -336,15 +415,19 @@ struct Expiry(Option<SystemTime>);
 
 impl Expiry {
     fn tell(&mut self, set: &Set, now: SystemTime) {
-        let Some(ends) = set.own.iter().chain(&set.authorities).map(|facts| facts.not_after).min() else {
+        let Some(ends) = set.own.iter().chain(&set.authorities).map(|facts| facts.not_after).min()
+        else {
             return;
         };
         let over = now >= ends;
         let pause = if over { EXPIRY_REPEAT.1 } else { EXPIRY_REPEAT.0 };
-        let said_lately = self.0.is_some_and(|at| now >= at && now.duration_since(at).is_ok_and(|since| since < pause));
+        let said_lately = self
+            .0
+            .is_some_and(|at| now >= at && now.duration_since(at).is_ok_and(|since| since < pause));
         // That it is over is said at once, whatever was said before.
         let news = over && self.0.is_some_and(|at| at < ends);
-        if (said_lately && !news) || ends.duration_since(now).is_ok_and(|left| left >= EXPIRES_SOON) {
+        if (said_lately && !news) || ends.duration_since(now).is_ok_and(|left| left >= EXPIRES_SOON)
+        {
             return;
         }
         self.0 = Some(now);
@@ -355,11 +438,16 @@ impl Expiry {
             let (subject, date) = (&facts.subject, &facts.dates.1);
             error!(
                 subject,
-                date, "this bot's certificate has expired: no probe and no call by TLS can succeed; renew it, the file is read again"
+                date,
+                "this bot's certificate has expired: no probe and no call by TLS can succeed; renew it, the file is read again"
             );
         }
         for facts in set.authorities.iter().filter(|facts| now >= facts.not_after) {
-            error!(subject = facts.subject, date = facts.dates.1, "an authority has expired: what it signed is refused; renew both");
+            error!(
+                subject = facts.subject,
+                date = facts.dates.1,
+                "an authority has expired: what it signed is refused; renew both"
+            );
         }
     }
 }

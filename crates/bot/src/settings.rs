@@ -137,15 +137,19 @@ impl Settings {
         let config = parser.config();
         let api_tokens = parser.tokens("token", "token-file");
         let mesh_tokens = parser.tokens("mesh-token", "mesh-token-file");
-        let proxies = parser.each("proxy-address", "write an address, or a network such as 10.0.0.0/8", network);
+        let proxies = parser.each(
+            "proxy-address",
+            "write an address, or a network such as 10.0.0.0/8",
+            network,
+        );
         let content = parser.content();
         let (destinations, push_trust) = parser.destinations();
         let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
         let log = parser.log();
-        let token_given = ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
+        let token_given =
+            ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
         if protocol == Protocol::V1 && token_given {
-            let words =
-                "--mesh-protocol v1 is for a mesh of the original's bots, which cannot present a mesh token; remove one or the other";
+            let words = "--mesh-protocol v1 is for a mesh of the original's bots, which cannot present a mesh token; remove one or the other";
             parser.problems.push(Problem(words.to_owned()));
         }
         for accepted in ["cleanup-nodes", "cleanup-samples"] {
@@ -200,7 +204,11 @@ impl Parser<'_> {
         self.problems.push(Problem(format!("{}: {what}", given.origin)));
     }
 
-    fn one<T, E: Display>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    fn one<T, E: Display>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
         let (given, value) = self.given(name)?;
         match parse(&value) {
             Ok(parsed) => Some(parsed),
@@ -211,7 +219,12 @@ impl Parser<'_> {
         }
     }
 
-    fn each<T, E: Display>(&mut self, name: &str, remedy: &str, parse: impl Fn(&str) -> Result<T, E>) -> Vec<T> {
+    fn each<T, E: Display>(
+        &mut self,
+        name: &str,
+        remedy: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<T> {
         let Some(given) = self.sources.get(name).cloned() else {
             return Vec::new();
         };
@@ -219,7 +232,9 @@ impl Parser<'_> {
         for value in &given.values {
             match parse(value) {
                 Ok(value) => parsed.push(value),
-                Err(error) => self.problem(&given, format!("{value:?} does not work: {error}; {remedy}")),
+                Err(error) => {
+                    self.problem(&given, format!("{value:?} does not work: {error}; {remedy}"));
+                }
             }
         }
         parsed
@@ -233,25 +248,39 @@ impl Parser<'_> {
         match host.parse() {
             Ok(name) => Some(name),
             Err(error) => {
-                self.problems.push(Problem(format!("--name is not given, and the host name {host:?} is none: {error}")));
+                self.problems.push(Problem(format!(
+                    "--name is not given, and the host name {host:?} is none: {error}"
+                )));
                 None
             }
         }
     }
 
     fn port(&mut self, name: &str, default: u16) -> u16 {
-        self.one(name, |value| value.parse::<u16>().map_err(|_| "write a number from 0 to 65535")).unwrap_or(default)
+        self.one(name, |value| value.parse::<u16>().map_err(|_| "write a number from 0 to 65535"))
+            .unwrap_or(default)
     }
 
-    /// An address to listen on; of a name's addresses an IPv4 one is preferred, as the original does.
+    /// An address to listen on; of a name's addresses an IPv4 one is preferred, as the original
+    /// does.
     fn address(&mut self, name: &str) -> Option<IpAddr> {
         self.one(name, |value| {
-            let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+            let bare =
+                value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
             if let Ok(ip) = bare.parse::<IpAddr>() {
                 return Ok(ip);
             }
-            let found: Vec<_> = (bare, 0).to_socket_addrs().map_err(|error| error.to_string())?.map(|address| address.ip()).collect();
-            found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied().ok_or_else(|| "the name has no address".to_owned())
+            let found: Vec<_> = (bare, 0)
+                .to_socket_addrs()
+                .map_err(|error| error.to_string())?
+                .map(|address| address.ip())
+                .collect();
+            found
+                .iter()
+                .find(|ip| ip.is_ipv4())
+                .or(found.first())
+                .copied()
+                .ok_or_else(|| "the name has no address".to_owned())
         })
     }
 
@@ -260,9 +289,12 @@ impl Parser<'_> {
             let with_port = value.parse::<Target>();
             // Without a port: the port does not matter for judging the host.
             let target = with_port.clone().or_else(|_| Target::new(value, 1));
-            let target = target.map_err(|_| "write HOST or HOST:PORT, IPv6 addresses in brackets")?;
+            let target =
+                target.map_err(|_| "write HOST or HOST:PORT, IPv6 addresses in brackets")?;
             if target.host().parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
-                return Err("nobody can dial it; write the address at which others reach this host");
+                return Err(
+                    "nobody can dial it; write the address at which others reach this host",
+                );
             }
             Ok(with_port.map_or_else(|_| Join::Host(target.host().to_owned()), Join::Target))
         });
@@ -291,10 +323,12 @@ impl Parser<'_> {
         for Setting { name, kind, .. } in Config::SETTINGS {
             let value = match kind {
                 Kind::Time => self.one(name, time).map(Value::Time),
-                Kind::Number => self.one(name, |value| value.parse().map_err(|_| "write a number")).map(Value::Number),
-                Kind::Count => {
-                    self.one(name, |value| value.parse::<u64>().map_err(|_| "write a whole number")).map(|n| Value::Number(n as f64))
-                }
+                Kind::Number => self
+                    .one(name, |value| value.parse().map_err(|_| "write a number"))
+                    .map(Value::Number),
+                Kind::Count => self
+                    .one(name, |value| value.parse::<u64>().map_err(|_| "write a whole number"))
+                    .map(|n| Value::Number(n as f64)),
             };
             value.into_iter().for_each(|value| config.set(name, value));
         }
@@ -329,7 +363,8 @@ impl Parser<'_> {
         source
     }
 
-    /// Where to join. A scheme has to be that of the mode: what was meant to be encrypted is never sent in plain text.
+    /// Where to join. A scheme has to be that of the mode: what was meant to be encrypted is never
+    /// sent in plain text.
     fn seeds(&mut self, mode: Mode) -> Vec<Seed> {
         self.each("target", "write HOST:PORT or dns:NAME:PORT", |value| {
             let (scheme, rest) = value.split_once("://").map_or((None, value), |(scheme, rest)| (Some(scheme), rest));
@@ -362,7 +397,8 @@ impl Parser<'_> {
         let file = self.given(path).map(|(_, path)| Material::File(path.into()));
         let text = self.inline(inline);
         if file.is_some() && text.is_some() {
-            self.problems.push(Problem(format!("--{path} and --{inline} are both given; give one of them")));
+            self.problems
+                .push(Problem(format!("--{path} and --{inline} are both given; give one of them")));
         }
         file.or(text)
     }
@@ -394,7 +430,13 @@ impl Parser<'_> {
 
     /// Files of secrets that others on the host may read or change.
     fn exposed_files(&mut self) {
-        for name in ["token-file", "mesh-token-file", "remote-write-token-file", "otlp-token-file", "server-key-path"] {
+        for name in [
+            "token-file",
+            "mesh-token-file",
+            "remote-write-token-file",
+            "otlp-token-file",
+            "server-key-path",
+        ] {
             if let Some((_, path)) = self.given(name)
                 && let Some(why) = canary_net::files::exposed(path.as_ref())
             {
@@ -403,7 +445,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the start.
+    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the
+    /// start.
     fn tls(&mut self, mode: Mode, join: &Join) -> Materials {
         let before = self.problems.len();
         let pinned = self.pinned();
@@ -415,11 +458,16 @@ impl Parser<'_> {
         });
         let given = self.sources.get("ca-cert-path").cloned();
         if let Some(given) = given.as_ref().filter(|given| given.values.is_empty()) {
-            // An unset variable of a script must not mean plain text, nor that others are trusted instead.
+            // An unset variable of a script must not mean plain text, nor that others are trusted
+            // instead.
             self.problem(given, "no path is given; name the file, or leave the setting out");
         }
         let paths = given.map(|given| given.values).unwrap_or_default();
-        let ca: Vec<_> = paths.into_iter().map(|path| Material::File(path.into())).chain(self.inline("ca-cert")).collect();
+        let ca: Vec<_> = paths
+            .into_iter()
+            .map(|path| Material::File(path.into()))
+            .chain(self.inline("ca-cert"))
+            .collect();
         let certificate = self.material("server-cert-path", "server-cert");
         let key = self.material("server-key-path", "server-key");
         let mut say = |what: &str| self.problems.push(Problem(what.to_owned()));
@@ -432,18 +480,26 @@ impl Parser<'_> {
         }
         let (authority, pair) = (!ca.is_empty(), certificate.is_some() || key.is_some());
         match (pinned, authority, pair) {
-            (None, false, false) | (None, true, false) | (None | Some(Mode::Mutual), true, true) => {}
+            (None, false, false)
+            | (None, true, false)
+            | (None | Some(Mode::Mutual), true, true) => {}
             (Some(Mode::None), false, false) | (Some(Mode::Edge), _, false) => {}
             (None, false, true) => {
                 say(
                     "a certificate is given and no CA: nobody could be verified; add --ca-cert-path, a self-signed certificate may be its own",
                 );
             }
-            (Some(Mode::None), ..) => say("--tls none contradicts the certificates that are given; remove one or the other"),
+            (Some(Mode::None), ..) => say(
+                "--tls none contradicts the certificates that are given; remove one or the other",
+            ),
             (Some(Mode::Edge), _, true) => {
-                say("with --tls edge the ports are plain and no certificate is presented; remove it, or use --tls mutual");
+                say(
+                    "with --tls edge the ports are plain and no certificate is presented; remove it, or use --tls mutual",
+                );
             }
-            (Some(Mode::Mutual), ..) => say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path"),
+            (Some(Mode::Mutual), ..) => {
+                say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path");
+            }
         }
         if client_auth.is_some() && mode != Mode::Mutual {
             say(
@@ -454,7 +510,14 @@ impl Parser<'_> {
             Join::Target(target) => target.host().to_owned(),
             Join::Host(host) => host.clone(),
         };
-        let materials = Materials { mode, client_auth: client_auth.unwrap_or_default(), ca, certificate, key, host: Some(host) };
+        let materials = Materials {
+            mode,
+            client_auth: client_auth.unwrap_or_default(),
+            ca,
+            certificate,
+            key,
+            host: Some(host),
+        };
         if self.problems.len() == before {
             match materials.load() {
                 Ok(set) => self.warnings.extend(secrets::warnings(&set)),
@@ -481,20 +544,26 @@ impl Parser<'_> {
             "off" => Ok(false),
             _ => Err("choose on or off"),
         });
-        let pairs_max = self.one("metrics-pairs-max", |value| value.parse::<u32>().map_err(|_| "write a whole number"));
-        let pairs_max = pairs_max.map_or(Metrics::default().pairs_max, |most| most as usize);
-        let metrics = Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true), pairs_max };
-        let pins = self.each("metrics-pin", "write SOURCE/TARGET, the names of two nodes", |value| {
-            let (source, target) = value.split_once('/').ok_or_else(|| "it has no /".to_owned())?;
-            let name = |text: &str| text.parse::<NodeName>().map_err(|error| error.to_string());
-            Ok::<_, String>((name(source)?, name(target)?))
+        let pairs_max = self.one("metrics-pairs-max", |value| {
+            value.parse::<u32>().map_err(|_| "write a whole number")
         });
+        let pairs_max = pairs_max.map_or(Metrics::default().pairs_max, |most| most as usize);
+        let metrics =
+            Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true), pairs_max };
+        let pins =
+            self.each("metrics-pin", "write SOURCE/TARGET, the names of two nodes", |value| {
+                let (source, target) =
+                    value.split_once('/').ok_or_else(|| "it has no /".to_owned())?;
+                let name = |text: &str| text.parse::<NodeName>().map_err(|error| error.to_string());
+                Ok::<_, String>((name(source)?, name(target)?))
+            });
         Content { metrics, page: page.unwrap_or(true), pins, pushes: Vec::new() }
     }
 
     /// Where metrics are sent, and whom to trust there.
     fn destinations(&mut self) -> (Vec<Destination>, Materials) {
-        const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+        const INTERVALS: RangeInclusive<Duration> =
+            Duration::from_secs(1)..=Duration::from_secs(3600);
         let interval = self.one("push-interval", |value| match time(value) {
             Ok(interval) if INTERVALS.contains(&interval) => Ok(interval),
             Ok(_) => Err("choose from 1s to 1h".to_owned()),
@@ -506,8 +575,11 @@ impl Parser<'_> {
             (PushProtocol::RemoteWrite, "remote-write-url", "remote-write-token-file"),
             (PushProtocol::Otlp, "otlp-url", "otlp-token-file"),
         ] {
-            let mut credentials =
-                TokenSource { file: self.given(file).map(|(_, path)| path.into()), foreign: true, ..TokenSource::default() };
+            let mut credentials = TokenSource {
+                file: self.given(file).map(|(_, path)| path.into()),
+                foreign: true,
+                ..TokenSource::default()
+            };
             if let Some((given, _)) = self.given(file) {
                 if self.sources.get(url).is_none() {
                     self.problem(&given, format!("nothing is sent anywhere without --{url}"));
@@ -522,23 +594,33 @@ impl Parser<'_> {
             match value.parse::<Origin>() {
                 Ok(origin) => {
                     if credentials.file.is_some() && !origin.is_secure() {
-                        self.warnings.push(format!("--{file}: the secret goes to {origin} in plain text; use https"));
+                        self.warnings.push(format!(
+                            "--{file}: the secret goes to {origin} in plain text; use https"
+                        ));
                     }
                     destinations.push(Destination { protocol, origin, interval, credentials });
                 }
-                Err(error @ OriginError::UserInfo) => self.problem(&given, format!("{error}; give them by --{file}")),
+                Err(error @ OriginError::UserInfo) => {
+                    self.problem(&given, format!("{error}; give them by --{file}"));
+                }
                 Err(error) => self.problem(&given, format!("it does not work: {error}")),
             }
         }
         let paths = self.sources.get("push-ca-cert-path").cloned();
-        let ca = paths.iter().flat_map(|given| &given.values).map(|path| Material::File(path.into())).collect();
+        let ca = paths
+            .iter()
+            .flat_map(|given| &given.values)
+            .map(|path| Material::File(path.into()))
+            .collect();
         let trust = Materials { mode: Mode::Edge, ca, ..Materials::default() };
         let is_needed = destinations.iter().any(|receiver| receiver.origin.is_secure());
         match (paths, is_needed) {
             (Some(given), _) if given.values.is_empty() => {
                 self.problem(&given, "no path is given; name the file, or leave the setting out");
             }
-            (Some(given), false) => self.problem(&given, "nothing is sent to https; remove it, or write https"),
+            (Some(given), false) => {
+                self.problem(&given, "nothing is sent to https; remove it, or write https");
+            }
             (_, false) => return (destinations, Materials::default()),
             (_, true) => match trust.load() {
                 Ok(set) => self.warnings.extend(secrets::warnings(&set)),
@@ -549,7 +631,9 @@ impl Parser<'_> {
     }
 
     fn log(&mut self) -> LogSettings {
-        let level = self.one("log-level", |value| value.parse().map_err(|_| "choose error, warn, info, debug or trace"));
+        let level = self.one("log-level", |value| {
+            value.parse().map_err(|_| "choose error, warn, info, debug or trace")
+        });
         let json = self.one("log-format", |value| match value {
             "text" => Ok(false),
             "json" => Ok(true),
@@ -578,5 +662,6 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
 }

@@ -71,10 +71,13 @@ impl Sources {
                 sources.given.insert(flag.name, given);
             }
         }
-        if let Some(path) = sources.given.get("config").and_then(|given| given.values.last()).map(PathBuf::from) {
+        if let Some(path) =
+            sources.given.get("config").and_then(|given| given.values.last()).map(PathBuf::from)
+        {
             match read(&path) {
                 Ok(text) => sources.add_text(&path, &text, problems),
-                Err(what) => problems.push(Problem(format!("the configuration file {} {what}", path.display()))),
+                Err(what) => problems
+                    .push(Problem(format!("the configuration file {} {what}", path.display()))),
             }
         }
         sources
@@ -110,13 +113,17 @@ fn of_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Given> {
     if matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
         return None;
     }
-    let values = matches.get_many::<String>(flag.name)?.flat_map(|value| split(flag, value)).collect();
+    let values =
+        matches.get_many::<String>(flag.name)?.flat_map(|value| split(flag, value)).collect();
     Some(Given { values, origin: Origin::Flag(flag.name) })
 }
 
-/// The variables that are settings of ours. One that cannot be read, or that no setting has, is a problem: taken for unset it could open what it
-/// was to close.
-fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+/// The variables that are settings of ours. One that cannot be read, or that no setting has, is a
+/// problem: taken for unset it could open what it was to close.
+fn variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, String> {
     let known: Vec<_> = FLAGS.iter().flat_map(names_of).collect();
     let mut variables = BTreeMap::new();
     for (name, value) in environment {
@@ -126,7 +133,9 @@ fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>, proble
         }
         let is_known = known.contains(&name);
         let Ok(value) = value.into_string() else {
-            problems.push(Problem(format!("{name}: its value is no UTF-8 text; nothing of it is used")));
+            problems.push(Problem(format!(
+                "{name}: its value is no UTF-8 text; nothing of it is used"
+            )));
             continue;
         };
         // An empty variable is unset.
@@ -134,12 +143,20 @@ fn variables(environment: impl IntoIterator<Item = (OsString, OsString)>, proble
             continue;
         }
         if !is_known {
-            let nearest = known.iter().map(|known| (strsim::levenshtein(known, &name), known)).min();
-            let hint = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, known)| format!("; did you mean {known}?"));
-            problems.push(Problem(format!("{name}: no setting has this variable{}", hint.unwrap_or_default())));
+            let nearest =
+                known.iter().map(|known| (strsim::levenshtein(known, &name), known)).min();
+            let hint = nearest
+                .filter(|(distance, _)| *distance <= 3)
+                .map(|(_, known)| format!("; did you mean {known}?"));
+            problems.push(Problem(format!(
+                "{name}: no setting has this variable{}",
+                hint.unwrap_or_default()
+            )));
             continue;
         }
-        if value.len() > 1 && ["\"", "'"].iter().any(|quote| value.starts_with(quote) && value.ends_with(quote)) {
+        if value.len() > 1
+            && ["\"", "'"].iter().any(|quote| value.starts_with(quote) && value.ends_with(quote))
+        {
             problems.push(Problem(format!("{name}: the quotes around the value are part of it; remove them, an env file has none")));
             continue;
         }
@@ -153,7 +170,8 @@ fn names_of(flag: &Flag) -> [String; 2] {
     [flag.variable(), format!("{PREFIX}{}", flag.name.to_uppercase())]
 }
 
-/// Whether Kubernetes injected a variable for a Service whose name begins with `mesh`, as in MESH_PORT=tcp://… and MESH_API_SERVICE_HOST.
+/// Whether Kubernetes injected a variable for a Service whose name begins with `mesh`, as in
+/// MESH_PORT=tcp://… and MESH_API_SERVICE_HOST.
 fn is_service_link(name: &str, value: &str) -> bool {
     let ends = ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|end| name.ends_with(end));
     let of_port = |protocol: &str| name.contains(protocol) && name.contains("_PORT_");
@@ -170,17 +188,30 @@ fn of_environment(flag: &Flag, variables: &BTreeMap<String, String>) -> Option<G
     Some(Given { values: split(flag, value), origin: Origin::Variable(name) })
 }
 
-/// Lists are separated by commas wherever they come from, except in a file, which has lists of its own.
+/// Lists are separated by commas wherever they come from, except in a file, which has lists of its
+/// own.
 fn split(flag: &Flag, value: &str) -> Vec<String> {
     match flag.takes {
-        Takes::Many => value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Takes::Many => value
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect(),
         Takes::One | Takes::Switch => vec![value.to_owned()],
     }
 }
 
-/// The settings of a file; what is wrong with it is added to `problems`, and the rest is judged as well.
-fn of_file(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec<(&'static Flag, Vec<String>)> {
-    let mut problem = |what: String| problems.push(Problem(format!("the configuration file {} {what}", path.display())));
+/// The settings of a file; what is wrong with it is added to `problems`, and the rest is judged as
+/// well.
+fn of_file(
+    path: &Path,
+    text: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'static Flag, Vec<String>)> {
+    let mut problem = |what: String| {
+        problems.push(Problem(format!("the configuration file {} {what}", path.display())));
+    };
     let table = match table(text) {
         Ok(table) => table,
         Err(what) => {
@@ -215,7 +246,10 @@ fn table(text: &str) -> Result<toml::Table, String> {
     text.parse().map_err(|error: toml::de::Error| {
         // Only where it is: the line itself may be a secret.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        format!("is no TOML in line {}; texts stand in quotes, lists in brackets with commas", 1 + before.matches('\n').count())
+        format!(
+            "is no TOML in line {}; texts stand in quotes, lists in brackets with commas",
+            1 + before.matches('\n').count()
+        )
     })
 }
 

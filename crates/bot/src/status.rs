@@ -41,9 +41,15 @@ impl Status {
         let Self { verdict, incidents } = self;
         writeln!(out, "{}\n", text(&verdict["verdict"]))?;
         let (nodes, pairs) = (&verdict["nodes"], &verdict["pairs"]);
-        let number = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string());
+        let number = |value: &Value| {
+            value.as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string())
+        };
         let (known, visible) = (number(&nodes["known"]), number(&nodes["visible"]));
-        writeln!(out, "nodes      {known} known, {visible} visible from {}", text(&verdict["node"]))?;
+        writeln!(
+            out,
+            "nodes      {known} known, {visible} visible from {}",
+            text(&verdict["node"])
+        )?;
         let [ok, failed, unknown] = ["ok", "failed", "unknown"].map(|state| number(&pairs[state]));
         writeln!(out, "pairs      {ok} ok, {failed} failed, {unknown} unknown")?;
         let incidents = incidents.as_array().map_or(&[][..], Vec::as_slice);
@@ -52,8 +58,16 @@ impl Status {
         }
         writeln!(out, "incidents  {}", incidents.len())?;
         for incident in incidents {
-            let (severity, kind, confidence) = (text(&incident["severity"]), text(&incident["kind"]), text(&incident["confidence"]));
-            writeln!(out, "\n{severity}: {kind} ({confidence} confidence, {})", text(&incident["id"]))?;
+            let (severity, kind, confidence) = (
+                text(&incident["severity"]),
+                text(&incident["kind"]),
+                text(&incident["confidence"]),
+            );
+            writeln!(
+                out,
+                "\n{severity}: {kind} ({confidence} confidence, {})",
+                text(&incident["id"])
+            )?;
             writeln!(out, "  {}", text(&incident["summary"]))?;
             for evidence in incident["evidence"].as_array().into_iter().flatten() {
                 writeln!(out, "  - {}", text(evidence))?;
@@ -69,7 +83,9 @@ pub(crate) fn escaped(json: &str) -> String {
     for c in json.chars() {
         if c != '\n' && canary_core::is_invisible(c) {
             let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+            c.encode_utf16(&mut units)
+                .iter()
+                .for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
         } else {
             text.push(c);
         }

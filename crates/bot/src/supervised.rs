@@ -1,4 +1,5 @@
-//! What a supervisor like systemd hears of the bot (sd_notify): that it is ready, that its loop runs, and that it leaves. Elsewhere it is silent.
+//! What a supervisor like systemd hears of the bot (sd_notify): that it is ready, that its loop
+//! runs, and that it leaves. Elsewhere it is silent.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Feeds the watchdog, if there is one, while the loop of the bot runs. A bot that hangs is not fed, and started anew by its supervisor.
+/// Feeds the watchdog, if there is one, while the loop of the bot runs. A bot that hangs is not
+/// fed, and started anew by its supervisor.
 pub(crate) async fn feed(reader: Reader, stop: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return stop.cancelled().await;

@@ -41,7 +41,8 @@ pub(crate) async fn once(server: &Server, metric: &str) -> Result<(), RunError> 
     write!(out, "{}", screen::text(loaded)).and_then(|()| out.flush()).map_err(RunError::Stdout)
 }
 
-/// The same for programs: the verdict with the open incidents, as `status --json` has them, and the matrix.
+/// The same for programs: the verdict with the open incidents, as `status --json` has them, and the
+/// matrix.
 pub(crate) async fn once_json(server: &Server, metric: &str) -> Result<(), RunError> {
     let mut all = server.get("/api/v2/verdict").await?;
     all["open_incidents"] = server.get("/api/v2/incidents?state=open").await?["incidents"].take();
@@ -62,7 +63,11 @@ pub(crate) async fn run(server: Server, metric: &str, colours: bool) -> Result<(
     shown.and(restored).map_err(RunError::Stdout)
 }
 
-async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui::DefaultTerminal) -> io::Result<()> {
+async fn show(
+    server: &Arc<Server>,
+    screen: &mut Screen,
+    terminal: &mut ratatui::DefaultTerminal,
+) -> io::Result<()> {
     let (sender, mut events) = mpsc::channel(64);
     // Reading blocks. The thread ends with the process, or with the terminal.
     std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
@@ -76,7 +81,8 @@ async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui:
     let mut asked_at = Instant::now();
     // A key wants it, paused or not.
     let mut wanted = false;
-    let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let (mut terminate, mut hang_up) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     let mut asking: Option<tokio::task::JoinHandle<Result<Loaded, AskError>>> = None;
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
@@ -102,7 +108,9 @@ async fn show(server: &Arc<Server>, screen: &mut Screen, terminal: &mut ratatui:
                 }
             }
         }
-        if asking.is_none() && (wanted || (!screen.is_paused() && asked_at.elapsed() >= refresh(screen.nodes()))) {
+        if asking.is_none()
+            && (wanted || (!screen.is_paused() && asked_at.elapsed() >= refresh(screen.nodes())))
+        {
             wanted = false;
             asked_at = Instant::now();
             let (server, metric) = (Arc::clone(server), screen.metric());

@@ -28,8 +28,10 @@ fn tools_are_there() -> bool {
 
 /// All value files that the chart is tried with.
 fn value_files() -> Vec<PathBuf> {
-    let files = std::fs::read_dir(format!("{CHART}/ci")).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| !path.to_string_lossy().contains("_test.")).collect();
+    let files =
+        std::fs::read_dir(format!("{CHART}/ci")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| !path.to_string_lossy().contains("_test.")).collect();
     files.sort();
     files
 }
@@ -44,7 +46,13 @@ fn parsed(manifests: &str) -> Vec<Value> {
     let script = "import json,sys,yaml\nclass Strict(yaml.SafeLoader): pass\n\
                   def once(loader, node):\n keys=[loader.construct_object(k) for k,_ in node.value]\n assert len(keys)==len(set(keys)), keys\n return yaml.SafeLoader.construct_mapping(loader, node, deep=True)\n\
                   Strict.add_constructor('tag:yaml.org,2002:map', once)\njson.dump([d for d in yaml.load_all(sys.stdin, Strict) if d], sys.stdout)";
-    let mut child = python().unwrap().args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = python()
+        .unwrap()
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "this is no YAML:\n{manifests}");
@@ -57,33 +65,55 @@ fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 /// The one workload among manifests.
 fn workload(manifests: &[Value]) -> &Value {
-    manifests.iter().find(|manifest| matches!(manifest["kind"].as_str(), Some("DaemonSet" | "Deployment"))).unwrap()
+    manifests
+        .iter()
+        .find(|manifest| matches!(manifest["kind"].as_str(), Some("DaemonSet" | "Deployment")))
+        .unwrap()
 }
 
-/// Whether the policies of a mesh let a bot of it reach a port of another, by name or number. Without any policy everything passes.
+/// Whether the policies of a mesh let a bot of it reach a port of another, by name or number.
+/// Without any policy everything passes.
 fn policies_admit(policies: &[&Value], bot: &Value, port: &Value) -> bool {
     let selects = |selector: &Value| {
         let wanted = selector["matchLabels"].as_object();
         wanted.is_none_or(|wanted| wanted.iter().all(|(key, value)| bot["labels"][key] == *value))
     };
-    let holding: Vec<_> = policies.iter().filter(|policy| selects(&policy["spec"]["podSelector"])).collect();
+    let holding: Vec<_> =
+        policies.iter().filter(|policy| selects(&policy["spec"]["podSelector"])).collect();
     let admits = |rule: &Value| {
         let ports = rule["ports"].as_array();
-        let port_fits = ports.is_none_or(|ports| ports.iter().any(|of| of["port"] == port["name"] || of["port"] == port["containerPort"]));
+        let port_fits = ports.is_none_or(|ports| {
+            ports.iter().any(|of| of["port"] == port["name"] || of["port"] == port["containerPort"])
+        });
         let from = rule["from"].as_array();
-        port_fits && from.is_none_or(|from| from.iter().any(|peer| peer["podSelector"].is_object() && selects(&peer["podSelector"])))
+        port_fits
+            && from.is_none_or(|from| {
+                from.iter()
+                    .any(|peer| peer["podSelector"].is_object() && selects(&peer["podSelector"]))
+            })
     };
-    holding.is_empty() || holding.iter().any(|policy| policy["spec"]["ingress"].as_array().is_some_and(|rules| rules.iter().any(admits)))
+    holding.is_empty()
+        || holding.iter().any(|policy| {
+            policy["spec"]["ingress"].as_array().is_some_and(|rules| rules.iter().any(admits))
+        })
 }
 
 /// Whether the policies, if there are any, let anybody reach a port.
 fn policies_name(policies: &[&Value], port: &Value) -> bool {
-    let names = |rule: &Value| rule["ports"].as_array().is_some_and(|ports| ports.iter().any(|of| of["port"] == port["name"]));
-    policies.is_empty() || policies.iter().any(|policy| policy["spec"]["ingress"].as_array().is_some_and(|rules| rules.iter().any(names)))
+    let names = |rule: &Value| {
+        rule["ports"]
+            .as_array()
+            .is_some_and(|ports| ports.iter().any(|of| of["port"] == port["name"]))
+    };
+    policies.is_empty()
+        || policies.iter().any(|policy| {
+            policy["spec"]["ingress"].as_array().is_some_and(|rules| rules.iter().any(names))
+        })
 }
 
 #[test]
-fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_oldest_to_the_newest_kubernetes() {
+fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_oldest_to_the_newest_kubernetes()
+ {
     if !tools_are_there() {
         return;
     }
@@ -101,7 +131,9 @@ fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_o
         let written = directory.join("manifests.yaml");
         std::fs::write(&written, &manifests).unwrap();
         for version in KUBERNETES {
-            let (done, why) = said(kubernetes_validate().unwrap().args(["--strict", "-k", version]).arg(&written));
+            let (done, why) = said(
+                kubernetes_validate().unwrap().args(["--strict", "-k", version]).arg(&written),
+            );
             assert!(done, "{path} for Kubernetes {version}: {why}");
         }
         let all = parsed(&manifests);
@@ -109,7 +141,10 @@ fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_o
         let container = &pod["spec"]["containers"][0];
         assert_eq!(pod["spec"]["enableServiceLinks"], false, "{path}");
         assert_eq!(
-            (&container["securityContext"]["allowPrivilegeEscalation"], &pod["spec"]["securityContext"]["runAsNonRoot"]),
+            (
+                &container["securityContext"]["allowPrivilegeEscalation"],
+                &pod["spec"]["securityContext"]["runAsNonRoot"]
+            ),
             (&false.into(), &true.into())
         );
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
@@ -117,36 +152,58 @@ fn every_value_file_renders_the_same_twice_by_both_helms_and_is_valid_from_the_o
         }
         // Whether the ports speak TLS is the same for everybody who asks them.
         let served = container["livenessProbe"]["httpGet"]["scheme"].as_str().unwrap();
-        let is_mutual = ["site-tls", "site-existing-tls", "own-certificates"].iter().any(|name| path.contains(name));
+        let is_mutual = ["site-tls", "site-existing-tls", "own-certificates"]
+            .iter()
+            .any(|name| path.contains(name));
         assert_eq!(served, if is_mutual { "HTTPS" } else { "HTTP" }, "{path}");
         for probe in ["startupProbe", "readinessProbe"] {
             assert_eq!(container[probe]["httpGet"]["scheme"], served, "{path}");
         }
-        let monitors = of_kind(&all, "PodMonitor").into_iter().chain(of_kind(&all, "ServiceMonitor"));
+        let monitors =
+            of_kind(&all, "PodMonitor").into_iter().chain(of_kind(&all, "ServiceMonitor"));
         for monitor in monitors {
-            let endpoint = ["podMetricsEndpoints", "endpoints"].iter().find_map(|key| monitor["spec"][key].get(0)).unwrap();
+            let endpoint = ["podMetricsEndpoints", "endpoints"]
+                .iter()
+                .find_map(|key| monitor["spec"][key].get(0))
+                .unwrap();
             assert_eq!(endpoint["scheme"], served.to_lowercase(), "{path}");
             let credentials = &endpoint["authorization"]["credentials"];
-            let secret = of_kind(&all, "Secret").into_iter().find(|secret| secret["metadata"]["name"] == credentials["name"]);
-            let token = secret.map(|secret| secret["stringData"][credentials["key"].as_str().unwrap()].clone());
+            let secret = of_kind(&all, "Secret")
+                .into_iter()
+                .find(|secret| secret["metadata"]["name"] == credentials["name"]);
+            let token = secret
+                .map(|secret| secret["stringData"][credentials["key"].as_str().unwrap()].clone());
             assert!(
-                token.is_none_or(|token| token.as_str().is_some_and(|token| !token.is_empty() && !token.contains(','))),
+                token.is_none_or(|token| token
+                    .as_str()
+                    .is_some_and(|token| !token.is_empty() && !token.contains(','))),
                 "{path}: {credentials}"
             );
         }
         for value in of_kind(&all, "ConfigMap")[0]["data"].as_object().unwrap().values() {
-            assert!(!value.as_str().unwrap().contains("e+"), "{path}: {value} is no number that a bot reads");
+            assert!(
+                !value.as_str().unwrap().contains("e+"),
+                "{path}: {value} is no number that a bot reads"
+            );
         }
         let policies = of_kind(&all, "NetworkPolicy");
         for port in container["ports"].as_array().unwrap() {
-            // Bots reach each other at the mesh port; who may reach the API is for the values to say.
-            let is_open =
-                if port["name"] == "meshport" { policies_admit(&policies, &pod["metadata"], port) } else { policies_name(&policies, port) };
+            // Bots reach each other at the mesh port; who may reach the API is for the values to
+            // say.
+            let is_open = if port["name"] == "meshport" {
+                policies_admit(&policies, &pod["metadata"], port)
+            } else {
+                policies_name(&policies, port)
+            };
             assert!(is_open, "{path}: policies cut {port}");
         }
         // What is secret is in no ConfigMap, and not in the workload.
         for manifest in all.iter().filter(|manifest| manifest["kind"] != "Secret") {
-            assert!(!manifest.to_string().contains("of-the-api") && !manifest.to_string().contains("between-bots"), "{path}: {manifest}");
+            assert!(
+                !manifest.to_string().contains("of-the-api")
+                    && !manifest.to_string().contains("between-bots"),
+                "{path}: {manifest}"
+            );
         }
     }
     // The engine of Helm 4 makes the same of them.
@@ -172,27 +229,38 @@ const CUSTOM: [(&str, &str); 3] = [
     ("monitoring.coreos.com/", "@kubernetes-models/prometheus-operator"),
 ];
 
-/// Whether custom resources are as their definitions say, without any field that these do not know; what is wrong if not. The compiler finds unknown
-/// fields, and the validators all else.
+/// Whether custom resources are as their definitions say, without any field that these do not know;
+/// what is wrong if not. The compiler finds unknown fields, and the validators all else.
 fn custom_resources_are_valid(manifests: &[Value]) -> (bool, String) {
     let (mut imports, mut checks) = (BTreeSet::new(), String::new());
     for manifest in manifests {
-        let (version, kind) = (manifest["apiVersion"].as_str().unwrap(), manifest["kind"].as_str().unwrap());
-        let Some((_, package)) = CUSTOM.iter().find(|(group, _)| version.starts_with(group)) else { continue };
+        let (version, kind) =
+            (manifest["apiVersion"].as_str().unwrap(), manifest["kind"].as_str().unwrap());
+        let Some((_, package)) = CUSTOM.iter().find(|(group, _)| version.starts_with(group)) else {
+            continue;
+        };
         imports.insert(format!("import {{ {kind} }} from \"{package}/{version}/{kind}\";\n"));
         // The class knows these two itself.
-        let rest: serde_json::Map<_, _> =
-            manifest.as_object().unwrap().clone().into_iter().filter(|(key, _)| key != "apiVersion" && key != "kind").collect();
+        let rest: serde_json::Map<_, _> = manifest
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .filter(|(key, _)| key != "apiVersion" && key != "kind")
+            .collect();
         checks.push_str(&format!("new {kind}({}).validate();\n", Value::from(rest)));
     }
     // Next to the packages, where imports find them.
     let tools = PathBuf::from(std::env::var_os("CANARY_TEST_TOOLS").unwrap());
     let folder = tools.join(format!("manifests-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("check.mts"), imports.into_iter().collect::<String>() + &checks).unwrap();
-    let options = ["--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "check.mts"];
+    std::fs::write(folder.join("check.mts"), imports.into_iter().collect::<String>() + &checks)
+        .unwrap();
+    let options =
+        ["--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "check.mts"];
     let compiler = tools.join("node_modules/typescript/bin/tsc");
-    let mut result = said(program("node").unwrap().current_dir(&folder).arg(compiler).args(options));
+    let mut result =
+        said(program("node").unwrap().current_dir(&folder).arg(compiler).args(options));
     if result.0 {
         result = said(program("node").unwrap().current_dir(&folder).arg("check.mjs"));
     }
@@ -202,12 +270,20 @@ fn custom_resources_are_valid(manifests: &[Value]) -> (bool, String) {
 
 #[test]
 fn custom_resources_are_what_their_authors_define() {
-    if !tools_are_there() || CUSTOM.iter().any(|(_, package)| node_with(package).is_none()) || node_with("typescript").is_none() {
+    if !tools_are_there()
+        || CUSTOM.iter().any(|(_, package)| node_with(package).is_none())
+        || node_with("typescript").is_none()
+    {
         return;
     }
-    let mut all: Vec<Value> = value_files().iter().flat_map(|file| parsed(&render(&["-f", file.to_str().unwrap()]).1)).collect();
+    let mut all: Vec<Value> = value_files()
+        .iter()
+        .flat_map(|file| parsed(&render(&["-f", file.to_str().unwrap()]).1))
+        .collect();
     let kinds: BTreeSet<_> = all.iter().filter_map(|manifest| manifest["kind"].as_str()).collect();
-    for kind in ["Certificate", "GRPCRoute", "HTTPRoute", "PodMonitor", "ServiceMonitor", "PrometheusRule"] {
+    for kind in
+        ["Certificate", "GRPCRoute", "HTTPRoute", "PodMonitor", "ServiceMonitor", "PrometheusRule"]
+    {
         assert!(kinds.contains(kind), "no value file makes a {kind}");
     }
     let (valid, why) = custom_resources_are_valid(&all);
@@ -227,7 +303,8 @@ fn custom_resources_are_what_their_authors_define() {
 #[test]
 fn the_checker_of_policies_fails_on_what_the_originals_chart_made() {
     let bot = serde_json::json!({ "labels": { "app.kubernetes.io/name": "canary-bot" } });
-    let port = |name: &str, number: u16| serde_json::json!({ "name": name, "containerPort": number });
+    let port =
+        |name: &str, number: u16| serde_json::json!({ "name": name, "containerPort": number });
     // Its chart admitted the API port alone as soon as a ServiceMonitor was made.
     let policy = serde_json::json!({ "spec": {
         "podSelector": { "matchLabels": { "app.kubernetes.io/name": "canary-bot" } },
@@ -277,8 +354,14 @@ fn the_commands_of_the_originals_manual_make_two_bots_that_find_each_other() {
         let set = |key: &str, value: &str| ["--set".to_owned(), format!("mesh.{key}={value}")];
         let join = format!("{release}-canary-bot-mesh:8081");
         let target = format!("{other}-canary-bot-mesh:8081");
-        let settings = [set("MESH_NAME", release), set("MESH_JOIN_ADDRESS", &join), set("MESH_TARGET", &target)].concat();
-        let (done, manifests) = said(helm().unwrap().args(["template", release, CHART]).args(&settings));
+        let settings = [
+            set("MESH_NAME", release),
+            set("MESH_JOIN_ADDRESS", &join),
+            set("MESH_TARGET", &target),
+        ]
+        .concat();
+        let (done, manifests) =
+            said(helm().unwrap().args(["template", release, CHART]).args(&settings));
         assert!(done, "{manifests}");
         let all = parsed(&manifests);
         assert_eq!(workload(&all)["kind"], "Deployment");
@@ -290,11 +373,18 @@ fn the_commands_of_the_originals_manual_make_two_bots_that_find_each_other() {
         wanted.push(target);
         for service in of_kind(&all, "Service") {
             for port in service["spec"]["ports"].as_array().unwrap() {
-                services.push(format!("{}:{}", service["metadata"]["name"].as_str().unwrap(), port["port"]));
+                services.push(format!(
+                    "{}:{}",
+                    service["metadata"]["name"].as_str().unwrap(),
+                    port["port"]
+                ));
             }
         }
     }
-    assert!(wanted.iter().all(|target| services.contains(target)), "{wanted:?} not in {services:?}");
+    assert!(
+        wanted.iter().all(|target| services.contains(target)),
+        "{wanted:?} not in {services:?}"
+    );
 }
 
 #[test]
@@ -303,9 +393,18 @@ fn manifests_for_those_without_helm_are_what_the_chart_makes() {
         return;
     }
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/canary-bot.yaml");
-    let values = ["--set", "auth.existingSecret.name=canary-api", "--set", "meshToken.existingSecret.name=canary-mesh"];
+    let values = [
+        "--set",
+        "auth.existingSecret.name=canary-api",
+        "--set",
+        "meshToken.existingSecret.name=canary-mesh",
+    ];
     let mut command = helm().unwrap();
-    let (done, manifests) = said(command.args(["template", "canary", CHART, "--namespace", "canary", "--skip-tests"]).args(values));
+    let (done, manifests) = said(
+        command
+            .args(["template", "canary", CHART, "--namespace", "canary", "--skip-tests"])
+            .args(values),
+    );
     assert!(done, "{manifests}");
     let text = format!(
         "# Made from charts/canary-bot by the test chart.rs with UPDATE_GOLDEN=1; deploy/kubernetes/README.md says how to use it.\n{manifests}"
@@ -319,16 +418,31 @@ fn manifests_for_those_without_helm_are_what_the_chart_makes() {
     );
 }
 
-/// A container of a pod, started with its exact arguments, variables, user and mounts on a host of the lab.
-fn start_pod(lab: &Lab, number: u8, manifests: &[Value], secrets: &BTreeMap<&str, &str>) -> support::Bot {
+/// A container of a pod, started with its exact arguments, variables, user and mounts on a host of
+/// the lab.
+fn start_pod(
+    lab: &Lab,
+    number: u8,
+    manifests: &[Value],
+    secrets: &BTreeMap<&str, &str>,
+) -> support::Bot {
     let pod = &workload(manifests)["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let node = format!("node-{number}");
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
     for source in container["envFrom"].as_array().unwrap() {
         let name = &source["configMapRef"]["name"];
-        let data = of_kind(manifests, "ConfigMap").into_iter().find(|map| map["metadata"]["name"] == *name).unwrap()["data"].clone();
-        variables.extend(data.as_object().unwrap().iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())));
+        let data = of_kind(manifests, "ConfigMap")
+            .into_iter()
+            .find(|map| map["metadata"]["name"] == *name)
+            .unwrap()["data"]
+            .clone();
+        variables.extend(
+            data.as_object()
+                .unwrap()
+                .iter()
+                .map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())),
+        );
     }
     for variable in container["env"].as_array().unwrap() {
         let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
@@ -338,11 +452,20 @@ fn start_pod(lab: &Lab, number: u8, manifests: &[Value], secrets: &BTreeMap<&str
         };
         variables.insert(variable["name"].as_str().unwrap().to_owned(), value);
     }
-    // Mounts are made in the mount namespace that `ip netns exec` makes; the root is not written to.
+    // Mounts are made in the mount namespace that `ip netns exec` makes; the root is not written
+    // to.
     let mut mounts = String::from("mount -t tmpfs -o mode=755 none /etc/canary-bot");
     for mount in container["volumeMounts"].as_array().unwrap() {
-        let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap();
-        let (path, secret) = (mount["mountPath"].as_str().unwrap(), secrets[volume["secret"]["secretName"].as_str().unwrap()]);
+        let volume = pod["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|volume| volume["name"] == mount["name"])
+            .unwrap();
+        let (path, secret) = (
+            mount["mountPath"].as_str().unwrap(),
+            secrets[volume["secret"]["secretName"].as_str().unwrap()],
+        );
         let file = volume["secret"]["items"][0]["path"].as_str().unwrap();
         let mode = format!("{:o}", volume["secret"]["defaultMode"].as_u64().unwrap());
         mounts.push_str(&format!(
@@ -351,16 +474,31 @@ fn start_pod(lab: &Lab, number: u8, manifests: &[Value], secrets: &BTreeMap<&str
     }
     let user = pod["securityContext"]["runAsUser"].as_u64().unwrap();
     let program = env!("CARGO_BIN_EXE_canary-bot");
-    let arguments: Vec<_> = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
+    let arguments: Vec<_> = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|argument| argument.as_str().unwrap())
+        .collect();
     let run = format!(
         "{mounts} && exec setpriv --reuid {user} --regid {user} --clear-groups --bounding-set=-all --no-new-privs {program} {}",
         arguments.join(" ")
     );
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &lab.hosts[usize::from(number) - 1], "sh", "-c", &run]).env_clear().envs(&variables);
+    command
+        .args(["netns", "exec", &lab.hosts[usize::from(number) - 1], "sh", "-c", &run])
+        .env_clear()
+        .envs(&variables);
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.stderr(Stdio::piped());
-    let plan = Plan { name: node, address: lab.address(number), mesh_port: 8081, api_port: 8080, seeds: Vec::new(), more: Vec::new() };
+    let plan = Plan {
+        name: node,
+        address: lab.address(number),
+        mesh_port: 8081,
+        api_port: 8080,
+        seeds: Vec::new(),
+        more: Vec::new(),
+    };
     plan.start_bare(command)
 }
 
@@ -371,20 +509,32 @@ fn the_pods_of_a_daemon_set_find_each_other_by_the_headless_service_and_measure(
         return;
     }
     let Some(lab) = Lab::build(3) else { return };
-    let values = ["--set", "auth.existingSecret.name=api", "--set", "meshToken.existingSecret.name=mesh"];
+    let values =
+        ["--set", "auth.existingSecret.name=api", "--set", "meshToken.existingSecret.name=mesh"];
     let (done, manifests) = render(&values);
     assert!(done, "{manifests}");
     let manifests = parsed(&manifests);
-    let headless = of_kind(&manifests, "Service").into_iter().find(|service| service["spec"]["clusterIP"] == "None").unwrap();
+    let headless = of_kind(&manifests, "Service")
+        .into_iter()
+        .find(|service| service["spec"]["clusterIP"] == "None")
+        .unwrap();
     assert_eq!(headless["spec"]["publishNotReadyAddresses"], true);
     // The cluster's name server knows the pods of the headless Service by its full name alone.
-    let _server =
-        NameServer::start(&lab, |name| if name == "canary-canary-bot-peers.probes.svc.cluster.local" { vec![1, 2, 3] } else { Vec::new() });
-    let search = "search probes.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
-    let _files: Vec<_> = lab.hosts.iter().map(|host| ResolverFile::write(&lab, host, search)).collect();
+    let _server = NameServer::start(&lab, |name| {
+        if name == "canary-canary-bot-peers.probes.svc.cluster.local" {
+            vec![1, 2, 3]
+        } else {
+            Vec::new()
+        }
+    });
+    let search =
+        "search probes.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
+    let _files: Vec<_> =
+        lab.hosts.iter().map(|host| ResolverFile::write(&lab, host, search)).collect();
     let made = std::fs::create_dir("/etc/canary-bot").is_ok();
     let secrets = BTreeMap::from([("api", TOKEN), ("mesh", "between-the-bots")]);
-    let mut bots: Vec<_> = (1..=3).map(|number| start_pod(&lab, number, &manifests, &secrets)).collect();
+    let mut bots: Vec<_> =
+        (1..=3).map(|number| start_pod(&lab, number, &manifests, &secrets)).collect();
     let whole = wait(Duration::from_secs(30), || {
         bots.iter().all(|bot| {
             let verdict = get_json(bot.api(), "/api/v2/verdict").unwrap_or_default();
@@ -397,18 +547,31 @@ fn the_pods_of_a_daemon_set_find_each_other_by_the_headless_service_and_measure(
         let _ = std::fs::remove_dir("/etc/canary-bot");
     }
     assert!(whole.is_some(), "{logs:#?}");
-    assert!(logs[0].contains("name=node-1") && logs[0].contains("mesh_token=\"yes\"") && logs[0].contains("this is no pod"), "{}", logs[0]);
+    assert!(
+        logs[0].contains("name=node-1")
+            && logs[0].contains("mesh_token=\"yes\"")
+            && logs[0].contains("this is no pod"),
+        "{}",
+        logs[0]
+    );
     assert!(!logs[0].contains("others on this host may"), "{}", logs[0]);
     // Kubernetes asks it to end by SIGTERM, and waits.
     for bot in &mut bots {
         bot.signal("TERM");
-        assert!(bot.ended(Duration::from_secs(3)).is_some_and(|status| status.success()), "{}", bot.logged());
+        assert!(
+            bot.ended(Duration::from_secs(3)).is_some_and(|status| status.success()),
+            "{}",
+            bot.logged()
+        );
     }
 }
 
 #[test]
 fn the_schema_knows_every_variable_of_the_bot_and_no_other() {
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(format!("{CHART}/values.schema.json")).unwrap()).unwrap();
+    let schema: Value = serde_json::from_str(
+        &std::fs::read_to_string(format!("{CHART}/values.schema.json")).unwrap(),
+    )
+    .unwrap();
     let known: BTreeSet<_> = schema["properties"]["mesh"]["propertyNames"]["enum"]
         .as_array()
         .unwrap()
@@ -418,7 +581,9 @@ fn the_schema_knows_every_variable_of_the_bot_and_no_other() {
     let (done, help) = said(Command::new(env!("CARGO_BIN_EXE_canary-bot")).arg("--help"));
     let words = help.split(|c: char| !c.is_ascii_uppercase() && c != '_');
     // The original's chart spells some with a dash.
-    let spelled = ["MESH_DEBUG-GRPC", "MESH_CLEANUP-NODES", "MESH_CLEANUP-SAMPLES"].map(str::to_owned);
-    let ours: BTreeSet<_> = words.filter(|word| word.starts_with("MESH_")).map(str::to_owned).chain(spelled).collect();
+    let spelled =
+        ["MESH_DEBUG-GRPC", "MESH_CLEANUP-NODES", "MESH_CLEANUP-SAMPLES"].map(str::to_owned);
+    let ours: BTreeSet<_> =
+        words.filter(|word| word.starts_with("MESH_")).map(str::to_owned).chain(spelled).collect();
     assert!(done && known == ours, "{:?}", known.symmetric_difference(&ours).collect::<Vec<_>>());
 }

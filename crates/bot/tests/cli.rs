@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 
 fn canary_bot(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
+    for (variable, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_"))
+    {
         command.env_remove(variable);
     }
     command.args(arguments).envs(environment.iter().copied()).output().unwrap()
@@ -20,7 +22,8 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Holds a text that people read against the one that was reviewed. `UPDATE_GOLDEN=1` writes it anew.
+/// Holds a text that people read against the one that was reviewed. `UPDATE_GOLDEN=1` writes it
+/// anew.
 fn assert_golden(name: &str, text: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -36,9 +39,24 @@ fn assert_golden(name: &str, text: &str) {
 #[test]
 fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
     let file = std::env::temp_dir().join(format!("canary-bot-{}.toml", std::process::id()));
-    std::fs::write(&file, "probe-timeout = \"never\"\nprobe-interval = \"5s\"\nprobe_interval = 1\n").unwrap();
+    std::fs::write(
+        &file,
+        "probe-timeout = \"never\"\nprobe-interval = \"5s\"\nprobe_interval = 1\n",
+    )
+    .unwrap();
     let path = file.to_str().unwrap();
-    let arguments = ["--target", "no-port,unix:/x", "--listen-port", "70000", "--name", "a\u{7f}b", "--config", path, "--label", "zone"];
+    let arguments = [
+        "--target",
+        "no-port,unix:/x",
+        "--listen-port",
+        "70000",
+        "--name",
+        "a\u{7f}b",
+        "--config",
+        path,
+        "--label",
+        "zone",
+    ];
     let output = canary_bot(&arguments, &[("MESH_API_PORT", "http"), ("MESH_GOSSIP_FANOUT", "99")]);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -84,10 +102,16 @@ fn a_flag_overrides_the_environment_which_overrides_the_file() {
     std::fs::write(&file, "name = \"\"\nlisten-port = \"file\"\napi-port = \"file\"\n").unwrap();
     let path = file.to_str().unwrap();
     // What counts is shown by which mistake is reported.
-    let output = canary_bot(&["--name", "owl", "--config", path], &[("MESH_LISTEN_PORT", "environment"), ("MESH_NAME", "a\u{7f}")]);
+    let output = canary_bot(
+        &["--name", "owl", "--config", path],
+        &[("MESH_LISTEN_PORT", "environment"), ("MESH_NAME", "a\u{7f}")],
+    );
     std::fs::remove_file(&file).unwrap();
     let errors = stderr(&output);
-    assert!(errors.contains("MESH_LISTEN_PORT: \"environment\"") && errors.contains("api-port in"), "{errors}");
+    assert!(
+        errors.contains("MESH_LISTEN_PORT: \"environment\"") && errors.contains("api-port in"),
+        "{errors}"
+    );
     assert!(!errors.contains("name"), "{errors}");
 }
 
@@ -123,8 +147,23 @@ fn the_environment_of_the_original_and_of_kubernetes_starts_the_bot() {
 #[test]
 fn bare_flags_and_the_run_command_take_the_same_settings_with_the_originals_short_forms() {
     for first in [&[][..], &["run"][..]] {
-        let arguments =
-            [first, &["-n", "owl", "-t", "duck:8081", "-t", "[::1]:8081", "-p", "0", "--cleanup-nodes", "--debug=1", "--dry-run"]].concat();
+        let arguments = [
+            first,
+            &[
+                "-n",
+                "owl",
+                "-t",
+                "duck:8081",
+                "-t",
+                "[::1]:8081",
+                "-p",
+                "0",
+                "--cleanup-nodes",
+                "--debug=1",
+                "--dry-run",
+            ],
+        ]
+        .concat();
         let output = canary_bot(&arguments, &[]);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
     }
@@ -170,7 +209,19 @@ fn help_reads_as_it_was_reviewed() {
         ("help-assets.txt", &["assets", "--help"]),
         ("help-config.txt", &["config", "--help"]),
         ("config-init.txt", &["config", "init"]),
-        ("config-show.txt", &["config", "show", "--name", "owl", "--target", "duck:8081,goose:8081", "--token", "secret"]),
+        (
+            "config-show.txt",
+            &[
+                "config",
+                "show",
+                "--name",
+                "owl",
+                "--target",
+                "duck:8081,goose:8081",
+                "--token",
+                "secret",
+            ],
+        ),
     ] {
         let help = canary_bot(arguments, &[]);
         assert!(help.status.success());
@@ -183,12 +234,33 @@ fn a_configuration_is_checked_and_shown_with_who_set_what() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let example = format!("{root}/examples/canary-bot.toml");
     let checked = canary_bot(&["config", "check", "--config", &example], &[]);
-    assert_eq!((checked.status.code(), stderr(&checked).contains("the configuration works")), (Some(0), true), "{}", stderr(&checked));
-    let wrong = canary_bot(&["config", "check", "--config", &example, "--probe-interval", "1y", "--listen-port", "x"], &[]);
-    assert_eq!((wrong.status.code(), stderr(&wrong).lines().count()), (Some(2), 2), "{}", stderr(&wrong));
-    let shown = canary_bot(&["config", "show", "--plain", "--config", &example, "--name", "owl"], &[("MESH_API_PORT", "8181")]);
+    assert_eq!(
+        (checked.status.code(), stderr(&checked).contains("the configuration works")),
+        (Some(0), true),
+        "{}",
+        stderr(&checked)
+    );
+    let wrong = canary_bot(
+        &["config", "check", "--config", &example, "--probe-interval", "1y", "--listen-port", "x"],
+        &[],
+    );
+    assert_eq!(
+        (wrong.status.code(), stderr(&wrong).lines().count()),
+        (Some(2), 2),
+        "{}",
+        stderr(&wrong)
+    );
+    let shown = canary_bot(
+        &["config", "show", "--plain", "--config", &example, "--name", "owl"],
+        &[("MESH_API_PORT", "8181")],
+    );
     let lines = stdout(&shown);
-    for line in ["name\towl\t--name", "api-port\t8181\tMESH_API_PORT", "probe-interval\t3s\tdefault", "label\tzone=a\tlabel in "] {
+    for line in [
+        "name\towl\t--name",
+        "api-port\t8181\tMESH_API_PORT",
+        "probe-interval\t3s\tdefault",
+        "label\tzone=a\tlabel in ",
+    ] {
         assert!(lines.lines().any(|shown| shown.starts_with(line)), "{line:?} is not in {lines}");
     }
 }
@@ -215,7 +287,13 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     let output = canary_bot(&["demo", "--bots", "3", "--for", "5s"], &[]);
     let shown = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{shown}{}", stderr(&output));
-    for expected in ["open this in a browser:", "/#token=", "curl -H", "6 of 6 pairs", "the matrix is whole at every bot"] {
+    for expected in [
+        "open this in a browser:",
+        "/#token=",
+        "curl -H",
+        "6 of 6 pairs",
+        "the matrix is whole at every bot",
+    ] {
         assert!(shown.contains(expected), "{shown}");
     }
     // Where no terminal is, nothing moves a cursor.
@@ -225,7 +303,13 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
 #[test]
 fn a_file_that_is_no_toml_is_named_with_its_line_and_not_repeated() {
     let file = std::env::temp_dir().join(format!("canary-bot-secret-{}.toml", std::process::id()));
-    for broken in ["mesh-token = s3cret", "server-key = \"s3cret", "token = ['s3cret' 's3cret']", "s3cret", "token = \"\\s3cret\""] {
+    for broken in [
+        "mesh-token = s3cret",
+        "server-key = \"s3cret",
+        "token = ['s3cret' 's3cret']",
+        "s3cret",
+        "token = \"\\s3cret\"",
+    ] {
         std::fs::write(&file, format!("name = \"owl\"\n{broken}\n")).unwrap();
         let output = canary_bot(&["--config", file.to_str().unwrap(), "--dry-run"], &[]);
         assert_eq!(output.status.code(), Some(2), "{broken}");
@@ -239,12 +323,31 @@ fn a_file_that_is_no_toml_is_named_with_its_line_and_not_repeated() {
 fn the_doctor_names_each_problem_with_its_remedy() {
     let bad = canary_bot(&["doctor", "--target", "no-port", "--listen-port", "70000"], &[]);
     assert_eq!(bad.status.code(), Some(3), "{}", stderr(&bad));
-    assert!(stdout(&bad).contains("problem  settings") && stdout(&bad).contains("2 problems, 0 warnings"), "{}", stdout(&bad));
+    assert!(
+        stdout(&bad).contains("problem  settings")
+            && stdout(&bad).contains("2 problems, 0 warnings"),
+        "{}",
+        stdout(&bad)
+    );
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let arguments = ["doctor", "-n", "owl", "-t", &closed, "--listen-address", "127.0.0.1", "--listen-port", "0", "-p", &port, "--no-join"];
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let arguments = [
+        "doctor",
+        "-n",
+        "owl",
+        "-t",
+        &closed,
+        "--listen-address",
+        "127.0.0.1",
+        "--listen-port",
+        "0",
+        "-p",
+        &port,
+        "--no-join",
+    ];
     let looked = canary_bot(&arguments, &[]);
     let found = stdout(&looked);
     assert_eq!(looked.status.code(), Some(3), "{found}{}", stderr(&looked));
@@ -264,7 +367,9 @@ fn the_doctor_names_each_problem_with_its_remedy() {
 fn embedded_files_are_written_once_and_replaced_only_by_force() {
     let directory = std::env::temp_dir().join(format!("canary-assets-{}", std::process::id()));
     let path = directory.to_str().unwrap();
-    for (kind, files) in [("dashboards", 4), ("rules", 1), ("systemd", 2), ("openapi", 1), ("proto", 3)] {
+    for (kind, files) in
+        [("dashboards", 4), ("rules", 1), ("systemd", 2), ("openapi", 1), ("proto", 3)]
+    {
         let written = canary_bot(&["assets", kind, path], &[]);
         assert_eq!(stdout(&written).lines().count(), files, "{kind}: {}", stderr(&written));
         for file in stdout(&written).lines() {
@@ -272,7 +377,11 @@ fn embedded_files_are_written_once_and_replaced_only_by_force() {
         }
     }
     let again = canary_bot(&["assets", "rules", path], &[]);
-    assert!(again.status.code() == Some(1) && stderr(&again).contains("--force replaces it"), "{}", stderr(&again));
+    assert!(
+        again.status.code() == Some(1) && stderr(&again).contains("--force replaces it"),
+        "{}",
+        stderr(&again)
+    );
     assert!(canary_bot(&["assets", "rules", path, "--force"], &[]).status.success());
     assert_eq!(canary_bot(&["assets", "everything", path], &[]).status.code(), Some(2));
     std::fs::remove_dir_all(directory).unwrap();
@@ -280,10 +389,20 @@ fn embedded_files_are_written_once_and_replaced_only_by_force() {
 
 #[test]
 fn a_health_check_asks_the_port_that_the_variables_of_the_bot_name() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
     let checked = canary_bot(&["check"], &[("MESH_API_PORT", &closed)]);
     assert_eq!(checked.status.code(), Some(3));
-    assert!(stdout(&checked).contains(&format!("http://127.0.0.1:{closed}")), "{}", stdout(&checked));
-    let given = canary_bot(&["check", "--server", "http://127.0.0.1:1"], &[("MESH_API_PORT", &closed)]);
+    assert!(
+        stdout(&checked).contains(&format!("http://127.0.0.1:{closed}")),
+        "{}",
+        stdout(&checked)
+    );
+    let given =
+        canary_bot(&["check", "--server", "http://127.0.0.1:1"], &[("MESH_API_PORT", &closed)]);
     assert!(stdout(&given).contains("http://127.0.0.1:1;"), "{}", stdout(&given));
 }

@@ -1,4 +1,5 @@
-//! Meshes behind edges that others wrote: two bots that reach each other through nginx, HAProxy and Caddy alone.
+//! Meshes behind edges that others wrote: two bots that reach each other through nginx, HAProxy and
+//! Caddy alone.
 //!
 //! A machine without the program skips its test with a word; in CI that is a failure.
 
@@ -26,14 +27,18 @@ impl Drop for Edge {
 }
 
 fn is_there(program: &str) -> bool {
-    let found = Command::new(program).arg(if program == "caddy" { "version" } else { "-v" }).output().is_ok();
+    let found = Command::new(program)
+        .arg(if program == "caddy" { "version" } else { "-v" })
+        .output()
+        .is_ok();
     if !found {
         skip(&format!("{program} is not installed"));
     }
     found
 }
 
-/// Starts two bots that know each other only by the ports of an edge, which `configure` writes for (front, back) addresses.
+/// Starts two bots that know each other only by the ports of an edge, which `configure` writes for
+/// (front, back) addresses.
 fn form_a_mesh_behind(
     program: &str,
     arguments: impl Fn(&str) -> Vec<String>,
@@ -52,8 +57,13 @@ fn form_a_mesh_behind(
     directory.write("both.pem", &format!("{certificate}{key}"));
     let ca = directory.write("ca.pem", &authority.pem());
     let fronts = free_ports(address, 2);
-    let routes: Vec<_> =
-        plans.iter().zip(&fronts).map(|(plan, port)| (SocketAddr::new(address, *port), SocketAddr::new(address, plan.mesh_port))).collect();
+    let routes: Vec<_> = plans
+        .iter()
+        .zip(&fronts)
+        .map(|(plan, port)| {
+            (SocketAddr::new(address, *port), SocketAddr::new(address, plan.mesh_port))
+        })
+        .collect();
     let file = directory.write("edge.conf", &configure(&directory, &routes));
     let home = directory.path("");
     let child = Command::new(program)
@@ -67,18 +77,33 @@ fn form_a_mesh_behind(
     let _edge = Edge(child);
     for (plan, (front, _)) in plans.iter_mut().zip(&routes) {
         plan.seeds = routes.iter().map(|(front, _)| front.to_string()).collect();
-        plan.more =
-            ["--ca-cert-path", &ca, "--join-address", &front.to_string(), "--mesh-token", "of-the-mesh"].map(str::to_owned).to_vec();
+        plan.more = [
+            "--ca-cert-path",
+            &ca,
+            "--join-address",
+            &front.to_string(),
+            "--mesh-token",
+            "of-the-mesh",
+        ]
+        .map(str::to_owned)
+        .to_vec();
     }
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     for bot in &bots {
         let through_tls = || {
             let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-            let tls = text.lines().find(|line| line.contains("phase=\"tls\"") && line.contains("_seconds_sum"));
-            tls.and_then(|line| line.rsplit(' ').next()?.parse().ok()).is_some_and(|seconds: f64| seconds > 0.0)
+            let tls = text
+                .lines()
+                .find(|line| line.contains("phase=\"tls\"") && line.contains("_seconds_sum"));
+            tls.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+                .is_some_and(|seconds: f64| seconds > 0.0)
         };
-        assert!(wait(Duration::from_secs(10), through_tls).is_some(), "{} measured no TLS", bot.name());
+        assert!(
+            wait(Duration::from_secs(10), through_tls).is_some(),
+            "{} measured no TLS",
+            bot.name()
+        );
     }
 }
 
@@ -110,9 +135,15 @@ fn behind_haproxy() {
                 format!("listen bot{number}\n  bind {front} ssl crt {pem} alpn h2\n  server bot {back} proto h2\n")
             })
             .collect();
-        format!("defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n{listens}")
+        format!(
+            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n{listens}"
+        )
     };
-    form_a_mesh_behind("haproxy", |file| ["-db", "-f", file].map(str::to_owned).to_vec(), configure);
+    form_a_mesh_behind(
+        "haproxy",
+        |file| ["-db", "-f", file].map(str::to_owned).to_vec(),
+        configure,
+    );
 }
 
 #[test]
@@ -127,5 +158,9 @@ fn behind_caddy() {
             .collect();
         format!("{{\n  admin off\n  auto_https off\n}}\n{sites}")
     };
-    form_a_mesh_behind("caddy", |file| ["run", "--adapter", "caddyfile", "--config", file].map(str::to_owned).to_vec(), configure);
+    form_a_mesh_behind(
+        "caddy",
+        |file| ["run", "--adapter", "caddyfile", "--config", file].map(str::to_owned).to_vec(),
+        configure,
+    );
 }

@@ -1,4 +1,5 @@
-//! Floods from loopback against bots in mutual mode: the others are served, pairs are measured on, and what was taken is given back.
+//! Floods from loopback against bots in mutual mode: the others are served, pairs are measured on,
+//! and what was taken is given back.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -48,7 +49,15 @@ fn mesh(directory: &Directory) -> Vec<Bot> {
 
 fn of_process(bot: &Bot, key: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bot.pid())).unwrap();
-    status.lines().find(|line| line.starts_with(key)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+    status
+        .lines()
+        .find(|line| line.starts_with(key))
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn descriptors(bot: &Bot) -> usize {
@@ -62,7 +71,10 @@ fn endure<T>(bots: &[Bot], what: &str, flood: impl FnOnce() -> T) {
     let begun = Instant::now();
     let held = flood();
     // Both measure on within their interval, and the API answers others.
-    assert!(wait(SOON, || counted(&bots[1], "canary_probes_total") >= probes + 6.0).is_some(), "{what}: nothing is measured");
+    assert!(
+        wait(SOON, || counted(&bots[1], "canary_probes_total") >= probes + 6.0).is_some(),
+        "{what}: nothing is measured"
+    );
     let asked = Instant::now();
     assert_eq!(get(bots[1].api(), "/api/v1/nodes").unwrap().status, 200);
     let during = (of_process(&bots[0], "VmRSS:"), descriptors(&bots[0]));
@@ -70,7 +82,12 @@ fn endure<T>(bots: &[Bot], what: &str, flood: impl FnOnce() -> T) {
     drop(held);
     assert!(during.0 < RESIDENT_KB_MAX, "{what}: {} kB resident", during.0);
     let given_back = wait(Duration::from_secs(30), || descriptors(&bots[0]) <= before.1 + 16);
-    assert!(given_back.is_some(), "{what}: {} descriptors, {} before", descriptors(&bots[0]), before.1);
+    assert!(
+        given_back.is_some(),
+        "{what}: {} descriptors, {} before",
+        descriptors(&bots[0]),
+        before.1
+    );
     eprintln!(
         "{what}: {:.1} s, resident {} to {} kB, descriptors {} to {}, an answer of the other in {:.0} ms, given back after {:.1} s",
         begun.elapsed().as_secs_f64(),
@@ -111,7 +128,10 @@ fn floods_harm_nobody_else() {
     let session = || {
         let stream = TcpStream::connect(api).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        rustls::StreamOwned::new(rustls::ClientConnection::new(tls_client(&ca, None), api.ip().into()).unwrap(), stream)
+        rustls::StreamOwned::new(
+            rustls::ClientConnection::new(tls_client(&ca, None), api.ip().into()).unwrap(),
+            stream,
+        )
     };
     endure(&bots, "50 slow headers and 50 slow bodies", || {
         let begin = |text: &str| {
@@ -121,12 +141,16 @@ fn floods_harm_nobody_else() {
         };
         let headers = (0..50).filter_map(|_| begin("GET /metrics HTTP/1.1\r\nHost: b"));
         headers
-            .chain((0..50).filter_map(|_| begin("POST /x HTTP/1.1\r\nHost: bot\r\nContent-Length: 1000000\r\n\r\nx")))
+            .chain((0..50).filter_map(|_| {
+                begin("POST /x HTTP/1.1\r\nHost: bot\r\nContent-Length: 1000000\r\n\r\nx")
+            }))
             .collect::<Vec<_>>()
     });
     endure(&bots, "100,000 wrong tokens", || {
         let mut stream = session();
-        let request = "GET /api/v1/nodes HTTP/1.1\r\nHost: bot\r\nAuthorization: Bearer wrong\r\n\r\n".repeat(50);
+        let request =
+            "GET /api/v1/nodes HTTP/1.1\r\nHost: bot\r\nAuthorization: Bearer wrong\r\n\r\n"
+                .repeat(50);
         let mut buffer = vec![0; 1 << 16];
         for _ in 0..2000 {
             stream.write_all(request.as_bytes()).unwrap();
@@ -140,13 +164,29 @@ fn floods_harm_nobody_else() {
     });
     assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_full\"}") > 0.0);
     assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"auth_limited\"}") > 90_000.0);
-    endure(&bots, "100,000 stream resets on the API port", || reset_streams(api, tls_client(&ca, None), 100_000));
+    endure(&bots, "100,000 stream resets on the API port", || {
+        reset_streams(api, tls_client(&ca, None), 100_000);
+    });
     let member = |file: &str| std::fs::read_to_string(directory.path(file)).unwrap();
-    let own = (member(&format!("{}.pem", bots[1].name())), member(&format!("{}-key.pem", bots[1].name())));
+    let own = (
+        member(&format!("{}.pem", bots[1].name())),
+        member(&format!("{}-key.pem", bots[1].name())),
+    );
     let client = || tls_client(&ca, Some(&own));
-    endure(&bots, "100,000 stream resets on the mesh port, by a member", || reset_streams(mesh_port, client(), 100_000));
+    endure(&bots, "100,000 stream resets on the mesh port, by a member", || {
+        reset_streams(mesh_port, client(), 100_000);
+    });
     endure(&bots, "10,000 joins with hostile targets, by a member", || {
-        let hostile = ["unix:/x", "http://a", "a\x7f:1", "127.0.0.1:1", "", "169.254.169.254:80", ":0", "[::1"];
+        let hostile = [
+            "unix:/x",
+            "http://a",
+            "a\x7f:1",
+            "127.0.0.1:1",
+            "",
+            "169.254.169.254:80",
+            ":0",
+            "[::1",
+        ];
         let mut stream = rustls::StreamOwned::new(
             rustls::ClientConnection::new(client(), mesh_port.ip().into()).unwrap(),
             TcpStream::connect(mesh_port).unwrap(),
@@ -176,12 +216,17 @@ fn floods_harm_nobody_else() {
     assert_eq!(bots[0].nodes().unwrap().len(), 1, "a hostile joiner was let in");
 }
 
-/// A push of nearly four megabytes by a guest's protocol: as many samples as fit, of one pair, or of nodes that nobody knows.
+/// A push of nearly four megabytes by a guest's protocol: as many samples as fit, of one pair, or
+/// of nodes that nobody knows.
 fn longest_push(round: usize) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut samples = Message::default();
     for number in 0.. {
-        let to = if round == 0 { "bot-01".to_owned() } else { format!("{:x}", round * 1_000_000 + number) };
+        let to = if round == 0 {
+            "bot-01".to_owned()
+        } else {
+            format!("{:x}", round * 1_000_000 + number)
+        };
         let sample = Message::default().bytes(1, b"swan").bytes(2, to.as_bytes());
         samples = samples.message(1, &sample.varint(3, 2).bytes(4, b"1").varint(5, now));
         if samples.0.len() > 4 * 1024 * 1024 - 64 {
@@ -199,8 +244,10 @@ fn longest_push(round: usize) -> Vec<u8> {
 #[test]
 fn pushes_of_strangers_take_bounded_memory() {
     let _turn = alone();
-    let plans: Vec<_> =
-        plans(2).into_iter().map(|plan| Plan { more: vec!["--probe-interval".to_owned(), "500ms".to_owned()], ..plan }).collect();
+    let plans: Vec<_> = plans(2)
+        .into_iter()
+        .map(|plan| Plan { more: vec!["--probe-interval".to_owned(), "500ms".to_owned()], ..plan })
+        .collect();
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     let mesh_port = SocketAddr::new(plans[0].address, plans[0].mesh_port);
@@ -263,7 +310,9 @@ fn reset_streams(to: SocketAddr, client: std::sync::Arc<rustls::ClientConfig>, c
             while done < count {
                 let Ok(ready) = sender.ready().await else { break };
                 sender = ready;
-                let request = http::Request::post("https://bot/mesh.v2.MeshService/Identify").body(()).unwrap();
+                let request = http::Request::post("https://bot/mesh.v2.MeshService/Identify")
+                    .body(())
+                    .unwrap();
                 let Ok((_, mut body)) = sender.send_request(request, false) else { break };
                 // Once its headers are on their way: what was never sent would be reset in secret.
                 tokio::task::yield_now().await;

@@ -1,4 +1,5 @@
-//! Strangers and liars at a bot in a living mesh: it refuses, counts, goes on measuring, and stays small.
+//! Strangers and liars at a bot in a living mesh: it refuses, counts, goes on measuring, and stays
+//! small.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -9,8 +10,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use support::puppet::{Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster};
-use support::{Bot, all_know_all, alone, counted, full_matrix, get, get_json, mesh, own_address, wait};
+use support::puppet::{
+    Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster,
+};
+use support::{
+    Bot, all_know_all, alone, counted, full_matrix, get, get_json, mesh, own_address, wait,
+};
 
 /// What a bot in a small mesh may grow to while it is lied to, in kB.
 const RESIDENT_MAX: u64 = 120_000;
@@ -35,17 +40,25 @@ fn unharmed(bots: &mut [Bot]) {
         bots.iter().all(|bot| {
             let pairs = bot.measured_pairs();
             let own = |name: &str| bots.iter().any(|other| other.name() == name);
-            pairs.iter().filter(|(from, to)| own(from) && own(to)).count() == bots.len() * (bots.len() - 1)
+            pairs.iter().filter(|(from, to)| own(from) && own(to)).count()
+                == bots.len() * (bots.len() - 1)
         })
     });
     assert!(whole.is_some(), "not every pair is held any more");
     let before: Vec<_> = bots.iter().map(|bot| counted(bot, "canary_probes_total")).collect();
-    let measuring =
-        wait(Duration::from_secs(15), || bots.iter().zip(&before).all(|(bot, before)| counted(bot, "canary_probes_total") > before + 2.0));
+    let measuring = wait(Duration::from_secs(15), || {
+        bots.iter()
+            .zip(&before)
+            .all(|(bot, before)| counted(bot, "canary_probes_total") > before + 2.0)
+    });
     assert!(measuring.is_some(), "somebody stopped measuring");
     for bot in bots.iter() {
         let resident = resident_kb(bot);
-        eprintln!("{}: {resident} kB resident, {} refusals", bot.name(), counted(bot, "canary_mesh_refused_total"));
+        eprintln!(
+            "{}: {resident} kB resident, {} refusals",
+            bot.name(),
+            counted(bot, "canary_mesh_refused_total")
+        );
         assert!(resident < RESIDENT_MAX, "{} takes {resident} kB", bot.name());
     }
 }
@@ -62,7 +75,11 @@ fn what_is_no_message_is_refused_and_counted() {
         let counted = malformed();
         let refused = call(bot, "Join", &message);
         assert!(refused.map_or(true, |(status, _)| status >= 400));
-        assert!(malformed() > counted, "a message of {} bytes was refused and not counted", message.len());
+        assert!(
+            malformed() > counted,
+            "a message of {} bytes was refused and not counted",
+            message.len()
+        );
     }
     let mut rng = fastrand::Rng::with_seed(1);
     let valid = Message::default().message(1, &node("stranger", "127.0.0.1:1", 1, 7)).0;
@@ -79,15 +96,46 @@ fn what_is_no_message_is_refused_and_counted() {
             assert!(status >= 400, "{method} took two megabytes: {status}");
         }
     }
-    let names = [String::new(), "n".repeat(1 << 20), "a\u{7f}b".to_owned(), "line\nbreak".to_owned(), " ".to_owned(), "n".repeat(254)];
+    let names = [
+        String::new(),
+        "n".repeat(1 << 20),
+        "a\u{7f}b".to_owned(),
+        "line\nbreak".to_owned(),
+        " ".to_owned(),
+        "n".repeat(254),
+    ];
     for name in &names {
-        let refused = call(bot, "Join", &Message::default().message(1, &node(name, "127.0.0.1:1", 1, 7)).0);
-        assert!(refused.map_or(true, |(status, _)| status >= 400), "the name {:?} was taken", &name[..name.len().min(20)]);
+        let refused =
+            call(bot, "Join", &Message::default().message(1, &node(name, "127.0.0.1:1", 1, 7)).0);
+        assert!(
+            refused.map_or(true, |(status, _)| status >= 400),
+            "the name {:?} was taken",
+            &name[..name.len().min(20)]
+        );
     }
-    for target in ["", "unix:/x", "http://a", "http://a:1", "a\u{7f}:1", "a:0", "a:65536", "a", ":1", "[::1:1", "a b:1", "a:1/x", "a:1?x"] {
-        let (status, answer) = call(bot, "Join", &Message::default().message(1, &node("stranger", target, 1, 7)).0).unwrap();
+    for target in [
+        "",
+        "unix:/x",
+        "http://a",
+        "http://a:1",
+        "a\u{7f}:1",
+        "a:0",
+        "a:65536",
+        "a",
+        ":1",
+        "[::1:1",
+        "a b:1",
+        "a:1/x",
+        "a:1?x",
+    ] {
+        let (status, answer) =
+            call(bot, "Join", &Message::default().message(1, &node("stranger", target, 1, 7)).0)
+                .unwrap();
         assert!(status >= 400, "the target {target:?} was taken");
-        assert!(String::from_utf8_lossy(&answer).contains("malformed"), "no reason is given for {target:?}");
+        assert!(
+            String::from_utf8_lossy(&answer).contains("malformed"),
+            "no reason is given for {target:?}"
+        );
     }
     assert!(counted(&bots[0], "canary_mesh_refused_total") > before, "nothing was counted");
     // Raw bytes on both ports, on many connections at once, some of them left open.
@@ -100,7 +148,13 @@ fn what_is_no_message_is_refused_and_counted() {
             open.push(stream);
         }
     }
-    for path in ["/api/v1/samples?from=%ff%00", "/%2e%2e/%2e%2e/etc/passwd", "/api/v1/samples?limit=-1", "//", "/metrics?x=\u{1f600}"] {
+    for path in [
+        "/api/v1/samples?from=%ff%00",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/api/v1/samples?limit=-1",
+        "//",
+        "/metrics?x=\u{1f600}",
+    ] {
         let _ = get(bots[0].api(), path);
     }
     let _ = get(bots[0].api(), &format!("/{}", "x".repeat(1 << 20)));
@@ -118,7 +172,8 @@ fn who_was_not_let_in_is_not_believed() {
     let told = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, 99), 5, 0));
     let (status, answer) = stranger.gossip(bot, &told).unwrap();
     assert_eq!((status, answer.first()), (200, Some(&0x12)), "it is told to join first");
-    // One that claims an address at which another answers is not let in either, nor one with a living name.
+    // One that claims an address at which another answers is not let in either, nor one with a
+    // living name.
     let liar = Puppet { name: "liar".to_owned(), ..Puppet::start("honest", own_address(), 1) };
     assert_eq!(liar.join(bot), Some(5), "another name answers there");
     let thief = Puppet::start(bots[1].name(), own_address(), 1 << 61);
@@ -160,13 +215,18 @@ fn a_lying_member_harms_nobody_but_itself() {
         let _ = liar.gossip(bot, &Message::default().message(3, &range).bytes(4, &entries));
     }
 
-    // Everything at its largest, in the far future, for rosters nobody has, and again, and in the wrong order.
+    // Everything at its largest, in the far future, for rosters nobody has, and again, and in the
+    // wrong order.
     let frame = |version, roster: &[u8]| frame(version, roster, u64::MAX, &[1, 1, 0, 0, 0, 0, 0]);
-    let row = |source, version, roster: &[u8]| Message::default().fixed(1, source).message(2, &frame(version, roster));
+    let row = |source, version, roster: &[u8]| {
+        Message::default().fixed(1, source).message(2, &frame(version, roster))
+    };
     let first = Message::default().message(6, &row(liar.instance, u64::MAX, &[7; 16]));
     let last = Message::default().message(6, &row(liar.instance, 1, &[8; 16]));
-    let grown = Message::default().bytes(4, &entry(liar.instance, u64::MAX, u64::MAX, u64::MAX >> 4));
-    let future = Message::default().message(5, &heard(&node("future", "127.0.0.1:9", u64::MAX, 77), u64::MAX, u64::MAX));
+    let grown =
+        Message::default().bytes(4, &entry(liar.instance, u64::MAX, u64::MAX, u64::MAX >> 4));
+    let future = Message::default()
+        .message(5, &heard(&node("future", "127.0.0.1:9", u64::MAX, 77), u64::MAX, u64::MAX));
     for gossip in [&first, &last, &grown, &future, &last, &first, &future, &grown] {
         for _ in 0..5 {
             let _ = liar.gossip(bot, gossip);
@@ -197,10 +257,13 @@ fn a_row_that_cannot_be_read_costs_itself_alone() {
     assert!(wait(Duration::from_secs(10), || puppet.join(bot) == Some(1)).is_some());
     let names = ["puppet".to_owned()];
     let row = |instance, cells: &[u8]| {
-        Message::default().fixed(1, instance).message(2, &frame(1, &fingerprint(&names).to_le_bytes(), 1_700_000_000_000, cells))
+        Message::default()
+            .fixed(1, instance)
+            .message(2, &frame(1, &fingerprint(&names).to_le_bytes(), 1_700_000_000_000, cells))
     };
     // A cell that has no meaning, beside one that has.
-    let rows = Message::default().message(6, &row(77, &[0x10])).message(6, &row(puppet.instance, &[0]));
+    let rows =
+        Message::default().message(6, &row(77, &[0x10])).message(6, &row(puppet.instance, &[0]));
     let (status, _) = puppet.gossip(bot, &rows).unwrap();
     assert_eq!(status, 200);
     puppet.gossip(bot, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
@@ -220,8 +283,12 @@ fn a_flood_of_names_is_held_back() {
         .map(|flood: u64| {
             std::thread::spawn(move || {
                 for number in 0..60 {
-                    let joiner =
-                        node(&format!("flood-{flood}-{number}"), &format!("{nobody}:{}", 1000 + number), 1, 1 + flood * 1000 + number);
+                    let joiner = node(
+                        &format!("flood-{flood}-{number}"),
+                        &format!("{nobody}:{}", 1000 + number),
+                        1,
+                        1 + flood * 1000 + number,
+                    );
                     let _ = call(bot, "Join", &Message::default().message(1, &joiner).0);
                 }
             })
@@ -251,7 +318,8 @@ fn an_instance_and_a_name_are_not_taken_by_gossip() {
     let liar = Puppet::start("liar", own_address(), 1);
     assert_eq!(liar.join(mesh_port(&bots[0])), Some(1));
     let stolen = instance_of(&bots[1]);
-    let ghost = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, stolen), 1, 0));
+    let ghost =
+        Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, stolen), 1, 0));
     // A twin of a living node, in a larger life, that answers at the liar's address.
     let twin = Puppet::start(bots[1].name(), own_address(), 1 << 60);
     let claimed = Message::default().message(5, &heard(&twin.node(), 9, 0));
@@ -262,15 +330,26 @@ fn an_instance_and_a_name_are_not_taken_by_gossip() {
         }
         wait(Duration::from_millis(300), || false);
     }
-    let refused =
-        |reason: &str| bots.iter().map(|bot| counted(bot, &format!("canary_mesh_refused_total{{reason=\"{reason}\"}}"))).sum::<f64>();
+    let refused = |reason: &str| {
+        bots.iter()
+            .map(|bot| counted(bot, &format!("canary_mesh_refused_total{{reason=\"{reason}\"}}")))
+            .sum::<f64>()
+    };
     assert!(refused("instance_taken") >= 10.0 && refused("name_taken") > 0.0);
     // Its row goes on, nobody holds the twin or the ghost for anybody, and a newcomer hears of it.
-    assert!(wait(Duration::from_secs(30), || [0, 2].iter().all(|at| row_age(&bots[*at], &bots[1]) < 11.0)).is_some());
+    assert!(
+        wait(Duration::from_secs(30), || [0, 2]
+            .iter()
+            .all(|at| row_age(&bots[*at], &bots[1]) < 11.0))
+        .is_some()
+    );
     assert!(counted(&bots[1], "canary_mesh_name_conflict") < 0.5, "{}", bots[1].logged());
     assert!(!bots.iter().any(|bot| bot.nodes().unwrap().contains("ghost")));
     let infos = get(bots[0].api(), "/metrics").unwrap().body;
-    let info = infos.lines().find(|line| line.starts_with("canary_mesh_node_info") && line.contains(bots[1].name())).unwrap();
+    let info = infos
+        .lines()
+        .find(|line| line.starts_with("canary_mesh_node_info") && line.contains(bots[1].name()))
+        .unwrap();
     assert!(info.contains(&bots[1].plan.target()), "{info}");
     unharmed(&mut bots);
     let mut plan = bots[0].plan.clone();
@@ -280,22 +359,33 @@ fn an_instance_and_a_name_are_not_taken_by_gossip() {
         (ports[0], ports[1])
     };
     let newcomer = plan.start();
-    assert!(wait(Duration::from_secs(20), || newcomer.nodes().is_some_and(|nodes| nodes.contains(bots[1].name()))).is_some());
+    assert!(
+        wait(Duration::from_secs(20), || newcomer
+            .nodes()
+            .is_some_and(|nodes| nodes.contains(bots[1].name())))
+        .is_some()
+    );
 }
 
 #[test]
 fn details_of_a_pair_are_asked_of_its_source_and_told_to_members_alone() {
     let _turn = alone();
     let mut bots = mesh(3);
-    let pair = |bots: &[Bot]| get_json(bots[0].api(), "/api/v2/pairs/bot-01/bot-02").unwrap_or_default();
-    let told = wait(Duration::from_secs(10), || pair(&bots)["detail"]["phases"]["connect_seconds"].as_f64().is_some_and(|time| time > 0.0));
+    let pair =
+        |bots: &[Bot]| get_json(bots[0].api(), "/api/v2/pairs/bot-01/bot-02").unwrap_or_default();
+    let told = wait(Duration::from_secs(10), || {
+        pair(&bots)["detail"]["phases"]["connect_seconds"].as_f64().is_some_and(|time| time > 0.0)
+    });
     assert!(told.is_some(), "{}", pair(&bots));
     assert!(
-        pair(&bots)["detail"]["successes"].as_u64() > Some(0) && pair(&bots)["detail_age_seconds"].as_f64() < Some(3.0),
+        pair(&bots)["detail"]["successes"].as_u64() > Some(0)
+            && pair(&bots)["detail_age_seconds"].as_f64() < Some(3.0),
         "{}",
         pair(&bots)
     );
-    assert!(counted(&bots[1], "canary_mesh_messages_total{kind=\"describe\",direction=\"in\"}") > 0.0);
+    assert!(
+        counted(&bots[1], "canary_mesh_messages_total{kind=\"describe\",direction=\"in\"}") > 0.0
+    );
 
     // Who did not join learns nothing, and a member nothing that was meant for another.
     let asked = |from: u64, to: u64, target: &str| {
@@ -305,11 +395,16 @@ fn details_of_a_pair_are_asked_of_its_source_and_told_to_members_alone() {
     let (me, meant) = (instance_of(&bots[0]), instance_of(&bots[1]));
     assert_eq!(asked(me, meant, "bot-02"), 200);
     assert_eq!((asked(0, meant, "bot-02"), asked(me ^ 1, meant, "bot-02")), (403, 403));
-    assert_eq!((asked(me, me, "bot-02"), asked(me, meant, "nobody"), asked(me, meant, "")), (400, 404, 400));
+    assert_eq!(
+        (asked(me, me, "bot-02"), asked(me, meant, "nobody"), asked(me, meant, "")),
+        (400, 404, 400)
+    );
 
     bots[1].kill();
     let silent = wait(Duration::from_secs(10), || {
-        pair(&bots)["detail_problem"].as_str().is_some_and(|why| why.starts_with("bot-01 could not be asked: "))
+        pair(&bots)["detail_problem"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("bot-01 could not be asked: "))
     });
     assert!(silent.is_some() && pair(&bots)["detail"].is_null(), "{}", pair(&bots));
 }

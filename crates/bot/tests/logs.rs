@@ -1,4 +1,5 @@
-//! The log never touches measuring: a stderr that is closed, full or not read costs lines and nothing else. And what an operator is told.
+//! The log never touches measuring: a stderr that is closed, full or not read costs lines and
+//! nothing else. And what an operator is told.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -16,7 +17,8 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Starts two bots with these logs, has a third join and die, and tells that both measure on, obey, and rotate a token.
+/// Starts two bots with these logs, has a third join and die, and tells that both measure on, obey,
+/// and rotate a token.
 fn endure(what: &str, stderr: impl Fn() -> Stdio, after_start: impl FnOnce()) {
     let directory = Directory::new();
     let file = directory.write("token", &format!("{TOKEN}\n"));
@@ -29,11 +31,22 @@ fn endure(what: &str, stderr: impl Fn() -> Stdio, after_start: impl FnOnce()) {
     after_start();
     let mut third = plans[2].start();
     let all = [&bots[0], &bots[1], &third];
-    assert!(wait(secs(20), || all.iter().all(|bot| bot.measured_pairs().len() == 6)).is_some(), "{what}: the third is not measured");
+    assert!(
+        wait(secs(20), || all.iter().all(|bot| bot.measured_pairs().len() == 6)).is_some(),
+        "{what}: the third is not measured"
+    );
     third.kill();
-    assert!(wait(secs(20), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 1))).is_some(), "{what}");
+    assert!(
+        wait(secs(20), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 1)))
+            .is_some(),
+        "{what}"
+    );
     let before: Vec<_> = bots.iter().map(|bot| counted(bot, "canary_probes_total")).collect();
-    let measuring = || bots.iter().zip(&before).all(|(bot, before)| counted(bot, "canary_probes_total") >= before + 3.0);
+    let measuring = || {
+        bots.iter()
+            .zip(&before)
+            .all(|(bot, before)| counted(bot, "canary_probes_total") >= before + 3.0)
+    };
     assert!(wait(secs(20), measuring).is_some(), "{what}: nothing is measured any more");
     // Lines of a stalled reader wait in the queue; those of one that is gone are lost.
     let lost = counted(&bots[0], "canary_log_lines_lost_total{reason=\"unread\"}");
@@ -42,7 +55,8 @@ fn endure(what: &str, stderr: impl Fn() -> Stdio, after_start: impl FnOnce()) {
         directory.write("token", token);
         let taken = || {
             bots.iter().all(|bot| {
-                get_with(bot.api(), "/version", &format!("Authorization: Bearer {token}\r\n")).is_ok_and(|answer| answer.status == 200)
+                get_with(bot.api(), "/version", &format!("Authorization: Bearer {token}\r\n"))
+                    .is_ok_and(|answer| answer.status == 200)
             })
         };
         assert!(wait(secs(15), taken).is_some(), "{what}: the token {token} is not in force");
@@ -83,16 +97,33 @@ fn a_death_is_one_warning_with_the_address_and_a_return_one_line() {
     let mut bots = mesh(3);
     let mut gone = bots.pop().unwrap();
     gone.kill();
-    let lines = |bot: &Bot, words: &str| bot.logged().lines().filter(|line| line.contains(words)).map(str::to_owned).collect::<Vec<_>>();
+    let lines = |bot: &Bot, words: &str| {
+        bot.logged()
+            .lines()
+            .filter(|line| line.contains(words))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     for bot in &bots {
-        assert!(wait(secs(20), || !lines(bot, "a node is dead").is_empty()).is_some(), "{}", bot.logged());
+        assert!(
+            wait(secs(20), || !lines(bot, "a node is dead").is_empty()).is_some(),
+            "{}",
+            bot.logged()
+        );
         let told = lines(bot, "a node is dead");
-        assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains(&gone.plan.target()), "{told:?}");
+        assert!(
+            told.len() == 1 && told[0].contains("WARN") && told[0].contains(&gone.plan.target()),
+            "{told:?}"
+        );
         assert!(told[0].contains("refused") && told[0].contains("silent_for"), "{told:?}");
     }
     let back = gone.plan.start();
     for bot in &bots {
-        assert!(wait(secs(20), || !lines(bot, "a node restarted").is_empty()).is_some(), "{}", bot.logged());
+        assert!(
+            wait(secs(20), || !lines(bot, "a node restarted").is_empty()).is_some(),
+            "{}",
+            bot.logged()
+        );
     }
     drop(back);
 }
@@ -104,7 +135,13 @@ fn the_start_says_how_open_it_is_and_being_alone_is_told() {
     let bot = plan.start();
     let has = |words: &str| bot.logged().contains(words);
     assert!(wait(secs(10), || has("started")).is_some());
-    for words in ["tls=none", "mesh_token=\"no\"", &format!("address={}", plan.target()), "the mesh port is open", "no target is given"] {
+    for words in [
+        "tls=none",
+        "mesh_token=\"no\"",
+        &format!("address={}", plan.target()),
+        "the mesh port is open",
+        "no target is given",
+    ] {
         assert!(wait(secs(5), || has(words)).is_some(), "{words} is missing in {}", bot.logged());
     }
     assert!(wait(secs(30), || has("this bot is alone")).is_some(), "{}", bot.logged());
@@ -117,14 +154,31 @@ fn the_refusing_side_says_why() {
     let token = directory.write("mesh", "of-the-mesh\n");
     let other = directory.write("other", "of-another\n");
     let mut plans = plans(3);
-    plans[0].more = vec!["--mesh-token-file".to_owned(), token, "--mesh-name".to_owned(), "prod".to_owned()];
+    plans[0].more =
+        vec!["--mesh-token-file".to_owned(), token, "--mesh-name".to_owned(), "prod".to_owned()];
     plans[1].more = vec!["--mesh-token-file".to_owned(), other];
-    plans[2].more = vec!["--mesh-token".to_owned(), "of-the-mesh".to_owned(), "--mesh-name".to_owned(), "test".to_owned()];
+    plans[2].more = vec![
+        "--mesh-token".to_owned(),
+        "of-the-mesh".to_owned(),
+        "--mesh-name".to_owned(),
+        "test".to_owned(),
+    ];
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
-    for words in ["refused a peer: its mesh token is missing or wrong", "a node of another mesh asks to join"] {
-        assert!(wait(secs(20), || bots[0].logged().contains(words)).is_some(), "{words}: {}", bots[0].logged());
+    for words in [
+        "refused a peer: its mesh token is missing or wrong",
+        "a node of another mesh asks to join",
+    ] {
+        assert!(
+            wait(secs(20), || bots[0].logged().contains(words)).is_some(),
+            "{words}: {}",
+            bots[0].logged()
+        );
     }
-    assert!(wait(secs(30), || bots[2].logged().contains("it belongs to the mesh")).is_some(), "{}", bots[2].logged());
+    assert!(
+        wait(secs(30), || bots[2].logged().contains("it belongs to the mesh")).is_some(),
+        "{}",
+        bots[2].logged()
+    );
     assert!(bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.is_empty())));
     let repeated = bots[0].logged().matches("its mesh token is missing").count();
     assert!(repeated <= 2, "{repeated} lines of one kind");
@@ -137,8 +191,18 @@ fn a_generated_token_that_nobody_can_read_ends_the_start_with_a_word() {
     stalled.write_all(&[b'.'; 65_536]).unwrap();
     for (what, stdout) in [("full", full()), ("stalled", stalled.into())] {
         let mut bot = std::process::Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-        bot.args(["--name", "owl", "--listen-address", "127.0.0.1", "--listen-port", "0", "--api-port", "0"]);
-        let mut child = bot.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        bot.args([
+            "--name",
+            "owl",
+            "--listen-address",
+            "127.0.0.1",
+            "--listen-port",
+            "0",
+            "--api-port",
+            "0",
+        ]);
+        let mut child =
+            bot.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let mut ended = None;
         wait(secs(10), || {
             ended = child.try_wait().unwrap();
@@ -147,7 +211,11 @@ fn a_generated_token_that_nobody_can_read_ends_the_start_with_a_word() {
         let _ = child.kill();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(ended.and_then(|status| status.code()) == Some(1) && said.contains("cannot write to stdout"), "{what}: {ended:?} {said}");
+        assert!(
+            ended.and_then(|status| status.code()) == Some(1)
+                && said.contains("cannot write to stdout"),
+            "{what}: {ended:?} {said}"
+        );
     }
     drop(unread);
 }

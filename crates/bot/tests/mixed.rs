@@ -4,37 +4,11 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use support::mixed::{PATIENCE, becomes_whole, whole};
 use support::original::Original;
 use support::{Bot, Plan, alone, own_address, plans_at, settle, wait};
-
-/// The original measures one random node every three seconds, and finds the others by chance.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn all_names(bots: &[Bot], originals: &[Original]) -> BTreeSet<String> {
-    bots.iter().map(|bot| bot.name().to_owned()).chain(originals.iter().map(|original| original.name.clone())).collect()
-}
-
-/// Everybody lists everybody, and holds a number for every pair.
-fn whole(bots: &[Bot], originals: &[Original]) -> bool {
-    let names = all_names(bots, originals);
-    let pairs = names.len() * (names.len() - 1);
-    let others = |name: &str| names.iter().filter(|other| *other != name).cloned().collect::<BTreeSet<_>>();
-    bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes == others(bot.name())) && bot.measured_pairs().len() == pairs)
-        && originals.iter().all(|original| original.nodes() == others(&original.name) && original.measured_pairs().len() == pairs)
-}
-
-fn becomes_whole(bots: &[Bot], originals: &[Original]) {
-    let taken = wait(PATIENCE, || whole(bots, originals));
-    originals.iter().for_each(Original::assert_well);
-    let of = |bot: &Bot| format!("{}: {:?}, {} pairs", bot.name(), bot.nodes(), bot.measured_pairs().len());
-    let by = |original: &Original| format!("{}: {:?}, {} pairs", original.name, original.nodes(), original.measured_pairs().len());
-    let told: Vec<_> = bots.iter().map(of).chain(originals.iter().map(by)).collect();
-    assert!(taken.is_some(), "the mixed mesh did not become whole: {told:#?}");
-    eprintln!("whole after {:.1} s", taken.unwrap().as_secs_f64());
-}
 
 #[test]
 fn ours_join_theirs() {
@@ -43,7 +17,10 @@ fn ours_join_theirs() {
     let first = Original::start_on("old-0", address, &[]);
     let second = Original::start_on("old-1", address, &[first.target.to_string()]);
     let seeds = vec![first.target.to_string()];
-    let plans: Vec<_> = plans_at(address, 2).into_iter().map(|plan| Plan { seeds: seeds.clone(), ..plan }).collect();
+    let plans: Vec<_> = plans_at(address, 2)
+        .into_iter()
+        .map(|plan| Plan { seeds: seeds.clone(), ..plan })
+        .collect();
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     becomes_whole(&bots, &[first, second]);
 }
@@ -55,7 +32,8 @@ fn theirs_join_ours() {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     let targets = [plans[0].target()];
-    let originals = ["old-0", "old-1"].map(|name| Original::start_on(name, plans[0].address, &targets));
+    let originals =
+        ["old-0", "old-1"].map(|name| Original::start_on(name, plans[0].address, &targets));
     becomes_whole(&bots, &originals);
 }
 
@@ -66,11 +44,16 @@ fn both_start_at_once() {
     let ports = support::free_ports(plans[0].address, 3);
     let old: Vec<_> = ports.iter().map(|port| format!("{}:{port}", plans[0].address)).collect();
     // Everybody knows one of the other kind.
-    let bots: Vec<_> = plans.iter().map(|plan| Plan { seeds: vec![old[0].clone(), plans[0].target()], ..plan.clone() }.start()).collect();
+    let bots: Vec<_> = plans
+        .iter()
+        .map(|plan| Plan { seeds: vec![old[0].clone(), plans[0].target()], ..plan.clone() }.start())
+        .collect();
     let originals: Vec<_> = old
         .iter()
         .enumerate()
-        .map(|(number, target)| Original::start(&format!("old-{number}"), target.parse().unwrap(), &[plans[1].target()]))
+        .map(|(number, target)| {
+            Original::start(&format!("old-{number}"), target.parse().unwrap(), &[plans[1].target()])
+        })
         .collect();
     becomes_whole(&bots, &originals);
 }
@@ -90,7 +73,11 @@ fn a_guest_that_is_gone_is_lost_and_one_of_ours_takes_its_place() {
     eprintln!("lost after {lost:.1?}");
     assert!(lost.is_some(), "a guest that is gone is listed on");
     // One of ours, of the same name and at the same target.
-    let heir = Plan { name: "swan".to_owned(), mesh_port: original.target.port(), ..plans_at(plans[0].address, 1).remove(0) };
+    let heir = Plan {
+        name: "swan".to_owned(),
+        mesh_port: original.target.port(),
+        ..plans_at(plans[0].address, 1).remove(0)
+    };
     let heir = Plan { seeds: vec![plans[0].target()], ..heir }.start();
     let bots: Vec<_> = bots.into_iter().chain([heir]).collect();
     settle(&bots);
@@ -100,11 +87,16 @@ fn a_guest_that_is_gone_is_lost_and_one_of_ours_takes_its_place() {
 fn longest_gap(bot: &Bot) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let text = support::get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.starts_with("canary_probe_last_success_timestamp_seconds{"));
-    lines.filter_map(|line| Some(now - line.rsplit(' ').next()?.parse::<f64>().ok()?)).fold(0.0, f64::max)
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("canary_probe_last_success_timestamp_seconds{"));
+    lines
+        .filter_map(|line| Some(now - line.rsplit(' ').next()?.parse::<f64>().ok()?))
+        .fold(0.0, f64::max)
 }
 
-/// Three and three; one after the other the old are replaced, while every pair stays measured at the first of ours.
+/// Three and three; one after the other the old are replaced, while every pair stays measured at
+/// the first of ours.
 #[test]
 fn the_old_are_replaced_one_by_one_and_every_pair_stays_measured() {
     let _turn = alone();
@@ -112,23 +104,33 @@ fn the_old_are_replaced_one_by_one_and_every_pair_stays_measured() {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     let targets = [plans[0].target(), plans[1].target()];
-    let mut originals: Vec<_> = (0..3).map(|number| Original::start_on(&format!("old-{number}"), plans[0].address, &targets)).collect();
+    let mut originals: Vec<_> = (0..3)
+        .map(|number| Original::start_on(&format!("old-{number}"), plans[0].address, &targets))
+        .collect();
     becomes_whole(&bots, &originals);
     let mut bots = bots;
     while let Some(mut leaving) = originals.pop() {
         leaving.assert_well();
         leaving.stop();
-        let heir = Plan { name: leaving.name.clone(), mesh_port: leaving.target.port(), ..plans_at(plans[0].address, 1).remove(0) };
+        let heir = Plan {
+            name: leaving.name.clone(),
+            mesh_port: leaving.target.port(),
+            ..plans_at(plans[0].address, 1).remove(0)
+        };
         bots.push(Plan { seeds: vec![plans[0].target()], ..heir }.start());
         // Ours measure every pair every three seconds, whatever is at the other end.
         let (begun, mut worst) = (Instant::now(), 0.0_f64);
         let watched = wait(Duration::from_secs(60), || {
             worst = bots.iter().map(longest_gap).fold(worst, f64::max);
-            let settled = bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 5)) && bots[0].measured_pairs().len() == 30;
+            let settled = bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 5))
+                && bots[0].measured_pairs().len() == 30;
             settled && begun.elapsed() > Duration::from_secs(12)
         });
         assert!(watched.is_some(), "{:?}: {:?}", bots[0].nodes(), bots[0].measured_pairs());
-        eprintln!("replaced {}: no pair of ours went unmeasured for more than {worst:.1} s", leaving.name);
+        eprintln!(
+            "replaced {}: no pair of ours went unmeasured for more than {worst:.1} s",
+            leaving.name
+        );
         assert!(worst < 6.0, "a pair was not measured for {worst:.1} s");
         originals.iter().for_each(Original::assert_well);
     }
@@ -143,21 +145,35 @@ fn samples_of_250_hosts_reach_a_guest_in_pages_that_it_takes() {
     let bot = plan.start();
     let mesh: std::net::SocketAddr = plan.target().parse().unwrap();
     assert!(wait(Duration::from_secs(10), || bot.nodes().is_some()).is_some());
-    let puppets: Vec<_> = (1..250).map(|number| Puppet::start(&format!("host-{number:04}"), plan.address, 1)).collect();
+    let puppets: Vec<_> = (1..250)
+        .map(|number| Puppet::start(&format!("host-{number:04}"), plan.address, 1))
+        .collect();
     let hub = &puppets[0];
     assert!(wait(Duration::from_secs(30), || hub.join(mesh) == Some(1)).is_some());
-    let records = puppets[1..].iter().fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)));
+    let records = puppets[1..]
+        .iter()
+        .fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)));
     hub.gossip(mesh, &records).unwrap();
-    assert!(wait(Duration::from_secs(60), || bot.nodes().is_some_and(|nodes| nodes.len() == 249)).is_some());
-    let mut names: Vec<_> = puppets.iter().map(|puppet| puppet.name.clone()).chain([plan.name.clone()]).collect();
+    assert!(
+        wait(Duration::from_secs(60), || bot.nodes().is_some_and(|nodes| nodes.len() == 249))
+            .is_some()
+    );
+    let mut names: Vec<_> =
+        puppets.iter().map(|puppet| puppet.name.clone()).chain([plan.name.clone()]).collect();
     names.sort();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     for some in puppets.chunks(20) {
         hub.gossip(mesh, &support::puppet::rows_of(some, &names, 1, now)).unwrap();
     }
-    hub.gossip(mesh, &Message::default().bytes(7, &support::puppet::packed_roster(&names))).unwrap();
-    assert!(wait(Duration::from_secs(30), || bot.measured() > 249 * 248).is_some(), "{} pairs", bot.measured());
-    // Two of the 250 hosts care for each guest; by its name this one falls to the only host that is a real bot.
+    hub.gossip(mesh, &Message::default().bytes(7, &support::puppet::packed_roster(&names)))
+        .unwrap();
+    assert!(
+        wait(Duration::from_secs(30), || bot.measured() > 249 * 248).is_some(),
+        "{} pairs",
+        bot.measured()
+    );
+    // Two of the 250 hosts care for each guest; by its name this one falls to the only host that is
+    // a real bot.
     let original = Original::start_on("old-0", plan.address, &[plan.target()]);
     let told = wait(Duration::from_secs(90), || original.state().samples.len() >= 2 * 249 * 248);
     original.assert_well();
@@ -178,7 +194,12 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
-    assert!(wait(Duration::from_secs(30), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 2))).is_some());
+    assert!(
+        wait(Duration::from_secs(30), || bots
+            .iter()
+            .all(|bot| bot.nodes().is_some_and(|nodes| nodes.len() == 2)))
+        .is_some()
+    );
     let target: std::net::SocketAddr = plans[0].target().parse().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     let node = |name: &[u8], target: &[u8]| Message::default().bytes(1, name).bytes(2, target);
@@ -198,7 +219,11 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
         for method in ["JoinMesh", "Ping"] {
             let _ = call_now(target, method, &node.0);
         }
-        let _ = call_now(target, "NodeDiscovery", &Message::default().message(1, &node).message(2, &node).0);
+        let _ = call_now(
+            target,
+            "NodeDiscovery",
+            &Message::default().message(1, &node).message(2, &node).0,
+        );
     }
     // Whoever claims to be at the address of one of ours does not make its probes another's.
     for _ in 0..20 {
@@ -225,30 +250,48 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
         sample("nobody", "bot-00", 2, "7777777", now),
     ]);
     // An outage told as a latency is a failure.
-    push(&[sample("old", "bot-01", 2, "248000000000", now + 20), sample("old", "bot-01", 3, "248000000000", now + 20)]);
+    push(&[
+        sample("old", "bot-01", 2, "248000000000", now + 20),
+        sample("old", "bot-01", 3, "248000000000", now + 20),
+    ]);
     // Five megabytes, and bytes that are no message.
     let _ = call_now(target, "PushSamples", &vec![10; 5 << 20]);
     let _ = call_now(target, "PushSamples", &[0xff; 100]);
     let nan = || {
-        bots.iter().all(|bot| bot.samples().iter().any(|sample| sample.from == "old" && sample.to == "bot-01" && sample.nanos.is_none()))
+        bots.iter().all(|bot| {
+            bot.samples().iter().any(|sample| {
+                sample.from == "old" && sample.to == "bot-01" && sample.nanos.is_none()
+            })
+        })
     };
     assert!(wait(Duration::from_secs(20), nan).is_some(), "{:?}", bots[0].samples());
     for bot in &bots {
         let samples = bot.samples();
         assert!(
-            samples.iter().all(|sample| sample.nanos != Some(7_777_777) && sample.nanos.is_none_or(|nanos| nanos < 3_000_000_000)),
+            samples.iter().all(|sample| sample.nanos != Some(7_777_777)
+                && sample.nanos.is_none_or(|nanos| nanos < 3_000_000_000)),
             "{samples:?}"
         );
-        assert!(samples.iter().all(|sample| sample.from != "nobody" && sample.to != "nobody"), "{samples:?}");
+        assert!(
+            samples.iter().all(|sample| sample.from != "nobody" && sample.to != "nobody"),
+            "{samples:?}"
+        );
         assert_eq!(bot.nodes().unwrap().len(), 2, "{:?}", bot.nodes());
     }
     original.assert_well();
     let metrics = support::get(bots[0].api(), "/metrics").unwrap().body;
-    assert!(metrics.contains("canary_probes_total{target=\"bot-01\",result=\"identity\"} 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("canary_probes_total{target=\"bot-01\",result=\"identity\"} 0\n"),
+        "{metrics}"
+    );
     assert!(!metrics.contains("pretender"), "{metrics}");
     // And what the original tells later counts again.
     let counts = || {
-        bots.iter().all(|bot| bot.samples().iter().any(|sample| sample.from == "old" && sample.to == "bot-00" && sample.nanos.is_some()))
+        bots.iter().all(|bot| {
+            bot.samples().iter().any(|sample| {
+                sample.from == "old" && sample.to == "bot-00" && sample.nanos.is_some()
+            })
+        })
     };
     assert!(wait(Duration::from_secs(40), counts).is_some(), "{:?}", bots[0].samples());
 }
@@ -257,20 +300,27 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
 fn a_mesh_token_keeps_the_originals_outside_and_it_is_said_when_one_comes() {
     let _turn = alone();
     let mut plans = plans_at(own_address(), 2);
-    plans.iter_mut().for_each(|plan| plan.more.extend(["--mesh-token", "of-the-mesh"].map(str::to_owned)));
+    plans
+        .iter_mut()
+        .for_each(|plan| plan.more.extend(["--mesh-token", "of-the-mesh"].map(str::to_owned)));
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     assert!(!bots[0].logged().contains("original"), "nobody has met one yet: {}", bots[0].logged());
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
     let refused = || {
-        support::get(bots[0].api(), "/metrics")
-            .unwrap()
-            .body
-            .lines()
-            .any(|line| line.starts_with("canary_mesh_refused_total{reason=\"mesh_token\"}") && !line.ends_with(" 0"))
+        support::get(bots[0].api(), "/metrics").unwrap().body.lines().any(|line| {
+            line.starts_with("canary_mesh_refused_total{reason=\"mesh_token\"}")
+                && !line.ends_with(" 0")
+        })
     };
     assert!(wait(Duration::from_secs(20), refused).is_some());
-    assert!(bots[0].logged().contains("a bot of the original stays outside: it cannot present a mesh token"), "{}", bots[0].logged());
+    assert!(
+        bots[0]
+            .logged()
+            .contains("a bot of the original stays outside: it cannot present a mesh token"),
+        "{}",
+        bots[0].logged()
+    );
     assert!(original.nodes().is_empty() && bots.iter().all(|bot| bot.nodes().unwrap().len() == 1));
     original.assert_well();
 }
@@ -286,10 +336,16 @@ fn the_commands_of_the_guide_run() {
     let mut bots: Vec<_> = commands
         .iter()
         .map(|command| {
-            let given = (0..4).fold((*command).to_owned(), |line, index| line.replace(&format!("808{index}"), &format!("@{index}@")));
-            let given = (0..4).fold(given, |line, index| line.replace(&format!("@{index}@"), &ports[index].to_string()));
+            let given = (0..4).fold((*command).to_owned(), |line, index| {
+                line.replace(&format!("808{index}"), &format!("@{index}@"))
+            });
+            let given = (0..4).fold(given, |line, index| {
+                line.replace(&format!("@{index}@"), &ports[index].to_string())
+            });
             let mut bot = std::process::Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-            bot.args(given.split_whitespace().skip(1)).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+            bot.args(given.split_whitespace().skip(1))
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null());
             bot.spawn().unwrap()
         })
         .collect();
@@ -297,16 +353,26 @@ fn the_commands_of_the_guide_run() {
         .iter_mut()
         .map(|bot| {
             let mut line = String::new();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(bot.stdout.take().unwrap()), &mut line).unwrap();
+            std::io::BufRead::read_line(
+                &mut std::io::BufReader::new(bot.stdout.take().unwrap()),
+                &mut line,
+            )
+            .unwrap();
             line.trim().strip_prefix("token: ").unwrap().to_owned()
         })
         .collect();
     let serves = |port: u16, token: &str| {
         let header = format!("Authorization: Bearer {token}\r\n");
         let answer = support::get_with(([127, 0, 0, 1], port).into(), "/api/v1/samples", &header);
-        answer.is_ok_and(|answer| ["eagle", "duck"].iter().all(|from| answer.body.contains(&format!(r#""from":"{from}""#))))
+        answer.is_ok_and(|answer| {
+            ["eagle", "duck"]
+                .iter()
+                .all(|from| answer.body.contains(&format!(r#""from":"{from}""#)))
+        })
     };
-    let whole = wait(Duration::from_secs(20), || serves(ports[1], &tokens[0]) && serves(ports[3], &tokens[1]));
+    let whole = wait(Duration::from_secs(20), || {
+        serves(ports[1], &tokens[0]) && serves(ports[3], &tokens[1])
+    });
     for bot in &mut bots {
         let _ = bot.kill();
         let _ = bot.wait();
@@ -314,16 +380,20 @@ fn the_commands_of_the_guide_run() {
     assert!(whole.is_some());
 }
 
-/// The original heals nothing: who gave up somebody never asks again, and who restarts knows nobody. Ours do it for them.
+/// The original heals nothing: who gave up somebody never asks again, and who restarts knows
+/// nobody. Ours do it for them.
 #[test]
 fn who_was_given_up_or_forgot_everybody_is_brought_back() {
     let _turn = alone();
     let address = own_address();
-    let mut originals = vec![Original::start_on("old-0", address, &[]), Original::start_on("old-1", address, &[])];
+    let mut originals =
+        vec![Original::start_on("old-0", address, &[]), Original::start_on("old-1", address, &[])];
     // Ours know them, and they know nobody.
     let seeds: Vec<_> = originals.iter().map(|original| original.target.to_string()).collect();
-    let plans: Vec<_> =
-        plans_at(address, 2).into_iter().map(|plan| Plan { seeds: [seeds.clone(), plan.seeds.clone()].concat(), ..plan }).collect();
+    let plans: Vec<_> = plans_at(address, 2)
+        .into_iter()
+        .map(|plan| Plan { seeds: [seeds.clone(), plan.seeds.clone()].concat(), ..plan })
+        .collect();
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     becomes_whole(&bots, &originals);
     originals[0].state().nodes.remove("old-1");
@@ -335,7 +405,12 @@ fn who_was_given_up_or_forgot_everybody_is_brought_back() {
     );
     let target = originals[1].target;
     originals[1].stop();
-    assert!(wait(Duration::from_secs(15), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| !nodes.contains("old-1")))).is_some());
+    assert!(
+        wait(Duration::from_secs(15), || bots
+            .iter()
+            .all(|bot| bot.nodes().is_some_and(|nodes| !nodes.contains("old-1"))))
+        .is_some()
+    );
     originals[1] = Original::start("old-1", target, &[]);
     becomes_whole(&bots, &originals);
 }
@@ -348,14 +423,27 @@ fn the_originals_command_lines_with_certificates_run() {
     let (directory, authority) = (Directory::new(), Authority::new("the authority"));
     let ca = directory.write("ca.pem", &authority.pem());
     let mut plans = plans_at("127.0.0.1".parse().unwrap(), 2);
-    let targets = ["localhost"; 2].iter().zip(&plans).map(|(host, plan)| format!("{host}:{}", plan.mesh_port)).collect::<Vec<_>>();
+    let targets = ["localhost"; 2]
+        .iter()
+        .zip(&plans)
+        .map(|(host, plan)| format!("{host}:{}", plan.mesh_port))
+        .collect::<Vec<_>>();
     for (index, plan) in plans.iter_mut().enumerate() {
         let own = authority.issue(&plan.name, &["localhost", "127.0.0.1"], GOOD);
         let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
         // A path for the certificate, and base64 for the key.
         let key = support::base64(&own.1);
         plan.seeds = vec![targets[1 - index].clone()];
-        let flags = ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key", &key, "--join-address", &targets[index]];
+        let flags = [
+            "--ca-cert-path",
+            &ca,
+            "--server-cert-path",
+            &certificate,
+            "--server-key",
+            &key,
+            "--join-address",
+            &targets[index],
+        ];
         plan.more = flags.map(str::to_owned).to_vec();
         support::trust(std::net::SocketAddr::new(plan.address, plan.api_port), &authority.pem());
     }
@@ -363,10 +451,18 @@ fn the_originals_command_lines_with_certificates_run() {
     settle(&bots);
     // Who presents no certificate, as bots of the original, is refused, and what admits it is said.
     let stream = std::net::TcpStream::connect((plans[0].address, plans[0].mesh_port)).unwrap();
-    let session = rustls::ClientConnection::new(support::tls_client(&authority.pem(), None), plans[0].address.into()).unwrap();
+    let session = rustls::ClientConnection::new(
+        support::tls_client(&authority.pem(), None),
+        plans[0].address.into(),
+    )
+    .unwrap();
     let _ = std::io::Read::read(&mut rustls::StreamOwned::new(session, stream), &mut [0]);
     let told = || bots[0].logged().contains("--client-auth optional");
-    assert!(wait(Duration::from_secs(10), told).is_some(), "the one exception is not told: {}", bots[0].logged());
+    assert!(
+        wait(Duration::from_secs(10), told).is_some(),
+        "the one exception is not told: {}",
+        bots[0].logged()
+    );
 }
 
 #[test]
@@ -374,7 +470,11 @@ fn what_is_spoken_can_be_pinned() {
     let _turn = alone();
     let pinned = |protocol: &str| {
         let plan = plans_at(own_address(), 1).remove(0);
-        let plan = Plan { seeds: Vec::new(), more: ["--mesh-protocol", protocol].map(str::to_owned).to_vec(), ..plan };
+        let plan = Plan {
+            seeds: Vec::new(),
+            more: ["--mesh-protocol", protocol].map(str::to_owned).to_vec(),
+            ..plan
+        };
         let bot = plan.start();
         assert!(wait(Duration::from_secs(10), || bot.nodes().is_some()).is_some());
         (Original::start_on("old", plan.address, &[plan.target()]), bot)
@@ -385,7 +485,8 @@ fn what_is_spoken_can_be_pinned() {
     outside.assert_well();
 }
 
-/// The one exception that a user of the original makes: bots of it present no certificate as clients.
+/// The one exception that a user of the original makes: bots of it present no certificate as
+/// clients.
 #[test]
 fn in_mutual_mode_the_originals_are_let_in_while_client_certificates_are_optional() {
     use support::original::Tls;
@@ -399,7 +500,16 @@ fn in_mutual_mode_the_originals_are_let_in_while_client_certificates_are_optiona
         let own = authority.issue(&plan.name, &[&address.to_string()], GOOD);
         let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
         let key = directory.write(&format!("{}-key.pem", plan.name), &own.1);
-        let flags = ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key, "--client-auth", "optional"];
+        let flags = [
+            "--ca-cert-path",
+            &ca,
+            "--server-cert-path",
+            &certificate,
+            "--server-key-path",
+            &key,
+            "--client-auth",
+            "optional",
+        ];
         plan.more = flags.map(str::to_owned).to_vec();
         support::trust(std::net::SocketAddr::new(address, plan.api_port), &authority.pem());
     }
@@ -426,157 +536,14 @@ fn a_guest_that_is_known_by_two_targets_is_one_node() {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     becomes_whole(&bots, std::slice::from_ref(&original));
     let begun = Instant::now();
-    let flapped = wait(Duration::from_secs(20), || bots.iter().any(|bot| bot.nodes().is_none_or(|nodes| nodes.len() != 2)));
-    assert!(flapped.is_none(), "after {:?}: {:?}", begun.elapsed(), bots.iter().map(Bot::nodes).collect::<Vec<_>>());
-    assert!(whole(&bots, std::slice::from_ref(&original)));
-}
-
-/// The instance that all hosts give a guest: 64-bit FNV-1a over what it tells, with a final mix, and a mark at its end.
-fn guest_instance(name: &str, target: &str, incarnation: u64) -> u64 {
-    let incarnation = incarnation.to_le_bytes();
-    let parts = [b"mesh.v1".as_slice(), name.as_bytes(), target.as_bytes(), &incarnation];
-    let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !0xffff | 0xca11
-}
-
-#[test]
-fn a_record_at_the_address_of_another_fails_nobodys_probes() {
-    use support::puppet::{Message, Puppet, heard, node};
-    let _turn = alone();
-    let plans = plans_at(own_address(), 2);
-    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
-    settle(&bots);
-    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
-    assert!(wait(Duration::from_secs(30), || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old")))).is_some());
-    let liar = Puppet::start("liar", plans[0].address, 1);
-    let mesh: std::net::SocketAddr = plans[0].target().parse().unwrap();
-    assert!(wait(Duration::from_secs(10), || liar.join(mesh) == Some(1)).is_some());
-    // A guest where one of ours is, and one of ours where a guest is.
-    let ghost = node("ghost", &plans[1].target(), 1, guest_instance("ghost", &plans[1].target(), 1));
-    let shade = node("shade", &original.target.to_string(), 1, 7);
-    let lies = [ghost, shade].iter().fold(Message::default(), |gossip, record| gossip.message(5, &heard(record, 1, 0)));
-    let failed = || {
-        let text = support::get(bots[0].api(), "/metrics").unwrap().body;
-        let of_the_living = |line: &&str| ["bot-01", "old"].iter().any(|name| line.contains(&format!("target=\"{name}\"")));
-        let failures =
-            text.lines().filter(|line| line.starts_with("canary_probes_total{") && !line.contains("success")).filter(of_the_living);
-        failures.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
-    };
-    let successes = || {
-        let text = support::get(bots[0].api(), "/metrics").unwrap().body;
-        let line = text.lines().find(|line| line.starts_with("canary_probes_total{target=\"bot-01\",result=\"success\"}")).unwrap();
-        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
-    };
-    let before = successes();
+    let flapped = wait(Duration::from_secs(20), || {
+        bots.iter().any(|bot| bot.nodes().is_none_or(|nodes| nodes.len() != 2))
+    });
     assert!(
-        wait(Duration::from_secs(30), || {
-            liar.gossip(mesh, &lies).unwrap();
-            failed() > 0.5 || successes() >= before + 4.0
-        })
-        .is_some()
+        flapped.is_none(),
+        "after {:?}: {:?}",
+        begun.elapsed(),
+        bots.iter().map(Bot::nodes).collect::<Vec<_>>()
     );
-    assert!(failed() < 0.5, "{}", support::get(bots[0].api(), "/metrics").unwrap().body);
-    assert!(bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old"))));
-    original.assert_well();
-}
-
-/// Behind a Service a guest announces another address than the one it is known by: it is not told that its name is taken, which would end it.
-#[test]
-fn a_guest_that_is_known_by_another_address_may_restart() {
-    let _turn = alone();
-    let plan = Plan { seeds: Vec::new(), ..plans_at("127.0.0.1".parse().unwrap(), 1).remove(0) };
-    let mut original = Original::start_on("old-0", plan.address, &[]);
-    let bots = [Plan { seeds: vec![format!("localhost:{}", original.target.port())], ..plan }.start()];
-    becomes_whole(&bots, std::slice::from_ref(&original));
-    let target = original.target;
-    original.stop();
-    // At once, while it is still held to be there, and again once it is not.
-    for _ in 0..2 {
-        let again = Original::start("old-0", target, &[bots[0].plan.target()]);
-        becomes_whole(&bots, std::slice::from_ref(&again));
-        drop(again);
-        assert!(wait(Duration::from_secs(15), || bots[0].nodes().is_some_and(|nodes| nodes.is_empty())).is_some());
-    }
-}
-
-/// One of ours refutes what is told of its life by a new one. A guest cannot, and its hosts do it for it.
-#[test]
-fn lies_about_a_guests_life_are_overcome() {
-    use support::puppet::{Message, Puppet, frame, packed_roster};
-    let _turn = alone();
-    let plans = plans_at(own_address(), 2);
-    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
-    settle(&bots);
-    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
-    let originals = std::slice::from_ref(&original);
-    becomes_whole(&bots, originals);
-    let liar = Puppet::start("liar", plans[0].address, 1);
-    let mesh: std::net::SocketAddr = plans[0].target().parse().unwrap();
-    assert!(wait(Duration::from_secs(10), || liar.join(mesh) == Some(1)).is_some());
-    let instance = |incarnation| guest_instance("old", &original.target.to_string(), incarnation);
-    let entry = |life: u64, version, heartbeat, left: u64| {
-        let rest = Message::default().raw_varint(version).raw_varint(heartbeat).raw_varint(left);
-        Message::default().bytes(4, &[&life.to_le_bytes()[..], &rest.0].concat())
-    };
-    let there = || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old")));
-    let measured = || {
-        bots.iter().all(|bot| {
-            let pairs = bot.measured_pairs();
-            [("old", "bot-00"), ("old", "bot-01"), ("bot-00", "old"), ("bot-01", "old")]
-                .iter()
-                .all(|(from, to)| pairs.contains(&((*from).to_owned(), (*to).to_owned())))
-        })
-    };
-    // A goodbye; a heartbeat and a version that nothing can follow.
-    liar.gossip(mesh, &entry(instance(1), 0, 1 << 30, 1)).unwrap();
-    assert!(wait(Duration::from_secs(10), || !there()).is_some(), "the lie was not heard");
-    assert!(wait(Duration::from_secs(60), || there() && measured()).is_some(), "it did not come back from the goodbye");
-    liar.gossip(mesh, &entry(instance(2), 0, u64::MAX, 0)).unwrap();
-    let names = ["bot-00", "bot-01", "old"].map(str::to_owned);
-    let unanswerable = frame(u64::MAX, &support::puppet::fingerprint(&names).to_le_bytes(), 1, &[0, 0, 0]);
-    for life in 2..5 {
-        liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &unanswerable))).unwrap();
-    }
-    liar.gossip(mesh, &Message::default().bytes(7, &packed_roster(&names))).unwrap();
-    assert!(wait(Duration::from_secs(10), || !measured()).is_some(), "the lie was not heard");
-    assert!(wait(Duration::from_secs(60), || there() && measured()).is_some(), "its row did not come back");
-    // A version that nothing can follow in a row that nobody can read.
-    let unreadable = frame(u64::MAX - 1, &[7; 16], 1, &[0, 0, 0]);
-    for life in 2..8 {
-        liar.gossip(mesh, &Message::default().message(6, &Message::default().fixed(1, instance(life)).message(2, &unreadable))).unwrap();
-    }
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let told = now();
-    // It measures one of three every three seconds.
-    let told_anew = || {
-        bots.iter().all(|bot| {
-            let times = bot.samples().into_iter().filter(|sample| sample.from == "old").map(|sample| seconds_of_day(&sample.ts));
-            times.max().is_some_and(|latest| (latest + 86_400 - (told + 5) % 86_400) % 86_400 < 43_200)
-        })
-    };
-    assert!(wait(Duration::from_secs(60), told_anew).is_some(), "its row is frozen");
-    original.assert_well();
-}
-
-/// The time of day in `2006-01-02 15:04:05 +0000 UTC`.
-fn seconds_of_day(ts: &str) -> u64 {
-    let clock = ts.split(' ').nth(1).unwrap_or_default().split(':');
-    clock.fold(0, |sum, part| sum * 60 + part.parse::<u64>().unwrap())
-}
-
-#[test]
-fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
-    let _turn = alone();
-    let plans = plans_at(own_address(), 2);
-    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
-    settle(&bots);
-    let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
-    becomes_whole(&bots, std::slice::from_ref(&original));
-    original.state().stuck = true;
-    // Longer than it is believed who is at an address.
-    let doubted = wait(Duration::from_secs(70), || bots.iter().any(|bot| bot.logged().contains("it is suspected")));
-    assert!(doubted.is_none(), "doubted after {doubted:?}");
-    assert!(bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old"))), "it is lost");
-    original.assert_well();
+    assert!(whole(&bots, std::slice::from_ref(&original)));
 }

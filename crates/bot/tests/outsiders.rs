@@ -1,4 +1,5 @@
-//! A mesh in mutual mode as clients see it that others wrote: openssl, curl, grpcio and buf; and as tcpdump sees it on the wire.
+//! A mesh in mutual mode as clients see it that others wrote: openssl, curl, grpcio and buf; and as
+//! tcpdump sees it on the wire.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -32,10 +33,13 @@ impl Stage {
         let write = |name: &str, (certificate, key): &(String, String)| {
             let certificate = directory.write(&format!("{name}.pem"), certificate);
             let key = directory.write(&format!("{name}-key.pem"), key);
-            ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key].map(str::to_owned).to_vec()
+            ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key]
+                .map(str::to_owned)
+                .to_vec()
         };
         for plan in &mut plans {
-            plan.more = write(&plan.name, &authority.issue(&plan.name, &[&address.to_string()], GOOD));
+            plan.more =
+                write(&plan.name, &authority.issue(&plan.name, &[&address.to_string()], GOOD));
             trust(SocketAddr::new(address, plan.api_port), &authority.pem());
         }
         let kinds = [
@@ -86,36 +90,68 @@ fn openssl_is_let_in_with_a_good_certificate_alone() {
             "h2",
         ]);
         if let Some(own) = own {
-            command.args(["-cert", &stage.file(&format!("{own}.pem")), "-key", &stage.file(&format!("{own}-key.pem"))]);
+            command.args([
+                "-cert",
+                &stage.file(&format!("{own}.pem")),
+                "-key",
+                &stage.file(&format!("{own}-key.pem")),
+            ]);
         }
         // It reads until the peer closes: a refusal comes after its own part of the handshake.
         command.args(more).arg("-ign_eof").env("SSL_CERT_DIR", "/nonexistent");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A line that HTTP/2 does not begin with: who is let in is told so by a frame, and the connection ends.
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"GET / HTTP/1.1\r\n\r\n\r\n\r\n").unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A line that HTTP/2 does not begin with: who is let in is told so by a frame, and the
+        // connection ends.
+        std::io::Write::write_all(
+            &mut child.stdin.take().unwrap(),
+            b"GET / HTTP/1.1\r\n\r\n\r\n\r\n",
+        )
+        .unwrap();
         let output = child.wait_with_output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
     for version in ["-tls1_2", "-tls1_3"] {
         let text = dial(Some("good"), "ca.pem", &[version]);
-        assert!(text.contains("Verify return code: 0 (ok)") && text.contains("ALPN protocol: h2") && !text.contains("alert"), "{text}");
+        assert!(
+            text.contains("Verify return code: 0 (ok)")
+                && text.contains("ALPN protocol: h2")
+                && !text.contains("alert"),
+            "{text}"
+        );
         let alert = |own: Option<&str>, expected: &[&str]| {
             let text = dial(own, "ca.pem", &[version]);
             assert!(expected.iter().any(|alert| text.contains(alert)), "{version} {own:?}: {text}");
         };
-        alert(None, &["alert certificate required", "alert handshake failure", "certificate required"]);
+        alert(
+            None,
+            &["alert certificate required", "alert handshake failure", "certificate required"],
+        );
         alert(Some("expired"), &["alert certificate expired"]);
         alert(Some("early"), &["alert certificate expired", "alert bad certificate"]);
         alert(Some("server-only"), &["alert unsupported certificate", "alert bad certificate"]);
-        alert(Some("foreign"), &["alert unknown ca", "alert decrypt error", "alert bad certificate"]);
-        assert!(dial(Some("good"), "other-ca.pem", &[version]).contains("verify error"), "openssl trusts everybody");
-        let wrong_name = dial(Some("good"), "ca.pem", &[version, "-verify_hostname", "another.example"]);
+        alert(
+            Some("foreign"),
+            &["alert unknown ca", "alert decrypt error", "alert bad certificate"],
+        );
+        assert!(
+            dial(Some("good"), "other-ca.pem", &[version]).contains("verify error"),
+            "openssl trusts everybody"
+        );
+        let wrong_name =
+            dial(Some("good"), "ca.pem", &[version, "-verify_hostname", "another.example"]);
         assert!(wrong_name.contains("ostname mismatch"), "{wrong_name}");
     }
     for old in ["-tls1", "-tls1_1"] {
         let text = dial(Some("good"), "ca.pem", &[old, "-cipher", "DEFAULT@SECLEVEL=0"]);
         assert!(
-            ["alert protocol version", "alert handshake failure", "no protocols available"].iter().any(|said| text.contains(said)),
+            ["alert protocol version", "alert handshake failure", "no protocols available"]
+                .iter()
+                .any(|said| text.contains(said)),
             "{old}: {text}"
         );
     }
@@ -132,7 +168,15 @@ fn curl_needs_the_token_and_the_authority_and_no_certificate_for_the_api() {
         said(
             program("curl")
                 .unwrap()
-                .args(["-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"])
+                .args([
+                    "-sS",
+                    "--max-time",
+                    "5",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code} %{http_version}",
+                ])
                 .arg(url)
                 .args(more),
         )
@@ -146,7 +190,9 @@ fn curl_needs_the_token_and_the_authority_and_no_certificate_for_the_api() {
     let (done, text) = ask(nodes, &["--cacert", &stage.file("other-ca.pem"), "-H", &token]);
     assert!(!done && text.starts_with("000"), "{text}");
     // Plain text is not answered on either port, and the mesh port wants a certificate.
-    for url in [format!("http://{api}/livez"), format!("http://{mesh}/"), format!("https://{mesh}/")] {
+    for url in
+        [format!("http://{api}/livez"), format!("http://{mesh}/"), format!("https://{mesh}/")]
+    {
         let (done, text) = ask(url.clone(), &["--cacert", &ca]);
         assert!(!done && text.starts_with("000"), "{url}: {text}");
     }
@@ -177,15 +223,33 @@ except grpc.RpcError as error:
     );
     let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
     let ask = |own: Option<&str>, ca: &str| {
-        let files = own.map(|own| (stage.file(&format!("{own}.pem")), stage.file(&format!("{own}-key.pem"))));
+        let files = own
+            .map(|own| (stage.file(&format!("{own}.pem")), stage.file(&format!("{own}-key.pem"))));
         let (certificate, key) = files.clone().unwrap_or(("-".to_owned(), "-".to_owned()));
-        let by_grpcio = said(python().unwrap().args([&script, &stage.mesh().to_string(), &stage.file(ca), &certificate, &key]));
+        let by_grpcio = said(python().unwrap().args([
+            &script,
+            &stage.mesh().to_string(),
+            &stage.file(ca),
+            &certificate,
+            &key,
+        ]));
         let mut command = buf().unwrap();
-        command.args(["curl", "--schema", proto, "--protocol", "grpc", "--cacert", &stage.file(ca), "--data", "{}"]);
+        command.args([
+            "curl",
+            "--schema",
+            proto,
+            "--protocol",
+            "grpc",
+            "--cacert",
+            &stage.file(ca),
+            "--data",
+            "{}",
+        ]);
         if let Some((certificate, key)) = &files {
             command.args(["--cert", certificate, "--key", key]);
         }
-        let by_buf = said(command.arg(format!("https://{}/mesh.v2.MeshService/Identify", stage.mesh())));
+        let by_buf =
+            said(command.arg(format!("https://{}/mesh.v2.MeshService/Identify", stage.mesh())));
         [("grpcio", by_grpcio), ("buf", by_buf)]
     };
     for (client, (done, text)) in ask(Some("good"), "ca.pem") {
@@ -200,7 +264,10 @@ except grpc.RpcError as error:
     ];
     for (own, ca) in refused {
         for (client, (done, text)) in ask(own, ca) {
-            assert!(!done && !text.contains("bot-00"), "{client} is let in with {own:?} and {ca}: {text}");
+            assert!(
+                !done && !text.contains("bot-00"),
+                "{client} is let in with {own:?} and {ca}: {text}"
+            );
         }
     }
 }
@@ -209,9 +276,26 @@ except grpc.RpcError as error:
 fn captured(directory: &Directory, address: IpAddr, live: impl FnOnce()) -> Vec<u8> {
     let file = directory.path("capture.pcap");
     let mut capture = Command::new("tcpdump");
-    capture.args(["-i", "lo", "-U", "--immediate-mode", "-w", &file, "-s", "0", "-B", "16384", "host", &address.to_string()]);
-    let mut capture = capture.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    assert!(wait(SOON, || std::fs::metadata(&file).is_ok_and(|file| file.len() >= 24)).is_some(), "tcpdump does not begin");
+    capture.args([
+        "-i",
+        "lo",
+        "-U",
+        "--immediate-mode",
+        "-w",
+        &file,
+        "-s",
+        "0",
+        "-B",
+        "16384",
+        "host",
+        &address.to_string(),
+    ]);
+    let mut capture =
+        capture.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(
+        wait(SOON, || std::fs::metadata(&file).is_ok_and(|file| file.len() >= 24)).is_some(),
+        "tcpdump does not begin"
+    );
     live();
     let _ = Command::new("kill").arg(capture.id().to_string()).status();
     let _ = capture.wait();
@@ -239,8 +323,14 @@ fn nothing_is_plain_on_the_wire() {
     };
     let directory = Directory::new();
     let open = plans(2);
-    let bytes = captured(&directory, open[0].address, || mesh(&open.iter().map(Plan::start).collect::<Vec<_>>()));
-    assert_eq!(plain(&bytes), [true, false, true, true], "the control: header fields are compressed, all else is seen");
+    let bytes = captured(&directory, open[0].address, || {
+        mesh(&open.iter().map(Plan::start).collect::<Vec<_>>());
+    });
+    assert_eq!(
+        plain(&bytes),
+        [true, false, true, true],
+        "the control: header fields are compressed, all else is seen"
+    );
     let authority = Authority::new("the authority");
     let mut closed = plans(2);
     let ca = directory.write("ca.pem", &authority.pem());
@@ -248,7 +338,10 @@ fn nothing_is_plain_on_the_wire() {
         let own = authority.issue("a bot", &[&plan.address.to_string()], GOOD);
         let certificate = directory.write(&format!("{}.pem", plan.name), &own.0);
         let key = directory.write(&format!("{}-key.pem", plan.name), &own.1);
-        plan.more = ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key].map(str::to_owned).to_vec();
+        plan.more =
+            ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key]
+                .map(str::to_owned)
+                .to_vec();
         trust(SocketAddr::new(plan.address, plan.api_port), &authority.pem());
     }
     let bytes = captured(&directory, closed[0].address, || {
@@ -256,7 +349,8 @@ fn nothing_is_plain_on_the_wire() {
         mesh(&bots);
         // Nor when the other side is gone, or somebody plain has taken its place.
         bots[1].kill();
-        let answered = std::net::TcpListener::bind((closed[1].address, closed[1].mesh_port)).unwrap();
+        let answered =
+            std::net::TcpListener::bind((closed[1].address, closed[1].mesh_port)).unwrap();
         let (mut dialled, _) = answered.accept().unwrap();
         let mut begun = [0; 5];
         std::io::Read::read_exact(&mut dialled, &mut begun).unwrap();

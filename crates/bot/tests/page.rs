@@ -14,14 +14,22 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/page.mjs")
 #[test]
 fn the_page_works_in_a_browser() {
     let _turn = alone();
-    let (Some(node), Some(chrome)) = (node_with("playwright-core"), program("chromium")) else { return };
+    let (Some(node), Some(chrome)) = (node_with("playwright-core"), program("chromium")) else {
+        return;
+    };
     let mut plans = plans(5);
     plans[1].name = "victim".to_owned();
     plans[3].name = "<img src=x onerror=alert(1)>".to_owned();
     for (index, plan) in plans.iter_mut().enumerate() {
-        plan.more.extend(["--label".to_owned(), format!("zone={}", if index < 3 { "east" } else { "west" })]);
+        plan.more.extend([
+            "--label".to_owned(),
+            format!("zone={}", if index < 3 { "east" } else { "west" }),
+        ]);
         // Objects of JavaScript have keys of such names.
-        plan.more.extend(["--label".to_owned(), if index == 0 { "constructor=x" } else { "__proto__=y" }.to_owned()]);
+        plan.more.extend([
+            "--label".to_owned(),
+            if index == 0 { "constructor=x" } else { "__proto__=y" }.to_owned(),
+        ]);
     }
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);

@@ -1,4 +1,5 @@
-//! Metrics that are sent: to a real Prometheus, a real VictoriaMetrics, and a receiver that reads OTLP by its authors' own classes.
+//! Metrics that are sent: to a real Prometheus, a real VictoriaMetrics, and a receiver that reads
+//! OTLP by its authors' own classes.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -11,7 +12,9 @@ use std::time::Duration;
 use serde_json::Value;
 use support::pki::{Authority, Directory, GOOD};
 use support::tools::{Running, otlp, program};
-use support::{Bot, Plan, alone, base64, counted, free_ports, get_with, own_address, plans, settle, wait};
+use support::{
+    Bot, Plan, alone, base64, counted, free_ports, get_with, own_address, plans, settle, wait,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn sending(more: &[&str]) -> Vec<Bot> {
     let mut plans = plans(2);
     for plan in &mut plans {
-        plan.more.extend(more.iter().chain(&["--push-interval", "1s"]).map(|arg| (*arg).to_owned()));
+        plan.more
+            .extend(more.iter().chain(&["--push-interval", "1s"]).map(|arg| (*arg).to_owned()));
     }
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
@@ -51,11 +55,21 @@ fn prometheus_takes_what_is_sent_also_what_waited_for_it_and_hears_when_a_series
     let (directory, server) = (Directory::new(), free_address());
     let config = directory.write("prometheus.yml", "global: {}\n");
     prometheus.args([format!("--config.file={config}"), format!("--web.listen-address={server}")]);
-    prometheus.args([format!("--storage.tsdb.path={}", directory.path("data")), "--web.enable-remote-write-receiver".to_owned()]);
-    let mut bots =
-        sending(&["--remote-write-url", &format!("http://{server}/api/v1/write"), "--label", "instance=mine", "--label", "empty="]);
+    prometheus.args([
+        format!("--storage.tsdb.path={}", directory.path("data")),
+        "--web.enable-remote-write-receiver".to_owned(),
+    ]);
+    let mut bots = sending(&[
+        "--remote-write-url",
+        &format!("http://{server}/api/v1/write"),
+        "--label",
+        "instance=mine",
+        "--label",
+        "empty=",
+    ]);
     // Nobody is there yet: what is sent waits, and every failure is counted.
-    let waits = |bot: &Bot| counted(bot, "canary_push_waiting_bytes{protocol=\"remote_write\"}") > 0.0;
+    let waits =
+        |bot: &Bot| counted(bot, "canary_push_waiting_bytes{protocol=\"remote_write\"}") > 0.0;
     assert!(wait(PATIENCE, || bots.iter().all(waits)).is_some());
     assert!(counted(&bots[0], "canary_push_failures_total{protocol=\"remote_write\"}") > 0.0);
     let _prometheus = Running::start(&mut prometheus);
@@ -67,16 +81,27 @@ fn prometheus_takes_what_is_sent_also_what_waited_for_it_and_hears_when_a_series
         ("canary_probe_phase_duration_seconds_count{phase=\"connect\"}", 2),
         ("process_resident_memory_bytes > 1e6", 2),
         ("count by (instance) (canary_mesh_node_up)", 2),
-        ("count by (instance) (canary_node_info{exported_instance=\"mine\",job=\"canary-bot\"})", 2),
+        (
+            "count by (instance) (canary_node_info{exported_instance=\"mine\",job=\"canary-bot\"})",
+            2,
+        ),
     ] {
         has(server, "", query, count);
     }
     // What waited is there with the time at which it was measured.
-    let nothing_waits = |bot: &Bot| counted(bot, "canary_push_waiting_bytes{protocol=\"remote_write\"}") == 0.0;
+    let nothing_waits =
+        |bot: &Bot| counted(bot, "canary_push_waiting_bytes{protocol=\"remote_write\"}") == 0.0;
     assert!(wait(PATIENCE, || nothing_waits(&bots[0])).is_some());
-    let of = |result: &str| counted(&bots[0], &format!("canary_push_samples_total{{protocol=\"remote_write\",result=\"{result}\"}}"));
+    let of = |result: &str| {
+        counted(
+            &bots[0],
+            &format!("canary_push_samples_total{{protocol=\"remote_write\",result=\"{result}\"}}"),
+        )
+    };
     assert!(
-        wait(PATIENCE, || of("sent") > 1_000.0).is_some() && of("refused") == 0.0 && of("dropped") == 0.0,
+        wait(PATIENCE, || of("sent") > 1_000.0).is_some()
+            && of("refused") == 0.0
+            && of("dropped") == 0.0,
         "{} {} {}",
         of("sent"),
         of("refused"),
@@ -96,13 +121,28 @@ fn victoria_metrics_takes_what_is_sent_by_who_has_its_password() {
     let _turn = alone();
     let Some(mut victoria) = program("victoria-metrics") else { return };
     let (directory, server) = (Directory::new(), free_address());
-    victoria.args([format!("-httpListenAddr={server}"), format!("-storageDataPath={}", directory.path("data"))]);
-    victoria.args(["-httpAuth.username=owl", "-httpAuth.password=hush-9", "-search.latencyOffset=0s"]);
+    victoria.args([
+        format!("-httpListenAddr={server}"),
+        format!("-storageDataPath={}", directory.path("data")),
+    ]);
+    victoria.args([
+        "-httpAuth.username=owl",
+        "-httpAuth.password=hush-9",
+        "-search.latencyOffset=0s",
+    ]);
     let _victoria = Running::start(&mut victoria);
     let file = directory.write("password", "owl:wrong\n");
-    let bots = sending(&["--remote-write-url", &format!("http://{server}/api/v1/write"), "--remote-write-token-file", &file]);
+    let bots = sending(&[
+        "--remote-write-url",
+        &format!("http://{server}/api/v1/write"),
+        "--remote-write-token-file",
+        &file,
+    ]);
     // What is refused is counted and given up; a corrected file is read by itself.
-    let refused = |bot: &Bot| counted(bot, "canary_push_samples_total{protocol=\"remote_write\",result=\"refused\"}") > 0.0;
+    let refused = |bot: &Bot| {
+        counted(bot, "canary_push_samples_total{protocol=\"remote_write\",result=\"refused\"}")
+            > 0.0
+    };
     assert!(wait(PATIENCE, || bots.iter().all(refused)).is_some());
     assert!(bots[0].logged().contains("401"), "{}", bots[0].logged());
     directory.write("password", "owl:hush-9\n");
@@ -112,7 +152,8 @@ fn victoria_metrics_takes_what_is_sent_by_who_has_its_password() {
     assert!(!bots.iter().any(|bot| bot.logged().contains("hush-9")), "{}", bots[0].logged());
 }
 
-/// Reads requests by the classes that the authors of OTLP publish, over TLS, and prints each metric.
+/// Reads requests by the classes that the authors of OTLP publish, over TLS, and prints each
+/// metric.
 const RECEIVER: &str = r#"
 import gzip, http.server, ssl, sys
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
@@ -165,17 +206,20 @@ server.serve_forever()
 fn otlp_is_what_its_authors_read_over_tls() {
     let _turn = alone();
     let Some(mut python) = otlp() else { return };
-    let (directory, server, authority) = (Directory::new(), free_address(), Authority::new("receivers"));
+    let (directory, server, authority) =
+        (Directory::new(), free_address(), Authority::new("receivers"));
     let (certificate, key) = authority.issue("receiver", &[&server.ip().to_string()], GOOD);
     let pair = directory.write("receiver.pem", &format!("{certificate}{key}"));
-    let (ca, token) = (directory.write("ca.pem", &authority.pem()), directory.write("token", "a-secret\n"));
+    let (ca, token) =
+        (directory.write("ca.pem", &authority.pem()), directory.write("token", "a-secret\n"));
     let (said, wrong) = (directory.path("said"), directory.path("wrong"));
     let open = |path: &str| Stdio::from(std::fs::File::create(path).unwrap());
     let script = directory.write("receiver.py", RECEIVER);
     python.args([&script, &server.ip().to_string(), &server.port().to_string(), &pair]);
     let _receiver = Running::saying(&mut python, open(&said), open(&wrong));
     let url = format!("https://{server}/v1/metrics");
-    let bots = sending(&["--otlp-url", &url, "--otlp-token-file", &token, "--push-ca-cert-path", &ca]);
+    let bots =
+        sending(&["--otlp-url", &url, "--otlp-token-file", &token, "--push-ca-cert-path", &ca]);
     let read = |path: &str| std::fs::read_to_string(path).unwrap();
     let lines = |bot: &Bot| {
         [
@@ -191,9 +235,24 @@ fn otlp_is_what_its_authors_read_over_tls() {
         bots.iter().all(|bot| lines(bot).iter().all(|line| said.contains(line)))
     });
     assert!(whole.is_some(), "{}\n{}\n{}", read(&said), read(&wrong), bots[0].logged());
-    let of = |result: &str| counted(&bots[0], &format!("canary_push_samples_total{{protocol=\"otlp\",result=\"{result}\"}}"));
-    assert!(wait(PATIENCE, || of("sent") > 100.0 && of("refused") >= 1.0).is_some(), "{} {}", of("sent"), of("refused"));
-    assert!(bots[0].logged().contains("one is too old") && !read(&wrong).contains("Error"), "{}\n{}", bots[0].logged(), read(&wrong));
+    let of = |result: &str| {
+        counted(
+            &bots[0],
+            &format!("canary_push_samples_total{{protocol=\"otlp\",result=\"{result}\"}}"),
+        )
+    };
+    assert!(
+        wait(PATIENCE, || of("sent") > 100.0 && of("refused") >= 1.0).is_some(),
+        "{} {}",
+        of("sent"),
+        of("refused")
+    );
+    assert!(
+        bots[0].logged().contains("one is too old") && !read(&wrong).contains("Error"),
+        "{}\n{}",
+        bots[0].logged(),
+        read(&wrong)
+    );
 }
 
 #[test]
@@ -202,16 +261,26 @@ fn settings_that_cannot_work_are_refused_and_repeat_no_secret() {
     let token = directory.write("token", "a-secret\n");
     for (args, words) in [
         (&["--remote-write-url", "http://a:99999/write"][..], "write http://HOST:PORT"),
-        (&["--remote-write-url", "http://owl:a-secret@a/write"], "give them by --remote-write-token-file"),
-        (&["--otlp-url", "collector:4318/?key=a-secret"], "write http://HOST:PORT or https://HOST:PORT"),
+        (
+            &["--remote-write-url", "http://owl:a-secret@a/write"],
+            "give them by --remote-write-token-file",
+        ),
+        (
+            &["--otlp-url", "collector:4318/?key=a-secret"],
+            "write http://HOST:PORT or https://HOST:PORT",
+        ),
         (&["--otlp-token-file", &token], "nothing is sent anywhere without --otlp-url"),
         (&["--otlp-url", "http://a", "--push-interval", "10ms"], "choose from 1s to 1h"),
         (&["--otlp-url", "http://a", "--push-ca-cert-path", &token], "nothing is sent to https"),
         (&["--otlp-url", "https://a", "--push-ca-cert-path", &token], "has no certificate"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-        let output = command.args(["run", "--dry-run", "--name", "owl"]).args(args).output().unwrap();
+        let output =
+            command.args(["run", "--dry-run", "--name", "owl"]).args(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && said.contains(words) && !said.contains("a-secret"), "{args:?}: {said}");
+        assert!(
+            output.status.code() == Some(2) && said.contains(words) && !said.contains("a-secret"),
+            "{args:?}: {said}"
+        );
     }
 }

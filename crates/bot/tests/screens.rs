@@ -1,4 +1,5 @@
-//! Everything that commands print for people, against reviewed text: a server answers with the reviewed answers of the API.
+//! Everything that commands print for people, against reviewed text: a server answers with the
+//! reviewed answers of the API.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +10,10 @@ use std::process::Command;
 
 /// An answer of the API as its own tests reviewed it.
 fn reviewed(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/tests/golden").join(name)).unwrap()
+    std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/tests/golden").join(name),
+    )
+    .unwrap()
 }
 
 /// A mesh in trouble, as `/api/v2/incidents` tells it.
@@ -38,8 +42,10 @@ fn serve() -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-            let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
+            let mut lines =
+                BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let path =
+                lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
             lines.find(String::is_empty);
             let body = match path.split('?').next().unwrap() {
                 "/api/v2/nodes" => reviewed("nodes.json"),
@@ -51,8 +57,12 @@ fn serve() -> String {
                 "/livez" => "ok\n".to_owned(),
                 other => panic!("{other} is asked"),
             };
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ =
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
         }
     });
     url
@@ -76,16 +86,28 @@ fn what_commands_print_reads_as_it_was_reviewed() {
         ("check-json", &["check", "--json"], 0),
         ("top-json", &["top", "--json"], 0),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(arguments).args(["--server", &url]).output().unwrap();
-        let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr).into_owned());
+        let output = Command::new(env!("CARGO_BIN_EXE_canary-bot"))
+            .args(arguments)
+            .args(["--server", &url])
+            .output()
+            .unwrap();
+        let (text, errors) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
         assert_eq!(output.status.code(), Some(code), "{name}: {text}{errors}");
         // What a terminal would obey, or nobody would see, is never printed.
         assert!(!text.contains(['\x1b', '\u{202e}']), "{name}: {text:?}");
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("screen-{name}.txt"));
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(format!("screen-{name}.txt"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&file, &text).unwrap();
         }
         let before = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(text == before, "{name} differs from the reviewed text; UPDATE_GOLDEN=1 writes it anew. It is now:\n{text}");
+        assert!(
+            text == before,
+            "{name} differs from the reviewed text; UPDATE_GOLDEN=1 writes it anew. It is now:\n{text}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! What strangers and members can make a bot hold, tried against one that may have 256 MB of memory and 1,024 descriptors: it lives, the other's
-//! probes stay on time, what it took is given back, and everything is counted.
+//! What strangers and members can make a bot hold, tried against one that may have 256 MB of memory
+//! and 1,024 descriptors: it lives, the other's probes stay on time, what it took is given back,
+//! and everything is counted.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -42,11 +43,18 @@ impl Siege {
         Self { bots, port }
     }
 
-    /// Lets `attack` run until it is counted under `reason`, and looks at what became of both bots during it and after it.
-    fn endure<T>(&mut self, what: &str, reason: &str, attack: impl FnOnce(SocketAddr, SocketAddr) -> T) {
+    /// Lets `attack` run until it is counted under `reason`, and looks at what became of both bots
+    /// during it and after it.
+    fn endure<T>(
+        &mut self,
+        what: &str,
+        reason: &str,
+        attack: impl FnOnce(SocketAddr, SocketAddr) -> T,
+    ) {
         let (port, api) = (self.port, self.bots[0].api());
         let series = format!("canary_mesh_refused_total{{reason=\"{reason}\"}}");
-        let (probes, failed) = (counted(&self.bots[1], "canary_probes_total"), failures(&self.bots[1]));
+        let (probes, failed) =
+            (counted(&self.bots[1], "canary_probes_total"), failures(&self.bots[1]));
         let refused = counted(&self.bots[0], &series);
         let begun = Instant::now();
         let held = attack(port, api);
@@ -57,11 +65,15 @@ impl Siege {
         let during = resident_kb(&self.bots[0]);
         drop(held);
         let back = wait(Duration::from_secs(60), || {
-            resident_kb(&self.bots[0]) < 110_000 && get(api, "/livez").is_ok_and(|answer| answer.status == 200)
+            resident_kb(&self.bots[0]) < 110_000
+                && get(api, "/livez").is_ok_and(|answer| answer.status == 200)
         });
         let after = resident_kb(&self.bots[0]);
         let failed = failures(&self.bots[1]) - failed;
-        eprintln!("{what}: {:.1} s, {during} kB during, {after} kB after, {failed} probes failed", begun.elapsed().as_secs_f64());
+        eprintln!(
+            "{what}: {:.1} s, {during} kB during, {after} kB after, {failed} probes failed",
+            begun.elapsed().as_secs_f64()
+        );
         assert!(back.is_some(), "{what}: {after} kB are not given back");
         assert!(failed < 0.5, "{what}: {failed} probes of it failed");
         assert!(counts.is_some(), "{what}: nothing is counted as {reason}");
@@ -77,24 +89,35 @@ async fn connect_from(number: u8, to: SocketAddr) -> Option<tokio::net::TcpStrea
 
 /// Runs an attack beside the test, for as long as what is returned is there.
 fn beside(attack: impl Future<Output = ()> + Send + 'static) -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.spawn(attack);
     runtime
 }
 
-/// Opens connections and on each of them requests of which `chunk` is sent again and again, and never the end.
+/// Opens connections and on each of them requests of which `chunk` is sent again and again, and
+/// never the end.
 async fn half_uploads(to: SocketAddr, connections: u8, streams: usize, bytes: usize) {
     let mut held = Vec::new();
     for number in 0..connections {
         let Some(stream) = connect_from(number % 20, to).await else { continue };
-        let Ok((sender, connection)) = h2::client::Builder::new().handshake::<_, Bytes>(stream).await else { continue };
+        let Ok((sender, connection)) =
+            h2::client::Builder::new().handshake::<_, Bytes>(stream).await
+        else {
+            continue;
+        };
         tokio::spawn(connection);
         for _ in 0..streams {
             let Ok(mut sender) = sender.clone().ready().await else { break };
-            let request = http::Request::post("http://bot/mesh.v2.MeshService/Exchange").header("content-type", "application/grpc");
-            let Ok((answer, mut body)) = sender.send_request(request.body(()).unwrap(), false) else { break };
+            let request = http::Request::post("http://bot/mesh.v2.MeshService/Exchange")
+                .header("content-type", "application/grpc");
+            let Ok((answer, mut body)) = sender.send_request(request.body(()).unwrap(), false)
+            else {
+                break;
+            };
             let length = u32::try_from(bytes).unwrap().to_be_bytes();
-            let _ = body.send_data(Bytes::from([&[0][..], &length, &vec![0; bytes - 10]].concat()), false);
+            let _ = body
+                .send_data(Bytes::from([&[0][..], &length, &vec![0; bytes - 10]].concat()), false);
             held.push((answer, body, sender));
         }
     }
@@ -105,9 +128,11 @@ async fn half_uploads(to: SocketAddr, connections: u8, streams: usize, bytes: us
 fn half_uploads_take_bounded_memory() {
     let _turn = alone();
     let mut siege = Siege::begin();
-    siege.endure("40 connections with 16 half messages of 570 kB each", "mesh_overdrawn", |port, _| {
-        beside(half_uploads(port, 40, 16, 570_000))
-    });
+    siege.endure(
+        "40 connections with 16 half messages of 570 kB each",
+        "mesh_overdrawn",
+        |port, _| beside(half_uploads(port, 40, 16, 570_000)),
+    );
     siege.endure("again", "malformed", |port, _| beside(half_uploads(port, 40, 16, 570_000)));
 }
 
@@ -120,7 +145,8 @@ fn rows_of_ghosts_take_bounded_memory() {
         assert_eq!(liar.join(port), Some(1));
         let nowhere = own_address();
         for number in 0..800_u64 {
-            let ghost = node(&format!("ghost-{number}"), &format!("{nowhere}:9"), 1, 1 << 40 | number);
+            let ghost =
+                node(&format!("ghost-{number}"), &format!("{nowhere}:9"), 1, 1 << 40 | number);
             let names: Vec<_> = (0..4000).map(|index| format!("{number:03x}{index:03x}")).collect();
             let frame = frame(1, &fingerprint(&names).to_le_bytes(), 1, &[0; 4000]);
             let row = Message::default().fixed(1, 1 << 40 | number).message(2, &frame);
@@ -131,22 +157,36 @@ fn rows_of_ghosts_take_bounded_memory() {
         liar
     });
     let nodes = siege.bots[0].nodes().unwrap();
-    assert!(!nodes.iter().any(|name| name.starts_with("ghost")), "names that never answered are listed");
-    assert!((counted(&siege.bots[0], "canary_probe_interval_seconds") - 0.5).abs() < 0.01, "they stretch the interval");
+    assert!(
+        !nodes.iter().any(|name| name.starts_with("ghost")),
+        "names that never answered are listed"
+    );
+    assert!(
+        (counted(&siege.bots[0], "canary_probe_interval_seconds") - 0.5).abs() < 0.01,
+        "they stretch the interval"
+    );
 }
 
-/// Asks `path` on many streams of many connections, and reads nothing: the window is none or one byte.
+/// Asks `path` on many streams of many connections, and reads nothing: the window is none or one
+/// byte.
 async fn unread(to: SocketAddr, connections: u8, streams: usize, path: &'static str, window: u32) {
     let mut held = Vec::new();
     for number in 0..connections {
         let Some(stream) = connect_from(number % 4, to).await else { continue };
         let mut builder = h2::client::Builder::new();
-        let Ok((sender, connection)) = builder.initial_window_size(window).handshake::<_, Bytes>(stream).await else { continue };
+        let Ok((sender, connection)) =
+            builder.initial_window_size(window).handshake::<_, Bytes>(stream).await
+        else {
+            continue;
+        };
         tokio::spawn(connection);
         for _ in 0..streams {
             let Ok(mut sender) = sender.clone().ready().await else { break };
-            let request = http::Request::get(format!("http://bot{path}")).header("authorization", format!("Bearer {TOKEN}"));
-            let Ok((answer, _)) = sender.send_request(request.body(()).unwrap(), true) else { break };
+            let request = http::Request::get(format!("http://bot{path}"))
+                .header("authorization", format!("Bearer {TOKEN}"));
+            let Ok((answer, _)) = sender.send_request(request.body(()).unwrap(), true) else {
+                break;
+            };
             held.push((answer, sender));
         }
     }
@@ -157,13 +197,19 @@ async fn unread(to: SocketAddr, connections: u8, streams: usize, path: &'static 
 fn answers_that_are_not_read_end_their_connections() {
     let _turn = alone();
     let mut siege = Siege::begin();
-    for (what, path, window) in
-        [("100 connections that read no /livez", "/livez", 0), ("100 connections that read no /metrics", "/metrics", 1)]
-    {
+    for (what, path, window) in [
+        ("100 connections that read no /livez", "/livez", 0),
+        ("100 connections that read no /metrics", "/metrics", 1),
+    ] {
         siege.endure(what, "api_unread", |_, api| {
             let attack = beside(unread(api, 100, 16, path, window));
             // The port is shut to some of them, and open to others again after twenty seconds.
-            assert!(wait(Duration::from_secs(60), || get(api, "/livez").is_ok_and(|answer| answer.status == 200)).is_some(), "{what}");
+            assert!(
+                wait(Duration::from_secs(60), || get(api, "/livez")
+                    .is_ok_and(|answer| answer.status == 200))
+                .is_some(),
+                "{what}"
+            );
             attack
         });
     }
@@ -198,7 +244,8 @@ fn a_flood_of_joins_keeps_no_newcomer_of_another_address_out() {
         beside(async move {
             for number in 0_u64.. {
                 tokio::task::spawn_blocking(move || {
-                    let joiner = node(&format!("flood-{number}"), &format!("{nobody}:9"), 1, number + 1);
+                    let joiner =
+                        node(&format!("flood-{number}"), &format!("{nobody}:9"), 1, number + 1);
                     let _ = call(port, "Join", &Message::default().message(1, &joiner).0);
                 });
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -215,9 +262,11 @@ fn what_is_compressed_is_refused_on_the_mesh_port() {
     let ask = |path: &str, header: Option<(&str, &str)>| {
         runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(siege.port).await.unwrap();
-            let (sender, connection) = h2::client::Builder::new().handshake::<_, Bytes>(stream).await.unwrap();
+            let (sender, connection) =
+                h2::client::Builder::new().handshake::<_, Bytes>(stream).await.unwrap();
             tokio::spawn(connection);
-            let mut request = http::Request::post(format!("http://bot{path}")).header("content-type", "application/grpc");
+            let mut request = http::Request::post(format!("http://bot{path}"))
+                .header("content-type", "application/grpc");
             if let Some((name, value)) = header {
                 request = request.header(name, value);
             }
@@ -228,16 +277,28 @@ fn what_is_compressed_is_refused_on_the_mesh_port() {
             let early = answer.headers().get("grpc-status").cloned();
             let mut incoming = answer.into_body();
             while incoming.data().await.is_some() {}
-            let late = incoming.trailers().await.unwrap().and_then(|trailers| trailers.get("grpc-status").cloned());
+            let late = incoming
+                .trailers()
+                .await
+                .unwrap()
+                .and_then(|trailers| trailers.get("grpc-status").cloned());
             early.or(late).map(|code| code.to_str().unwrap().to_owned())
         })
     };
     assert_eq!(ask("/mesh.v2.MeshService/Identify", None).as_deref(), Some("0"));
     for coding in ["gzip", "zstd", "br"] {
-        assert_eq!(ask("/mesh.v2.MeshService/Identify", Some(("grpc-encoding", coding))).as_deref(), Some("12"), "{coding}");
+        assert_eq!(
+            ask("/mesh.v2.MeshService/Identify", Some(("grpc-encoding", coding))).as_deref(),
+            Some("12"),
+            "{coding}"
+        );
     }
     assert_eq!(ask("/grpc.health.v1.Health/Check", None).as_deref(), Some("0"));
-    assert_eq!(ask("/grpc.health.v1.Health/Watch", None).as_deref(), Some("12"), "a watch never ends");
+    assert_eq!(
+        ask("/grpc.health.v1.Health/Watch", None).as_deref(),
+        Some("12"),
+        "a watch never ends"
+    );
 }
 
 /// What a plan's bot answers to a joiner whose target is elsewhere.
@@ -252,13 +313,15 @@ fn the_answer_to_a_joiner_tells_nothing_of_other_hosts() {
     let _turn = alone();
     let siege = Siege::begin();
     let nobody = own_address();
-    let (closed, unknown) = (told(siege.port, &format!("{nobody}:9")), told(siege.port, "no-such-name.invalid:80"));
+    let (closed, unknown) =
+        (told(siege.port, &format!("{nobody}:9")), told(siege.port, "no-such-name.invalid:80"));
     let silent = std::net::TcpListener::bind((nobody, 0)).unwrap();
     let open = told(siege.port, &silent.local_addr().unwrap().to_string());
     for answer in [&closed, &unknown, &open] {
         assert!(answer.contains("no connection"), "{answer:?}");
     }
-    // A bot that is reached elsewhere dials no loopback for others: on this mesh, which lives on loopback, it does.
+    // A bot that is reached elsewhere dials no loopback for others: on this mesh, which lives on
+    // loopback, it does.
     let plan: &Plan = &siege.bots[0].plan;
     assert!(plan.address.is_loopback());
 }

@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::tools::skip;
-use support::{Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait, wait_at_rest};
+use support::{
+    Bot, Plan, all_know_all, alone, full_matrix, mesh, names, plans, plans_at, settle, wait,
+    wait_at_rest,
+};
 
 const PROBE_TIMEOUT_NANOS: u64 = 3_000_000_000;
 /// Latencies of others travel as codes that are exact to 0.05 %.
@@ -20,7 +23,8 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Starts `count` bots at one instant and measures when each knows all and when each serves every pair, from the last start on.
+/// Starts `count` bots at one instant and measures when each knows all and when each serves every
+/// pair, from the last start on.
 fn start_together(count: usize, limit: Duration) -> (Vec<Bot>, Option<Duration>, Option<Duration>) {
     let plans = plans(count);
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
@@ -31,8 +35,8 @@ fn start_together(count: usize, limit: Duration) -> (Vec<Bot>, Option<Duration>,
         waiting.is_empty()
     });
     let known = known.map(|_| started.elapsed());
-    // A matrix of a hundred is megabytes of text: looking at it over and over would be the heaviest load of all, and one bot after another
-    // would take minutes on a machine that is short of time.
+    // A matrix of a hundred is megabytes of text: looking at it over and over would be the heaviest
+    // load of all, and one bot after another would take minutes on a machine that is short of time.
     let has_all = |bot: &Bot| bot.measured() >= count * (count - 1);
     let full = std::thread::scope(|scope| {
         let looking = bots.chunks(count.div_ceil(LOOKERS)).map(|some| {
@@ -63,7 +67,8 @@ fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
         eprintln!("40 bots: all know all after {known:?}, every pair at every bot after {full:?}");
         (bots, known, full)
     };
-    // Forty processes share this machine with whatever else it runs: what counts is that they can, in three tries.
+    // Forty processes share this machine with whatever else it runs: what counts is that they can,
+    // in three tries.
     let (mut bots, mut known, mut full) = start();
     for _ in 0..2 {
         if !in_time(known, full) {
@@ -84,14 +89,16 @@ fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
 fn a_hundred_bots_started_at_one_instant_are_a_whole_mesh() {
     let _turn = alone();
     let (mut bots, known, full) = start_together(100, secs(240));
-    // How soon is the machine's word: a hundred bots of two threads each share it. That all come through is ours.
+    // How soon is the machine's word: a hundred bots of two threads each share it. That all come
+    // through is ours.
     eprintln!("100 bots: all know all after {known:?}, every pair at every bot after {full:?}");
     assert!(known.is_some() && full.is_some(), "known after {known:?}, full after {full:?}");
     assert!(bots.iter_mut().all(Bot::running));
     assert!(wait(secs(30), || all_know_all(&bots)).is_some(), "nobody is lost");
 }
 
-/// Hits the last bot, waits until every other has dropped it and nobody else, and takes it out of the list.
+/// Hits the last bot, waits until every other has dropped it and nobody else, and takes it out of
+/// the list.
 fn fault_is_known_to_all(bots: &mut Vec<Bot>, signal: &str) {
     let victim = bots.pop().unwrap();
     let living = names(bots.iter());
@@ -99,7 +106,10 @@ fn fault_is_known_to_all(bots: &mut Vec<Bot>, signal: &str) {
     let dropped = wait(secs(6), || {
         bots.iter().all(|bot| {
             let known = bot.nodes().unwrap_or_default();
-            let missing: Vec<_> = living.iter().filter(|name| *name != bot.name() && !known.contains(*name)).collect();
+            let missing: Vec<_> = living
+                .iter()
+                .filter(|name| *name != bot.name() && !known.contains(*name))
+                .collect();
             assert!(missing.is_empty(), "{} dropped living ones: {missing:?}", bot.name());
             !known.contains(victim.name())
         })
@@ -128,7 +138,11 @@ fn a_bot_stopped_for_a_minute_comes_back_and_nobody_serves_a_bogus_latency() {
     let longest = (PROBE_TIMEOUT_NANOS as f64 * CODE_ERROR) as u64;
     let honest = |bot: &Bot| {
         for sample in bot.samples() {
-            assert!(sample.nanos.is_none_or(|nanos| nanos <= longest), "{} serves {sample:?}", bot.name());
+            assert!(
+                sample.nanos.is_none_or(|nanos| nanos <= longest),
+                "{} serves {sample:?}",
+                bot.name()
+            );
         }
     };
     let stopped = Instant::now();
@@ -171,7 +185,8 @@ fn a_bot_restarted_at_another_port_is_in_and_its_old_address_is_forgotten() {
     (plan.mesh_port, plan.api_port) = (ports[0], ports[1]);
     bots.push(plan.start());
     settle(&bots);
-    // Nobody dials the old address any more: a listener there hears nothing for longer than a dead node's turn.
+    // Nobody dials the old address any more: a listener there hears nothing for longer than a dead
+    // node's turn.
     let old = std::net::TcpListener::bind((moved.plan.address, moved.plan.mesh_port)).unwrap();
     old.set_nonblocking(true).unwrap();
     let dialled = wait(secs(12), || old.accept().is_ok());
@@ -202,7 +217,9 @@ fn another_bot_at_a_dead_ones_address_does_not_keep_the_dead_alive() {
     let mut heir = dead.plan.clone();
     heir.name = "heir".to_owned();
     bots.push(heir.start());
-    let dropped = wait(secs(6), || bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(dead.name()))));
+    let dropped = wait(secs(6), || {
+        bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(dead.name())))
+    });
     assert!(dropped.is_some(), "the dead one is kept alive");
     settle(&bots);
 }
@@ -216,7 +233,9 @@ fn a_terminated_bot_leaves_within_three_seconds_and_is_missed_by_nobody() {
         leaving.signal(signal);
         let status = leaving.ended(secs(3)).expect("it ends within 3 s");
         assert_eq!(status.code(), Some(0), "{}", leaving.log());
-        let dropped = wait(secs(2), || bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(leaving.name()))));
+        let dropped = wait(secs(2), || {
+            bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(leaving.name())))
+        });
         assert!(dropped.is_some(), "a goodbye is heard at once");
         let log = bots[0].log();
         assert!(log.contains("the node left") && !log.contains("is suspected"), "{log}");
@@ -228,7 +247,13 @@ struct Load(Vec<std::process::Child>);
 
 impl Load {
     fn start(count: usize) -> Self {
-        let busy = || Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap();
+        let busy = || {
+            Command::new("sh")
+                .args(["-c", "while :; do :; done"])
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
         Self((0..count).map(|_| busy()).collect())
     }
 }
@@ -252,7 +277,11 @@ fn a_starved_machine_kills_nobody() {
     wait(secs(70), || {
         for bot in &bots {
             let known = bot.nodes();
-            assert!(known.as_ref().is_none_or(|known| known.len() == 19), "{} knows only {known:?}", bot.name());
+            assert!(
+                known.as_ref().is_none_or(|known| known.len() == 19),
+                "{} knows only {known:?}",
+                bot.name()
+            );
         }
         begun.elapsed() >= secs(60)
     });
@@ -298,7 +327,10 @@ fn a_mesh_on_ipv6_is_a_mesh() {
 #[test]
 fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
     let _turn = alone();
-    let allowed = Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).stderr(Stdio::null()).status();
+    let allowed = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "true"])
+        .stderr(Stdio::null())
+        .status();
     if !allowed.is_ok_and(|status| status.success()) {
         skip("this host lets nobody make namespaces");
         return;
@@ -306,10 +338,19 @@ fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
     let plan = plans(1).remove(0);
     let mut command = Command::new("unshare");
     // Whoever is first in a PID namespace gets no signal that it does not handle.
-    command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_canary-bot")]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--",
+        env!("CARGO_BIN_EXE_canary-bot"),
+    ]);
     let mut outer = plan.start_by(command);
     assert!(wait(secs(10), || outer.nodes().is_some()).is_some(), "it starts");
-    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.pid())).unwrap();
+    let inner =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.pid())).unwrap();
     assert!(Command::new("kill").args(["-TERM", inner.trim()]).status().unwrap().success());
     let status = outer.ended(secs(3)).expect("it ends within 3 s");
     assert_eq!(status.code(), Some(0));

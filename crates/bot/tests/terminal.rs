@@ -15,7 +15,11 @@ struct Token(String);
 
 impl Token {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("canary-terminal-{}", std::process::id())).to_str().unwrap().to_owned();
+        let path = std::env::temp_dir()
+            .join(format!("canary-terminal-{}", std::process::id()))
+            .to_str()
+            .unwrap()
+            .to_owned();
         std::fs::write(&path, TOKEN).unwrap();
         Self(path)
     }
@@ -35,7 +39,10 @@ fn ask(bot: &Bot, token: &Token, arguments: &[&str]) -> (Option<i32>, String) {
         .env("CANARY_TOKEN_FILE", &token.0)
         .output()
         .unwrap();
-    (status.code(), format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap()))
+    (
+        status.code(),
+        format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap()),
+    )
 }
 
 #[test]
@@ -53,12 +60,26 @@ fn every_command_shows_the_mesh() {
     assert!(nodes[0].starts_with("NAME    STATE  ADDRESS") && nodes.len() == 4, "{nodes:?}");
     assert!(nodes[1].starts_with("bot-00  alive") && nodes[1].contains("this bot"), "{nodes:?}");
     let pairs = lines(&["pairs", "--source", "bot-01", "--plain"]);
-    assert!(pairs.len() == 2 && pairs[0].starts_with("bot-01\tbot-00\tok\t") && pairs[0].split('\t').count() == 8, "{pairs:?}");
+    assert!(
+        pairs.len() == 2
+            && pairs[0].starts_with("bot-01\tbot-00\tok\t")
+            && pairs[0].split('\t').count() == 8,
+        "{pairs:?}"
+    );
     assert_eq!(lines(&["pairs", "--state", "failed", "--json"]), ["[]"]);
     let matrix = lines(&["matrix", "--metric", "loss"]);
-    assert!(matrix.len() == 5 && matrix[2].ends_with("0.0%") && matrix[4].starts_with("share of failed attempts"), "{matrix:?}");
+    assert!(
+        matrix.len() == 5
+            && matrix[2].ends_with("0.0%")
+            && matrix[4].starts_with("share of failed attempts"),
+        "{matrix:?}"
+    );
     let verdict = || lines(&["top", "--once"])[0].clone();
-    assert!(wait(Duration::from_secs(10), || verdict() == "All 3 nodes reach each other.").is_some(), "{}", verdict());
+    assert!(
+        wait(Duration::from_secs(10), || verdict() == "All 3 nodes reach each other.").is_some(),
+        "{}",
+        verdict()
+    );
     assert!(lines(&["events", "--plain"]).iter().any(|line| line.ends_with("node_joined\tbot-02")));
     assert_eq!(lines(&["check"]), ["ok"]);
     bots[0].kill();
@@ -76,30 +97,59 @@ fn the_doctor_asks_a_running_bot_and_joins_where_none_runs() {
     let plan = &bots[1].plan;
     let doctor = |name: &str, mesh_port: u16, api_port: u16| {
         let address = plan.address.to_string();
-        let (mesh_port, api_port, target) = (mesh_port.to_string(), api_port.to_string(), bots[0].plan.target());
-        let settings =
-            ["--listen-address", &address, "--listen-port", &mesh_port, "-p", &api_port, "-t", &target, "--token-file", &token.0];
-        let output = Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(["doctor", "-n", name]).args(settings).output().unwrap();
+        let (mesh_port, api_port, target) =
+            (mesh_port.to_string(), api_port.to_string(), bots[0].plan.target());
+        let settings = [
+            "--listen-address",
+            &address,
+            "--listen-port",
+            &mesh_port,
+            "-p",
+            &api_port,
+            "-t",
+            &target,
+            "--token-file",
+            &token.0,
+        ];
+        let output = Command::new(env!("CARGO_BIN_EXE_canary-bot"))
+            .args(["doctor", "-n", name])
+            .args(settings)
+            .output()
+            .unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, text) = doctor(&plan.name, plan.mesh_port, plan.api_port);
     assert_eq!(code, Some(0), "{text}");
-    for expected in
-        [": bot-01 runs here already", "answers as bot-00 in ", "ways from here 1 of 1 work", "ways back      1 of 1 work", "0 problems"]
-    {
+    for expected in [
+        ": bot-01 runs here already",
+        "answers as bot-00 in ",
+        "ways from here 1 of 1 work",
+        "ways back      1 of 1 work",
+        "0 problems",
+    ] {
         assert!(text.contains(expected), "{expected} is missing in:\n{text}");
     }
     let free = free_ports(plan.address, 2);
     let (code, text) = doctor("newcomer", free[0], free[1]);
     assert_eq!(code, Some(0), "{text}");
-    for expected in ["joined a mesh of 2 others, and left it again", "ways back      2 of 2 work", "clock          within a second"] {
+    for expected in [
+        "joined a mesh of 2 others, and left it again",
+        "ways back      2 of 2 work",
+        "clock          within a second",
+    ] {
         assert!(text.contains(expected), "{expected} is missing in:\n{text}");
     }
     let (code, text) = doctor("newcomer", plan.mesh_port, free[1]);
     assert!(code == Some(3) && text.contains("another bot, bot-01, has it"), "{text}");
     let (code, text) = doctor(&plan.name, free[0], free[1]);
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.contains(&format!("problem  name           bot-01 is the name of a living node at {}", plan.target())), "{text}");
+    assert!(
+        text.contains(&format!(
+            "problem  name           bot-01 is the name of a living node at {}",
+            plan.target()
+        )),
+        "{text}"
+    );
 }
 
 #[test]
@@ -112,14 +162,30 @@ fn the_doctor_does_not_call_a_bot_well_that_nobody_admits() {
         plan.seeds.truncate(1);
     }
     let bots: Vec<_> = plans.iter().map(support::Plan::start).collect();
-    assert!(wait(Duration::from_secs(10), || bots.iter().all(|bot| bot.nodes().is_some())).is_some());
+    assert!(
+        wait(Duration::from_secs(10), || bots.iter().all(|bot| bot.nodes().is_some())).is_some()
+    );
     let (plan, address) = (&plans[1], plans[1].address.to_string());
     let (mesh_port, api_port) = (plan.mesh_port.to_string(), plan.api_port.to_string());
-    let settings = ["--listen-address", &address, "--listen-port", &mesh_port, "-p", &api_port, "-t", &plan.seeds[0]];
+    let settings = [
+        "--listen-address",
+        &address,
+        "--listen-port",
+        &mesh_port,
+        "-p",
+        &api_port,
+        "-t",
+        &plan.seeds[0],
+    ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-    let command = command.args(["doctor", "-n", &plan.name, "--mesh-name", "other", "--token-file", &token.0]).args(settings);
+    let command = command
+        .args(["doctor", "-n", &plan.name, "--mesh-name", "other", "--token-file", &token.0])
+        .args(settings);
     let (done, text) = said(command);
-    assert!(!done && text.contains("problem  join           the bot that runs here is alone"), "{text}");
+    assert!(
+        !done && text.contains("problem  join           the bot that runs here is alone"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -131,12 +197,22 @@ fn a_probe_shows_phases_and_how_it_fails() {
     let (code, text) = ask(&bots[0], &token, &["probe", &target, "-c", "2", "-i", "50ms"]);
     let lines: Vec<_> = text.lines().collect();
     assert!(code == Some(0) && lines.len() == 3, "{text}");
-    assert!(lines[0].starts_with(&format!("bot-01 at {target}: seq=1 total=")) && lines[0].contains("(connect "), "{text}");
-    assert!(lines[2].starts_with(&format!("{target}: 2 attempts, 0 failed (0 %); total min ")), "{text}");
+    assert!(
+        lines[0].starts_with(&format!("bot-01 at {target}: seq=1 total="))
+            && lines[0].contains("(connect "),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with(&format!("{target}: 2 attempts, 0 failed (0 %); total min ")),
+        "{text}"
+    );
     bots[1].kill();
     let (code, text) = ask(&bots[0], &token, &["probe", &target, "-c", "1", "--json"]);
     let said: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert!(code == Some(1) && said["failure"] == "refused" && said["rtt_seconds"].is_null(), "{text}");
+    assert!(
+        code == Some(1) && said["failure"] == "refused" && said["rtt_seconds"].is_null(),
+        "{text}"
+    );
 }
 
 /// A terminal of 80 columns and 24 lines, which ends with the test.
@@ -145,7 +221,8 @@ struct Terminal(String);
 impl Terminal {
     fn start(command: &str) -> Self {
         let socket = format!("canary-{}", std::process::id());
-        let (done, text) = Self::tmux(&socket, &["new-session", "-d", "-x", "80", "-y", "24", command]);
+        let (done, text) =
+            Self::tmux(&socket, &["new-session", "-d", "-x", "80", "-y", "24", command]);
         assert!(done, "{text}");
         Self(socket)
     }
@@ -164,7 +241,11 @@ impl Terminal {
     }
 
     fn shows(&self, words: &str) {
-        assert!(wait(Duration::from_secs(30), || self.screen().contains(words)).is_some(), "no {words:?} in\n{}", self.screen());
+        assert!(
+            wait(Duration::from_secs(30), || self.screen().contains(words)).is_some(),
+            "no {words:?} in\n{}",
+            self.screen()
+        );
     }
 }
 
@@ -184,7 +265,11 @@ fn top_is_live_and_follows_its_keys() {
     let mut bots = mesh(3);
     let binary = env!("CARGO_BIN_EXE_canary-bot");
     // What comes after it shows that the terminal was given back.
-    let command = format!("{binary} top --server http://{} --token-file {}; echo it has ended; cat", bots[0].api(), token.0);
+    let command = format!(
+        "{binary} top --server http://{} --token-file {}; echo it has ended; cat",
+        bots[0].api(),
+        token.0
+    );
     let terminal = Terminal::start(&command);
     terminal.shows("All 3 nodes reach each other.");
     terminal.press(&["Right", "Right", "Down"]);

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use support::pki::{Authority, Directory, GOOD, Kind, self_signed};
 use support::puppet::{Message, node};
-use support::{Bot, Plan, alone, counted, failures, get, plans, plans_at, settle, tls_client, trust, trust_exactly, wait};
+use support::{
+    Bot, Plan, alone, counted, failures, get, plans, plans_at, settle, tls_client, trust,
+    trust_exactly, wait,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -21,7 +24,9 @@ fn flags(directory: &Directory, name: &str, ca: &str, own: &(String, String)) ->
     let ca = directory.write(&format!("{name}-ca.pem"), ca);
     let certificate = directory.write(&format!("{name}.pem"), &own.0);
     let key = directory.write(&format!("{name}-key.pem"), &own.1);
-    ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key].map(str::to_owned).to_vec()
+    ["--ca-cert-path", &ca, "--server-cert-path", &certificate, "--server-key-path", &key]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// Plans of a mesh in mutual mode, all certificates by one authority.
@@ -46,10 +51,16 @@ fn mesh_port(plan: &Plan) -> SocketAddr {
 }
 
 /// One call over TLS and HTTP/1.1; an error if the connection is refused at any time.
-fn call_tls(address: SocketAddr, client: Arc<rustls::ClientConfig>, method: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
+fn call_tls(
+    address: SocketAddr,
+    client: Arc<rustls::ClientConfig>,
+    method: &str,
+    body: &[u8],
+) -> std::io::Result<(u16, String)> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(SOON))?;
-    let session = rustls::ClientConnection::new(client, address.ip().into()).map_err(std::io::Error::other)?;
+    let session = rustls::ClientConnection::new(client, address.ip().into())
+        .map_err(std::io::Error::other)?;
     let mut stream = rustls::StreamOwned::new(session, stream);
     let head = format!(
         "POST /mesh.v2.MeshService/{method} HTTP/1.1\r\nHost: bot\r\nContent-Type: application/proto\r\nConnect-Protocol-Version: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -64,7 +75,11 @@ fn call_tls(address: SocketAddr, client: Arc<rustls::ClientConfig>, method: &str
         _ => {}
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
     Ok((status, answer))
 }
 
@@ -74,17 +89,28 @@ fn five_bots_form_a_mesh_in_mutual_mode() {
     let (directory, authority) = (Directory::new(), Authority::new("the authority"));
     let bots = start(&mutual(&directory, &authority, 5));
     for bot in &bots {
-        assert!(counted(bot, "canary_probe_phase_duration_seconds_sum{target=\"bot-01\",phase=\"tls\"}") > 0.0 || bot.name() == "bot-01");
+        assert!(
+            counted(
+                bot,
+                "canary_probe_phase_duration_seconds_sum{target=\"bot-01\",phase=\"tls\"}"
+            ) > 0.0
+                || bot.name() == "bot-01"
+        );
         assert!(failures(bot) < 1.0, "{} failed to measure somebody", bot.name());
     }
     // What each agreed on, and how long its certificate is good for, is told by all of all.
     let told = |bot: &Bot| {
         let agreed = counted(bot, "canary_node_tls_info{") > 4.5;
         let day = 86400.0;
-        let left = counted(bot, "canary_node_certificate_expiry_timestamp_seconds{") / 5.0 - now_unix();
+        let left =
+            counted(bot, "canary_node_certificate_expiry_timestamp_seconds{") / 5.0 - now_unix();
         agreed && (29.0 * day..30.1 * day).contains(&left)
     };
-    assert!(wait(SOON * 3, || bots.iter().all(told)).is_some(), "{}", get(bots[0].api(), "/metrics").unwrap().body);
+    assert!(
+        wait(SOON * 3, || bots.iter().all(told)).is_some(),
+        "{}",
+        get(bots[0].api(), "/metrics").unwrap().body
+    );
     let metrics = get(bots[0].api(), "/metrics").unwrap().body;
     let told = "canary_node_tls_info{node=\"bot-03\",version=\"TLSv1.3\",group=\"x25519\"}";
     assert!(metrics.contains(told), "{metrics}");
@@ -99,7 +125,9 @@ fn five_bots_form_a_mesh_with_optional_client_certificates() {
     let _turn = alone();
     let (directory, authority) = (Directory::new(), Authority::new("the authority"));
     let mut plans = mutual(&directory, &authority, 5);
-    plans.iter_mut().for_each(|plan| plan.more.extend(["--client-auth", "optional"].map(str::to_owned)));
+    plans
+        .iter_mut()
+        .for_each(|plan| plan.more.extend(["--client-auth", "optional"].map(str::to_owned)));
     let _bots = start(&plans);
     // Who has no certificate is let in, who has a wrong one is not.
     let (address, ca) = (mesh_port(&plans[0]), authority.pem());
@@ -126,7 +154,8 @@ fn who_is_joined_by_a_name_of_many_addresses_proves_that_name() {
     let _turn = alone();
     let (directory, authority) = (Directory::new(), Authority::new("the authority"));
     let mut plans = plans_at(IpAddr::from([127, 0, 0, 1]), 2);
-    let seeds: Vec<_> = plans.iter().map(|plan| format!("dns:localhost:{}", plan.mesh_port)).collect();
+    let seeds: Vec<_> =
+        plans.iter().map(|plan| format!("dns:localhost:{}", plan.mesh_port)).collect();
     for plan in &mut plans {
         // No certificate names the address that is dialled.
         let own = authority.issue(&plan.name, &["localhost"], GOOD);
@@ -148,7 +177,11 @@ fn who_is_joined_by_a_name_of_many_addresses_proves_that_name() {
     seeker.seeds = stranger.seeds.clone();
     // At this address somebody answers whose certificate is good for another name.
     let (_stranger, seeker) = (stranger.start(), seeker.start());
-    assert!(wait(SOON * 2, || seeker.logged().contains("not valid for name")).is_some(), "{}", seeker.logged());
+    assert!(
+        wait(SOON * 2, || seeker.logged().contains("not valid for name")).is_some(),
+        "{}",
+        seeker.logged()
+    );
 }
 
 /// Ends TLS with a certificate and passes bytes on, as an edge does.
@@ -157,9 +190,13 @@ fn edge(address: IpAddr, own: &(String, String), behind: SocketAddr) -> u16 {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let chain = CertificateDer::pem_slice_iter(own.0.as_bytes()).map(Result::unwrap).collect();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config =
-        builder.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap()).unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let mut config = builder
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap())
+        .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let listener = TcpListener::bind((address, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -190,11 +227,15 @@ fn five_bots_form_a_mesh_behind_edges_with_a_token() {
     let ca = directory.write("ca.pem", &authority.pem());
     let token = directory.write("token", "a-secret-of-the-mesh\n");
     let own = authority.issue("edge", &[&plans[0].address.to_string()], GOOD);
-    let edges: Vec<_> = plans.iter().map(|plan| edge(plan.address, &own, mesh_port(plan))).collect();
+    let edges: Vec<_> =
+        plans.iter().map(|plan| edge(plan.address, &own, mesh_port(plan))).collect();
     for (plan, port) in plans.iter_mut().zip(&edges) {
         let join = format!("{}:{port}", plan.address);
-        plan.seeds = edges.iter().take(2).map(|port| format!("https://{}:{port}", plan.address)).collect();
-        plan.more = ["--ca-cert-path", &ca, "--join-address", &join, "--mesh-token-file", &token].map(str::to_owned).to_vec();
+        plan.seeds =
+            edges.iter().take(2).map(|port| format!("https://{}:{port}", plan.address)).collect();
+        plan.more = ["--ca-cert-path", &ca, "--join-address", &join, "--mesh-token-file", &token]
+            .map(str::to_owned)
+            .to_vec();
     }
     let bots = start(&plans);
     // Behind the edge the port is plain, and the token guards it.
@@ -213,18 +254,33 @@ fn outsiders_are_refused() {
     let host = plans[0].address.to_string();
     let issue = |kind| authority.issue("stranger", &["stranger", &host], kind);
     let good = issue(GOOD);
-    assert_eq!(call_tls(address, tls_client(&ca, Some(&good)), "Identify", &[]).unwrap().0, 200, "the control is refused");
+    assert_eq!(
+        call_tls(address, tls_client(&ca, Some(&good)), "Identify", &[]).unwrap().0,
+        200,
+        "the control is refused"
+    );
     let refused = [
         ("no certificate", None),
-        ("another authority", Some(Authority::new("the authority").issue("stranger", &["stranger"], GOOD))),
+        (
+            "another authority",
+            Some(Authority::new("the authority").issue("stranger", &["stranger"], GOOD)),
+        ),
         ("expired", Some(issue(Kind { days: (-9, -1), ..GOOD }))),
         ("not valid yet", Some(issue(Kind { days: (1, 9), ..GOOD }))),
         ("for servers only", Some(issue(Kind { client: false, ..GOOD }))),
     ];
     for (why, own) in &refused {
-        let before = counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}");
-        assert!(call_tls(address, tls_client(&ca, own.as_ref()), "Identify", &[]).is_err(), "{why}: let in");
-        assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}") > before, "{why}: not counted");
+        let before =
+            counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}");
+        assert!(
+            call_tls(address, tls_client(&ca, own.as_ref()), "Identify", &[]).is_err(),
+            "{why}: let in"
+        );
+        assert!(
+            counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}")
+                > before,
+            "{why}: not counted"
+        );
     }
     // Plain text on either port gets no answer.
     for port in [plans[0].mesh_port, plans[0].api_port] {
@@ -270,7 +326,11 @@ fn a_bot_of_another_authority_stays_outside_and_says_why() {
     trust(SocketAddr::new(plans[2].address, plans[2].api_port), &other.pem());
     let bots = start(&plans[..2]);
     let foreign = plans[2].start();
-    assert!(wait(SOON * 3, || foreign.logged().contains("TLS handshake failed")).is_some(), "{}", foreign.logged());
+    assert!(
+        wait(SOON * 3, || foreign.logged().contains("TLS handshake failed")).is_some(),
+        "{}",
+        foreign.logged()
+    );
     assert!(counted(&foreign, "canary_mesh_targets_failing") >= 1.0);
     assert_eq!(bots[0].nodes().unwrap().len(), 1);
     assert!(foreign.nodes().unwrap().is_empty());
@@ -281,14 +341,20 @@ fn a_mesh_token_that_is_wrong_or_missing_keeps_a_bot_outside_and_is_rotated_with
     let _turn = alone();
     let directory = Directory::new();
     let mut plans = plans(3);
-    let files: Vec<_> = (0..2).map(|number| directory.write(&format!("token-{number}"), "old-token\n")).collect();
+    let files: Vec<_> =
+        (0..2).map(|number| directory.write(&format!("token-{number}"), "old-token\n")).collect();
     for (plan, file) in plans.iter_mut().zip(&files) {
         plan.more = ["--mesh-token-file", file].map(str::to_owned).to_vec();
     }
     plans[2].more = ["--mesh-token", "wrong-token"].map(str::to_owned).to_vec();
     let bots = start(&plans[..2]);
     let outsider = plans[2].start();
-    assert!(wait(SOON * 3, || outsider.logged().contains("the mesh token is missing or wrong")).is_some(), "{}", outsider.logged());
+    assert!(
+        wait(SOON * 3, || outsider.logged().contains("the mesh token is missing or wrong"))
+            .is_some(),
+        "{}",
+        outsider.logged()
+    );
     assert!(counted(&outsider, "canary_mesh_targets_failing") >= 1.0);
     assert_eq!(bots[0].nodes().unwrap().len(), 1);
     let log = outsider.logged();
@@ -296,14 +362,22 @@ fn a_mesh_token_that_is_wrong_or_missing_keeps_a_bot_outside_and_is_rotated_with
     // Both tokens are let in, then the new one is presented, then the old one is let in no more.
     let rotate = |text: &str, counter: f64| {
         (0..2).for_each(|number| drop(directory.write(&format!("token-{number}"), text)));
-        let read = wait(SOON, || bots.iter().all(|bot| counted(bot, "canary_reloads_total{result=\"done\"}") >= counter));
+        let read = wait(SOON, || {
+            bots.iter().all(|bot| counted(bot, "canary_reloads_total{result=\"done\"}") >= counter)
+        });
         assert!(read.is_some(), "the files were not read again");
     };
     rotate("old-token\nnew-token\n", 1.0);
     rotate("new-token\nold-token\n", 2.0);
     rotate("new-token\n", 3.0);
     let before: Vec<_> = bots.iter().map(|bot| counted(bot, "canary_probes_total")).collect();
-    assert!(wait(SOON * 2, || bots.iter().zip(&before).all(|(bot, before)| counted(bot, "canary_probes_total") > before + 2.0)).is_some());
+    assert!(
+        wait(SOON * 2, || bots
+            .iter()
+            .zip(&before)
+            .all(|(bot, before)| counted(bot, "canary_probes_total") > before + 2.0))
+        .is_some()
+    );
     assert!(bots.iter().all(|bot| failures(bot) < 1.0), "a probe failed by the rotation");
 }
 
@@ -312,7 +386,9 @@ fn a_set_is_swapped_while_it_is_used_and_one_that_does_not_work_is_not() {
     let _turn = alone();
     let (directory, authority) = (Directory::new(), Authority::new("the authority"));
     let mut plans = mutual(&directory, &authority, 3);
-    plans.iter_mut().for_each(|plan| plan.more.extend(["--probe-interval", "200ms"].map(str::to_owned)));
+    plans
+        .iter_mut()
+        .for_each(|plan| plan.more.extend(["--probe-interval", "200ms"].map(str::to_owned)));
     let bots = start(&plans);
     let (address, ca) = (mesh_port(&plans[0]), authority.pem());
     let stranger = authority.issue("stranger", &["stranger"], GOOD);
@@ -322,7 +398,11 @@ fn a_set_is_swapped_while_it_is_used_and_one_that_does_not_work_is_not() {
         let own = authority.issue(&plan.name, &[&plan.name, &plan.address.to_string()], GOOD);
         // Half of a set does not work, and does no harm.
         directory.write(&format!("{}.pem", plan.name), &own.0);
-        assert!(wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0 || plan.name != "bot-00").is_some(), "nobody was told");
+        assert!(
+            wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0 || plan.name != "bot-00")
+                .is_some(),
+            "nobody was told"
+        );
         if plan.name == "bot-00" {
             assert_eq!(presented(), before, "half a set is in force");
         }
@@ -330,9 +410,17 @@ fn a_set_is_swapped_while_it_is_used_and_one_that_does_not_work_is_not() {
     }
     let taken = wait(SOON, || presented() != before).unwrap();
     assert!(taken <= Duration::from_secs(5), "{taken:?}");
-    assert!(wait(SOON, || bots.iter().all(|bot| counted(bot, "canary_reload_broken") < 1.0)).is_some());
+    assert!(
+        wait(SOON, || bots.iter().all(|bot| counted(bot, "canary_reload_broken") < 1.0)).is_some()
+    );
     let probes: Vec<_> = bots.iter().map(|bot| counted(bot, "canary_probes_total")).collect();
-    assert!(wait(SOON, || bots.iter().zip(&probes).all(|(bot, before)| counted(bot, "canary_probes_total") > before + 20.0)).is_some());
+    assert!(
+        wait(SOON, || bots
+            .iter()
+            .zip(&probes)
+            .all(|(bot, before)| counted(bot, "canary_probes_total") > before + 20.0))
+        .is_some()
+    );
     for bot in &bots {
         assert!(failures(bot) < 1.0, "{} failed to measure somebody", bot.name());
     }
@@ -352,7 +440,10 @@ fn a_set_that_does_not_work_yet_is_tried_again() {
     let own = authority.issue_ahead("bot-00", &["bot-00", &plans[0].address.to_string()], 8);
     directory.write("bot-00.pem", &own.0);
     directory.write("bot-00-key.pem", &own.1);
-    assert!(wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0).is_some(), "nobody was told");
+    assert!(
+        wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0).is_some(),
+        "nobody was told"
+    );
     assert_eq!(presented(), before);
     // Nothing changes any more but the time.
     assert!(wait(SOON * 2, || presented() != before).is_some(), "it is not in force");
@@ -360,7 +451,9 @@ fn a_set_that_does_not_work_yet_is_tried_again() {
     // Whoever asks is obeyed at once, whether anything changed or not.
     let done = counted(&bots[0], "canary_reloads_total{result=\"done\"}");
     bots[0].signal("HUP");
-    assert!(wait(SOON, || counted(&bots[0], "canary_reloads_total{result=\"done\"}") > done).is_some());
+    assert!(
+        wait(SOON, || counted(&bots[0], "canary_reloads_total{result=\"done\"}") > done).is_some()
+    );
     assert!(bots[0].running());
 }
 
@@ -371,7 +464,8 @@ fn a_file_that_hangs_delays_no_measurement() {
     let mut plans = plans(2);
     for plan in &mut plans {
         let file = directory.write(&format!("{}-token", plan.name), "of-the-mesh\n");
-        plan.more = ["--mesh-token-file", &file, "--probe-interval", "200ms"].map(str::to_owned).to_vec();
+        plan.more =
+            ["--mesh-token-file", &file, "--probe-interval", "200ms"].map(str::to_owned).to_vec();
     }
     let bots = start(&plans);
     // Whoever opens it waits for a writer that never comes.
@@ -380,7 +474,10 @@ fn a_file_that_hangs_delays_no_measurement() {
     std::fs::rename(&pipe, directory.path("bot-00-token")).unwrap();
     let probes = counted(&bots[0], "canary_probes_total");
     // Longer than files are left alone.
-    assert!(wait(SOON * 2, || counted(&bots[0], "canary_probes_total") > probes + 30.0).is_some(), "nothing is measured any more");
+    assert!(
+        wait(SOON * 2, || counted(&bots[0], "canary_probes_total") > probes + 30.0).is_some(),
+        "nothing is measured any more"
+    );
     assert!(bots.iter().all(|bot| failures(bot) < 1.0), "a probe failed");
 }
 
@@ -396,15 +493,22 @@ fn presented(address: SocketAddr, client: Arc<rustls::ClientConfig>) -> Vec<u8> 
 
 fn dry_run(more: &[String]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
+    for (variable, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_"))
+    {
         command.env_remove(variable);
     }
-    command.args(["--name", "owl", "--join-address", "owl.example.net:443", "--dry-run"]).args(more).output().unwrap()
+    command
+        .args(["--name", "owl", "--join-address", "owl.example.net:443", "--dry-run"])
+        .args(more)
+        .output()
+        .unwrap()
 }
 
 #[test]
 fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
-    let (directory, authority, other) = (Directory::new(), Authority::new("the authority"), Authority::new("another authority"));
+    let (directory, authority, other) =
+        (Directory::new(), Authority::new("the authority"), Authority::new("another authority"));
     let ca = authority.pem();
     let issue = |kind| authority.issue("owl", &["owl.example.net"], kind);
     let good = issue(GOOD);
@@ -419,21 +523,69 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
     check("several", &format!("{}{ca}", other.pem()), &good, &[]);
     let alone = self_signed("owl", &["owl.example.net"]);
     check("self", &alone.0, &alone, &[]);
-    check("mismatch", &ca, &(good.0.clone(), issue(GOOD).1), &["mismatch-key.pem is not that of", "mismatch.pem", "CN=owl"]);
-    check("expired", &ca, &issue(Kind { days: (-9, -1), ..GOOD }), &["expired.pem", "CN=owl", "expired on"]);
-    check("early", &ca, &issue(Kind { days: (1, 9), ..GOOD }), &["early.pem", "CN=owl", "not valid before"]);
-    check("foreign", &other.pem(), &good, &["foreign.pem", "CN=owl", "not signed by the CA in", "foreign-ca.pem"]);
-    check("server", &ca, &issue(Kind { client: false, ..GOOD }), &["server.pem", "as a client", "clientAuth"]);
-    check("client", &ca, &issue(Kind { server: false, ..GOOD }), &["client.pem", "as a server", "serverAuth"]);
-    check("name", &ca, &authority.issue("owl", &["swan.example.net"], GOOD), &["name.pem", "owl.example.net", "swan.example.net"]);
+    check(
+        "mismatch",
+        &ca,
+        &(good.0.clone(), issue(GOOD).1),
+        &["mismatch-key.pem is not that of", "mismatch.pem", "CN=owl"],
+    );
+    check(
+        "expired",
+        &ca,
+        &issue(Kind { days: (-9, -1), ..GOOD }),
+        &["expired.pem", "CN=owl", "expired on"],
+    );
+    check(
+        "early",
+        &ca,
+        &issue(Kind { days: (1, 9), ..GOOD }),
+        &["early.pem", "CN=owl", "not valid before"],
+    );
+    check(
+        "foreign",
+        &other.pem(),
+        &good,
+        &["foreign.pem", "CN=owl", "not signed by the CA in", "foreign-ca.pem"],
+    );
+    check(
+        "server",
+        &ca,
+        &issue(Kind { client: false, ..GOOD }),
+        &["server.pem", "as a client", "clientAuth"],
+    );
+    check(
+        "client",
+        &ca,
+        &issue(Kind { server: false, ..GOOD }),
+        &["client.pem", "as a server", "serverAuth"],
+    );
+    check(
+        "name",
+        &ca,
+        &authority.issue("owl", &["swan.example.net"], GOOD),
+        &["name.pem", "owl.example.net", "swan.example.net"],
+    );
     check("empty", "", &good, &["empty-ca.pem has no certificate"]);
-    check("garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &good, &["garbage-ca.pem"]);
-    check("keyless", &ca, &(good.0.clone(), good.0.clone()), &["keyless-key.pem has no private key"]);
+    check(
+        "garbage",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        &good,
+        &["garbage-ca.pem"],
+    );
+    check(
+        "keyless",
+        &ca,
+        &(good.0.clone(), good.0.clone()),
+        &["keyless-key.pem has no private key"],
+    );
     for (given, expected) in [
         (vec!["--ca-cert-path", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
         (vec!["--ca-cert-path", ""], "--ca-cert-path: no path is given"),
         (vec!["--ca-cert-path", ",", "--tls", "edge"], "--ca-cert-path: no path is given"),
-        (vec!["--config", &directory.write("empty.toml", "ca-cert-path = []\n")], "no path is given"),
+        (
+            vec!["--config", &directory.write("empty.toml", "ca-cert-path = []\n")],
+            "no path is given",
+        ),
         (vec!["--ca-cert", ""], "no certificate"),
         (vec!["--server-cert-path", "/c"], "without its key"),
         (vec!["--server-key-path", "/k"], "without its certificate"),
@@ -442,7 +594,10 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
         (vec!["--tls", "none", "--ca-cert-path", &directory.path("good-ca.pem")], "contradicts"),
         (vec!["--client-auth", "optional"], "--client-auth"),
         (vec!["--target", "https://swan:1"], "how to verify"),
-        (vec!["--ca-cert-path", &directory.path("good-ca.pem"), "--target", "http://swan:1"], "dials TLS only"),
+        (
+            vec!["--ca-cert-path", &directory.path("good-ca.pem"), "--target", "http://swan:1"],
+            "dials TLS only",
+        ),
         (vec!["--proxy-address", "nobody"], "--proxy-address"),
         (vec!["--mesh-token", "two words"], "--mesh-token"),
         (vec!["--mesh-token-file", "/nowhere/token"], "/nowhere/token"),
@@ -451,11 +606,16 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{given:?}: {said}");
         assert!(said.contains(expected), "{given:?}: {said}");
-        assert!(!said.contains("two words") && !said.contains("not base64\""), "a secret is repeated: {said}");
+        assert!(
+            !said.contains("two words") && !said.contains("not base64\""),
+            "a secret is repeated: {said}"
+        );
     }
     // All of it as base64, and every kind of key that openssl writes.
     let inline = |flag: &str, text: &str| [format!("--{flag}"), support::base64(text)];
-    let all = [inline("ca-cert", &ca), inline("server-cert", &good.0), inline("server-key", &good.1)].concat();
+    let all =
+        [inline("ca-cert", &ca), inline("server-cert", &good.0), inline("server-key", &good.1)]
+            .concat();
     let output = dry_run(&all);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -463,11 +623,24 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
 #[test]
 fn a_development_authority_and_a_token_are_made_and_work() {
     let directory = Directory::new();
-    let run = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(arguments).output().unwrap();
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_canary-bot")).args(arguments).output().unwrap()
+    };
     let place = directory.path("dev");
-    assert!(run(&["tls", "dev", "--directory", &place, "owl,owl.example.net,127.0.0.1", "swan"]).status.success());
+    assert!(
+        run(&["tls", "dev", "--directory", &place, "owl,owl.example.net,127.0.0.1", "swan"])
+            .status
+            .success()
+    );
     let at = |name: &str| directory.path(&format!("dev/{name}"));
-    let own = ["--ca-cert-path", &at("ca.pem"), "--server-cert-path", &at("owl.pem"), "--server-key-path", &at("owl-key.pem")];
+    let own = [
+        "--ca-cert-path",
+        &at("ca.pem"),
+        "--server-cert-path",
+        &at("owl.pem"),
+        "--server-key-path",
+        &at("owl-key.pem"),
+    ];
     let output = dry_run(&own.map(str::to_owned));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let again = run(&["tls", "dev", "--directory", &place, "owl"]);
@@ -476,7 +649,11 @@ fn a_development_authority_and_a_token_are_made_and_work() {
     assert!(run(&["token", "new", &token]).status.success());
     use std::os::unix::fs::PermissionsExt as _;
     for secret in [&token, &at("owl-key.pem"), &at("ca-key.pem")] {
-        assert_eq!(std::fs::metadata(secret).unwrap().permissions().mode() & 0o777, 0o600, "{secret}");
+        assert_eq!(
+            std::fs::metadata(secret).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{secret}"
+        );
     }
     assert_eq!(std::fs::read_to_string(&token).unwrap().trim().len(), 64);
     assert_eq!(run(&["token", "new", &token]).status.code(), Some(1));

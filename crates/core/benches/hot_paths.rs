@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, Labels, LatencyCode, NodeName, Now,
-    Output, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall, pack_entries, unpack_entries,
+    Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode,
+    Labels, LatencyCode, NodeName, Now, Output, Record, Request, RequestId, Response, Roster, Row,
+    RowNews, State, Target, Time, Wall, pack_entries, unpack_entries,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -41,7 +42,14 @@ fn cells(version: u64) -> Vec<Cell> {
             jitter: Some(JitterCode::encode(Duration::from_micros(number))),
         },
     };
-    (0..HOSTS).map(|number| Cell { state: state(number), age_ticks: (number % 80) as u32, loss: 0, retransmissions: 0 }).collect()
+    (0..HOSTS)
+        .map(|number| Cell {
+            state: state(number),
+            age_ticks: (number % 80) as u32,
+            loss: 0,
+            retransmissions: 0,
+        })
+        .collect()
 }
 
 fn roster() -> Arc<Roster> {
@@ -67,7 +75,14 @@ fn news(version: u64, roster: &Roster, numbers: impl Iterator<Item = u64>) -> Ve
 fn member_of_all(roster: &Arc<Roster>) -> (Core, Arc<Record>) {
     let peer = record(0);
     let me: NodeName = "me".parse().unwrap();
-    let mut core = Core::new(Config::default(), me, Target::new("me", 8081).unwrap(), Labels::default(), 1, now());
+    let mut core = Core::new(
+        Config::default(),
+        me,
+        Target::new("me", 8081).unwrap(),
+        Labels::default(),
+        1,
+        now(),
+    );
     core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), now());
     let mut dialled = None;
     while let Some(output) = core.poll_output() {
@@ -76,14 +91,18 @@ fn member_of_all(roster: &Arc<Roster>) -> (Core, Arc<Record>) {
         }
     }
     core.handle_response(dialled.unwrap(), Ok(Response::Identify(Arc::clone(&peer))), now());
-    let heard = |number| Heard { record: record(number), heartbeat: 1, age: Duration::ZERO, left: false };
+    let heard =
+        |number| Heard { record: record(number), heartbeat: 1, age: Duration::ZERO, left: false };
     for from in (0..HOSTS).step_by(250) {
         let records = (from..from + 250).map(heard).collect();
         tell(&mut core, &peer, Exchange { records, ..Exchange::default() });
     }
     tell(&mut core, &peer, Exchange { rows: news(1, roster, 0..HOSTS), ..Exchange::default() });
     tell(&mut core, &peer, Exchange { rosters: vec![Arc::clone(roster)], ..Exchange::default() });
-    assert_eq!(core.snapshot(now()).members.iter().filter(|member| member.row.is_some()).count() as u64, HOSTS);
+    assert_eq!(
+        core.snapshot(now()).members.iter().filter(|member| member.row.is_some()).count() as u64,
+        HOSTS
+    );
     (core, peer)
 }
 
@@ -101,7 +120,13 @@ fn tell(core: &mut Core, peer: &Record, exchange: Exchange) -> Option<Exchange> 
 }
 
 fn digest(heartbeat: u64) -> Vec<Entry> {
-    let entry = |number| Entry { instance: record(number).instance, version: 1, heartbeat, age: Duration::from_millis(800), left: false };
+    let entry = |number| Entry {
+        instance: record(number).instance,
+        version: 1,
+        heartbeat,
+        age: Duration::from_millis(800),
+        left: false,
+    };
     (0..HOSTS).map(entry).collect()
 }
 
@@ -116,24 +141,39 @@ fn frames(criterion: &mut Criterion) {
         let sections: Vec<_> = frame.sections().collect();
         bench.iter(|| {
             let borrowed = sections.iter().map(|(kind, packed)| (*kind, &**packed));
-            Frame::from_sections(1, roster.id(), Wall::from_unix_millis(1), black_box(borrowed)).unwrap()
+            Frame::from_sections(1, roster.id(), Wall::from_unix_millis(1), black_box(borrowed))
+                .unwrap()
         });
     });
     let row = Row::new(frame, Some(Arc::clone(&roster)), Duration::ZERO, now().time);
-    criterion.bench_function("frame decode, 1,000 cells", |bench| bench.iter(|| black_box(&row).cells().len()));
+    criterion.bench_function("frame decode, 1,000 cells", |bench| {
+        bench.iter(|| black_box(&row).cells().len());
+    });
 }
 
 fn digests(criterion: &mut Criterion) {
     let entries = digest(1);
     let packed = pack_entries(&entries);
-    criterion.bench_function("digest pack, 1,000 entries", |bench| bench.iter(|| pack_entries(black_box(&entries))));
-    criterion.bench_function("digest unpack, 1,000 entries", |bench| bench.iter(|| unpack_entries(black_box(&packed)).unwrap()));
+    criterion.bench_function("digest pack, 1,000 entries", |bench| {
+        bench.iter(|| pack_entries(black_box(&entries)));
+    });
+    criterion.bench_function("digest unpack, 1,000 entries", |bench| {
+        bench.iter(|| unpack_entries(black_box(&packed)).unwrap());
+    });
     let (mut core, peer) = member_of_all(&roster());
     let mut heartbeat = 1;
     criterion.bench_function("digest take in and answer, 1,000 entries", |bench| {
         bench.iter(|| {
             heartbeat += 1;
-            tell(&mut core, &peer, Exchange { range: Some((0, u64::MAX)), entries: digest(heartbeat), ..Exchange::default() })
+            tell(
+                &mut core,
+                &peer,
+                Exchange {
+                    range: Some((0, u64::MAX)),
+                    entries: digest(heartbeat),
+                    ..Exchange::default()
+                },
+            )
         });
     });
 }
@@ -152,9 +192,17 @@ fn merge(criterion: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         );
     });
-    let held = core.snapshot(now()).members.iter().filter_map(|member| member.row.as_ref()).map(|row| row.version()).max();
+    let held = core
+        .snapshot(now())
+        .members
+        .iter()
+        .filter_map(|member| member.row.as_ref())
+        .map(|row| row.version())
+        .max();
     assert_eq!(held, Some(version), "the rows were not taken");
-    criterion.bench_function("snapshot, 1,000 members with rows", |bench| bench.iter(|| core.snapshot(now()).members.len()));
+    criterion.bench_function("snapshot, 1,000 members with rows", |bench| {
+        bench.iter(|| core.snapshot(now()).members.len());
+    });
 }
 
 criterion_group!(benches, frames, digests, merge);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::limits::Rate;
 use crate::time::Time;
 
-/// Debt is forgiven beyond what so many seconds earn: a burst that others asked for must not silence us for long.
+/// Debt is forgiven beyond what so many seconds earn: a burst that others asked for must not
+/// silence us for long.
 const DEBT_MAX_SECONDS: f64 = 2.0;
 
 #[derive(Debug)]
@@ -52,6 +53,10 @@ impl Bucket {
     /// Time until `tokens` are there.
     pub(crate) fn wait(&mut self, tokens: f64, now: Time) -> Duration {
         let lacking = tokens - self.level(now);
-        if lacking <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(lacking / self.rate.per_second) }
+        if lacking <= 0.0 {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64(lacking / self.rate.per_second)
+        }
     }
 }

@@ -25,7 +25,8 @@ pub enum Failure {
     Auth,
     /// Another node answered.
     Identity,
-    /// The source itself could not try, many times in a row: it lacks descriptors, ports, memory or time.
+    /// The source itself could not try, many times in a row: it lacks descriptors, ports, memory or
+    /// time.
     Local,
     /// A kind that a later release of the source knows and this one does not.
     Other,
@@ -118,9 +119,11 @@ pub struct Cell {
     pub state: State,
     /// Ticks of 125 ms from the attempt to the row's label; zero while nothing was attempted.
     pub age_ticks: u32,
-    /// Share of failed attempts in the window, in 255ths, rounded up: a loss is never shown as none.
+    /// Share of failed attempts in the window, in 255ths, rounded up: a loss is never shown as
+    /// none.
     pub loss: u8,
-    /// Segments that the kernel sent again during the latest attempt: its latency contains waiting for them. 255 stands for more, too.
+    /// Segments that the kernel sent again during the latest attempt: its latency contains waiting
+    /// for them. 255 stands for more, too.
     pub retransmissions: u8,
 }
 
@@ -234,8 +237,9 @@ const TAG_UNKNOWN: u8 = 0;
 const TAG_OK: u8 = 1;
 const TAG_FAILED: u8 = 2;
 const TAG_MASK: u8 = 0x0f;
-/// Each flag announces one byte at the end of the cell, in the order of the flags. A reader skips the bytes of flags that it does not know, so a
-/// later release can add a figure without making the row unreadable.
+/// Each flag announces one byte at the end of the cell, in the order of the flags. A reader skips
+/// the bytes of flags that it does not know, so a later release can add a figure without making the
+/// row unreadable.
 const FLAG_LOSS: u8 = 0x10;
 const FLAG_RETRANSMISSIONS: u8 = 0x20;
 const FLAGS_OF_LATER_RELEASES: [u8; 2] = [0x40, 0x80];
@@ -282,7 +286,9 @@ pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
     let age_ticks = u32::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
     let mut flagged = |flag: u8| match tag & flag {
         0 => Ok(0),
-        _ => reader.byte().and_then(|value| if value == 0 { Err(PackError::Range) } else { Ok(value) }),
+        _ => reader
+            .byte()
+            .and_then(|value| if value == 0 { Err(PackError::Range) } else { Ok(value) }),
     };
     let (loss, retransmissions) = (flagged(FLAG_LOSS)?, flagged(FLAG_RETRANSMISSIONS)?);
     for flag in FLAGS_OF_LATER_RELEASES {

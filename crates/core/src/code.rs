@@ -38,7 +38,8 @@ impl LatencyCode {
     }
 }
 
-/// A jitter from 1 µs to 10 s in 255 steps of 6.5 % each: jitter is an estimate, and a byte is what it is worth.
+/// A jitter from 1 µs to 10 s in 255 steps of 6.5 % each: jitter is an estimate, and a byte is what
+/// it is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JitterCode(NonZeroU8);
 

@@ -1,4 +1,5 @@
-//! What an operator may set: one table, from which the fields, their defaults, their ranges and their help follow.
+//! What an operator may set: one table, from which the fields, their defaults, their ranges and
+//! their help follow.
 
 use std::time::Duration;
 
@@ -186,7 +187,8 @@ macro_rules! settings {
             pub const SETTINGS: &[Setting] =
                 &[$(Setting { name: $name, kind: Kind::$kind, default: $default, help: $help },)*];
 
-            /// Sets the setting with this name; a value of another kind, or for another name, changes nothing.
+            /// Sets the setting with this name; a value of another kind, or for another name,
+            /// changes nothing.
             pub fn set(&mut self, name: &str, value: Value) {
                 match name {
                     $($name => by_kind!(set $kind self.$field, value),)*
@@ -203,13 +205,16 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How often each pair is measured while the budget allows it. Shorter finds faults sooner and costs probes.
+    /// How often each pair is measured while the budget allows it. Shorter finds faults sooner and
+    /// costs probes.
     probe_interval: Time, "probe-interval" = "3s" in "100ms"..="24h", "How often to measure each pair, while the rate limit allows it";
     /// No probe outlives this, and no reported latency is above it.
     probe_timeout: Time, "probe-timeout" = "3s" in "100ms"..="60s", "When an unanswered probe has failed";
-    /// Probes per second of this bot, at most. It bounds the cost in a large mesh by stretching the pair interval, which is shown.
+    /// Probes per second of this bot, at most. It bounds the cost in a large mesh by stretching the
+    /// pair interval, which is shown.
     probe_rate_max: Number, "probe-rate-max" = "50" in "0.1"..="10000", "Most probes per second. With more pairs each is measured less often";
-    /// Probes per second of one node that takes no part in gossip, from all bots together: each of them costs such a node far more than one of ours.
+    /// Probes per second of one node that takes no part in gossip, from all bots together: each of
+    /// them costs such a node far more than one of ours.
     original_rate_max: Number, "original-rate-max" = "5" in "0.1"..="10000", "Most probes per second of one bot of the original, by all bots together";
     /// Every interval this bot exchanges digests with `gossip_fanout` others.
     gossip_interval: Time, "gossip-interval" = "1s" in "100ms"..="60s", "How often to exchange digests";

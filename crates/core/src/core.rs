@@ -1,4 +1,5 @@
-//! The state of one bot, its inputs and its outputs. Each file of this folder has the rules of one idea, and owns the state that it needs alone.
+//! The state of one bot, its inputs and its outputs. Each file of this folder has the rules of one
+//! idea, and owns the state that it needs alone.
 
 mod admit;
 mod calls;
@@ -37,7 +38,10 @@ use self::seeds::Seeds;
 use crate::config::Config;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
 use crate::life::Status;
-use crate::limits::{HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX, UNPROVEN_FORGET_AFTER};
+use crate::limits::{
+    HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX,
+    UNPROVEN_FORGET_AFTER,
+};
 use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
@@ -89,7 +93,8 @@ enum Timer {
     Leave,
 }
 
-/// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive it.
+/// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive
+/// it.
 #[derive(Debug)]
 pub struct Core {
     /// What an operator set.
@@ -136,13 +141,28 @@ pub struct Core {
 
 /// Making one.
 impl Core {
-    /// A bot that knows nobody yet. Its incarnation is `now.wall`; everything random follows from `seed`.
-    pub fn new(config: Config, name: NodeName, target: Target, labels: Labels, seed: u64, now: Now) -> Self {
+    /// A bot that knows nobody yet. Its incarnation is `now.wall`; everything random follows from
+    /// `seed`.
+    pub fn new(
+        config: Config,
+        name: NodeName,
+        target: Target,
+        labels: Labels,
+        seed: u64,
+        now: Now,
+    ) -> Self {
         let mut rng = Rng::with_seed(seed);
         let instance = Instance(rng.u64(1..));
         // A clock beyond all reason must not make a life that nobody takes.
         let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
-        let me = Arc::new(Record { mesh: config.mesh_name.clone(), name, target, labels, incarnation, instance });
+        let me = Arc::new(Record {
+            mesh: config.mesh_name.clone(),
+            name,
+            target,
+            labels,
+            incarnation,
+            instance,
+        });
         let time = now.time;
         let mut timers = Timers::default();
         timers.set(Timer::Tick, time);
@@ -171,8 +191,8 @@ impl Core {
         }
     }
 
-    /// The same core, for which only these nodes take part in gossip and can be asked about others; the rest are measured, and asked for their own
-    /// heartbeat. Without this all take part.
+    /// The same core, for which only these nodes take part in gossip and can be asked about others;
+    /// the rest are measured, and asked for their own heartbeat. Without this all take part.
     #[must_use]
     pub fn with_gossipers(mut self, takes_part: fn(&Record) -> bool) -> Self {
         self.gossip.only(takes_part);
@@ -186,15 +206,21 @@ impl Core {
         self
     }
 
-    /// The same core, which measures these kinds as well with each turn of a pair, where the other node has a responder for it. Of more than
+    /// The same core, which measures these kinds as well with each turn of a pair, where the other
+    /// node has a responder for it. Of more than
     /// [`PROBE_KINDS_MAX`](crate::limits::PROBE_KINDS_MAX) the first are taken.
     #[must_use]
-    pub fn with_kinds(mut self, kinds: Vec<ProbeKind>, responds: fn(&Record, ProbeKind) -> bool) -> Self {
+    pub fn with_kinds(
+        mut self,
+        kinds: Vec<ProbeKind>,
+        responds: fn(&Record, ProbeKind) -> bool,
+    ) -> Self {
         self.schedule.measure(kinds, responds);
         self
     }
 
-    /// The same core, which reports every frame and patch, own and received, as [`Output::Published`].
+    /// The same core, which reports every frame and patch, own and received, as
+    /// [`Output::Published`].
     #[must_use]
     pub fn with_published(mut self) -> Self {
         self.publisher.tell();
@@ -256,8 +282,12 @@ impl Core {
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
-            Calling::Incumbent { request, joiner } => self.incumbent_answered(request, joiner, result, now),
-            Calling::DialBack { request, joiner } => self.dial_back_answered(request, joiner, result, now),
+            Calling::Incumbent { request, joiner } => {
+                self.incumbent_answered(request, joiner, result, now);
+            }
+            Calling::DialBack { request, joiner } => {
+                self.dial_back_answered(request, joiner, result, now);
+            }
             Calling::Exchange(sent) => self.exchange_answered(id, sent, result, now),
             Calling::Ask { about, question, sent_at } => {
                 let answer = match result {
@@ -267,7 +297,9 @@ impl Core {
                 self.question_answered(about, question, sent_at, answer, now);
             }
             Calling::Identify { slot } => self.identify_answered(slot, result, now),
-            Calling::Succession { slot, successor, asked } => self.succession_answered(slot, successor, asked, result, now),
+            Calling::Succession { slot, successor, asked } => {
+                self.succession_answered(slot, successor, asked, result, now);
+            }
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
             Calling::Vote { about } => self.vote_answered(about, &result, now),
             Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
@@ -283,14 +315,20 @@ impl Core {
         }
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
         let fit = |member: &Member| member.is_partner() && self.takes_part(member);
-        let mut partners: Vec<_> = self.members.others().filter(|(_, member)| fit(member)).map(|(slot, _)| slot).collect();
+        let mut partners: Vec<_> =
+            self.members.others().filter(|(_, member)| fit(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);
         self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
         for slot in &partners {
             let Some(member) = self.members.get(*slot) else { continue };
             let whom = Arc::clone(&member.record);
-            let exchange = Exchange { from: Some(entry.instance), to: Some(whom.instance), entries: vec![entry], ..Exchange::default() };
+            let exchange = Exchange {
+                from: Some(entry.instance),
+                to: Some(whom.instance),
+                entries: vec![entry],
+                ..Exchange::default()
+            };
             self.call(&whom, Calling::Leave, Request::Exchange(Box::new(exchange)), LEAVE_TIME);
         }
         if partners.is_empty() {
@@ -309,12 +347,14 @@ impl Core {
         self.probe_ended(id, report, now);
     }
 
-    /// How connections are secured, as the shell saw at a handshake: the next frame tells the others.
+    /// How connections are secured, as the shell saw at a handshake: the next frame tells the
+    /// others.
     pub fn handle_secured(&mut self, secured: Secured) {
         self.publisher.set_secured(secured);
     }
 
-    /// Where this bot waits for bots of the original to let it in, in place of what was told before: the others hear of it soon.
+    /// Where this bot waits for bots of the original to let it in, in place of what it said
+    /// before: the others hear of it soon.
     pub fn handle_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
         self.tell_pending(pending, now);
     }
@@ -329,7 +369,11 @@ impl Core {
 
     /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.outbox.is_empty() { self.timers.first().map(|(at, _)| at) } else { Some(Time::ZERO) }
+        if self.outbox.is_empty() {
+            self.timers.first().map(|(at, _)| at)
+        } else {
+            Some(Time::ZERO)
+        }
     }
 }
 
@@ -350,12 +394,18 @@ impl Core {
 
     /// Who a member describes itself as.
     pub fn record_of(&self, instance: Instance) -> Option<&Arc<Record>> {
-        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| &member.record)
+        self.members
+            .of_instance(instance)
+            .and_then(|slot| self.members.get(slot))
+            .map(|member| &member.record)
     }
 
     /// The highest known heartbeat of a member.
     pub fn heartbeat_of(&self, instance: Instance) -> Option<u64> {
-        self.members.of_instance(instance).and_then(|slot| self.members.get(slot)).map(|member| member.life.heartbeat().0)
+        self.members
+            .of_instance(instance)
+            .and_then(|slot| self.members.get(slot))
+            .map(|member| member.life.heartbeat().0)
     }
 
     /// What happened lately.
@@ -363,18 +413,30 @@ impl Core {
         self.journal.events()
     }
 
-    /// How often each pair is measured: the configured interval, or what the budget allows, or what this host can do in time.
+    /// How often each pair is measured: the configured interval, or what the budget allows, or what
+    /// this host can do in time.
     pub fn pair_interval(&self) -> Duration {
         let pairs = self.members.present_known();
-        let within_budget = self.config.probe_interval.max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
+        let within_budget = self
+            .config
+            .probe_interval
+            .max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
         self.load.stretched(within_budget)
     }
 
-    /// How often the pair to a node that takes no part in gossip is measured: as every pair, but no more often than all bots together may.
+    /// How often the pair to a node that takes no part in gossip is measured: as every pair, but no
+    /// more often than all bots together may.
     fn outsider_interval(&self) -> Duration {
-        let probers = self.members.others().filter(|(_, other)| other.known && other.is_present() && self.takes_part(other)).count() + 1;
+        let probers = self
+            .members
+            .others()
+            .filter(|(_, other)| other.known && other.is_present() && self.takes_part(other))
+            .count()
+            + 1;
         // Intervals vary: the shortest one keeps the bound, too.
-        self.pair_interval().max(Duration::from_secs_f64(probers as f64 / self.config.original_rate_max / SHORTEST_TURN))
+        self.pair_interval().max(Duration::from_secs_f64(
+            probers as f64 / self.config.original_rate_max / SHORTEST_TURN,
+        ))
     }
 
     /// An immutable view of everything.
@@ -394,12 +456,25 @@ impl Core {
     }
 
     /// Calls who is at its target, or says so.
-    fn call(&mut self, whom: &Arc<Record>, calling: Calling, request: Request, timeout: Duration) -> CallId {
+    fn call(
+        &mut self,
+        whom: &Arc<Record>,
+        calling: Calling,
+        request: Request,
+        timeout: Duration,
+    ) -> CallId {
         self.call_at(whom.target.clone(), Some(Arc::clone(whom)), calling, request, timeout)
     }
 
     /// Calls the node at a target, whichever it is.
-    fn call_at(&mut self, target: Target, whom: Option<Arc<Record>>, calling: Calling, request: Request, timeout: Duration) -> CallId {
+    fn call_at(
+        &mut self,
+        target: Target,
+        whom: Option<Arc<Record>>,
+        calling: Calling,
+        request: Request,
+        timeout: Duration,
+    ) -> CallId {
         let id = CallId(self.outbox.number());
         self.calls.insert(id, calling);
         self.outbox.push(Output::Call { id, target, whom, request, timeout });
@@ -463,7 +538,10 @@ impl Core {
             self.forget(slot, now);
             return;
         }
-        if member.life.status() == Status::Alive && silence > SILENCE_MAX && !self.witness.is_isolated() {
+        if member.life.status() == Status::Alive
+            && silence > SILENCE_MAX
+            && !self.witness.is_isolated()
+        {
             self.suspect_silent(slot, now);
         }
     }
@@ -472,7 +550,8 @@ impl Core {
     fn reincarnate(&mut self, heard: Incarnation, now: Now) {
         let me = self.members.me();
         let incarnation = heard.max(me.record.incarnation).next();
-        let record = Record { incarnation, instance: Instance(self.rng.u64(1..)), ..(*me.record).clone() };
+        let record =
+            Record { incarnation, instance: Instance(self.rng.u64(1..)), ..(*me.record).clone() };
         let life = me.life.clone();
         self.members.replace(ME, Arc::new(record), life, None, now.time);
         self.publisher.restart();

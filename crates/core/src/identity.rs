@@ -7,11 +7,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::limits::{
-    HOST_BYTES_MAX, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
-    MESH_NAME_BYTES_MAX, NAME_BYTES_MAX,
+    HOST_BYTES_MAX, INCARNATION_MAX, INCARNATION_ROOM, INCARNATION_ROOM_FIRST_HAND,
+    LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, MESH_NAME_BYTES_MAX, NAME_BYTES_MAX,
 };
 
-/// The name of a node: 1 to 253 bytes, no control characters, no white space at either end. Cheap to clone.
+/// The name of a node: 1 to 253 bytes, no control characters, no white space at either end. Cheap
+/// to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
 
@@ -25,12 +26,15 @@ pub enum NameError {
     #[error("a node's name has {0} bytes; at most {NAME_BYTES_MAX} are allowed")]
     Long(usize),
     /// It has characters that would corrupt logs and metrics.
-    #[error("a node's name has control or invisible characters, or white space at an end; use letters, digits, dots and dashes")]
+    #[error(
+        "a node's name has control or invisible characters, or white space at an end; use letters, digits, dots and dashes"
+    )]
     Characters,
 }
 
-/// Whether a character corrupts what shows it: control characters, line and paragraph separators, characters without width, and those that
-/// change the direction of text (Unicode general categories Cc, Cf, Zl and Zp, as far as they are in use).
+/// Whether a character corrupts what shows it: control characters, line and paragraph separators,
+/// characters without width, and those that change the direction of text (Unicode general
+/// categories Cc, Cf, Zl and Zp, as far as they are in use).
 pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -71,7 +75,8 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// The name of a mesh. Bots of meshes with different names never join each other. Default: empty, the mesh without a name. Cheap to clone.
+/// The name of a mesh. Bots of meshes with different names never join each other. Default: empty,
+/// the mesh without a name. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeshName(Option<Arc<str>>);
 
@@ -105,7 +110,8 @@ impl fmt::Display for MeshName {
     }
 }
 
-/// Where a node is dialled: a host name or IP address, and a port. Never a scheme, a path or a socket file. Cheap to clone.
+/// Where a node is dialled: a host name or IP address, and a port. Never a scheme, a path or a
+/// socket file. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// Lower-case host name, IPv4 address, or IPv6 address without brackets.
@@ -138,11 +144,17 @@ impl Target {
         }
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         if bare.is_some() || host.contains(':') {
-            let address = bare.unwrap_or(host).parse::<Ipv6Addr>().map_err(|_| TargetError::Host)?;
+            let address =
+                bare.unwrap_or(host).parse::<Ipv6Addr>().map_err(|_| TargetError::Host)?;
             return Ok(Self { host: address.to_string().into(), port });
         }
         let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-        if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(valid) || host.starts_with('.') || host.contains("..") {
+        if host.is_empty()
+            || host.len() > HOST_BYTES_MAX
+            || !host.bytes().all(valid)
+            || host.starts_with('.')
+            || host.contains("..")
+        {
             return Err(TargetError::Host);
         }
         Ok(Self { host: host.to_ascii_lowercase().into(), port })
@@ -182,11 +194,16 @@ impl FromStr for Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
-/// Free-form facts about a node, such as its zone. At most 16, keys of letters, digits, `_`, `-`, `.` and `/`.
+/// Free-form facts about a node, such as its zone. At most 16, keys of letters, digits, `_`, `-`,
+/// `.` and `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
@@ -197,10 +214,14 @@ pub enum LabelError {
     #[error("a node has more than {LABELS_MAX} labels")]
     Many,
     /// A key is empty, too long or has other characters.
-    #[error("a label's key must have 1 to {LABEL_KEY_BYTES_MAX} letters, digits, '_', '-', '.' or '/'")]
+    #[error(
+        "a label's key must have 1 to {LABEL_KEY_BYTES_MAX} letters, digits, '_', '-', '.' or '/'"
+    )]
     Key,
     /// A value is too long or has control characters.
-    #[error("a label's value must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control or invisible characters")]
+    #[error(
+        "a label's value must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control or invisible characters"
+    )]
     Value,
 }
 
@@ -250,7 +271,8 @@ impl fmt::Display for Labels {
     }
 }
 
-/// Orders the lives of a name: the start time in milliseconds since the Unix epoch, or one more than any heard for the name.
+/// Orders the lives of a name: the start time in milliseconds since the Unix epoch, or one more
+/// than any heard for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
@@ -265,20 +287,22 @@ impl Incarnation {
         self.0 > INCARNATION_MAX
     }
 
-    /// Whether a record with it is believed: of a node that answered itself more than of one that others report, for a node that was lied about has to
-    /// outdo the lie.
+    /// Whether a record with it is believed: of a node that answered itself more than of one that
+    /// others report, for a node that was lied about has to outdo the lie.
     pub fn is_believable(self, first_hand: bool) -> bool {
         let room = if first_hand { INCARNATION_ROOM_FIRST_HAND } else { INCARNATION_ROOM };
         self.0 <= INCARNATION_MAX + room
     }
 
-    /// Whether a bot in incarnation `own` may outdo it: what nobody would believe of us is not outdone, for nobody would believe the next one either.
+    /// Whether a bot in incarnation `own` may outdo it: what nobody would believe of us is not
+    /// outdone, for nobody would believe the next one either.
     pub fn can_be_outdone_by(self, own: Self) -> bool {
         !self.is_inflated() || self <= own
     }
 }
 
-/// A random number that tells one life of one process from every other: a restart from a twin, the own address from a stranger's.
+/// A random number that tells one life of one process from every other: a restart from a twin, the
+/// own address from a stranger's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance(pub u64);
 

@@ -1,29 +1,36 @@
-//! Decides: everything a canary bot knows of its mesh, and what to do next, without doing any of it.
+//! Decides: everything a canary bot knows of its mesh, and what to do next, without doing any of
+//! it.
 //!
 //! # The model
 //!
-//! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns nothing. Its driver gives it inputs
-//! and the time, and carries out what it asks for:
+//! A [`Core`] is one bot's state as a plain struct. It opens no socket, reads no clock and spawns
+//! nothing. Its driver gives it inputs and the time, and carries out what it asks for:
 //!
-//! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`], [`Core::handle_seeds`],
-//!    [`Core::handle_pending`], [`Core::handle_timeout`] or [`Core::leave`], each with [`Now`], or [`Core::handle_secured`], which needs no time;
-//! 2. drain [`Core::poll_output`] and do what it says, reporting each probe and each call when it ends;
+//! 1. give an input: [`Core::handle_request`], [`Core::handle_response`], [`Core::handle_probe`],
+//!    [`Core::handle_seeds`], [`Core::handle_pending`], [`Core::handle_timeout`] or
+//!    [`Core::leave`], each with [`Now`], or [`Core::handle_secured`], which needs no time;
+//! 2. drain [`Core::poll_output`] and do what it says, reporting each probe and each call when it
+//!    ends;
 //! 3. sleep until [`Core::poll_timeout`], or until the next input.
 //!
-//! The same inputs at the same times give the same outputs, whatever the machine: randomness comes from a seed given at the start. So a
-//! mesh of a thousand cores runs in one thread, faster than real time, and every run can be repeated.
+//! The same inputs at the same times give the same outputs, whatever the machine: randomness comes
+//! from a seed given at the start. So a mesh of a thousand cores runs in one thread, faster than
+//! real time, and every run can be repeated.
 //!
 //! # What it decides
 //!
-//! * **Who is there.** A [`Record`] tells a node's name, target and life. Joiners are believed once they answered at their target; members
-//!   live while there is evidence, are doubted when an attempt fails, and die when nobody finds newer evidence in time ([`life`]).
-//! * **Whose turn it is.** Every pair is measured at the [`Core::pair_interval`], within a budget of probes per second. What a probe finds
-//!   is booked in a [`Pair`].
-//! * **What everybody knows.** Each bot publishes one [`Row`]: the cells of its own pairs, written by nobody else. Rows travel as immutable
-//!   [`Frame`]s and [`Patch`]es by push-pull gossip, positional over a [`Roster`], a few bytes a cell.
+//! * **Who is there.** A [`Record`] tells a node's name, target and life. Joiners are believed once
+//!   they answered at their target; members live while there is evidence, are doubted when an
+//!   attempt fails, and die when nobody finds newer evidence in time ([`life`]).
+//! * **Whose turn it is.** Every pair is measured at the [`Core::pair_interval`], within a budget
+//!   of probes per second. What a probe finds is booked in a [`Pair`].
+//! * **What everybody knows.** Each bot publishes one [`Row`]: the cells of its own pairs, written
+//!   by nobody else. Rows travel as immutable [`Frame`]s and [`Patch`]es by push-pull gossip,
+//!   positional over a [`Roster`], a few bytes a cell.
 //! * **What readers see.** A [`Snapshot`] shares rows and pairs instead of copying them.
 //!
-//! Everything that a peer can make grow has a bound in [`limits`], and a counter in [`Refusals`] for what was refused.
+//! Everything that a peer can make grow has a bound in [`limits`], and a counter in [`Refusals`]
+//! for what was refused.
 
 mod bucket;
 mod cell;
@@ -55,10 +62,14 @@ pub use code::{JitterCode, LatencyCode};
 pub use config::{Config, ConfigError, Kind, Setting, Value};
 pub use core::{Core, MemberView, Snapshot, Standing};
 pub use identity::{
-    Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName, Record, Target, TargetError, is_invisible,
+    Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName,
+    Record, Target, TargetError, is_invisible,
 };
 pub use life::Status;
-pub use message::{Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion, pack_entries, unpack_entries};
+pub use message::{
+    Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion,
+    pack_entries, unpack_entries,
+};
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::{Detail, Pair};
 pub use pending::PendingJoin;
@@ -67,5 +78,8 @@ pub use roster::{Roster, RosterId};
 pub use row::{CellNews, CellView, Frame, Merge, Patch, Row, Version};
 pub use secured::Secured;
 pub use series::{Attempt, KernelTiming, ProbeKind, Series, Timing};
-pub use tally::{BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals, Summary};
+pub use tally::{
+    BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals,
+    Summary,
+};
 pub use time::{Now, Time, Wall};

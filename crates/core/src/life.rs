@@ -1,4 +1,5 @@
-//! The life of one member: what evidence and doubt make of it. A plain state machine, tested as a truth table.
+//! The life of one member: what evidence and doubt make of it. A plain state machine, tested as a
+//! truth table.
 
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub struct Life {
     evidence_at: Time,
     /// How much of the time since then our own loop did not run.
     forgiven: Duration,
-    /// How much of the time since it became suspect our own loop did not run: nobody could refute anything to us.
+    /// How much of the time since it became suspect our own loop did not run: nobody could refute
+    /// anything to us.
     grace: Duration,
     /// The doubt that made it suspect or dead. Kept in death: only newer evidence revives.
     doubt: Option<Doubt>,
@@ -62,7 +64,8 @@ pub struct Doubt {
     pub first_failure: Time,
     /// Whether every one of them was refused: nothing was silent.
     pub refused: bool,
-    /// Whether we heard from nobody since then: our own network may have failed, so the suspicion is not shared.
+    /// Whether we heard from nobody since then: our own network may have failed, so the suspicion
+    /// is not shared.
     pub unheard: bool,
 }
 
@@ -126,7 +129,8 @@ impl Life {
         self.evidence_at
     }
 
-    /// How long there has been no evidence, without the time in which nobody of ours could have taken any.
+    /// How long there has been no evidence, without the time in which nobody of ours could have
+    /// taken any.
     pub fn silence(&self, now: Time) -> Duration {
         now.since(self.evidence_at).saturating_sub(self.forgiven)
     }
@@ -136,14 +140,18 @@ impl Life {
         self.doubt
     }
 
-    /// When a suspect dies without newer evidence. A bot that learns of a suspicion late missed the refutation too, if
-    /// there was one. So there is always time left to ask.
+    /// When a suspect dies without newer evidence. A bot that learns of a suspicion late missed the
+    /// refutation too, if there was one. So there is always time left to ask.
     pub fn deadline(&self) -> Option<Time> {
         let doubt = self.doubt.filter(|_| self.status == Status::Suspect)?;
-        Some((doubt.first_failure + doubt.patience() + self.grace).max(self.since + LATE_SUSPICION_TIME))
+        Some(
+            (doubt.first_failure + doubt.patience() + self.grace)
+                .max(self.since + LATE_SUSPICION_TIME),
+        )
     }
 
-    /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep a dead one alive by echo.
+    /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep
+    /// a dead one alive by echo.
     pub fn hear(&mut self, heartbeat: u64, age: Duration, now: Time) -> Change {
         if heartbeat <= self.heartbeat {
             return Change::None;
@@ -160,7 +168,9 @@ impl Life {
             self.evidence_at = at;
             self.forgiven = Duration::ZERO;
         }
-        if self.status == Status::Left || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure) {
+        if self.status == Status::Left
+            || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure)
+        {
             return Change::None;
         }
         self.doubt = None;
@@ -217,7 +227,8 @@ impl Life {
         Change::Left
     }
 
-    /// Our own loop did not run for `stall`: that time was not its silence. What others, who ran, hold against it stands as it is.
+    /// Our own loop did not run for `stall`: that time was not its silence. What others, who ran,
+    /// hold against it stands as it is.
     pub fn forgive(&mut self, stall: Duration) {
         if !self.status.is_present() {
             return;
@@ -226,9 +237,11 @@ impl Life {
         self.grace += stall;
     }
 
-    /// An attempt failed that was begun after others were heard again: its death is no finding about ourselves any more. Tells whether it was one.
+    /// An attempt failed that was begun after others were heard again: its death is no finding
+    /// about ourselves any more. Tells whether it was one.
     pub fn confirm(&mut self) -> bool {
-        let unheard = self.doubt.as_mut().filter(|doubt| doubt.unheard && self.status == Status::Dead);
+        let unheard =
+            self.doubt.as_mut().filter(|doubt| doubt.unheard && self.status == Status::Dead);
         unheard.map(|doubt| doubt.unheard = false).is_some()
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::limits::{OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST, PROBES_IN_FLIGHT_MAX, Stretch};
+use crate::limits::{
+    OVERLOAD_CALM, OVERLOAD_DELAY, OVERLOAD_STRETCH, OVERLOAD_VOIDS, PROBE_WINDOW_FIRST,
+    PROBES_IN_FLIGHT_MAX, Stretch,
+};
 use crate::orders::{Order, ProbeId};
 
 /// Whether this host keeps up with its probes.
@@ -12,7 +15,8 @@ pub(crate) struct Load {
     stretch: f64,
     /// Looks in a row that found no overload.
     calm: u32,
-    /// Since the last look: the latest that a probe began, probes that ended, and those of them that this host spoiled.
+    /// Since the last look: the latest that a probe began, probes that ended, and those of them
+    /// that this host spoiled.
     delay_max: Duration,
     ended: u32,
     voids: u32,
@@ -21,24 +25,37 @@ pub(crate) struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { stretch: 1.0, calm: 0, delay_max: Duration::ZERO, ended: 0, voids: 0, window: Window::default() }
+        Self {
+            stretch: 1.0,
+            calm: 0,
+            delay_max: Duration::ZERO,
+            ended: 0,
+            voids: 0,
+            window: Window::default(),
+        }
     }
 }
 
-/// How many probes of the schedule may be under way at once, by how those before them ended: as congestion windows do, it grows while they
-/// are not spoiled, and is halved when they are. What waits for each other cannot drown a host, however many share it.
+/// How many probes of the schedule may be under way at once, by how those before them ended: as
+/// congestion windows do, it grows while they are not spoiled, and is halved when they are. What
+/// waits for each other cannot drown a host, however many share it.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     size: f64,
     /// From here on it grows by one for a whole window of probes, below by one for each.
     slowly_from: f64,
-    /// Probes up to this number were under way when it was halved: that they are spoiled as well is no news.
+    /// Probes up to this number were under way when it was halved: that they are spoiled as well is
+    /// no news.
     halved_at: Order,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { size: PROBE_WINDOW_FIRST, slowly_from: PROBES_IN_FLIGHT_MAX as f64, halved_at: Order::default() }
+        Self {
+            size: PROBE_WINDOW_FIRST,
+            slowly_from: PROBES_IN_FLIGHT_MAX as f64,
+            halved_at: Order::default(),
+        }
     }
 }
 
@@ -72,7 +89,8 @@ impl Load {
             _ => down_fast,
         };
         self.stretch = (self.stretch * factor).clamp(1.0, longest);
-        *self = Self { stretch: self.stretch, calm: self.calm, window: self.window, ..Self::default() };
+        *self =
+            Self { stretch: self.stretch, calm: self.calm, window: self.window, ..Self::default() };
         self.stretch < before
     }
 
@@ -96,7 +114,8 @@ impl Load {
         self.delay_max = self.delay_max.max(delay);
     }
 
-    /// A probe ended while so many of the schedule were under way; the latest ordered has number `latest`.
+    /// A probe ended while so many of the schedule were under way; the latest ordered has number
+    /// `latest`.
     pub(crate) fn ended(&mut self, id: ProbeId, spoiled: bool, under_way: usize, latest: Order) {
         self.ended += 1;
         if spoiled {

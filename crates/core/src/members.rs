@@ -1,4 +1,5 @@
-//! Everybody we know, ourselves included, each in a slot that stays the same for as long as the name is known.
+//! Everybody we know, ourselves included, each in a slot that stays the same for as long as the
+//! name is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::life::{Life, Status};
 use crate::limits::{
-    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED, MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
+    BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
+    MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
 };
 use crate::message::{Entry, Heard, Suspicion};
 use crate::pair::Pair;
@@ -17,7 +19,8 @@ use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
 use crate::time::Time;
 
-/// Where a member is held. A place that goes to another name has another slot from then on: what still has the former one finds nobody.
+/// Where a member is held. A place that goes to another name has another slot from then on: what
+/// still has the former one finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     index: u32,
@@ -39,9 +42,11 @@ pub(crate) const ME: Slot = Slot { index: 0, generation: 0 };
 pub(crate) struct Member {
     pub(crate) record: Arc<Record>,
     pub(crate) life: Life,
-    /// Whether it answered us at its target with its name in this life. Until then it is dialled at the low rate.
+    /// Whether it answered us at its target with its name in this life. Until then it is dialled at
+    /// the low rate.
     pub(crate) proven: bool,
-    /// Whether it did so in any life, or others vouch for it. Otherwise it is only a reported name: no interval counts it, and no list shows it.
+    /// Whether it did so in any life, or others vouch for it. Otherwise it is only a reported name:
+    /// no interval counts it, and no list shows it.
     pub(crate) known: bool,
     /// Whether it is known because others reach it.
     pub(crate) vouched: bool,
@@ -53,7 +58,8 @@ pub(crate) struct Member {
     row: Option<Arc<Row>>,
     /// A newer row whose roster is still to come.
     pending: Option<Arc<Row>>,
-    /// The version of the newer of both, and when it was published: digests read it of everybody, all the time.
+    /// The version of the newer of both, and when it was published: digests read it of everybody,
+    /// all the time.
     newest: (Version, Time),
     /// A version that was requested, and when: until it arrives it is not requested elsewhere.
     pub(crate) wanted: Option<(Version, Time)>,
@@ -61,11 +67,13 @@ pub(crate) struct Member {
     pub(crate) exchanging: bool,
     /// A scheduled probe of it is under way.
     pub(crate) probing: bool,
-    /// What answers to it may still take of the gossip rate; none before it asks for the first time.
+    /// What answers to it may still take of the gossip rate; none before it asks for the first
+    /// time.
     pub(crate) asker: Option<Bucket>,
     /// Scheduled probes of it that this host spoiled in a row.
     pub(crate) voids: u32,
-    /// Its turn came out of order, by something that many bots saw at one instant: they would go on in step.
+    /// Its turn came out of order, by something that many bots saw at one instant: they would go on
+    /// in step.
     pub(crate) in_step: bool,
     /// Somebody is being asked who answers at its target.
     pub(crate) identifying: bool,
@@ -86,13 +94,18 @@ pub(crate) struct Member {
 impl Member {
     /// The version that is here or on its way.
     pub(crate) fn version_expected(&self, now: Time, patience: Duration) -> Version {
-        let asked = self.wanted.filter(|(_, at)| now.since(*at) < patience).map_or(0, |(version, _)| version);
+        let asked = self
+            .wanted
+            .filter(|(_, at)| now.since(*at) < patience)
+            .map_or(0, |(version, _)| version);
         self.version().max(asked)
     }
 
-    /// True if the incarnation is implausible (a lie inflated it) and a node that answers to this name at `target` may replace it.
+    /// True if the incarnation is implausible (a lie inflated it) and a node that answers to this
+    /// name at `target` may replace it.
     pub(crate) fn gives_way_at(&self, target: &Target) -> bool {
-        self.record.incarnation.is_inflated() && (!self.is_partner() || self.record.target == *target)
+        self.record.incarnation.is_inflated()
+            && (!self.is_partner() || self.record.target == *target)
     }
 
     /// The version that is here, readable or not.
@@ -186,27 +199,44 @@ impl Member {
         self.revived_at.is_some_and(|at| now.since(at) < FLAP_MEMORY)
     }
 
-    /// Whether it is our way to it that is broken: while our attempts have been failing, others had news of it.
+    /// Whether it is our way to it that is broken: while our attempts have been failing, others had
+    /// news of it.
     pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
         let evidence_at = self.life.evidence_at();
-        let failing = self.pair.failed_again() && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
+        let failing = self.pair.failed_again()
+            && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
         failing && self.life.silence(now) < BROKEN_PATH_EVIDENCE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {
         let (heartbeat, at) = self.life.heartbeat();
-        Heard { record: Arc::clone(&self.record), heartbeat, age: now.since(at), left: self.life.status() == Status::Left }
+        Heard {
+            record: Arc::clone(&self.record),
+            heartbeat,
+            age: now.since(at),
+            left: self.life.status() == Status::Left,
+        }
     }
 
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
         let (heartbeat, at) = self.life.heartbeat();
-        Entry { instance: self.record.instance, version, heartbeat, age: now.since(at), left: self.life.status() == Status::Left }
+        Entry {
+            instance: self.record.instance,
+            version,
+            heartbeat,
+            age: now.since(at),
+            left: self.life.status() == Status::Left,
+        }
     }
 
     /// What made it suspect or dead, if it is and others should hear of it.
     pub(crate) fn suspicion(&self, now: Time) -> Option<Suspicion> {
         let doubt = self.life.doubt().filter(|doubt| !doubt.unheard)?;
-        Some(Suspicion { instance: self.record.instance, age: now.since(doubt.first_failure), refused: doubt.refused })
+        Some(Suspicion {
+            instance: self.record.instance,
+            age: now.since(doubt.first_failure),
+            refused: doubt.refused,
+        })
     }
 }
 
@@ -231,7 +261,8 @@ pub(crate) struct Members {
     free: Vec<Slot>,
     by_name: BTreeMap<NodeName, Slot>,
     by_instance: BTreeMap<Instance, Slot>,
-    /// Former instances, so that old digests are answered instead of asked about; the order is the age.
+    /// Former instances, so that old digests are answered instead of asked about; the order is the
+    /// age.
     retired: BTreeMap<Instance, Slot>,
     retired_order: std::collections::VecDeque<Instance>,
     /// How many unproven members each introducer named.
@@ -262,7 +293,14 @@ impl Members {
         members
     }
 
-    fn put(&mut self, slot: Slot, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Time) {
+    fn put(
+        &mut self,
+        slot: Slot,
+        record: Arc<Record>,
+        life: Life,
+        introducer: Option<Instance>,
+        now: Time,
+    ) {
         if let Some(introducer) = introducer {
             *self.introduced.entry(introducer).or_default() += 1;
         }
@@ -318,7 +356,8 @@ impl Members {
         }
     }
 
-    /// Takes a new name in. `introducer` is none when the address is proven already. With it comes the member that had to go, if any.
+    /// Takes a new name in. `introducer` is none when the address is proven already. With it comes
+    /// the member that had to go, if any.
     pub(crate) fn insert(
         &mut self,
         record: Arc<Record>,
@@ -327,7 +366,10 @@ impl Members {
         now: Time,
     ) -> Result<(Slot, Option<(Slot, Member)>), Refusal> {
         if let Some(introducer) = introducer
-            && self.introduced.get(&introducer).is_some_and(|count| *count >= HEARD_PER_INTRODUCER_MAX)
+            && self
+                .introduced
+                .get(&introducer)
+                .is_some_and(|count| *count >= HEARD_PER_INTRODUCER_MAX)
         {
             return Err(Refusal::IntroducerFull);
         }
@@ -340,25 +382,39 @@ impl Members {
         } else {
             None
         };
-        let slot = self.free.pop().unwrap_or(Slot { index: self.places.len() as u32, generation: 0 });
+        let slot =
+            self.free.pop().unwrap_or(Slot { index: self.places.len() as u32, generation: 0 });
         self.put(slot, record, life, introducer, now);
         Ok((slot, evicted))
     }
 
-    /// Who gives way first: who left, then what never answered, then the dead; the oldest of each. Hearsay takes the place of the first alone,
-    /// and of what never answered and is dead. The living never go.
+    /// Who gives way first: who left, then what never answered, then the dead; the oldest of each.
+    /// Hearsay takes the place of the first alone, and of what never answered and is dead. The
+    /// living never go.
     fn dispensable(&self, newcomer_proven: bool) -> Option<Slot> {
         let rank = |member: &Member| match member.life.status() {
             Status::Left => Some(Rank::Left),
-            _ if !member.known && (newcomer_proven || !member.is_present()) => Some(Rank::NeverAnswered),
+            _ if !member.known && (newcomer_proven || !member.is_present()) => {
+                Some(Rank::NeverAnswered)
+            }
             Status::Dead if newcomer_proven => Some(Rank::Dead),
             _ => None,
         };
-        self.others().filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot))).min().map(|(_, _, slot)| slot)
+        self.others()
+            .filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot)))
+            .min()
+            .map(|(_, _, slot)| slot)
     }
 
     /// Gives a name a new life. Its row goes with the old one.
-    pub(crate) fn replace(&mut self, slot: Slot, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Time) {
+    pub(crate) fn replace(
+        &mut self,
+        slot: Slot,
+        record: Arc<Record>,
+        life: Life,
+        introducer: Option<Instance>,
+        now: Time,
+    ) {
         self.unlist_introduction(slot);
         let before = self.counts(slot);
         let Some(former) = self.get(slot).map(|member| member.record.instance) else {
@@ -401,7 +457,10 @@ impl Members {
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Member> {
         self.unlist_introduction(slot);
         let before = self.counts(slot);
-        let place = self.places.get_mut(slot.index()).filter(|place| place.generation == slot.generation)?;
+        let place = self
+            .places
+            .get_mut(slot.index())
+            .filter(|place| place.generation == slot.generation)?;
         let member = place.member.take()?;
         place.generation += 1;
         let generation = place.generation;
@@ -422,7 +481,8 @@ impl Members {
 
     /// The slot of another name that holds this instance, or held it in a former life.
     pub(crate) fn holder_elsewhere(&self, record: &Record) -> Option<Slot> {
-        let holder = self.of_instance(record.instance).or_else(|| self.formerly(record.instance))?;
+        let holder =
+            self.of_instance(record.instance).or_else(|| self.formerly(record.instance))?;
         self.get(holder).is_some_and(|member| member.record.name != record.name).then_some(holder)
     }
 
@@ -451,7 +511,8 @@ impl Members {
     }
 
     fn unlist_introduction(&mut self, slot: Slot) {
-        let Some(introducer) = self.get_mut(slot).and_then(|member| member.introducer.take()) else {
+        let Some(introducer) = self.get_mut(slot).and_then(|member| member.introducer.take())
+        else {
             return;
         };
         if let Some(count) = self.introduced.get_mut(&introducer) {
@@ -463,11 +524,19 @@ impl Members {
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Member> {
-        self.places.get(slot.index()).filter(|place| place.generation == slot.generation)?.member.as_ref()
+        self.places
+            .get(slot.index())
+            .filter(|place| place.generation == slot.generation)?
+            .member
+            .as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.places.get_mut(slot.index()).filter(|place| place.generation == slot.generation)?.member.as_mut()
+        self.places
+            .get_mut(slot.index())
+            .filter(|place| place.generation == slot.generation)?
+            .member
+            .as_mut()
     }
 
     pub(crate) fn me(&self) -> &Member {
@@ -523,10 +592,14 @@ impl Members {
         self.others().map(|(slot, _)| slot).collect()
     }
 
-    /// The fitting members that gossip may go to: those we reach, or all present ones if we reach none.
+    /// The fitting members that gossip may go to: those we reach, or all present ones if we reach
+    /// none.
     pub(crate) fn partners(&self, fit: impl Fn(&Member) -> bool) -> Vec<Slot> {
         let partners = || self.others().filter(|(_, member)| member.is_partner() && fit(member));
-        let reached: Vec<_> = partners().filter(|(_, member)| member.pair.failing_since().is_none()).map(|(slot, _)| slot).collect();
+        let reached: Vec<_> = partners()
+            .filter(|(_, member)| member.pair.failing_since().is_none())
+            .map(|(slot, _)| slot)
+            .collect();
         if reached.is_empty() { partners().map(|(slot, _)| slot).collect() } else { reached }
     }
 
@@ -548,10 +621,12 @@ impl Members {
     /// Somebody's status changed.
     pub(crate) fn recount(&mut self) {
         self.present = self.others().filter(|(_, member)| member.is_present()).count();
-        self.present_known = self.others().filter(|(_, member)| member.is_present() && member.known).count();
+        self.present_known =
+            self.others().filter(|(_, member)| member.is_present() && member.known).count();
     }
 
-    /// Each of `entries`, which are in order of instances, with who it is: one walk through both instead of a search for each.
+    /// Each of `entries`, which are in order of instances, with who it is: one walk through both
+    /// instead of a search for each.
     pub(crate) fn resolve<'a>(&self, entries: &'a [Entry]) -> Vec<(&'a Entry, Option<Slot>)> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Vec::new();
@@ -562,13 +637,17 @@ impl Members {
         let mut held = self.by_instance.range(first.instance..=last.instance).peekable();
         let slot_of = |entry: &'a Entry| {
             while held.next_if(|(instance, _)| **instance < entry.instance).is_some() {}
-            let slot = held.peek().filter(|(instance, _)| **instance == entry.instance).map(|(_, slot)| **slot);
+            let slot = held
+                .peek()
+                .filter(|(instance, _)| **instance == entry.instance)
+                .map(|(_, slot)| **slot);
             (entry, slot)
         };
         entries.iter().map(slot_of).collect()
     }
 
-    /// Who is not among `entries`, which are in order of instances, though its instance is from `low` to `high`.
+    /// Who is not among `entries`, which are in order of instances, though its instance is from
+    /// `low` to `high`.
     pub(crate) fn missing_in(&self, entries: &[Entry], low: u64, high: u64) -> Vec<Slot> {
         let mut listed = entries.iter().map(|entry| entry.instance).peekable();
         let held = self.by_instance.range(Instance(low)..=Instance(high));

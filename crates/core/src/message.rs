@@ -61,9 +61,11 @@ pub enum JoinAnswer {
     OtherMesh(MeshName),
     /// Come again later.
     Busy,
-    /// A bot of the original answers there, and its own loops are stuck: it lets nobody in. The shell found that out; it does not travel.
+    /// A bot of the original answers there, and its own loops are stuck: it lets nobody in. The
+    /// shell found that out; it does not travel.
     Stuck,
-    /// A bot of the original is there, which this bot will ask in its turn, or another one of ours asks. The shell says so; it does not travel.
+    /// A bot of the original is there, which this bot will ask in its turn, or another one of ours
+    /// asks. The shell says so; it does not travel.
     InTurn,
     /// An answer of a later release, by its number there.
     Unknown(i32),
@@ -87,7 +89,8 @@ pub struct Exchange {
     pub from: Option<Instance>,
     /// Who is meant; anybody, if nobody is named.
     pub to: Option<Instance>,
-    /// The range of instances of which the entries are complete: absence inside it means "I have none". None in a push of news.
+    /// The range of instances of which the entries are complete: absence inside it means "I have
+    /// none". None in a push of news.
     pub range: Option<(u64, u64)>,
     /// What is known of members' lives and rows.
     pub entries: Vec<Entry>,
@@ -105,7 +108,8 @@ pub struct Exchange {
     pub wants_rows: Vec<(Instance, Version)>,
     /// Rosters the other should send.
     pub wants_rosters: Vec<RosterId>,
-    /// Parts that could not be read, and are left out: malformed, too many, or of a later release. It does not travel.
+    /// Parts that could not be read, and are left out: malformed, too many, or of a later release.
+    /// It does not travel.
     pub unread: u32,
 }
 
@@ -192,19 +196,28 @@ pub fn unpack_entries(bytes: &[u8]) -> Result<Vec<Entry>, PackError> {
             return Err(PackError::Count);
         }
         let instance = reader.take(8)?;
-        let instance = Instance(u64::from_le_bytes(instance.try_into().map_err(|_| PackError::Short)?));
+        let instance =
+            Instance(u64::from_le_bytes(instance.try_into().map_err(|_| PackError::Short)?));
         let version = reader.varint()?;
         let heartbeat = reader.varint()?;
         let age = reader.varint()?;
         let millis = (age >> 1).saturating_mul(AGE_UNIT.as_millis() as u64);
-        entries.push(Entry { instance, version, heartbeat, age: Duration::from_millis(millis), left: age & 1 == 1 });
+        entries.push(Entry {
+            instance,
+            version,
+            heartbeat,
+            age: Duration::from_millis(millis),
+            left: age & 1 == 1,
+        });
     }
     Ok(entries)
 }
 
 impl Entry {
     fn packed_len(&self) -> usize {
-        8 + varint_len(self.version) + varint_len(self.heartbeat) + varint_len(age_units(self.age) << 1)
+        8 + varint_len(self.version)
+            + varint_len(self.heartbeat)
+            + varint_len(age_units(self.age) << 1)
     }
 }
 
@@ -216,7 +229,12 @@ impl RowNews {
         }
         let whole = version < row.frame().version();
         let frame = whole.then(|| (Arc::clone(row.frame()), row.frame_age(now)));
-        let patches = row.patches().iter().filter(|patch| whole || patch.version() > version).cloned().collect();
+        let patches = row
+            .patches()
+            .iter()
+            .filter(|patch| whole || patch.version() > version)
+            .cloned()
+            .collect();
         Some(Self { source, frame, patches, age: row.age(now) })
     }
 
@@ -233,7 +251,9 @@ impl Exchange {
         let records: usize = self.records.iter().map(|heard| heard.record.packed_len() + 8).sum();
         let rows: usize = self.rows.iter().map(RowNews::packed_len).sum();
         let rosters: usize = self.rosters.iter().map(|roster| roster.packed_len() + 4).sum();
-        let wants = 9 * self.wants_records.len() + 14 * self.wants_rows.len() + 18 * self.wants_rosters.len();
+        let wants = 9 * self.wants_records.len()
+            + 14 * self.wants_rows.len()
+            + 18 * self.wants_rosters.len();
         48 + entries + records + rows + rosters + wants + 16 * self.suspicions.len()
     }
 

@@ -10,7 +10,8 @@ use crate::message::{Request, Response, RowNews};
 use crate::row::Row;
 use crate::series::{ProbeKind, Timing};
 
-/// Numbers everything that is ordered, probes, calls and questions alike: what has a larger number was ordered later.
+/// Numbers everything that is ordered, probes, calls and questions alike: what has a larger number
+/// was ordered later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Order(u64);
 
@@ -36,13 +37,15 @@ pub struct RequestId(pub u64);
 /// What the core wants done.
 #[derive(Debug)]
 pub enum Output {
-    /// Measure this target, and report by [`Core::handle_probe`](crate::Core::handle_probe) after at most the configured probe timeout.
+    /// Measure this target, and report by [`Core::handle_probe`](crate::Core::handle_probe) after
+    /// at most the configured probe timeout.
     Probe {
         /// Names it in the report.
         id: ProbeId,
         /// Whom to dial, at its target: there may be others.
         whom: Arc<Record>,
-        /// What to measure: [`ProbeKind::MAIN`], or one that [`Core::with_kinds`](crate::Core::with_kinds) names.
+        /// What to measure: [`ProbeKind::MAIN`], or one that
+        /// [`Core::with_kinds`](crate::Core::with_kinds) names.
         kind: ProbeKind,
     },
     /// Ask a peer, and report by [`Core::handle_response`](crate::Core::handle_response).
@@ -65,10 +68,11 @@ pub enum Output {
         /// The answer.
         response: Response,
     },
-    /// A row has news that can be read, our own row or one that a peer sent: what a history keeps. Only after
-    /// [`Core::with_published`](crate::Core::with_published).
+    /// A row has news that can be read, our own row or one that a peer sent: what a history keeps.
+    /// Only after [`Core::with_published`](crate::Core::with_published).
     Published {
-        /// The frame and patches that are new. Every version of a row comes once, in order; a frame stands for the versions before it.
+        /// The frame and patches that are new. Every version of a row comes once, in order; a frame
+        /// stands for the versions before it.
         news: RowNews,
         /// The row with them, and with its roster.
         row: Arc<Row>,

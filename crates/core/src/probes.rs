@@ -1,6 +1,8 @@
-//! Probes in flight, in lanes: each purpose has its own places and its own budget, so that none takes another's.
+//! Probes in flight, in lanes: each purpose has its own places and its own budget, so that none
+//! takes another's.
 //!
-//! In an outage there are many doubts. They must not keep the schedule from measuring, or doubts feed themselves.
+//! In an outage there are many doubts. They must not keep the schedule from measuring, or doubts
+//! feed themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +22,8 @@ pub(crate) enum Purpose {
     Schedule,
     /// It repeats a doubtful one, for the question with this number.
     Question(Order),
-    /// It is the pair's turn as well, and measures another kind: it is booked, and says nothing about whether the node lives.
+    /// It is the pair's turn as well, and measures another kind: it is booked, and says nothing
+    /// about whether the node lives.
     Measure(ProbeKind),
     /// It looks whether a dead node is back.
     Dial,
@@ -41,7 +44,8 @@ pub(crate) enum Lane {
     Dial,
     /// Probes on behalf of others.
     Ask,
-    /// Probes of other kinds. They are ordered with a turn, and so within the budget of the schedule.
+    /// Probes of other kinds. They are ordered with a turn, and so within the budget of the
+    /// schedule.
     Measure,
 }
 
@@ -73,7 +77,8 @@ pub(crate) struct Probing {
     pub(crate) ordered_at: Time,
     /// The same, later by every stall of our own loop since.
     pub(crate) begun: Time,
-    /// It is unanswered for longer than it usually takes, and this host had time to hear of an answer.
+    /// It is unanswered for longer than it usually takes, and this host had time to hear of an
+    /// answer.
     overdue: bool,
 }
 
@@ -120,9 +125,16 @@ impl Probes {
         let rate = config.probe_rate_max;
         // Beside the budget of the living.
         let dials = rate * DEAD_DIALS_SHARE;
-        let places = |max, budget: Option<Rate>| Places { in_flight: 0, max, budget: budget.map(|rate| Bucket::new(rate, now)) };
+        let places = |max, budget: Option<Rate>| Places {
+            in_flight: 0,
+            max,
+            budget: budget.map(|rate| Bucket::new(rate, now)),
+        };
         let lanes = [
-            places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: rate, burst: (rate / 4.0).max(1.0) })),
+            places(
+                PROBES_IN_FLIGHT_MAX,
+                Some(Rate { per_second: rate, burst: (rate / 4.0).max(1.0) }),
+            ),
             places(PROBES_IN_FLIGHT_MAX, None),
             places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: dials, burst: dials.max(1.0) })),
             places(ASKS_IN_FLIGHT_MAX, Some(ASKS)),
@@ -162,8 +174,8 @@ impl Probes {
         Ok(())
     }
 
-    /// Probes of the schedule in flight, without those that are overdue: they cost nothing any more, and a black hole must not hold places that
-    /// others need.
+    /// Probes of the schedule in flight, without those that are overdue: they cost nothing any
+    /// more, and a black hole must not hold places that others need.
     pub(crate) fn under_way(&self) -> usize {
         self.lanes[Lane::Schedule as usize].in_flight - self.overdue
     }
@@ -190,7 +202,11 @@ impl Probes {
 
     /// A probe of the schedule is unanswered for longer than it usually takes.
     pub(crate) fn set_overdue(&mut self, id: ProbeId) {
-        if let Some(probing) = self.open.get_mut(&id).filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue) {
+        if let Some(probing) = self
+            .open
+            .get_mut(&id)
+            .filter(|probing| probing.purpose == Purpose::Schedule && !probing.overdue)
+        {
             probing.overdue = true;
             self.overdue += 1;
         }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::limits::RELEASE_BYTES_MAX;
 
-/// The version of the software of a node, such as `1.4.0-rc.2`: 1 to [`RELEASE_BYTES_MAX`] letters, digits, dots, hyphens and plus signs.
+/// The version of the software of a node, such as `1.4.0-rc.2`: 1 to [`RELEASE_BYTES_MAX`] letters,
+/// digits, dots, hyphens and plus signs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Release(Box<str>);
 

@@ -1,6 +1,7 @@
 //! The order of a row's cells: a sorted list of names, known by its content.
 //!
-//! Bots that know the same nodes have the same roster, so that in a settled mesh there is one, and a row costs its cells alone.
+//! Bots that know the same nodes have the same roster, so that in a settled mesh there is one, and
+//! a row costs its cells alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ const NAME_OVERHEAD: usize = 48;
 
 /// The fingerprint of a roster's content (128-bit FNV-1a).
 ///
-/// It guards against accident, not against malice: a member that gossips rows can lie about them without a collision.
+/// It guards against accident, not against malice: a member that gossips rows can lie about them
+/// without a collision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RosterId(pub u128);
 
@@ -42,14 +44,16 @@ impl Roster {
         Arc::new(Self { id: fingerprint(&names), bytes: bytes_of(&names), names: names.into() })
     }
 
-    /// The same with the letters of names that are held elsewhere anyway, which come in order: many rosters of one mesh cost little more than one.
+    /// The same with the letters of names that are held elsewhere anyway, which come in order: many
+    /// rosters of one mesh cost little more than one.
     pub(crate) fn sharing<'a>(&self, held: impl Iterator<Item = &'a NodeName>) -> Arc<Self> {
         let mut held = held.peekable();
         let mut shared = 0;
         let share = |name: &NodeName| {
             while held.next_if(|held| *held < name).is_some() {}
             let held = held.next_if(|held| *held == name);
-            shared += held.map_or(0, |held| held.as_str().len() + NAME_OVERHEAD - size_of::<NodeName>());
+            shared +=
+                held.map_or(0, |held| held.as_str().len() + NAME_OVERHEAD - size_of::<NodeName>());
             held.unwrap_or(name).clone()
         };
         let names: Box<[_]> = self.names.iter().map(share).collect();

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::cell::{Cell, PackError, Reader, State, put_cell, put_varint, take_cell};
 use crate::identity::NodeName;
-use crate::limits::{CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX};
+use crate::limits::{
+    CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX,
+};
 use crate::pending::PendingJoin;
 use crate::release::Release;
 use crate::roster::{Roster, RosterId};
@@ -18,7 +20,8 @@ use crate::time::{Now, Time, Wall};
 /// Orders the changes of a row within one incarnation of its source; the first is 1.
 pub type Version = u64;
 
-/// Kinds of the sections of frames and patches. A later release adds kinds; nothing else of a frame ever changes its meaning.
+/// Kinds of the sections of frames and patches. A later release adds kinds; nothing else of a frame
+/// ever changes its meaning.
 mod section {
     /// A cell for every name of the roster; in a patch, positions with their new cells.
     pub(super) const CELLS: u32 = 1;
@@ -28,11 +31,14 @@ mod section {
     pub(super) const RELEASE: u32 = 3;
     /// Where the source waits for bots of the original to let it in.
     pub(super) const PENDING: u32 = 4;
-    /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the roster.
+    /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the
+    /// roster.
     pub(super) const SERIES: u32 = 16;
 }
 
-/// Sections that are not read on the way: series of other kinds than the main one, and what this release does not know. They travel on as they came, so that a bot in between takes nothing from those that know them.
+/// Sections that are not read on the way: series of other kinds than the main one, and what this
+/// release does not know. They travel on as they came, so that a bot in between takes nothing from
+/// those that know them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Carried(Box<[(u32, Box<[u8]>)]>);
 
@@ -56,8 +62,17 @@ struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    fn read(sections: impl IntoIterator<Item = (u32, &'a [u8])>, in_frame: bool) -> Result<Self, PackError> {
-        let mut read = Self { cells: None, secured: None, release: None, pending: Vec::new(), carried: Carried::default() };
+    fn read(
+        sections: impl IntoIterator<Item = (u32, &'a [u8])>,
+        in_frame: bool,
+    ) -> Result<Self, PackError> {
+        let mut read = Self {
+            cells: None,
+            secured: None,
+            release: None,
+            pending: Vec::new(),
+            carried: Carried::default(),
+        };
         let (mut carried, mut bytes, mut last) = (Vec::new(), 0, 0);
         for (kind, packed) in sections {
             if kind <= last {
@@ -93,7 +108,8 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// One immutable version of a whole row: a cell for every name of its roster, and what else the source tells with it.
+/// One immutable version of a whole row: a cell for every name of its roster, and what else the
+/// source tells with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     version: Version,
@@ -117,17 +133,29 @@ impl Frame {
         }
         let (count, packed) = (Some(cells.len() as u32), packed.into());
         let carried = Carried::default();
-        Self { version, roster, wall, count, packed, secured: None, release: None, pending: Box::default(), carried }
+        Self {
+            version,
+            roster,
+            wall,
+            count,
+            packed,
+            secured: None,
+            release: None,
+            pending: Box::default(),
+            carried,
+        }
     }
 
-    /// Accepts a travelled frame after reading once all of it that this release knows. Its sections, each with its kind, come in ascending order.
+    /// Accepts a travelled frame after reading once all of it that this release knows. Its
+    /// sections, each with its kind, come in ascending order.
     pub fn from_sections<'a>(
         version: Version,
         roster: RosterId,
         wall: Wall,
         sections: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Result<Self, PackError> {
-        let Sections { cells, secured, release, pending, carried } = Sections::read(sections, true)?;
+        let Sections { cells, secured, release, pending, carried } =
+            Sections::read(sections, true)?;
         let count = cells.map(count_cells).transpose()?;
         let (packed, pending) = (cells.unwrap_or_default().into(), pending.into());
         Ok(Self { version, roster, wall, count, packed, secured, release, pending, carried })
@@ -137,9 +165,19 @@ impl Frame {
     pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
         let cells = self.count.map(|_| (section::CELLS, Cow::Borrowed(&*self.packed)));
         let secured = self.secured.map(|secured| (section::SECURED, Cow::Owned(secured.pack())));
-        let release = self.release.as_ref().map(|release| (section::RELEASE, Cow::Borrowed(release.as_str().as_bytes())));
-        let pending = (!self.pending.is_empty()).then(|| (section::PENDING, Cow::Owned(PendingJoin::pack(&self.pending))));
-        let mut all: Vec<_> = cells.into_iter().chain(secured).chain(release).chain(pending).chain(self.carried.sections()).collect();
+        let release = self
+            .release
+            .as_ref()
+            .map(|release| (section::RELEASE, Cow::Borrowed(release.as_str().as_bytes())));
+        let pending = (!self.pending.is_empty())
+            .then(|| (section::PENDING, Cow::Owned(PendingJoin::pack(&self.pending))));
+        let mut all: Vec<_> = cells
+            .into_iter()
+            .chain(secured)
+            .chain(release)
+            .chain(pending)
+            .chain(self.carried.sections())
+            .collect();
         // One that could not be read is among those that are carried.
         all.sort_unstable_by_key(|(kind, _)| *kind);
         all.into_iter()
@@ -163,7 +201,8 @@ impl Frame {
         Self { secured, ..self }
     }
 
-    /// The same frame, which tells as well what probes of these other kinds found out: a cell for every name of the roster, kinds in ascending order.
+    /// The same frame, which tells as well what probes of these other kinds found out: a cell for
+    /// every name of the roster, kinds in ascending order.
     #[must_use]
     pub fn with_series(self, series: impl IntoIterator<Item = (ProbeKind, Vec<Cell>)>) -> Self {
         let pack = |(kind, cells): (ProbeKind, Vec<Cell>)| {
@@ -176,13 +215,18 @@ impl Frame {
 
     /// The other kinds of probes that it has cells of.
     pub fn kinds(&self) -> impl Iterator<Item = ProbeKind> + '_ {
-        let numbers = self.carried.0.iter().filter_map(|(kind, _)| u8::try_from(kind.checked_sub(section::SERIES)?).ok());
+        let numbers = self
+            .carried
+            .0
+            .iter()
+            .filter_map(|(kind, _)| u8::try_from(kind.checked_sub(section::SERIES)?).ok());
         numbers.map(ProbeKind::new).filter(|kind| *kind != ProbeKind::MAIN)
     }
 
     /// The cells of another kind; none if there are none that can be read.
     fn series(&self, kind: ProbeKind) -> Option<Vec<Cell>> {
-        let (_, packed) = self.carried.0.iter().find(|(section, _)| *section == section_of(kind))?;
+        let (_, packed) =
+            self.carried.0.iter().find(|(section, _)| *section == section_of(kind))?;
         let mut reader = Reader(packed);
         let mut cells = Vec::new();
         while !reader.0.is_empty() && cells.len() <= ROSTER_NAMES_MAX {
@@ -224,7 +268,9 @@ impl Frame {
     fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
         let mut reader = Reader(&self.packed);
         // Proven by `from_sections`, which read the same bytes, and by `new`, which wrote them.
-        (0..self.count.unwrap_or(0)).map(move |_| take_cell(&mut reader).expect("a frame's bytes were read when it was made"))
+        (0..self.count.unwrap_or(0)).map(move |_| {
+            take_cell(&mut reader).expect("a frame's bytes were read when it was made")
+        })
     }
 
     pub(crate) fn packed_len(&self) -> usize {
@@ -274,8 +320,13 @@ impl Patch {
         Self { version, wall, packed: packed.into(), carried: Carried::default() }
     }
 
-    /// Accepts a travelled patch after reading once all of it that this release knows; see [`Frame::from_sections`].
-    pub fn from_sections<'a>(version: Version, wall: Wall, sections: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<Self, PackError> {
+    /// Accepts a travelled patch after reading once all of it that this release knows; see
+    /// [`Frame::from_sections`].
+    pub fn from_sections<'a>(
+        version: Version,
+        wall: Wall,
+        sections: impl IntoIterator<Item = (u32, &'a [u8])>,
+    ) -> Result<Self, PackError> {
         let Sections { cells, carried, .. } = Sections::read(sections, false)?;
         let packed = cells.unwrap_or_default();
         let mut reader = Reader(packed);
@@ -296,7 +347,8 @@ impl Patch {
 
     /// The sections as they travel, in ascending order of their kinds.
     pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
-        let cells = (!self.packed.is_empty()).then_some((section::CELLS, Cow::Borrowed(&*self.packed)));
+        let cells =
+            (!self.packed.is_empty()).then_some((section::CELLS, Cow::Borrowed(&*self.packed)));
         cells.into_iter().chain(self.carried.sections())
     }
 
@@ -317,7 +369,10 @@ impl Patch {
                 return None;
             }
             let position = reader.varint().expect("a patch's bytes were read when it was made");
-            Some((position as usize, take_cell(&mut reader).expect("a patch's bytes were read when it was made")))
+            Some((
+                position as usize,
+                take_cell(&mut reader).expect("a patch's bytes were read when it was made"),
+            ))
         })
     }
 
@@ -368,7 +423,8 @@ pub struct CellNews {
     pub place: usize,
     /// What is published there.
     pub cell: Cell,
-    /// When its latest attempt began, on our clock, exact to an eighth of a second and to the age of the row.
+    /// When its latest attempt began, on our clock, exact to an eighth of a second and to the age
+    /// of the row.
     pub attempted: Time,
     /// Whether it came by a patch: because it changed, and not because the whole row was published.
     pub is_patch: bool,
@@ -396,7 +452,8 @@ impl Row {
         now.since(self.framed_at)
     }
 
-    /// Milliseconds by which the source's clock is ahead of ours: from when it says that it published the frame, and how long ago that was.
+    /// Milliseconds by which the source's clock is ahead of ours: from when it says that it
+    /// published the frame, and how long ago that was.
     pub fn clock_offset_millis(&self, now: Now) -> i64 {
         let expected = now.wall.back(self.frame_age(now.time)).unix_millis();
         let millis = |wall: u64| i64::try_from(wall).unwrap_or(i64::MAX);
@@ -437,13 +494,15 @@ impl Row {
         Ok(())
     }
 
-    /// Extends the row by a patch that was published `age` ago. Patches that together exceed a frame are a gap: a frame has to follow.
+    /// Extends the row by a patch that was published `age` ago. Patches that together exceed a
+    /// frame are a gap: a frame has to follow.
     pub fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
         if patch.version <= self.version() {
             return Merge::Known;
         }
         let packed: usize = self.patches.iter().map(|held| held.packed_len()).sum();
-        let full = self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > CELLS_BYTES_MAX;
+        let full =
+            self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > CELLS_BYTES_MAX;
         if self.version().checked_add(1) != Some(patch.version) || full {
             return Merge::Gap;
         }
@@ -452,12 +511,14 @@ impl Row {
         Merge::Taken
     }
 
-    /// Whether patches that extend this row tell of a pair that it failed, recovered, fails in another way, or was measured for the first time. Its
-    /// cost is about that of reading the row once.
+    /// Whether patches that extend this row tell of a pair that it failed, recovered, fails in
+    /// another way, or was measured for the first time. Its cost is about that of reading the row
+    /// once.
     pub(crate) fn changes_state(&self, patches: &[Arc<Patch>]) -> bool {
         let next = |patch: &&Arc<Patch>| patch.version() > self.version();
         let changes = || patches.iter().filter(next).flat_map(|patch| patch.changes());
-        let mut states: BTreeMap<usize, State> = changes().map(|(position, _)| (position, State::Unknown)).collect();
+        let mut states: BTreeMap<usize, State> =
+            changes().map(|(position, _)| (position, State::Unknown)).collect();
         let held = self.patches.iter().flat_map(|patch| patch.changes());
         for (position, cell) in self.frame.cells().enumerate().chain(held) {
             if let Some(state) = states.get_mut(&position) {
@@ -468,17 +529,25 @@ impl Row {
             (State::Failed(before), State::Failed(after)) => before == after,
             (before, after) => std::mem::discriminant(&before) == std::mem::discriminant(&after),
         };
-        changes().any(|(position, cell)| states.insert(position, cell.state).is_none_or(|before| !same(before, cell.state)))
+        changes().any(|(position, cell)| {
+            states.insert(position, cell.state).is_none_or(|before| !same(before, cell.state))
+        })
     }
 
-    /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is linear in the row, and allocates nothing.
+    /// The latest cell of one target; none if the row has none, or cannot be read yet. Its cost is
+    /// linear in the row, and allocates nothing.
     pub fn cell_of(&self, target: &NodeName) -> Option<Cell> {
         let position = self.roster.as_ref()?.position(target)?;
-        let patched = self.patches.iter().rev().find_map(|patch| patch.changes().find(|(at, _)| *at == position));
+        let patched = self
+            .patches
+            .iter()
+            .rev()
+            .find_map(|patch| patch.changes().find(|(at, _)| *at == position));
         patched.map(|(_, cell)| cell).or_else(|| self.frame.cells().nth(position))
     }
 
-    /// What the latest frame tells of another kind of probe: every cell with its target; nothing if it tells nothing that can be read.
+    /// What the latest frame tells of another kind of probe: every cell with its target; nothing if
+    /// it tells nothing that can be read.
     pub fn series(&self, kind: ProbeKind) -> Vec<CellView<'_>> {
         let (Some(roster), Some(cells)) = (&self.roster, self.frame.series(kind)) else {
             return Vec::new();
@@ -486,29 +555,42 @@ impl Row {
         if cells.len() != roster.names().len() {
             return Vec::new();
         }
-        let view = |(target, cell): (_, Cell)| CellView { target, cell, wall: self.frame.wall.back(cell.age()) };
+        let view = |(target, cell): (_, Cell)| CellView {
+            target,
+            cell,
+            wall: self.frame.wall.back(cell.age()),
+        };
         roster.names().iter().zip(cells).map(view).collect()
     }
 
-    /// The cells of the frame and of the patches that are newer than version `since`, oldest first; a place may come more than once.
+    /// The cells of the frame and of the patches that are newer than version `since`, oldest first;
+    /// a place may come more than once.
     pub fn news(&self, since: Version) -> impl Iterator<Item = CellNews> + '_ {
-        let frame = self.frame.cells().enumerate().filter(move |_| self.frame.version > since).map(|(place, cell)| CellNews {
-            place,
-            cell,
-            attempted: self.framed_at.back(cell.age()),
-            is_patch: false,
-        });
+        let frame = self.frame.cells().enumerate().filter(move |_| self.frame.version > since).map(
+            |(place, cell)| CellNews {
+                place,
+                cell,
+                attempted: self.framed_at.back(cell.age()),
+                is_patch: false,
+            },
+        );
         let patches = self.patches.iter().filter(move |patch| patch.version > since);
         let patches = patches.flat_map(|patch| {
             let after = patch.wall.unix_millis().saturating_sub(self.frame.wall.unix_millis());
             // The source's clock may have stepped in between: a label decides nothing.
             let at = (self.framed_at + Duration::from_millis(after)).min(self.changed_at);
-            patch.changes().map(move |(place, cell)| CellNews { place, cell, attempted: at.back(cell.age()), is_patch: true })
+            patch.changes().map(move |(place, cell)| CellNews {
+                place,
+                cell,
+                attempted: at.back(cell.age()),
+                is_patch: true,
+            })
         });
         frame.chain(patches)
     }
 
-    /// Every cell with its target, patches applied; nothing until the roster is known. It decodes, so its cost is linear in the row.
+    /// Every cell with its target, patches applied; nothing until the roster is known. It decodes,
+    /// so its cost is linear in the row.
     pub fn cells(&self) -> Vec<CellView<'_>> {
         let Some(roster) = &self.roster else {
             return Vec::new();
@@ -554,21 +636,33 @@ mod tests {
 
     #[test]
     fn a_change_of_state_is_news_and_another_latency_is_none() {
-        let roster = Roster::new(["a", "b", "c"].iter().filter_map(|name| name.parse().ok()).collect::<Vec<NodeName>>());
+        let roster = Roster::new(
+            ["a", "b", "c"].iter().filter_map(|name| name.parse().ok()).collect::<Vec<NodeName>>(),
+        );
         let cells = [ok(1), failed(Failure::Refused), Cell::default()];
         let frame = Frame::new(1, roster.id(), Wall::from_unix_millis(0), &cells);
         let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, Time::ZERO);
-        let is_news = |row: &Row, changes: &[(u32, Cell)]| row.changes_state(&[patch(row.version() + 1, changes)]);
+        let is_news = |row: &Row, changes: &[(u32, Cell)]| {
+            row.changes_state(&[patch(row.version() + 1, changes)])
+        };
         assert!(!is_news(&row, &[(0, ok(900)), (1, failed(Failure::Refused))]));
-        for change in [(0, failed(Failure::Timeout)), (1, ok(1)), (1, failed(Failure::Timeout)), (2, ok(1))] {
+        for change in
+            [(0, failed(Failure::Timeout)), (1, ok(1)), (1, failed(Failure::Timeout)), (2, ok(1))]
+        {
             assert!(is_news(&row, &[change]), "{change:?}");
         }
-        // What is here already says nothing new, whatever it says; patches on the row are part of it.
+        // What is here already says nothing new, whatever it says; patches on the row are part of
+        // it.
         assert!(!row.changes_state(&[patch(1, &[(0, failed(Failure::Timeout))])]));
         let failing = patch(2, &[(0, failed(Failure::Timeout))]);
         assert_eq!(row.extend(&failing, Duration::ZERO, Time::ZERO), Merge::Taken);
         assert!(!is_news(&row, &[(0, failed(Failure::Timeout))]) && is_news(&row, &[(0, ok(1))]));
         // There and back again is two changes.
-        assert!(row.changes_state(&[patch(3, &[(0, ok(1))]), patch(4, &[(0, failed(Failure::Timeout))])]));
+        assert!(
+            row.changes_state(&[
+                patch(3, &[(0, ok(1))]),
+                patch(4, &[(0, failed(Failure::Timeout))])
+            ])
+        );
     }
 }

@@ -7,16 +7,20 @@ use crate::cell::{PackError, Reader, put_varint};
 /// What a node saw at its latest handshake as a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Secured {
-    /// The protocol's version by its number on the wire (RFC 8446 section 4.2.1): 0x0304 is TLS 1.3.
+    /// The protocol's version by its number on the wire (RFC 8446 section 4.2.1): 0x0304 is TLS
+    /// 1.3.
     pub version: u16,
-    /// The group of the key exchange by its number in IANA's registry of TLS supported groups; 0 if there was none.
+    /// The group of the key exchange by its number in IANA's registry of TLS supported groups; 0 if
+    /// there was none.
     pub group: u16,
-    /// When the node's own certificate expires, or, if it has none, the first to expire of those it was shown recently; Unix seconds.
+    /// When the node's own certificate expires, or, if it has none, the first to expire of those it
+    /// was shown recently; Unix seconds.
     pub expires: u64,
 }
 
 impl Secured {
-    /// As it travels: two little-endian numbers of 16 bits and a varint. A later release may add to the end.
+    /// As it travels: two little-endian numbers of 16 bits and a varint. A later release may add to
+    /// the end.
     pub(crate) fn pack(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(9);
         out.extend(self.version.to_le_bytes());

@@ -8,12 +8,14 @@ use crate::limits::LOSS_WINDOW;
 use crate::tally::{Histogram, Native, Summary};
 use crate::time::{Now, Time, Wall};
 
-/// A kind of probe. To the core it is a number: what is measured, and how, is decided by the shell that carries the probes out.
+/// A kind of probe. To the core it is a number: what is measured, and how, is decided by the shell
+/// that carries the probes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeKind(u8);
 
 impl ProbeKind {
-    /// The kind that every node answers, and the only one that says whether a node lives: a connection and two requests.
+    /// The kind that every node answers, and the only one that says whether a node lives: a
+    /// connection and two requests.
     pub const MAIN: Self = Self(0);
 
     /// Another kind: `number` is that of its cells on the wire.
@@ -102,7 +104,8 @@ pub struct Series {
     pub phases: [Summary; 4],
     /// Segments that the kernel sent under the successful attempts.
     pub segments: u64,
-    /// Segments that the kernel sent again under the successful attempts: packets that were lost and cost no attempt.
+    /// Segments that the kernel sent again under the successful attempts: packets that were lost
+    /// and cost no attempt.
     pub retransmissions: u64,
 }
 
@@ -114,7 +117,8 @@ impl Series {
 
     /// When the latest attempt began, if it was answered.
     pub(crate) fn answered_latest(&self) -> Option<Time> {
-        self.latest.and_then(|(attempt, begun, _)| matches!(attempt, Attempt::Ok(_)).then_some(begun))
+        self.latest
+            .and_then(|(attempt, begun, _)| matches!(attempt, Attempt::Ok(_)).then_some(begun))
     }
 
     /// How the latest attempt failed, if it did.
@@ -145,7 +149,9 @@ impl Series {
         let total = timing.total();
         if let Some(previous) = self.previous {
             let difference = total.abs_diff(previous).as_nanos() as f64;
-            self.jitter = Some(self.jitter.map_or(difference, |jitter| jitter + (difference - jitter) / 16.0));
+            self.jitter = Some(
+                self.jitter.map_or(difference, |jitter| jitter + (difference - jitter) / 16.0),
+            );
         }
         self.previous = Some(total);
         self.last_success = Some(now.wall);

@@ -9,9 +9,12 @@ use crate::identity::NodeName;
 use crate::limits::EVENTS_MAX;
 use crate::time::{Now, Wall};
 
-/// Upper bounds of the latency buckets in seconds: 1-2.5-5 steps from 100 µs to 10 s, a superset of the original's eleven.
-pub const BUCKETS_SECONDS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of the latency buckets in seconds: 1-2.5-5 steps from 100 µs to 10 s, a superset of
+/// the original's eleven.
+pub const BUCKETS_SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 
 /// A histogram of durations over [`BUCKETS_SECONDS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,10 +40,12 @@ impl Histogram {
     }
 }
 
-/// Sub-buckets of a doubling of [`Native`], as a power of two: each bound is 9 % above the one before.
+/// Sub-buckets of a doubling of [`Native`], as a power of two: each bound is 9 % above the one
+/// before.
 pub const NATIVE_SCHEMA: i32 = 3;
 
-/// A sparse histogram of durations over exponential buckets, as Prometheus' native ones have them: bucket `i` ends at 2^(i / 8) seconds.
+/// A sparse histogram of durations over exponential buckets, as Prometheus' native ones have them:
+/// bucket `i` ends at 2^(i / 8) seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Native(Vec<(i32, u64)>);
 
@@ -55,7 +60,8 @@ impl Native {
         }
     }
 
-    /// Buckets that hold anything, in ascending order, with their observations. A nanosecond to a thousand seconds is 320 buckets.
+    /// Buckets that hold anything, in ascending order, with their observations. A nanosecond to a
+    /// thousand seconds is 320 buckets.
     pub fn buckets(&self) -> &[(i32, u64)] {
         &self.0
     }
@@ -129,7 +135,8 @@ refusals! {
     UnprovenDial = "unproven_dial",
     /// A rumour that was dropped for newer ones.
     RumoursFull = "rumours_full",
-    /// A part of an exchange that could not be read: malformed, beyond what one exchange may have, or of a later release.
+    /// A part of an exchange that could not be read: malformed, beyond what one exchange may have,
+    /// or of a later release.
     Unreadable = "unreadable",
     /// A row of a source or an incarnation that is not known.
     RowUnknown = "row_unknown",

@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point on the host's clock that never steps and counts suspend, in microseconds from an arbitrary origin.
+/// A point on the host's clock that never steps and counts suspend, in microseconds from an
+/// arbitrary origin.
 ///
-/// Only differences mean anything, and only on one host: what travels between hosts is an age. The driver of a core keeps the origin
-/// further back than any retention; otherwise old ages would be cut short.
+/// Only differences mean anything, and only on one host: what travels between hosts is an age. The
+/// driver of a core keeps the origin further back than any retention; otherwise old ages would be
+/// cut short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

@@ -1,9 +1,11 @@
 //! Whether this bot is a sound witness: what it did not hear may be its own fault.
 //!
-//! There are three reasons for doubt. Its own loop stalled: silence in that time proves nothing, and input that waited is old. It hears nobody: its
-//! own network may be cut. It spoiled a probe: the host is short of time or of descriptors.
+//! There are three reasons for doubt. Its own loop stalled: silence in that time proves nothing,
+//! and input that waited is old. It hears nobody: its own network may be cut. It spoiled a probe:
+//! the host is short of time or of descriptors.
 //!
-//! This module answers what the rules of the detector ask about that. `docs/detector.md` has the table of what follows.
+//! This module answers what the rules of the detector ask about that. `docs/detector.md` has the
+//! table of what follows.
 
 use std::time::Duration;
 
@@ -48,9 +50,16 @@ impl Witness {
         }
     }
 
-    /// Takes note of an input: the answer to the order with this number, or something else. `due` is the earliest deadline of our loop, `latest` the
-    /// number of the latest order. Returns how long the loop did not run, if that was a stall.
-    pub(crate) fn handle_input(&mut self, order: Option<Order>, due: Option<Time>, latest: Order, now: Time) -> Option<Duration> {
+    /// Takes note of an input: the answer to the order with this number, or something else. `due`
+    /// is the earliest deadline of our loop, `latest` the number of the latest order. Returns how
+    /// long the loop did not run, if that was a stall.
+    pub(crate) fn handle_input(
+        &mut self,
+        order: Option<Order>,
+        due: Option<Time>,
+        latest: Order,
+        now: Time,
+    ) -> Option<Duration> {
         let late = due.map_or(Duration::ZERO, |due| now.since(due.max(self.stall_ended_at)));
         let stall = (late >= STALL_MIN).then_some(late);
         if let Some(stall) = stall {
@@ -92,7 +101,8 @@ impl Witness {
         self.isolated
     }
 
-    /// Whether the input at hand may have waited for our loop, so that what it says of others may be overtaken.
+    /// Whether the input at hand may have waited for our loop, so that what it says of others may
+    /// be overtaken.
     pub(crate) fn input_is_stale(&self, now: Time) -> bool {
         !self.is_fresh && self.stall >= DOUBT_AFTER && now.since(self.stall_ended_at) < CATCHING_UP
     }
@@ -107,17 +117,20 @@ impl Witness {
         self.heard_at < at
     }
 
-    /// Whether a silence of ours ended after `at`: a failure of then may have been our own network's.
+    /// Whether a silence of ours ended after `at`: a failure of then may have been our own
+    /// network's.
     pub(crate) fn was_silent_after(&self, at: Time) -> bool {
         at < self.heard_again_at
     }
 
-    /// Whether others were heard without a break from before `at` until after it: a failure of then is not ours.
+    /// Whether others were heard without a break from before `at` until after it: a failure of then
+    /// is not ours.
     pub(crate) fn heard_around(&self, at: Time) -> bool {
         self.heard_at > at && at > self.heard_again_at
     }
 
-    /// Whether this host spoiled a probe just now: an answer that seems overdue may be waiting here.
+    /// Whether this host spoiled a probe just now: an answer that seems overdue may be waiting
+    /// here.
     pub(crate) fn is_starved(&self, now: Time) -> bool {
         self.spoiled_at.is_some_and(|at| now.since(at) < SELF_DOUBT)
     }
@@ -131,8 +144,8 @@ mod tests {
         Time::ZERO + Duration::from_secs(1000) + Duration::from_millis(millis)
     }
 
-    /// What the detector asks, at `now`, of a failure at `failed`: stale, hears nobody, nobody since the failure, silent after it, heard around it,
-    /// starved.
+    /// What the detector asks, at `now`, of a failure at `failed`: stale, hears nobody, nobody
+    /// since the failure, silent after it, heard around it, starved.
     fn answers(witness: &Witness, failed: u64, now: u64) -> [bool; 6] {
         let (failed, now) = (at(failed), at(now));
         [
@@ -155,7 +168,12 @@ mod tests {
         };
         let stalled_for = |stall: u64, order: Option<u64>| {
             let mut witness = sound();
-            witness.handle_input(order.map(Order::new), Some(at(5100)), Order::new(7), at(5100 + stall));
+            witness.handle_input(
+                order.map(Order::new),
+                Some(at(5100)),
+                Order::new(7),
+                at(5100 + stall),
+            );
             witness
         };
         let heard_again = || {
@@ -194,9 +212,20 @@ mod tests {
     fn a_stall_is_nobodys_silence_and_is_counted_once() {
         let mut witness = Witness::new(at(0));
         witness.handle_contact(at(1000));
-        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(1200)), None, "lateness that is no stall");
-        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(6100)), Some(Duration::from_secs(5)));
-        assert_eq!(witness.handle_input(None, Some(at(1100)), Order::default(), at(6110)), None, "the same lateness again");
+        assert_eq!(
+            witness.handle_input(None, Some(at(1100)), Order::default(), at(1200)),
+            None,
+            "lateness that is no stall"
+        );
+        assert_eq!(
+            witness.handle_input(None, Some(at(1100)), Order::default(), at(6100)),
+            Some(Duration::from_secs(5))
+        );
+        assert_eq!(
+            witness.handle_input(None, Some(at(1100)), Order::default(), at(6110)),
+            None,
+            "the same lateness again"
+        );
         assert!(!witness.hears_nobody(at(6200)), "the silence of the stall is ours");
         assert!(witness.hears_nobody(at(8200)));
         assert_eq!(witness.stalled(), Duration::from_secs(5));

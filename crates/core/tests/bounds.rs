@@ -1,4 +1,5 @@
-//! What a peer can make a bot hold, send and do: each has a bound, and what is the bot's own is not spent by others.
+//! What a peer can make a bot hold, send and do: each has a bound, and what is the bot's own is not
+//! spent by others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, HOLDINGS_FLOOR, MEMBERS_MAX};
 use canary_core::{
-    Cell, Config, Core, Exchange, Failure, Frame, Heard, Incarnation, Instance, KernelTiming, Labels, NodeName, Output, ProbeReport,
-    Record, Refusal, Request, RequestId, Response, Roster, RowNews, State, Status, Target, Wall,
+    Cell, Config, Core, Exchange, Failure, Frame, Heard, Incarnation, Instance, KernelTiming,
+    Labels, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response, Roster,
+    RowNews, State, Status, Target, Wall,
 };
 use support::{answer_of, at, core, drain, let_in, record, tell};
 
@@ -21,7 +23,9 @@ fn refused(core: &Core, refusal: Refusal) -> u64 {
 
 fn ghost(number: u64) -> Arc<Record> {
     let name = format!("ghost-{number}");
-    let target = Target::new(&format!("192.0.2.{}", number % 250 + 1), 1000 + (number / 250) as u16).unwrap();
+    let target =
+        Target::new(&format!("192.0.2.{}", number % 250 + 1), 1000 + (number / 250) as u16)
+            .unwrap();
     let (mesh, labels) = (canary_core::MeshName::default(), Labels::default());
     Arc::new(Record {
         mesh,
@@ -40,9 +44,21 @@ fn told(records: impl Iterator<Item = Arc<Record>>) -> Exchange {
 
 /// A row over a roster of its own: a few letters on the wire, and far more in memory.
 fn row_of(source: &Record, number: u64, names: usize) -> Exchange {
-    let roster = Roster::new((0..names).map(|index| format!("{number:x}.{index:x}").parse::<NodeName>().unwrap()));
-    let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &vec![Cell::default(); names]));
-    let news = RowNews { source: source.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    let roster = Roster::new(
+        (0..names).map(|index| format!("{number:x}.{index:x}").parse::<NodeName>().unwrap()),
+    );
+    let frame = Arc::new(Frame::new(
+        1,
+        roster.id(),
+        Wall::from_unix_millis(1),
+        &vec![Cell::default(); names],
+    ));
+    let news = RowNews {
+        source: source.instance,
+        frame: Some((frame, Duration::ZERO)),
+        patches: Vec::new(),
+        age: Duration::ZERO,
+    };
     Exchange { rows: vec![news], rosters: vec![roster], ..Exchange::default() }
 }
 
@@ -70,7 +86,8 @@ fn rows_of_names_that_never_answered_take_bounded_memory() {
     // Nothing more of ghosts fits: what a member that is known publishes has room all the same.
     for number in 400..600 {
         tell(&mut core, &liar, told(std::iter::once(ghost(number))), at(3));
-        let Exchange { rows, rosters, .. } = row_of(&ghost(number), number, 1 + number as usize % 50);
+        let Exchange { rows, rosters, .. } =
+            row_of(&ghost(number), number, 1 + number as usize % 50);
         tell(&mut core, &liar, Exchange { rows, ..Exchange::default() }, at(3));
         tell(&mut core, &liar, Exchange { rosters, ..Exchange::default() }, at(3));
     }
@@ -90,8 +107,14 @@ fn names_that_never_answered_stretch_no_interval_and_are_in_no_list() {
     }
     assert_eq!((core.pair_interval(), core.publish_interval()), before);
     let snapshot = core.snapshot(at(10));
-    assert_eq!(snapshot.present().map(|member| member.record.name.as_str()).collect::<Vec<_>>(), ["liar"]);
-    assert!(snapshot.members.len() <= HEARD_PER_INTRODUCER_MAX + 1 && snapshot.unproven == snapshot.members.len() - 1);
+    assert_eq!(
+        snapshot.present().map(|member| member.record.name.as_str()).collect::<Vec<_>>(),
+        ["liar"]
+    );
+    assert!(
+        snapshot.members.len() <= HEARD_PER_INTRODUCER_MAX + 1
+            && snapshot.unproven == snapshot.members.len() - 1
+    );
 }
 
 #[test]
@@ -104,12 +127,21 @@ fn hearsay_takes_the_place_of_no_dead_node_that_answered_once() {
     }
     drain(&mut core);
     // Heron dies.
-    let doubt = canary_core::Suspicion { instance: heron.instance, age: Duration::from_secs(3), refused: true };
+    let doubt = canary_core::Suspicion {
+        instance: heron.instance,
+        age: Duration::from_secs(3),
+        refused: true,
+    };
     for millis in (0..=11_000).step_by(20) {
         core.handle_timeout(at(millis));
         drain(&mut core);
         if millis == 10_000 {
-            tell(&mut core, &liars[0], Exchange { suspicions: vec![doubt], ..Exchange::default() }, at(millis));
+            tell(
+                &mut core,
+                &liars[0],
+                Exchange { suspicions: vec![doubt], ..Exchange::default() },
+                at(millis),
+            );
         }
     }
     assert_eq!(support::status(&core, &heron, at(11_000)), Status::Dead);
@@ -137,13 +169,20 @@ fn what_others_ask_holds_back_neither_the_own_row_nor_the_own_digests() {
     for millis in (100..30_000_u64).step_by(20) {
         if millis % 160 == 0 {
             let wants_records = (0..60).map(|number| fat(number).instance).collect();
-            let question = Exchange { from: Some(liar.instance), wants_records, ..Exchange::default() };
-            core.handle_request(RequestId(millis), Request::Exchange(Box::new(question)), at(millis));
+            let question =
+                Exchange { from: Some(liar.instance), wants_records, ..Exchange::default() };
+            core.handle_request(
+                RequestId(millis),
+                Request::Exchange(Box::new(question)),
+                at(millis),
+            );
         }
         core.handle_timeout(at(millis));
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Reply { response: Response::Exchange(answer), .. } => answered += answer.packed_len(),
+                Output::Reply { response: Response::Exchange(answer), .. } => {
+                    answered += answer.packed_len();
+                }
                 Output::Call { id, request: Request::Exchange(exchange), .. } => {
                     digests += usize::from(exchange.range.is_some());
                     core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
@@ -201,13 +240,28 @@ fn a_node_that_others_reach_and_this_bot_never_did_is_a_broken_pair_and_no_mere_
     // Owl publishes that it reaches the first of both.
     let names = [ghost(1).name.clone(), ghost(2).name.clone()];
     let roster = Roster::new(names.clone());
-    let reached = State::Ok { total: canary_core::LatencyCode::encode(Duration::from_millis(1)), request: None, jitter: None };
+    let reached = State::Ok {
+        total: canary_core::LatencyCode::encode(Duration::from_millis(1)),
+        request: None,
+        jitter: None,
+    };
     let cells = [Cell { state: reached, ..Cell::default() }, Cell::default()];
     let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &cells));
-    let news = RowNews { source: owl.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    let news = RowNews {
+        source: owl.instance,
+        frame: Some((frame, Duration::ZERO)),
+        patches: Vec::new(),
+        age: Duration::ZERO,
+    };
     tell(&mut core, &owl, Exchange { rows: vec![news], ..Exchange::default() }, at(1));
     tell(&mut core, &owl, Exchange { rosters: vec![roster], ..Exchange::default() }, at(1));
-    let report = |whom: &Record| if whom.name == owl.name { answer_of(whom) } else { ProbeReport::Failed(Failure::Unreachable) };
+    let report = |whom: &Record| {
+        if whom.name == owl.name {
+            answer_of(whom)
+        } else {
+            ProbeReport::Failed(Failure::Unreachable)
+        }
+    };
     measure(&mut core, report, 20_000);
     let snapshot = core.snapshot(at(20_000));
     let listed: Vec<_> = snapshot.nodes().map(|member| member.record.name.clone()).collect();
@@ -222,15 +276,34 @@ fn a_liar_that_vouches_for_its_ghosts_lists_few_of_them() {
     let_in(&mut core, &liar, at(0));
     tell(&mut core, &liar, told((0..100).map(ghost)), at(0));
     let roster = Roster::new((0..100).map(|number| ghost(number).name.clone()));
-    let reached = State::Ok { total: canary_core::LatencyCode::encode(Duration::from_millis(1)), request: None, jitter: None };
-    let frame = Arc::new(Frame::new(1, roster.id(), Wall::from_unix_millis(1), &vec![Cell { state: reached, ..Cell::default() }; 100]));
-    let news = RowNews { source: liar.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    let reached = State::Ok {
+        total: canary_core::LatencyCode::encode(Duration::from_millis(1)),
+        request: None,
+        jitter: None,
+    };
+    let frame = Arc::new(Frame::new(
+        1,
+        roster.id(),
+        Wall::from_unix_millis(1),
+        &vec![Cell { state: reached, ..Cell::default() }; 100],
+    ));
+    let news = RowNews {
+        source: liar.instance,
+        frame: Some((frame, Duration::ZERO)),
+        patches: Vec::new(),
+        age: Duration::ZERO,
+    };
     tell(&mut core, &liar, Exchange { rows: vec![news], ..Exchange::default() }, at(1));
     tell(&mut core, &liar, Exchange { rosters: vec![roster], ..Exchange::default() }, at(1));
-    let report = |whom: &Record| if whom.name == liar.name { answer_of(whom) } else { ProbeReport::Failed(Failure::Refused) };
+    let report = |whom: &Record| {
+        if whom.name == liar.name { answer_of(whom) } else { ProbeReport::Failed(Failure::Refused) }
+    };
     measure(&mut core, report, 120_000);
     let listed = core.snapshot(at(120_000)).nodes().count();
-    assert!(listed <= 1 + canary_core::limits::VOUCHED_MIN, "{listed} of a hundred ghosts are listed");
+    assert!(
+        listed <= 1 + canary_core::limits::VOUCHED_MIN,
+        "{listed} of a hundred ghosts are listed"
+    );
 }
 
 #[test]
@@ -239,8 +312,17 @@ fn a_latency_that_contains_a_retransmission_is_marked() {
     let_in(&mut core, &owl, at(0));
     let report = |whom: &Record| match answer_of(whom) {
         ProbeReport::Answered { timing, name, incarnation, instance } => {
-            let kernel = Some(KernelTiming { rtt: Duration::from_millis(1), retransmissions: 2, segments: 9 });
-            ProbeReport::Answered { timing: canary_core::Timing { kernel, ..timing }, name, incarnation, instance }
+            let kernel = Some(KernelTiming {
+                rtt: Duration::from_millis(1),
+                retransmissions: 2,
+                segments: 9,
+            });
+            ProbeReport::Answered {
+                timing: canary_core::Timing { kernel, ..timing },
+                name,
+                incarnation,
+                instance,
+            }
         }
         other => other,
     };

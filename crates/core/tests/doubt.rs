@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output, ProbeReport, Record, Request, RequestId,
-    Response, Status, Suspicion,
+    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output,
+    ProbeReport, Record, Request, RequestId, Response, Status, Suspicion,
 };
 use support::{answer_of, at, core, drain, let_in, nothing_new, record, say, status, tell};
 
@@ -19,7 +19,8 @@ fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
     let mut core = core(Config::default());
     let_in(&mut core, &peer, at(0));
-    let heard = Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
+    let heard =
+        Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     (core, peer, other)
 }
@@ -33,7 +34,11 @@ fn pass(core: &mut Core, from: u64, millis: u64) {
 }
 
 fn doubt(other: &Record, age_millis: u64) -> Vec<Suspicion> {
-    vec![Suspicion { instance: other.instance, age: Duration::from_millis(age_millis), refused: true }]
+    vec![Suspicion {
+        instance: other.instance,
+        age: Duration::from_millis(age_millis),
+        refused: true,
+    }]
 }
 
 #[test]
@@ -41,7 +46,12 @@ fn an_old_suspicion_leaves_time_to_refute_it_however_it_comes() {
     for range in [None, Some((0, u64::MAX))] {
         let (mut core, peer, other) = core_with_two();
         pass(&mut core, 20, 1600);
-        tell(&mut core, &peer, Exchange { range, suspicions: doubt(&other, 1590), ..Exchange::default() }, at(1600));
+        tell(
+            &mut core,
+            &peer,
+            Exchange { range, suspicions: doubt(&other, 1590), ..Exchange::default() },
+            at(1600),
+        );
         pass(&mut core, 1620, 2060);
         assert_eq!(status(&core, &other, at(2060)), Status::Suspect, "{range:?}");
         pass(&mut core, 2080, 2140);
@@ -54,7 +64,12 @@ fn what_waited_for_a_paused_host_kills_nobody() {
     let (mut core, peer, other) = core_with_two();
     pass(&mut core, 20, 100);
     // Six seconds later it finds a suspicion that was told at some time meanwhile.
-    tell(&mut core, &peer, Exchange { suspicions: doubt(&other, 1400), ..Exchange::default() }, at(6100));
+    tell(
+        &mut core,
+        &peer,
+        Exchange { suspicions: doubt(&other, 1400), ..Exchange::default() },
+        at(6100),
+    );
     pass(&mut core, 6120, 6700);
     assert_eq!(status(&core, &other, at(6700)), Status::Alive);
 }
@@ -77,18 +92,30 @@ fn an_answer_is_as_old_as_what_it_answers() {
         }
     }
     let (call, now) = sent.unwrap();
-    // Somebody could not reach it half a second later; the answer from before that was lost and comes again.
+    // Somebody could not reach it half a second later; the answer from before that was lost and
+    // comes again.
     pass(&mut core, now + 20, now + 700);
-    tell(&mut core, &other, Exchange { suspicions: doubt(&peer, 200), ..Exchange::default() }, at(now + 700));
+    tell(
+        &mut core,
+        &other,
+        Exchange { suspicions: doubt(&peer, 200), ..Exchange::default() },
+        at(now + 700),
+    );
     assert_eq!(status(&core, &peer, at(now + 700)), Status::Suspect);
-    let own = Entry { instance: peer.instance, version: 0, heartbeat: 2, age: Duration::ZERO, left: false };
+    let own = Entry {
+        instance: peer.instance,
+        version: 0,
+        heartbeat: 2,
+        age: Duration::ZERO,
+        left: false,
+    };
     let answer = Exchange { from: Some(peer.instance), entries: vec![own], ..Exchange::default() };
     core.handle_response(call, Ok(Response::Exchange(Box::new(answer))), at(now + 720));
     assert_eq!(status(&core, &peer, at(now + 720)), Status::Suspect);
 }
 
-/// Lets time pass in which nothing is reached, and returns how many suspicions were pushed; peers that are asked to try say that they failed as well,
-/// if they can be heard.
+/// Lets time pass in which nothing is reached, and returns how many suspicions were pushed; peers
+/// that are asked to try say that they failed as well, if they can be heard.
 fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize {
     let mut pushed = 0;
     for now in (from..to).step_by(20) {
@@ -96,9 +123,12 @@ fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize
         while let Some(output) = core.poll_output() {
             match output {
                 Output::Call { id, request, .. } => {
-                    let in_vain = Err(CallError { failure: Failure::Timeout, detail: String::new() });
+                    let in_vain =
+                        Err(CallError { failure: Failure::Timeout, detail: String::new() });
                     let result = match request {
-                        Request::Ask(_) if peers_heard => Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
+                        Request::Ask(_) if peers_heard => {
+                            Ok(Response::Asked(Answer::Failed(Failure::Timeout)))
+                        }
                         Request::Exchange(exchange) if exchange.range.is_none() => {
                             pushed += exchange.suspicions.len();
                             in_vain
@@ -107,7 +137,9 @@ fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize
                     };
                     core.handle_response(id, result, at(now));
                 }
-                Output::Probe { id, .. } => core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now)),
+                Output::Probe { id, .. } => {
+                    core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
+                }
                 _ => {}
             }
         }
@@ -117,7 +149,8 @@ fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize
 
 /// What the core says of others to `peer`, who asks.
 fn doubts_told(core: &mut Core, peer: &Record, now: Now) -> usize {
-    let digest = Exchange { from: Some(peer.instance), range: Some((0, u64::MAX)), ..Exchange::default() };
+    let digest =
+        Exchange { from: Some(peer.instance), range: Some((0, u64::MAX)), ..Exchange::default() };
     core.handle_request(RequestId(3), Request::Exchange(Box::new(digest)), now);
     let mut told = None;
     while let Some(output) = core.poll_output() {
@@ -138,7 +171,11 @@ fn who_was_cut_off_does_not_tell_of_the_doubts_it_had_meanwhile() {
         let pushed = pass_in_vain(&mut core, 20, 3000, peers_heard);
         assert!(peers.iter().any(|peer| status(&core, peer, at(3000)) != Status::Alive));
         let told = doubts_told(&mut core, &peers[0], at(3000));
-        assert_eq!((pushed > 0, told > 0), (peers_heard, peers_heard), "{pushed} pushed, {told} told");
+        assert_eq!(
+            (pushed > 0, told > 0),
+            (peers_heard, peers_heard),
+            "{pushed} pushed, {told} told"
+        );
     }
 }
 
@@ -148,7 +185,8 @@ fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
     let peers = ["one", "two", "three"].map(record);
     peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
     drain(&mut core);
-    // The first probe was answered at once, and its second request never; of all else nothing is heard.
+    // The first probe was answered at once, and its second request never; of all else nothing is
+    // heard.
     let mut first = None;
     for now in (20..=2500).step_by(20) {
         core.handle_timeout(at(now));
@@ -170,7 +208,11 @@ fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
 
 #[test]
 fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
-    let mut core = core(Config { gossip_interval: Duration::from_secs(60), probe_interval: Duration::from_secs(60), ..Config::default() });
+    let mut core = core(Config {
+        gossip_interval: Duration::from_secs(60),
+        probe_interval: Duration::from_secs(60),
+        ..Config::default()
+    });
     let peers = ["one", "two", "three"].map(record);
     peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
     drain(&mut core);
@@ -184,13 +226,19 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
                 Output::Call { id, request: Request::Exchange(exchange), .. } if well => {
                     core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                 }
-                Output::Probe { id, whom, .. } if well => core.handle_probe(id, answer_of(&whom), at(now)),
+                Output::Probe { id, whom, .. } if well => {
+                    core.handle_probe(id, answer_of(&whom), at(now));
+                }
                 Output::Call { id, request: Request::Ask(_), .. } => asked.push((id, now)),
                 _ => {}
             }
         }
         for (id, _) in asked.iter().filter(|(_, at)| at + 1000 == now) {
-            core.handle_response(*id, Ok(Response::Asked(Answer::Failed(Failure::Timeout))), at(now));
+            core.handle_response(
+                *id,
+                Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
+                at(now),
+            );
         }
         if asked.first().is_some_and(|(_, at)| at + 1400 == now) {
             assert!(doubts_told(&mut core, &peers[0], at(now)) > 0);
@@ -202,7 +250,8 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
 
 #[test]
 fn news_is_not_spent_on_who_takes_no_part() {
-    let mut core = core(Config::default()).with_gossipers(|record| !record.name.as_str().starts_with("deaf"));
+    let mut core =
+        core(Config::default()).with_gossipers(|record| !record.name.as_str().starts_with("deaf"));
     let deaf: Vec<_> = (0..40).map(|number| record(&format!("deaf-{number}"))).collect();
     let hearing = record("peer");
     for (number, joiner) in (1..).zip(deaf.iter().chain([&hearing])) {
@@ -244,10 +293,17 @@ fn news_is_not_spent_on_who_takes_no_part() {
     assert!(gossiped >= 10, "{gossiped} exchanges in ten seconds");
     core.leave(at(52_000));
     let told = std::iter::from_fn(|| core.poll_output()).filter_map(|output| match output {
-        Output::Call { whom, request: Request::Exchange(exchange), .. } if exchange.entries.iter().any(|entry| entry.left) => whom,
+        Output::Call { whom, request: Request::Exchange(exchange), .. }
+            if exchange.entries.iter().any(|entry| entry.left) =>
+        {
+            whom
+        }
         _ => None,
     });
-    assert_eq!(told.map(|whom| whom.name.clone()).collect::<Vec<_>>(), std::slice::from_ref(&hearing.name));
+    assert_eq!(
+        told.map(|whom| whom.name.clone()).collect::<Vec<_>>(),
+        std::slice::from_ref(&hearing.name)
+    );
 }
 
 #[test]
@@ -257,7 +313,11 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
         let mut core = core(Config::default());
         let_in(&mut core, &peer, at(0));
         let_in(&mut core, &other, at(0));
-        let heir = Arc::new(Record { incarnation: canary_core::Incarnation(2), instance: canary_core::Instance(99), ..(*other).clone() });
+        let heir = Arc::new(Record {
+            incarnation: canary_core::Incarnation(2),
+            instance: canary_core::Instance(99),
+            ..(*other).clone()
+        });
         for millis in (20..60_000).step_by(20) {
             let now = at(millis);
             // Somebody between refuses our connections to the other; by the peer it is heard of.
@@ -270,9 +330,19 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
                     left: false,
                 };
                 let told = if restarts && millis > 5000 { &heir } else { &other };
-                let tale = Heard { record: Arc::clone(&heir), heartbeat: millis, age: Duration::from_millis(300), left: false };
+                let tale = Heard {
+                    record: Arc::clone(&heir),
+                    heartbeat: millis,
+                    age: Duration::from_millis(300),
+                    left: false,
+                };
                 let records = if millis > 5000 { vec![tale] } else { Vec::new() };
-                say(&mut core, &peer, Exchange { entries: vec![entry(told)], records, ..Exchange::default() }, now);
+                say(
+                    &mut core,
+                    &peer,
+                    Exchange { entries: vec![entry(told)], records, ..Exchange::default() },
+                    now,
+                );
             }
             core.handle_timeout(now);
             while let Some(output) = core.poll_output() {
@@ -283,7 +353,11 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
                     }
                     Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
                     Output::Call { id, whom: Some(whom), .. } if refused(&whom) => {
-                        core.handle_response(id, Err(CallError { failure: Failure::Refused, detail: String::new() }), now);
+                        core.handle_response(
+                            id,
+                            Err(CallError { failure: Failure::Refused, detail: String::new() }),
+                            now,
+                        );
                     }
                     Output::Call { id, request: Request::Exchange(exchange), .. } => {
                         core.handle_response(id, Ok(nothing_new(&exchange)), now);
@@ -294,9 +368,20 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
                     _ => {}
                 }
             }
-            assert_ne!(status(&core, &other, now), Status::Dead, "after {millis} ms, restarts: {restarts}");
+            assert_ne!(
+                status(&core, &other, now),
+                Status::Dead,
+                "after {millis} ms, restarts: {restarts}"
+            );
         }
-        let held = core.snapshot(at(60_000)).members.iter().find(|member| member.record.name == other.name).unwrap().record.instance;
+        let held = core
+            .snapshot(at(60_000))
+            .members
+            .iter()
+            .find(|member| member.record.name == other.name)
+            .unwrap()
+            .record
+            .instance;
         assert_eq!(held == heir.instance, restarts);
     }
 }
@@ -308,7 +393,8 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
     let mut core = core(config.clone());
     let nodes: Vec<_> = (0..300).map(|index| record(&format!("node-{index:03}"))).collect();
     nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
-    // From the cut on half of them are heard of by a bridge alone, and what is asked of them is never answered.
+    // From the cut on half of them are heard of by a bridge alone, and what is asked of them is
+    // never answered.
     let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";
     let (mut probes, mut calls, mut most) = (VecDeque::new(), VecDeque::new(), 0);
     for millis in (20..CUT + 40_000).step_by(20) {
@@ -321,7 +407,12 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
                 age: Duration::from_millis(300),
                 left: false,
             };
-            say(&mut core, &nodes[0], Exchange { entries: nodes.iter().map(news).collect(), ..Exchange::default() }, now);
+            say(
+                &mut core,
+                &nodes[0],
+                Exchange { entries: nodes.iter().map(news).collect(), ..Exchange::default() },
+                now,
+            );
         }
         // Those on our side doubt the others as we do, and ask us.
         if millis >= CUT {
@@ -332,17 +423,31 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
             };
             let suspicions = (0..8).map(|index| suspicion(millis / 20 * 8 + index)).collect();
             say(&mut core, &nodes[1], Exchange { suspicions, ..Exchange::default() }, now);
-            core.handle_request(RequestId(millis), Request::Ask(nodes[150 + (millis / 20) as usize % 150].instance), now);
+            core.handle_request(
+                RequestId(millis),
+                Request::Ask(nodes[150 + (millis / 20) as usize % 150].instance),
+                now,
+            );
         }
         core.handle_timeout(now);
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom, .. } if beyond(&whom, millis) => probes.push_back((millis + 10_000, id)),
+                Output::Probe { id, whom, .. } if beyond(&whom, millis) => {
+                    probes.push_back((millis + 10_000, id));
+                }
                 Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
-                Output::Call { id, whom: Some(whom), .. } if beyond(&whom, millis) => calls.push_back((millis + 3000, id)),
-                Output::Call { id, request: Request::Exchange(exchange), .. } => core.handle_response(id, Ok(nothing_new(&exchange)), now),
+                Output::Call { id, whom: Some(whom), .. } if beyond(&whom, millis) => {
+                    calls.push_back((millis + 3000, id));
+                }
+                Output::Call { id, request: Request::Exchange(exchange), .. } => {
+                    core.handle_response(id, Ok(nothing_new(&exchange)), now);
+                }
                 Output::Call { id, request: Request::Ask(_), .. } => {
-                    core.handle_response(id, Ok(Response::Asked(Answer::Failed(Failure::Timeout))), now);
+                    core.handle_response(
+                        id,
+                        Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
+                        now,
+                    );
                 }
                 _ => {}
             }
@@ -352,16 +457,26 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
             core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), now);
         }
         while let Some((_, id)) = calls.pop_front_if(|(due, _)| *due <= millis) {
-            core.handle_response(id, Err(CallError { failure: Failure::Timeout, detail: String::new() }), now);
+            core.handle_response(
+                id,
+                Err(CallError { failure: Failure::Timeout, detail: String::new() }),
+                now,
+            );
         }
     }
-    // Twice 256, and what twenty a second and sixty-four at once that others ask for leave to a timeout of ten seconds.
+    // Twice 256, and what twenty a second and sixty-four at once that others ask for leave to a
+    // timeout of ten seconds.
     assert!(most <= 2 * 256 + 20 * 10 + 64, "{most} probes under way");
     let now = at(CUT + 40_000);
     let snapshot = core.snapshot(now);
     assert_eq!(snapshot.members.iter().filter(|member| member.status == Status::Dead).count(), 0);
-    let begun = snapshot.members.iter().map(|member| member.pair.main().latest().unwrap().1).min().unwrap();
+    let begun =
+        snapshot.members.iter().map(|member| member.pair.main().latest().unwrap().1).min().unwrap();
     let longest = Duration::from_millis(now.wall.unix_millis() - begun.unix_millis());
     // A turn that falls into a failing attempt is left to the next.
-    assert!(longest < snapshot.pair_interval * 2 + config.probe_timeout * 2, "{longest:?}, every {:?}", snapshot.pair_interval);
+    assert!(
+        longest < snapshot.pair_interval * 2 + config.probe_timeout * 2,
+        "{longest:?}, every {:?}",
+        snapshot.pair_interval
+    );
 }

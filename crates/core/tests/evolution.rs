@@ -1,4 +1,5 @@
-//! What a later release says: this one takes what it knows of it, carries on the rest, and doubts nobody for it.
+//! What a later release says: this one takes what it knows of it, carries on the rest, and doubts
+//! nobody for it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,19 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal, Release, Request, RequestId, Response,
-    Roster, RowNews, State, Status, Wall,
+    Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal,
+    Release, Request, RequestId, Response, Roster, RowNews, State, Status, Wall,
 };
 use support::{at, core, drain, let_in, record, tell};
 
-/// Kinds of the sections of cells and of how connections are secured, and of one that no release knows yet.
+/// Kinds of the sections of cells and of how connections are secured, and of one that no release
+/// knows yet.
 const CELLS: u32 = 1;
 const SECURED: u32 = 2;
 const RELEASE: u32 = 3;
 const PENDING: u32 = 4;
 const FUTURE: u32 = 77;
 
-/// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one figure of a later release.
+/// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one
+/// figure of a later release.
 fn failed(kind: u8) -> Vec<u8> {
     vec![(2 + kind) | 0x40, 1, 99]
 }
@@ -31,11 +34,19 @@ fn roster() -> Arc<Roster> {
 
 fn frame(version: u64, sections: &[(u32, &[u8])]) -> Arc<Frame> {
     let sections = sections.iter().copied();
-    Arc::new(Frame::from_sections(version, roster().id(), Wall::from_unix_millis(1 << 40), sections).unwrap())
+    Arc::new(
+        Frame::from_sections(version, roster().id(), Wall::from_unix_millis(1 << 40), sections)
+            .unwrap(),
+    )
 }
 
 fn gossip(source: &Record, frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> Exchange {
-    let news = RowNews { source: source.instance, frame: Some((frame, Duration::ZERO)), patches, age: Duration::ZERO };
+    let news = RowNews {
+        source: source.instance,
+        frame: Some((frame, Duration::ZERO)),
+        patches,
+        age: Duration::ZERO,
+    };
     Exchange { rows: vec![news], ..Exchange::default() }
 }
 
@@ -59,7 +70,11 @@ fn states(core: &Core, of: &Record) -> Vec<State> {
 
 /// What `asker` is sent of `of` when it has nothing of its row.
 fn passed_on(core: &mut Core, asker: &Record, of: &Record) -> RowNews {
-    let wants = Exchange { from: Some(asker.instance), wants_rows: vec![(of.instance, 0)], ..Exchange::default() };
+    let wants = Exchange {
+        from: Some(asker.instance),
+        wants_rows: vec![(of.instance, 0)],
+        ..Exchange::default()
+    };
     core.handle_request(RequestId(9), Request::Exchange(Box::new(wants)), at(2));
     let outputs = std::iter::from_fn(|| core.poll_output());
     let answers = outputs.filter_map(|output| match output {
@@ -83,9 +98,11 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
     let cells = [failed(0), failed(1), failed(12)].concat();
     let sections: [(u32, &[u8]); 2] = [(CELLS, &cells), (FUTURE, b"told by owl")];
     let change = [&[2_u8][..], &failed(11)].concat();
-    // In a patch this release reads cells alone: what it knows of frames travels on there like anything else.
+    // In a patch this release reads cells alone: what it knows of frames travels on there like
+    // anything else.
     let patched: [(u32, &[u8]); 3] = [(CELLS, &change), (SECURED, b"?"), (FUTURE, b"and more")];
-    let patch = Arc::new(Patch::from_sections(2, Wall::from_unix_millis(1 << 40), patched).unwrap());
+    let patch =
+        Arc::new(Patch::from_sections(2, Wall::from_unix_millis(1 << 40), patched).unwrap());
     let (mut core, owl, wren) = with_row(frame(1, &sections), vec![patch]);
     let news = passed_on(&mut core, &wren, &owl);
     let (frame, _) = news.frame.unwrap();
@@ -94,7 +111,10 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
         [(CELLS, cells.clone()), (FUTURE, b"told by owl".to_vec())]
     );
     assert_eq!(
-        news.patches[0].sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
+        news.patches[0]
+            .sections()
+            .map(|(kind, packed)| (kind, packed.into_owned()))
+            .collect::<Vec<_>>(),
         [(CELLS, change.clone()), (SECURED, b"?".to_vec()), (FUTURE, b"and more".to_vec())]
     );
 }
@@ -102,10 +122,16 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
 #[test]
 fn a_release_is_shown_as_far_as_it_is_spelled_as_one_and_travels_on_in_any_case() {
     let long = [b'9'; 33];
-    for (spelled, shown) in [(&b"1.4.0-rc.2+x"[..], Some("1.4.0-rc.2+x")), (b"", None), (b"1.0\x1b[31m", None), (&long, None)] {
+    for (spelled, shown) in [
+        (&b"1.4.0-rc.2+x"[..], Some("1.4.0-rc.2+x")),
+        (b"", None),
+        (b"1.0\x1b[31m", None),
+        (&long, None),
+    ] {
         let frame = frame(1, &[(CELLS, &failed(0)), (RELEASE, spelled), (FUTURE, b"told by owl")]);
         assert_eq!(frame.release().map(Release::as_str), shown);
-        let (kinds, packed): (Vec<_>, Vec<_>) = frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).unzip();
+        let (kinds, packed): (Vec<_>, Vec<_>) =
+            frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).unzip();
         assert_eq!((kinds, &packed[1][..]), (vec![CELLS, RELEASE, FUTURE], spelled));
     }
 }
@@ -113,25 +139,44 @@ fn a_release_is_shown_as_far_as_it_is_spelled_as_one_and_travels_on_in_any_case(
 #[test]
 fn where_a_node_waits_is_read_as_far_as_it_is_spelled_as_today_and_travels_on_in_order() {
     let cells = failed(0);
-    // A target without a port, and a release with a space: neither is read, and both travel on, among what is read.
-    for (release, pending) in [(&b"1.2"[..], &b"\x03old\x01"[..]), (b"1 2", b"\x08old:8081\x01"), (b"1 2", b"\x03old\x01")] {
-        let sections: [(u32, &[u8]); 4] = [(CELLS, &cells), (RELEASE, release), (PENDING, pending), (FUTURE, b"?")];
+    // A target without a port, and a release with a space: neither is read, and both travel on,
+    // among what is read.
+    for (release, pending) in [
+        (&b"1.2"[..], &b"\x03old\x01"[..]),
+        (b"1 2", b"\x08old:8081\x01"),
+        (b"1 2", b"\x03old\x01"),
+    ] {
+        let sections: [(u32, &[u8]); 4] =
+            [(CELLS, &cells), (RELEASE, release), (PENDING, pending), (FUTURE, b"?")];
         let frame = frame(1, &sections);
         assert_eq!(frame.pending().len(), usize::from(pending.contains(&b':')));
-        let travelling: Vec<_> = frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).collect();
+        let travelling: Vec<_> =
+            frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).collect();
         assert_eq!(travelling, sections.map(|(kind, packed)| (kind, packed.to_vec())));
     }
 }
 
 #[test]
 fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
-    let (mut core, owl, wren) = with_row(frame(5, &[(FUTURE, b"cells in another form")]), Vec::new());
+    let (mut core, owl, wren) =
+        with_row(frame(5, &[(FUTURE, b"cells in another form")]), Vec::new());
     assert_eq!(states(&core, &owl), [], "unknown is not shown as anything else");
     assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::RowMismatch), 0);
     assert_eq!(passed_on(&mut core, &wren, &owl).frame.unwrap().0.version(), 5);
     // It is held, so nobody is asked for it again.
-    let heard = Entry { instance: owl.instance, version: 5, heartbeat: 3, age: Duration::ZERO, left: false };
-    let digest = Exchange { from: Some(wren.instance), range: Some((0, u64::MAX)), entries: vec![heard], ..Exchange::default() };
+    let heard = Entry {
+        instance: owl.instance,
+        version: 5,
+        heartbeat: 3,
+        age: Duration::ZERO,
+        left: false,
+    };
+    let digest = Exchange {
+        from: Some(wren.instance),
+        range: Some((0, u64::MAX)),
+        entries: vec![heard],
+        ..Exchange::default()
+    };
     core.handle_request(RequestId(10), Request::Exchange(Box::new(digest)), at(3));
     let asked_again = std::iter::from_fn(|| core.poll_output()).any(|output| {
         matches!(output, Output::Reply { response: Response::Exchange(answer), .. } if answer.wants_rows.iter().any(|(source, _)| *source == owl.instance))
@@ -143,7 +188,12 @@ fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
 fn what_could_not_be_read_of_a_message_is_counted_and_the_rest_is_taken() {
     let (mut core, owl, _) = with_row(frame(1, &[(CELLS, &[0, 0, 0])]), Vec::new());
     let cells = [failed(1), failed(1), failed(1)].concat();
-    tell(&mut core, &owl, Exchange { unread: 3, ..gossip(&owl, frame(2, &[(CELLS, &cells)]), Vec::new()) }, at(2));
+    tell(
+        &mut core,
+        &owl,
+        Exchange { unread: 3, ..gossip(&owl, frame(2, &[(CELLS, &cells)]), Vec::new()) },
+        at(2),
+    );
     assert_eq!(states(&core, &owl), [State::Failed(Failure::Refused); 3]);
     assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::Unreadable), 3);
 }
@@ -164,7 +214,11 @@ fn an_answer_of_a_later_release_raises_no_doubt() {
     }
     assert!(answered > 10, "{answered} exchanges");
     let snapshot = core.snapshot(at(20_000));
-    assert_eq!(snapshot.member(&owl.name).unwrap().status, Status::Alive, "its probes are still open, and it answers");
+    assert_eq!(
+        snapshot.member(&owl.name).unwrap().status,
+        Status::Alive,
+        "its probes are still open, and it answers"
+    );
 }
 
 #[test]
@@ -177,7 +231,11 @@ fn a_join_that_is_answered_by_a_later_release_is_tried_again_and_says_why() {
         while let Some(output) = core.poll_output() {
             if let Output::Call { id, request: Request::Join(_), .. } = output {
                 asked += 1;
-                core.handle_response(id, Ok(Response::Join(JoinAnswer::Unknown(9))), at(step * 100));
+                core.handle_response(
+                    id,
+                    Ok(Response::Join(JoinAnswer::Unknown(9))),
+                    at(step * 100),
+                );
             }
         }
         core.handle_timeout(at((step + 1) * 100));

@@ -1,4 +1,5 @@
-//! Whose an instance is, whose a name is, and which mesh a node belongs to: what others say takes none of it.
+//! Whose an instance is, whose a name is, and which mesh a node belongs to: what others say takes
+//! none of it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, JoinAnswer, Output, Record, Refusal, Request,
-    RequestId, Response, Target,
+    CallError, CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, JoinAnswer,
+    Output, Record, Refusal, Request, RequestId, Response, Target,
 };
 use support::{at, core, drain, let_in, record, tell};
 
 fn heard(record: &Record) -> Exchange {
-    let heard = Heard { record: Arc::new(record.clone()), heartbeat: 9, age: Duration::ZERO, left: false };
+    let heard =
+        Heard { record: Arc::new(record.clone()), heartbeat: 9, age: Duration::ZERO, left: false };
     Exchange { records: vec![heard], ..Exchange::default() }
 }
 
@@ -46,7 +48,10 @@ fn calls(core: &mut Core) -> Vec<(CallId, Target, Request)> {
 }
 
 fn identify_of(core: &mut Core, target: &Target) -> Option<CallId> {
-    calls(core).into_iter().find(|(_, at, request)| at == target && matches!(request, Request::Identify)).map(|(id, ..)| id)
+    calls(core)
+        .into_iter()
+        .find(|(_, at, request)| at == target && matches!(request, Request::Identify))
+        .map(|(id, ..)| id)
 }
 
 fn silent() -> Result<Response, CallError> {
@@ -97,7 +102,9 @@ fn a_joiner_whose_instance_was_taken_is_told_to_take_another() {
         Output::Reply { response: Response::Join(answer), .. } => Some(answer),
         _ => None,
     });
-    assert!(matches!(answer, Some(JoinAnswer::Outdated(incarnation)) if incarnation == duck.incarnation));
+    assert!(
+        matches!(answer, Some(JoinAnswer::Outdated(incarnation)) if incarnation == duck.incarnation)
+    );
 }
 
 #[test]
@@ -116,8 +123,17 @@ fn who_hears_that_its_own_instance_is_anothers_takes_a_new_one_but_not_all_the_t
 #[test]
 fn a_living_nodes_name_is_not_taken_by_what_others_say() {
     let (mut core, owl, liar) = with_owl_and_liar();
-    let twin = Record { target: liar.target.clone(), incarnation: Incarnation(2), instance: Instance(99), ..(*owl).clone() };
-    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let twin = Record {
+        target: liar.target.clone(),
+        incarnation: Incarnation(2),
+        instance: Instance(99),
+        ..(*owl).clone()
+    };
+    core.handle_request(
+        RequestId(9),
+        Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })),
+        at(1),
+    );
     let asked = identify_of(&mut core, &owl.target).unwrap();
     core.handle_response(asked, Ok(Response::Identify(Arc::clone(&owl))), at(2));
     assert!(calls(&mut core).is_empty(), "the twin is not even asked");
@@ -126,8 +142,16 @@ fn a_living_nodes_name_is_not_taken_by_what_others_say() {
     // The same by an answer of a seed that claims to be owl.
     core.handle_seeds(vec![liar.target.clone()], at(4000));
     core.handle_timeout(at(4000));
-    let join = calls(&mut core).into_iter().find(|(_, _, request)| matches!(request, Request::Join(_))).unwrap().0;
-    core.handle_response(join, Ok(Response::Join(JoinAnswer::Admitted(Arc::new(twin.clone())))), at(4001));
+    let join = calls(&mut core)
+        .into_iter()
+        .find(|(_, _, request)| matches!(request, Request::Join(_)))
+        .unwrap()
+        .0;
+    core.handle_response(
+        join,
+        Ok(Response::Join(JoinAnswer::Admitted(Arc::new(twin.clone())))),
+        at(4001),
+    );
     assert_eq!(core.record_of(owl.instance).unwrap().target, owl.target);
     // Once it does not answer any more, whoever does has the name.
     let incumbent = identify_of(&mut core, &owl.target).unwrap();
@@ -140,15 +164,29 @@ fn a_living_nodes_name_is_not_taken_by_what_others_say() {
 #[test]
 fn a_holder_that_took_a_next_life_is_still_the_holder() {
     let (mut core, owl, liar) = with_owl_and_liar();
-    let twin = Record { target: liar.target.clone(), incarnation: Incarnation(9), instance: Instance(99), ..(*owl).clone() };
-    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let twin = Record {
+        target: liar.target.clone(),
+        incarnation: Incarnation(9),
+        instance: Instance(99),
+        ..(*owl).clone()
+    };
+    core.handle_request(
+        RequestId(9),
+        Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })),
+        at(1),
+    );
     let asked = identify_of(&mut core, &owl.target).unwrap();
-    let next = Arc::new(Record { incarnation: Incarnation(2), instance: Instance(55), ..(*owl).clone() });
+    let next =
+        Arc::new(Record { incarnation: Incarnation(2), instance: Instance(55), ..(*owl).clone() });
     core.handle_response(asked, Ok(Response::Identify(Arc::clone(&next))), at(2));
     assert!(identify_of(&mut core, &twin.target).is_none(), "the twin is not asked");
     assert_eq!(core.record_of(next.instance).map(|record| &record.target), Some(&owl.target));
     // One that yields its name answers with the holder: that one is asked then.
-    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(4000));
+    core.handle_request(
+        RequestId(9),
+        Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })),
+        at(4000),
+    );
     let asked = identify_of(&mut core, &owl.target).unwrap();
     core.handle_response(asked, Ok(Response::Identify(Arc::new(twin.clone()))), at(4001));
     assert!(identify_of(&mut core, &twin.target).is_some());
@@ -160,13 +198,27 @@ fn contest(votes: [canary_core::Answer; 2]) -> Core {
     let_in(&mut core, &record("duck"), at(0));
     drain(&mut core);
     let me = core.record().clone();
-    let twin =
-        Arc::new(Record { target: liar.target.clone(), incarnation: me.incarnation.next(), instance: Instance(99), ..(*me).clone() });
-    core.handle_request(RequestId(9), Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })), at(1));
+    let twin = Arc::new(Record {
+        target: liar.target.clone(),
+        incarnation: me.incarnation.next(),
+        instance: Instance(99),
+        ..(*me).clone()
+    });
+    core.handle_request(
+        RequestId(9),
+        Request::Exchange(Box::new(Exchange { from: Some(liar.instance), ..heard(&twin) })),
+        at(1),
+    );
     let asked = identify_of(&mut core, &twin.target).unwrap();
     core.handle_response(asked, Ok(Response::Identify(twin)), at(2));
-    let asked: Vec<_> = calls(&mut core).into_iter().filter(|(_, _, request)| matches!(request, Request::Ask(_))).collect();
-    assert!(asked.len() == 2 && asked.iter().all(|(_, target, _)| *target != liar.target), "not the twin's own host");
+    let asked: Vec<_> = calls(&mut core)
+        .into_iter()
+        .filter(|(_, _, request)| matches!(request, Request::Ask(_)))
+        .collect();
+    assert!(
+        asked.len() == 2 && asked.iter().all(|(_, target, _)| *target != liar.target),
+        "not the twin's own host"
+    );
     for ((id, ..), vote) in asked.into_iter().zip(votes) {
         core.handle_response(id, Ok(Response::Asked(vote)), at(3));
     }
@@ -184,12 +236,20 @@ fn the_own_name_is_yielded_to_whom_others_hold_for_its_holder_and_to_nobody_else
 #[test]
 fn a_holder_that_has_no_time_to_answer_keeps_its_name() {
     let (mut core, owl, liar) = with_owl_and_liar();
-    let twin = Arc::new(Record { target: liar.target.clone(), incarnation: Incarnation(9), instance: Instance(99), ..(*owl).clone() });
+    let twin = Arc::new(Record {
+        target: liar.target.clone(),
+        incarnation: Incarnation(9),
+        instance: Instance(99),
+        ..(*owl).clone()
+    });
     core.handle_request(RequestId(9), Request::Join(Arc::clone(&twin)), at(1));
     let asked = identify_of(&mut core, &owl.target).unwrap();
     core.handle_response(asked, Ok(Response::Busy), at(2));
     let answers: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
-    assert!(matches!(answers[..], [Output::Reply { response: Response::Join(JoinAnswer::Busy), .. }]), "{answers:?}");
+    assert!(
+        matches!(answers[..], [Output::Reply { response: Response::Join(JoinAnswer::Busy), .. }]),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -200,12 +260,23 @@ fn a_newcomer_gives_up_its_name_only_for_who_answers_by_it() {
         let mut core = core(Config::default());
         core.handle_seeds(vec![seed.target.clone()], at(0));
         core.handle_timeout(at(0));
-        let join = calls(&mut core).into_iter().find(|(_, _, request)| matches!(request, Request::Join(_))).unwrap().0;
-        core.handle_response(join, Ok(Response::Join(JoinAnswer::NameTaken(Arc::clone(&holder)))), at(1));
+        let join = calls(&mut core)
+            .into_iter()
+            .find(|(_, _, request)| matches!(request, Request::Join(_)))
+            .unwrap()
+            .0;
+        core.handle_response(
+            join,
+            Ok(Response::Join(JoinAnswer::NameTaken(Arc::clone(&holder)))),
+            at(1),
+        );
         let asked = identify_of(&mut core, &holder.target).unwrap();
         (core, asked)
     };
-    let ends = |core: &mut Core| std::iter::from_fn(|| core.poll_output()).any(|output| matches!(output, Output::NameTaken(_)));
+    let ends = |core: &mut Core| {
+        std::iter::from_fn(|| core.poll_output())
+            .any(|output| matches!(output, Output::NameTaken(_)))
+    };
     let (mut lied_to, asked) = start();
     lied_to.handle_response(asked, silent(), at(2));
     assert!(!ends(&mut lied_to));
@@ -224,7 +295,9 @@ fn meshes_of_two_names_never_become_one() {
     let theirs = record("stranger");
     core.handle_request(RequestId(5), Request::Join(Arc::clone(&theirs)), at(1));
     let told = core.poll_output();
-    assert!(matches!(told, Some(Output::Reply { response: Response::Join(JoinAnswer::OtherMesh(name)), .. }) if name.as_str() == "prod"));
+    assert!(
+        matches!(told, Some(Output::Reply { response: Response::Join(JoinAnswer::OtherMesh(name)), .. }) if name.as_str() == "prod")
+    );
     tell(&mut core, &ours, heard(&theirs), at(2));
     assert!(!knows(&core, "stranger"));
     assert_eq!(refused(&core, Refusal::OtherMesh), 2);
@@ -232,7 +305,18 @@ fn meshes_of_two_names_never_become_one() {
 
 #[test]
 fn names_and_labels_have_no_characters_that_nobody_sees() {
-    for c in ['\u{7f}', '\n', '\u{202e}', '\u{2066}', '\u{2028}', '\u{200b}', '\u{200d}', '\u{feff}', '\u{ad}', '\u{e0041}'] {
+    for c in [
+        '\u{7f}',
+        '\n',
+        '\u{202e}',
+        '\u{2066}',
+        '\u{2028}',
+        '\u{200b}',
+        '\u{200d}',
+        '\u{feff}',
+        '\u{ad}',
+        '\u{e0041}',
+    ] {
         assert!(format!("o{c}wl").parse::<canary_core::NodeName>().is_err(), "{c:?}");
         assert!(canary_core::Labels::new([("zone".to_owned(), format!("a{c}"))]).is_err(), "{c:?}");
     }

@@ -1,4 +1,5 @@
-//! Other kinds of probes: measured with the turns of a pair, published beside the main kind, and never a reason to doubt a node.
+//! Other kinds of probes: measured with the turns of a pair, published beside the main kind, and
+//! never a reason to doubt a node.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,15 +8,22 @@ mod support;
 use std::sync::Arc;
 
 use canary_core::{
-    Attempt, Config, Core, Exchange, Failure, Output, ProbeKind, ProbeReport, Record, Request, RequestId, Response, State, Status,
+    Attempt, Config, Core, Exchange, Failure, Output, ProbeKind, ProbeReport, Record, Request,
+    RequestId, Response, State, Status,
 };
 use support::{answer_of, at, core, drain, let_in, nothing_new, record, tell};
 
 const ECHO: ProbeKind = ProbeKind::new(3);
 
-/// Runs a core until `end`, in milliseconds: everybody answers probes of the main kind, and those of others end as `echo` says. Tells which kinds
-/// were ordered of whom, and how many requests to try a node went out.
-fn run(core: &mut Core, from: u64, end: u64, echo: impl Fn() -> ProbeReport) -> (Vec<(String, ProbeKind)>, usize) {
+/// Runs a core until `end`, in milliseconds: everybody answers probes of the main kind, and those
+/// of others end as `echo` says. Tells which kinds were ordered of whom, and how many requests to
+/// try a node went out.
+fn run(
+    core: &mut Core,
+    from: u64,
+    end: u64,
+    echo: impl Fn() -> ProbeReport,
+) -> (Vec<(String, ProbeKind)>, usize) {
     let (mut ordered, mut asked) = (Vec::new(), 0);
     for now in (from..end).step_by(50) {
         core.handle_timeout(at(now));
@@ -38,10 +46,11 @@ fn run(core: &mut Core, from: u64, end: u64, echo: impl Fn() -> ProbeReport) -> 
 }
 
 fn with_echo() -> (Core, Arc<Record>, Arc<Record>) {
-    let mut core = core(Config::default()).with_kinds(vec![ECHO, ProbeKind::MAIN, ECHO], |record, kind| {
-        assert_eq!(kind, ECHO, "the main kind needs no responder");
-        record.name.as_str() == "owl"
-    });
+    let mut core =
+        core(Config::default()).with_kinds(vec![ECHO, ProbeKind::MAIN, ECHO], |record, kind| {
+            assert_eq!(kind, ECHO, "the main kind needs no responder");
+            record.name.as_str() == "owl"
+        });
     let (owl, wren) = (record("owl"), record("wren"));
     let_in(&mut core, &owl, at(0));
     let_in(&mut core, &wren, at(0));
@@ -53,7 +62,9 @@ fn with_echo() -> (Core, Arc<Record>, Arc<Record>) {
 fn a_kind_is_measured_where_it_is_answered_and_failures_of_it_raise_no_doubt() {
     let (mut core, owl, wren) = with_echo();
     let (ordered, asked) = run(&mut core, 0, 60_000, || ProbeReport::Failed(Failure::Timeout));
-    let count = |name: &str, kind| ordered.iter().filter(|order| **order == (name.to_owned(), kind)).count();
+    let count = |name: &str, kind| {
+        ordered.iter().filter(|order| **order == (name.to_owned(), kind)).count()
+    };
     let turns = count("owl", ProbeKind::MAIN);
     assert!(turns >= 5, "{turns}");
     assert_eq!(count("owl", ECHO), turns, "one with each turn");
@@ -77,20 +88,31 @@ fn what_this_host_spoiled_of_a_kind_is_no_attempt() {
     run(&mut core, 0, 30_000, || ProbeReport::Void);
     let snapshot = core.snapshot(at(30_000));
     assert!(snapshot.member(&owl.name).unwrap().pair.series(ECHO).is_none());
-    assert_eq!(snapshot.pair_interval, Config::default().probe_interval, "the schedule of the main kind is not stretched for it");
+    assert_eq!(
+        snapshot.pair_interval,
+        Config::default().probe_interval,
+        "the schedule of the main kind is not stretched for it"
+    );
 }
 
 #[test]
 fn a_row_tells_of_every_kind_and_bots_without_it_carry_it_on() {
     let (mut source, owl, wren) = with_echo();
     run(&mut source, 0, 30_000, || answer_of(&record("owl")));
-    let frame = |snapshot: &canary_core::Snapshot| Arc::clone(snapshot.own_row.as_ref().unwrap().frame());
+    let frame =
+        |snapshot: &canary_core::Snapshot| Arc::clone(snapshot.own_row.as_ref().unwrap().frame());
     let snapshot = source.snapshot(at(30_000));
     let own = snapshot.own_row.as_ref().unwrap();
     assert_eq!(frame(&snapshot).kinds().collect::<Vec<_>>(), [ECHO]);
-    let shown: Vec<_> =
-        own.series(ECHO).iter().map(|view| (view.target.to_string(), matches!(view.cell.state, State::Ok { .. }))).collect();
-    assert_eq!(shown, [("me".to_owned(), false), ("owl".to_owned(), true), ("wren".to_owned(), false)]);
+    let shown: Vec<_> = own
+        .series(ECHO)
+        .iter()
+        .map(|view| (view.target.to_string(), matches!(view.cell.state, State::Ok { .. })))
+        .collect();
+    assert_eq!(
+        shown,
+        [("me".to_owned(), false), ("owl".to_owned(), true), ("wren".to_owned(), false)]
+    );
 
     // A bot that measures no such kind holds the row of the first, and hands it to another.
     let mut between = Core::new(
@@ -106,8 +128,11 @@ fn a_row_tells_of_every_kind_and_bots_without_it_carry_it_on() {
         let_in(&mut between, node, at(0));
     }
     drain(&mut between);
-    let wants =
-        |asker: &Record, of: &Record| Exchange { from: Some(asker.instance), wants_rows: vec![(of.instance, 0)], ..Exchange::default() };
+    let wants = |asker: &Record, of: &Record| Exchange {
+        from: Some(asker.instance),
+        wants_rows: vec![(of.instance, 0)],
+        ..Exchange::default()
+    };
     let answer = |core: &mut Core, exchange: Exchange| {
         core.handle_request(RequestId(9), Request::Exchange(Box::new(exchange)), at(30_000));
         let replies = std::iter::from_fn(|| core.poll_output()).filter_map(|output| match output {

@@ -1,5 +1,5 @@
-//! Laws: what is merged is the same in whatever order it comes and however often; what is packed comes out as it went in; what is not
-//! packed by us never panics.
+//! Laws: what is merged is the same in whatever order it comes and however often; what is packed
+//! comes out as it went in; what is not packed by us never panics.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,9 +10,10 @@ use std::time::Duration;
 use canary_core::life::Life;
 use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
 use canary_core::{
-    CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation, Instance, JitterCode, JoinAnswer, Labels,
-    LatencyCode, Merge, NodeName, Now, Output, Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time,
-    Wall, pack_entries, unpack_entries,
+    CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation,
+    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Merge, NodeName, Now, Output, Patch,
+    Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
+    pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -36,7 +37,14 @@ fn record(name: &str, incarnation: u64) -> Arc<Record> {
 /// A core that let `peer` in.
 fn core_with_peer() -> (Core, Arc<Record>) {
     let peer = record("peer", 1);
-    let mut core = Core::new(Config::default(), "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, now());
+    let mut core = Core::new(
+        Config::default(),
+        "me".parse().unwrap(),
+        Target::new("me", 8081).unwrap(),
+        Labels::default(),
+        1,
+        now(),
+    );
     core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), now());
     let mut dialled: Vec<CallId> = Vec::new();
     while let Some(output) = core.poll_output() {
@@ -50,8 +58,14 @@ fn core_with_peer() -> (Core, Arc<Record>) {
 
 fn frame(names: &[&str], version: u64) -> (Arc<Roster>, Arc<Frame>) {
     let roster = Roster::new(names.iter().map(|name| name.parse::<NodeName>().unwrap()));
-    let cell = Cell { state: State::Failed(Failure::ALL[version as usize % 9]), age_ticks: version as u32, loss: 1, retransmissions: 0 };
-    let frame = Frame::new(version, roster.id(), Wall::from_unix_millis(version), &vec![cell; names.len()]);
+    let cell = Cell {
+        state: State::Failed(Failure::ALL[version as usize % 9]),
+        age_ticks: version as u32,
+        loss: 1,
+        retransmissions: 0,
+    };
+    let frame =
+        Frame::new(version, roster.id(), Wall::from_unix_millis(version), &vec![cell; names.len()]);
     (roster, Arc::new(frame))
 }
 
@@ -65,7 +79,13 @@ fn borrowed(sections: &[(u32, Vec<u8>)]) -> impl Iterator<Item = (u32, &[u8])> {
 
 /// The same frame, as it arrives at another bot.
 fn travelled(frame: &Frame) -> Frame {
-    Frame::from_sections(frame.version(), frame.roster(), frame.wall(), borrowed(&sections(frame.sections()))).unwrap()
+    Frame::from_sections(
+        frame.version(),
+        frame.roster(),
+        frame.wall(),
+        borrowed(&sections(frame.sections())),
+    )
+    .unwrap()
 }
 
 /// Everything that merging decides, as text that can be compared.
@@ -81,28 +101,50 @@ fn state(core: &Core) -> String {
 /// One message of gossip about one of four names.
 fn message() -> impl Strategy<Value = Exchange> {
     let names = prop::sample::select(vec!["ant", "bee", "cat", "dog"]);
-    (names, 1..4_u64, 1..6_u64, 0..40_u64, 0..3_u64).prop_map(|(name, incarnation, version, heartbeat, kind)| {
-        let record = record(name, incarnation);
-        let (roster, frame) = frame(&["ant", "bee", "cat"], version);
-        let instance = record.instance;
-        let mut exchange = Exchange::default();
-        match kind {
-            0 => exchange.records.push(Heard { record, heartbeat, age: Duration::ZERO, left: false }),
-            1 => exchange.entries.push(Entry { instance, version: 0, heartbeat, age: Duration::ZERO, left: heartbeat == 0 }),
-            _ => {
-                let age = Duration::from_secs(1);
-                exchange.rows.push(RowNews { source: instance, frame: Some((frame, age)), patches: Vec::new(), age });
-                exchange.rosters.push(roster);
+    (names, 1..4_u64, 1..6_u64, 0..40_u64, 0..3_u64).prop_map(
+        |(name, incarnation, version, heartbeat, kind)| {
+            let record = record(name, incarnation);
+            let (roster, frame) = frame(&["ant", "bee", "cat"], version);
+            let instance = record.instance;
+            let mut exchange = Exchange::default();
+            match kind {
+                0 => exchange.records.push(Heard {
+                    record,
+                    heartbeat,
+                    age: Duration::ZERO,
+                    left: false,
+                }),
+                1 => exchange.entries.push(Entry {
+                    instance,
+                    version: 0,
+                    heartbeat,
+                    age: Duration::ZERO,
+                    left: heartbeat == 0,
+                }),
+                _ => {
+                    let age = Duration::from_secs(1);
+                    exchange.rows.push(RowNews {
+                        source: instance,
+                        frame: Some((frame, age)),
+                        patches: Vec::new(),
+                        age,
+                    });
+                    exchange.rosters.push(roster);
+                }
             }
-        }
-        exchange
-    })
+            exchange
+        },
+    )
 }
 
 fn deliver(core: &mut Core, peer: &Record, messages: &[Exchange]) {
     for (index, message) in messages.iter().enumerate() {
         let exchange = Exchange { from: Some(peer.instance), ..message.clone() };
-        core.handle_request(RequestId(100 + index as u64), Request::Exchange(Box::new(exchange)), now());
+        core.handle_request(
+            RequestId(100 + index as u64),
+            Request::Exchange(Box::new(exchange)),
+            now(),
+        );
         while core.poll_output().is_some() {}
     }
 }
@@ -234,12 +276,17 @@ proptest! {
 }
 
 fn cell() -> impl Strategy<Value = Cell> {
-    let ok = (1..=u16::MAX, any::<u16>(), any::<u8>()).prop_map(|(total, request, jitter)| State::Ok {
-        total: LatencyCode::from_raw(total).unwrap(),
-        request: LatencyCode::from_raw(request),
-        jitter: JitterCode::from_raw(jitter),
-    });
-    let state = prop_oneof![Just(State::Unknown), ok, prop::sample::select(Failure::ALL.to_vec()).prop_map(State::Failed)];
+    let ok =
+        (1..=u16::MAX, any::<u16>(), any::<u8>()).prop_map(|(total, request, jitter)| State::Ok {
+            total: LatencyCode::from_raw(total).unwrap(),
+            request: LatencyCode::from_raw(request),
+            jitter: JitterCode::from_raw(jitter),
+        });
+    let state = prop_oneof![
+        Just(State::Unknown),
+        ok,
+        prop::sample::select(Failure::ALL.to_vec()).prop_map(State::Failed)
+    ];
     (state, any::<u32>(), any::<u8>()).prop_map(|(state, age_ticks, loss)| match state {
         State::Unknown => Cell::default(),
         state => Cell { state, age_ticks, loss, retransmissions: 0 },
@@ -248,13 +295,28 @@ fn cell() -> impl Strategy<Value = Cell> {
 
 #[test]
 fn what_is_no_name_or_target_is_refused() {
-    // defects-v1 1, 2, 3, 38: an empty name, an empty target, control characters and other schemes killed or were dialled.
+    // defects-v1 1, 2, 3, 38: an empty name, an empty target, control characters and other schemes
+    // killed or were dialled.
     for name in ["", " a", "a\u{7f}", "a\nb", &"a".repeat(254)] {
         assert!(name.parse::<NodeName>().is_err(), "{name:?}");
     }
-    for target in
-        ["", ":1", "a", "a:", "a:0", "a:65536", "a:+1", "unix:/x", "http://a:1", "a\u{7f}:1", "a b:1", "::1:80", "[::1]", "[a]:1", "a..b:1"]
-    {
+    for target in [
+        "",
+        ":1",
+        "a",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:+1",
+        "unix:/x",
+        "http://a:1",
+        "a\u{7f}:1",
+        "a b:1",
+        "::1:80",
+        "[::1]",
+        "[a]:1",
+        "a..b:1",
+    ] {
         assert!(target.parse::<Target>().is_err(), "{target:?}");
     }
     for target in ["a:1", "a-b.c_d:65535", "10.0.0.1:8081", "[2001:db8::1]:8081"] {
@@ -262,7 +324,8 @@ fn what_is_no_name_or_target_is_refused() {
     }
 }
 
-/// What a hostile member may say with numbers at their ends; the core must neither panic nor lose itself.
+/// What a hostile member may say with numbers at their ends; the core must neither panic nor lose
+/// itself.
 #[test]
 fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     let (mut core, peer) = core_with_peer();
@@ -272,14 +335,34 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     let lie = Exchange {
         range: Some((u64::MAX, 0)),
         entries: vec![
-            Entry { instance: me.instance, version: u64::MAX, heartbeat: u64::MAX, age: Duration::ZERO, left: false },
-            Entry { instance: peer.instance, version: u64::MAX, heartbeat: u64::MAX, age, left: false },
+            Entry {
+                instance: me.instance,
+                version: u64::MAX,
+                heartbeat: u64::MAX,
+                age: Duration::ZERO,
+                left: false,
+            },
+            Entry {
+                instance: peer.instance,
+                version: u64::MAX,
+                heartbeat: u64::MAX,
+                age,
+                left: false,
+            },
         ],
-        records: vec![Heard { record: record("ant", u64::MAX / 2000), heartbeat: u64::MAX, age: Duration::ZERO, left: false }],
+        records: vec![Heard {
+            record: record("ant", u64::MAX / 2000),
+            heartbeat: u64::MAX,
+            age: Duration::ZERO,
+            left: false,
+        }],
         rows: vec![RowNews {
             source: peer.instance,
             frame: Some((frame, Duration::ZERO)),
-            patches: vec![Arc::new(Patch::new(0, Wall::default(), &[])), Arc::new(Patch::new(u64::MAX, Wall::default(), &[]))],
+            patches: vec![
+                Arc::new(Patch::new(0, Wall::default(), &[])),
+                Arc::new(Patch::new(u64::MAX, Wall::default(), &[])),
+            ],
             age: Duration::ZERO,
         }],
         rosters: vec![roster],
@@ -296,7 +379,14 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
 /// Targets that are asked to let us in, as a discovery that flaps sees it.
 #[test]
 fn a_target_that_is_listed_again_is_asked_again() {
-    let mut core = Core::new(Config::default(), "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, now());
+    let mut core = Core::new(
+        Config::default(),
+        "me".parse().unwrap(),
+        Target::new("me", 8081).unwrap(),
+        Labels::default(),
+        1,
+        now(),
+    );
     let seed = Target::new("seed", 8081).unwrap();
     let mut at = now();
     for round in 0..3 {
@@ -315,7 +405,10 @@ fn a_target_that_is_listed_again_is_asked_again() {
         at.time = at.time + Duration::from_secs(60);
         core.handle_timeout(at);
         while let Some(output) = core.poll_output() {
-            assert!(!matches!(output, Output::Call { request: Request::Join(_), .. }), "what is not listed is not asked");
+            assert!(
+                !matches!(output, Output::Call { request: Request::Join(_), .. }),
+                "what is not listed is not asked"
+            );
         }
     }
 }
@@ -323,7 +416,11 @@ fn a_target_that_is_listed_again_is_asked_again() {
 /// What is asked of others until now, and by which calls.
 fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
     let outputs = std::iter::from_fn(|| core.poll_output());
-    outputs.filter_map(|output| if let Output::Call { id, request, .. } = output { Some((id, request)) } else { None }).collect()
+    outputs
+        .filter_map(|output| {
+            if let Output::Call { id, request, .. } = output { Some((id, request)) } else { None }
+        })
+        .collect()
 }
 
 /// Who answers at its target is let in; what the other says to that.
@@ -332,10 +429,14 @@ fn join(other: &mut Core, joiner: &Arc<Record>) -> JoinAnswer {
     for _ in 0..3 {
         for output in std::iter::from_fn(|| other.poll_output()).collect::<Vec<_>>() {
             match output {
-                Output::Call { id, target, request: Request::Identify, .. } if target == joiner.target => {
+                Output::Call { id, target, request: Request::Identify, .. }
+                    if target == joiner.target =>
+                {
                     other.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now());
                 }
-                Output::Call { id, request: Request::Identify, .. } => other.handle_response(id, Err(refused()), now()),
+                Output::Call { id, request: Request::Identify, .. } => {
+                    other.handle_response(id, Err(refused()), now());
+                }
                 Output::Reply { response: Response::Join(answer), .. } => return answer,
                 _ => {}
             }
@@ -349,7 +450,12 @@ fn says_outdated(core: &mut Core, seed: &Target, held: Incarnation) -> bool {
     core.handle_seeds(vec![seed.clone()], now());
     core.handle_timeout(Now { time: now().time + Duration::from_secs(10_000), ..now() });
     let joins = asked(core).into_iter().filter(|(_, request)| matches!(request, Request::Join(_)));
-    joins.map(|(call, _)| core.handle_response(call, Ok(Response::Join(JoinAnswer::Outdated(held))), now())).count() > 0
+    joins
+        .map(|(call, _)| {
+            core.handle_response(call, Ok(Response::Join(JoinAnswer::Outdated(held))), now());
+        })
+        .count()
+        > 0
 }
 
 fn refused() -> CallError {
@@ -359,35 +465,76 @@ fn refused() -> CallError {
 #[test]
 fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
     let me = |core: &Core| Arc::clone(core.record());
-    let nowhere = |claimed| Arc::new(Record { target: Target::new("nowhere", 1).unwrap(), ..(*record("me", claimed)).clone() });
+    let nowhere = |claimed| {
+        Arc::new(Record {
+            target: Target::new("nowhere", 1).unwrap(),
+            ..(*record("me", claimed)).clone()
+        })
+    };
     let lie = |from: &Record, claimed, left| {
         let heard = Heard { record: nowhere(claimed), heartbeat: 9, age: Duration::ZERO, left };
-        Request::Exchange(Box::new(Exchange { from: Some(from.instance), records: vec![heard], ..Exchange::default() }))
+        Request::Exchange(Box::new(Exchange {
+            from: Some(from.instance),
+            records: vec![heard],
+            ..Exchange::default()
+        }))
     };
-    let claims =
-        [1, INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX + 1, INCARNATION_MAX + INCARNATION_ROOM_FIRST_HAND, 1 << 62, u64::MAX];
+    let claims = [
+        1,
+        INCARNATION_MAX - 1,
+        INCARNATION_MAX,
+        INCARNATION_MAX + 1,
+        INCARNATION_MAX + INCARNATION_ROOM_FIRST_HAND,
+        1 << 62,
+        u64::MAX,
+    ];
     for claimed in claims {
         let (mut core, peer) = core_with_peer();
         let former = me(&core);
         for round in 0..3_u64 {
             let later = Now { time: now().time + Duration::from_secs(3600 * round), ..now() };
-            core.handle_request(RequestId(7), lie(&peer, claimed.saturating_add(round), false), later);
-            for (call, _) in asked(&mut core).into_iter().filter(|(_, request)| matches!(request, Request::Identify)) {
+            core.handle_request(
+                RequestId(7),
+                lie(&peer, claimed.saturating_add(round), false),
+                later,
+            );
+            for (call, _) in asked(&mut core)
+                .into_iter()
+                .filter(|(_, request)| matches!(request, Request::Identify))
+            {
                 core.handle_response(call, Err(refused()), later);
             }
         }
         // A peer says so itself when it is joined.
         assert!(says_outdated(&mut core, &peer.target, Incarnation(claimed)));
-        // Who was never told of it, who knows the former life, and who was lied to: all take the present one, or say what it has to follow.
+        // Who was never told of it, who knows the former life, and who was lied to: all take the
+        // present one, or say what it has to follow.
         for knows in 0..5 {
             let name = "other".parse().unwrap();
-            let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
+            let mut other = Core::new(
+                Config::default(),
+                name,
+                Target::new("other", 8081).unwrap(),
+                Labels::default(),
+                2,
+                now(),
+            );
             if knows > 0 {
                 assert!(matches!(join(&mut other, &former), JoinAnswer::Admitted(_)));
             }
             if knows > 1 {
-                let goodbye = Entry { instance: former.instance, version: 0, heartbeat: 99, age: Duration::ZERO, left: true };
-                let exchange = Exchange { from: Some(former.instance), entries: vec![goodbye], ..Exchange::default() };
+                let goodbye = Entry {
+                    instance: former.instance,
+                    version: 0,
+                    heartbeat: 99,
+                    age: Duration::ZERO,
+                    left: true,
+                };
+                let exchange = Exchange {
+                    from: Some(former.instance),
+                    entries: vec![goodbye],
+                    ..Exchange::default()
+                };
                 other.handle_request(RequestId(5), Request::Exchange(Box::new(exchange)), now());
             }
             if knows == 4 {
@@ -403,27 +550,53 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
                 // Somebody answers at its own address by that name, and is gone again.
                 let impostor = nowhere(claimed.min(INCARNATION_MAX + INCARNATION_ROOM_FIRST_HAND));
                 join(&mut other, &impostor);
-                let goodbye = Entry { instance: impostor.instance, version: 0, heartbeat: 99, age: Duration::ZERO, left: true };
-                let exchange = Exchange { from: Some(liar.instance), entries: vec![goodbye], ..Exchange::default() };
+                let goodbye = Entry {
+                    instance: impostor.instance,
+                    version: 0,
+                    heartbeat: 99,
+                    age: Duration::ZERO,
+                    left: true,
+                };
+                let exchange = Exchange {
+                    from: Some(liar.instance),
+                    entries: vec![goodbye],
+                    ..Exchange::default()
+                };
                 other.handle_request(RequestId(5), Request::Exchange(Box::new(exchange)), now());
             }
             let mut answers = 0;
             while let JoinAnswer::Outdated(held) = join(&mut other, &me(&core)) {
                 answers += 1;
                 assert!(answers < 3, "claimed {claimed}, knows {knows}: {held:?} again");
-                assert!(says_outdated(&mut core, &format!("other-{knows}:{answers}").parse().unwrap(), held));
+                assert!(says_outdated(
+                    &mut core,
+                    &format!("other-{knows}:{answers}").parse().unwrap(),
+                    held
+                ));
             }
-            let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
+            let held =
+                other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
             assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, knows {knows}");
             // Back at once with a life of the clock, before anybody missed it.
-            assert!(matches!(join(&mut other, &former), JoinAnswer::Admitted(_)) || me(&core).incarnation.0 <= INCARNATION_MAX);
+            assert!(
+                matches!(join(&mut other, &former), JoinAnswer::Admitted(_))
+                    || me(&core).incarnation.0 <= INCARNATION_MAX
+            );
         }
         // And who only hears of it.
         let name = "other".parse().unwrap();
-        let mut other = Core::new(Config::default(), name, Target::new("other", 8081).unwrap(), Labels::default(), 2, now());
+        let mut other = Core::new(
+            Config::default(),
+            name,
+            Target::new("other", 8081).unwrap(),
+            Labels::default(),
+            2,
+            now(),
+        );
         assert!(matches!(join(&mut other, &peer), JoinAnswer::Admitted(_)));
         let heard = Heard { record: me(&core), heartbeat: 9, age: Duration::ZERO, left: false };
-        let exchange = Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
+        let exchange =
+            Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
         other.handle_request(RequestId(8), Request::Exchange(Box::new(exchange)), now());
         let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
         assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, heard");
@@ -434,9 +607,19 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
 fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
     let (mut core, peer) = core_with_peer();
     let liar = record("peer", 1_000);
-    let elsewhere = Arc::new(Record { target: Target::new("nowhere", 1).unwrap(), ..(*liar).clone() });
-    let heard = |record: &Arc<Record>| Heard { record: Arc::clone(record), heartbeat: 9, age: Duration::ZERO, left: false };
-    let lie = Exchange { from: Some(peer.instance), records: vec![heard(&elsewhere)], ..Exchange::default() };
+    let elsewhere =
+        Arc::new(Record { target: Target::new("nowhere", 1).unwrap(), ..(*liar).clone() });
+    let heard = |record: &Arc<Record>| Heard {
+        record: Arc::clone(record),
+        heartbeat: 9,
+        age: Duration::ZERO,
+        left: false,
+    };
+    let lie = Exchange {
+        from: Some(peer.instance),
+        records: vec![heard(&elsewhere)],
+        ..Exchange::default()
+    };
     core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), now());
     let identified = |core: &mut Core, expected: &Target| {
         let mut asked = None;
@@ -460,8 +643,17 @@ fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
     core.handle_response(asked.unwrap(), Ok(Response::Identify(Arc::clone(&elsewhere))), now());
     assert_eq!(held(&core), elsewhere.instance);
     // What leaves no room for a next life is not believed at all.
-    let last = Record { incarnation: Incarnation(u64::MAX), instance: Instance(u64::MAX), name: "owl".parse().unwrap(), ..(*liar).clone() };
-    let lie = Exchange { from: Some(elsewhere.instance), records: vec![heard(&Arc::new(last))], ..Exchange::default() };
+    let last = Record {
+        incarnation: Incarnation(u64::MAX),
+        instance: Instance(u64::MAX),
+        name: "owl".parse().unwrap(),
+        ..(*liar).clone()
+    };
+    let lie = Exchange {
+        from: Some(elsewhere.instance),
+        records: vec![heard(&Arc::new(last))],
+        ..Exchange::default()
+    };
     core.handle_request(RequestId(8), Request::Exchange(Box::new(lie)), now());
     assert!(core.snapshot(now()).member(&"owl".parse().unwrap()).is_none());
 }

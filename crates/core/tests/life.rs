@@ -12,8 +12,10 @@ fn at(seconds: u64) -> Time {
 const NONE: Duration = Duration::ZERO;
 
 /// A doubt whose first failure was at 100 s.
-const SILENT: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: false, unheard: false };
-const REFUSED: Doubt = Doubt { first_failure: Time::from_micros(100_000_000), refused: true, unheard: false };
+const SILENT: Doubt =
+    Doubt { first_failure: Time::from_micros(100_000_000), refused: false, unheard: false };
+const REFUSED: Doubt =
+    Doubt { first_failure: Time::from_micros(100_000_000), refused: true, unheard: false };
 
 fn alive() -> Life {
     Life::new(7, NONE, at(90))
@@ -79,7 +81,12 @@ const TABLE: &[Line] = {
         ),
         (
             "a suspicion with older failures than evidence",
-            |life| life.suspect(Doubt { first_failure: at(80), refused: true, unheard: false }, at(102)),
+            |life| {
+                life.suspect(
+                    Doubt { first_failure: at(80), refused: true, unheard: false },
+                    at(102),
+                )
+            },
             [(C::Refuted, Alive), (C::Refuted, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
@@ -87,8 +94,16 @@ const TABLE: &[Line] = {
             |life| life.expire(Time::from_micros(102_999_999)),
             [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
         ),
-        ("the deadline", |life| life.expire(at(103)), [(C::None, Alive), (C::Died, Dead), (C::None, Dead), (C::None, Left)]),
-        ("a goodbye", |life| life.leave(at(104)), [(C::Left, Left), (C::Left, Left), (C::Left, Left), (C::None, Left)]),
+        (
+            "the deadline",
+            |life| life.expire(at(103)),
+            [(C::None, Alive), (C::Died, Dead), (C::None, Dead), (C::None, Left)],
+        ),
+        (
+            "a goodbye",
+            |life| life.leave(at(104)),
+            [(C::Left, Left), (C::Left, Left), (C::Left, Left), (C::None, Left)],
+        ),
     ]
 };
 
@@ -166,7 +181,11 @@ fn time_in_which_we_did_not_run_is_not_their_silence() {
     assert_eq!(life.silence(at(110)), Duration::from_secs(15));
     assert_eq!(life.evidence_at(), at(90), "what others hold against it stands as it is");
     assert_eq!(life.evidence(at(105), at(110)), Change::Revived);
-    assert_eq!(life.silence(at(110)), Duration::from_secs(5), "what was forgiven does not outlive newer evidence");
+    assert_eq!(
+        life.silence(at(110)),
+        Duration::from_secs(5),
+        "what was forgiven does not outlive newer evidence"
+    );
     let mut life = dead();
     let before = life.clone();
     life.forgive(Duration::from_secs(5));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status,
-    Suspicion,
+    Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport, Record,
+    Request, RequestId, Response, Status, Suspicion,
 };
 use support::{answer_of, at, core, let_in, nothing_new, record, say, status, tell};
 
@@ -34,8 +34,14 @@ struct Done {
     exchanges: Vec<Exchange>,
 }
 
-/// Lets time pass as a driver would. Probes end as `report` says, at once; who has none answers nothing; nobody has news.
-fn drive(core: &mut Core, from: u64, to: u64, report: impl Fn(&Record) -> Option<ProbeReport>) -> Done {
+/// Lets time pass as a driver would. Probes end as `report` says, at once; who has none answers
+/// nothing; nobody has news.
+fn drive(
+    core: &mut Core,
+    from: u64,
+    to: u64,
+    report: impl Fn(&Record) -> Option<ProbeReport>,
+) -> Done {
     let mut done = Done::default();
     for now in (from..to).step_by(20).map(at) {
         core.handle_timeout(now);
@@ -124,7 +130,9 @@ fn a_black_hole_holds_no_places_that_others_need() {
         }
     }
     // From now on the host keeps up, and half of the mesh is silent.
-    let silent = |node: &Record| nodes.iter().position(|other| other.name == node.name).is_some_and(|index| index % 2 == 0);
+    let silent = |node: &Record| {
+        nodes.iter().position(|other| other.name == node.name).is_some_and(|index| index % 2 == 0)
+    };
     let mut waiting = std::collections::VecDeque::new();
     for now in (2000..7500).step_by(20) {
         core.handle_timeout(at(now));
@@ -134,9 +142,13 @@ fn a_black_hole_holds_no_places_that_others_need() {
         }
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Probe { id, whom, .. } if silent(&whom) => waiting.push_back((now + 3000, id)),
+                Output::Probe { id, whom, .. } if silent(&whom) => {
+                    waiting.push_back((now + 3000, id));
+                }
                 Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(now)),
-                Output::Call { id, whom, request: Request::Exchange(exchange), .. } if !whom.as_ref().is_some_and(|whom| silent(whom)) => {
+                Output::Call { id, whom, request: Request::Exchange(exchange), .. }
+                    if !whom.as_ref().is_some_and(|whom| silent(whom)) =>
+                {
                     core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                 }
                 _ => {}
@@ -144,7 +156,11 @@ fn a_black_hole_holds_no_places_that_others_need() {
         }
     }
     let snapshot = core.snapshot(at(7500));
-    let unmeasured = snapshot.members.iter().filter(|member| member.pair.main().latest().is_none() && !silent(&member.record)).count();
+    let unmeasured = snapshot
+        .members
+        .iter()
+        .filter(|member| member.pair.main().latest().is_none() && !silent(&member.record))
+        .count();
     assert_eq!(unmeasured, 0);
 }
 
@@ -161,13 +177,29 @@ fn a_pair_that_waits_for_its_turn_gets_one_however_often_its_node_is_doubted() {
         under_way = ordered(&mut core, at(now));
         had_turns.extend(under_way.clone());
     }
-    let waits = nodes.iter().skip(1).find(|node| had_turns.iter().all(|(_, whom)| whom.name != node.name)).unwrap();
+    let waits = nodes
+        .iter()
+        .skip(1)
+        .find(|node| had_turns.iter().all(|(_, whom)| whom.name != node.name))
+        .unwrap();
     for round in 0..10 {
         let now = 210 + 10 * round;
-        let suspicions = vec![Suspicion { instance: waits.instance, age: Duration::ZERO, refused: false }];
+        let suspicions =
+            vec![Suspicion { instance: waits.instance, age: Duration::ZERO, refused: false }];
         tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(now));
-        let entry = Entry { instance: waits.instance, heartbeat: 1000 + round, age: Duration::ZERO, left: false, version: 0 };
-        tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(now + 5));
+        let entry = Entry {
+            instance: waits.instance,
+            heartbeat: 1000 + round,
+            age: Duration::ZERO,
+            left: false,
+            version: 0,
+        };
+        tell(
+            &mut core,
+            &nodes[0],
+            Exchange { entries: vec![entry], ..Exchange::default() },
+            at(now + 5),
+        );
         assert_eq!(ordered(&mut core, at(now + 9)).len(), 0);
     }
     for (id, whom) in under_way {
@@ -196,8 +228,18 @@ fn news_waits_while_the_host_does_not_keep_up() {
         let mut pushed = 0;
         for round in 0..50 {
             let now = 10_020 + 100 * round;
-            let heard = Heard { record: record(&format!("new-{round:02}")), heartbeat: 1, age: Duration::ZERO, left: false };
-            tell(&mut core, &nodes[0], Exchange { records: vec![heard], ..Exchange::default() }, at(now));
+            let heard = Heard {
+                record: record(&format!("new-{round:02}")),
+                heartbeat: 1,
+                age: Duration::ZERO,
+                left: false,
+            };
+            tell(
+                &mut core,
+                &nodes[0],
+                Exchange { records: vec![heard], ..Exchange::default() },
+                at(now),
+            );
             let done = drive(&mut core, now, now + 100, report);
             pushed += done.exchanges.iter().filter(|exchange| !exchange.records.is_empty()).count();
         }
@@ -213,15 +255,26 @@ fn that_a_bot_lives_is_told_at_once_even_by_a_host_that_does_not_keep_up() {
     drive(&mut core, 20, 10_020, spoiled);
     let me = core.record().instance;
     let heard = Heard { record: record("new"), heartbeat: 1, age: Duration::ZERO, left: false };
-    tell(&mut core, &nodes[0], Exchange { records: vec![heard], ..Exchange::default() }, at(10_020));
+    tell(
+        &mut core,
+        &nodes[0],
+        Exchange { records: vec![heard], ..Exchange::default() },
+        at(10_020),
+    );
     drive(&mut core, 10_020, 12_020, spoiled);
     // A push just now: the next one would wait.
     let suspicions = vec![Suspicion { instance: me, age: Duration::ZERO, refused: false }];
-    tell(&mut core, &nodes[0], Exchange { suspicions: suspicions.clone(), ..Exchange::default() }, at(12_020));
+    tell(
+        &mut core,
+        &nodes[0],
+        Exchange { suspicions: suspicions.clone(), ..Exchange::default() },
+        at(12_020),
+    );
     drive(&mut core, 12_020, 12_140, spoiled);
     tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(12_140));
     let told = drive(&mut core, 12_140, 12_280, spoiled).exchanges;
-    assert!(told.iter().any(|exchange| exchange.range.is_none() && exchange.entries.iter().any(|entry| entry.instance == me)));
+    assert!(told.iter().any(|exchange| exchange.range.is_none()
+        && exchange.entries.iter().any(|entry| entry.instance == me)));
 }
 
 #[test]
@@ -231,11 +284,13 @@ fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
         drive(&mut core, 20, 1000, answered);
         let report = if keeps_up { answered } else { spoiled };
         drive(&mut core, 1000, 6000, report);
-        let suspicions = vec![Suspicion { instance: nodes[1].instance, age: Duration::ZERO, refused: false }];
+        let suspicions =
+            vec![Suspicion { instance: nodes[1].instance, age: Duration::ZERO, refused: false }];
         say(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(6000));
         let asked = std::iter::from_fn(|| core.poll_output()).any(|output| match output {
             Output::Call { whom, request: Request::Exchange(exchange), .. } => {
-                whom.is_some_and(|whom| whom.name == nodes[1].name) && !exchange.suspicions.is_empty()
+                whom.is_some_and(|whom| whom.name == nodes[1].name)
+                    && !exchange.suspicions.is_empty()
             }
             _ => false,
         });
@@ -244,25 +299,43 @@ fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
 }
 
 #[test]
-fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_and_it_answered_just_now() {
+fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_and_it_answered_just_now()
+ {
     for keeps_up in [true, false] {
         // No exchange that is overdue has it dialled, and its second turn comes after all this.
         let (gossip_interval, probe_interval) = (Duration::from_secs(60), Duration::from_secs(20));
-        let (mut core, nodes) = core_configured(3, Config { gossip_interval, probe_interval, ..Config::default() });
+        let (mut core, nodes) =
+            core_configured(3, Config { gossip_interval, probe_interval, ..Config::default() });
         let doubted = &nodes[1];
         let others = if keeps_up { answered } else { spoiled };
-        let report = |whom: &Record| if whom.name == doubted.name { answered(whom) } else { others(whom) };
+        let report =
+            |whom: &Record| if whom.name == doubted.name { answered(whom) } else { others(whom) };
         drive(&mut core, 20, 4000, report);
-        let suspicions = vec![Suspicion { instance: doubted.instance, age: Duration::ZERO, refused: true }];
+        let suspicions =
+            vec![Suspicion { instance: doubted.instance, age: Duration::ZERO, refused: true }];
         tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(4000));
         // It answers nobody: it is for others to say that it lives.
         let dies = 4000 + 1520;
-        drive(&mut core, 4000, dies, |whom| (whom.name != doubted.name).then(|| others(whom)).flatten());
+        drive(&mut core, 4000, dies, |whom| {
+            (whom.name != doubted.name).then(|| others(whom)).flatten()
+        });
         assert_eq!(status(&core, doubted, at(dies)), Status::Dead);
-        let entry = Entry { instance: doubted.instance, heartbeat: 1000, age: Duration::ZERO, left: false, version: 0 };
-        tell(&mut core, &nodes[0], Exchange { entries: vec![entry], ..Exchange::default() }, at(dies));
+        let entry = Entry {
+            instance: doubted.instance,
+            heartbeat: 1000,
+            age: Duration::ZERO,
+            left: false,
+            version: 0,
+        };
+        tell(
+            &mut core,
+            &nodes[0],
+            Exchange { entries: vec![entry], ..Exchange::default() },
+            at(dies),
+        );
         assert_eq!(status(&core, doubted, at(dies)), Status::Alive);
-        let probed = |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
+        let probed =
+            |done: Done| done.probes.iter().filter(|whom| whom.name == doubted.name).count();
         // First probes are spread over a tenth of a second, stretched by sixteen at most.
         let soon = if keeps_up { dies + 200 } else { dies + 1600 };
         assert_eq!(probed(drive(&mut core, dies, soon, report)), usize::from(keeps_up));
@@ -280,11 +353,23 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
         std::iter::from_fn(|| core.poll_output()).collect::<Vec<_>>()
     };
     let outputs = joined(&mut core, at(100));
-    assert!(matches!(&outputs[..], [Output::Reply { response: Response::Join(JoinAnswer::Admitted(_)), .. }]), "{outputs:?}");
-    let suspicions = vec![Suspicion { instance: joiner.instance, age: Duration::ZERO, refused: true }];
+    assert!(
+        matches!(
+            &outputs[..],
+            [Output::Reply { response: Response::Join(JoinAnswer::Admitted(_)), .. }]
+        ),
+        "{outputs:?}"
+    );
+    let suspicions =
+        vec![Suspicion { instance: joiner.instance, age: Duration::ZERO, refused: true }];
     tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(200));
     let outputs = joined(&mut core, at(220));
-    assert!(outputs.iter().any(|output| matches!(output, Output::Call { request: Request::Identify, .. })), "{outputs:?}");
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Call { request: Request::Identify, .. })),
+        "{outputs:?}"
+    );
     // Our own latest probe of it failed, though nobody doubts it yet.
     let (mut failing, nodes) = core_with(3);
     let probes = ordered(&mut failing, at(200));
@@ -292,15 +377,24 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
     failing.handle_probe(*id, ProbeReport::Failed(Failure::Timeout), at(220));
     assert_eq!(status(&failing, whom, at(220)), Status::Alive);
     let outputs = joined(&mut failing, at(220));
-    assert!(outputs.iter().any(|output| matches!(output, Output::Call { request: Request::Identify, .. })), "{outputs:?}");
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Call { request: Request::Identify, .. })),
+        "{outputs:?}"
+    );
     // What it says of itself now is not what it answered with then.
-    let moved = Arc::new(Record { target: canary_core::Target::new("elsewhere", 8081).unwrap(), ..(*nodes[2]).clone() });
+    let moved = Arc::new(Record {
+        target: canary_core::Target::new("elsewhere", 8081).unwrap(),
+        ..(*nodes[2]).clone()
+    });
     core.handle_request(RequestId(8), Request::Join(moved), at(240));
     let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Reply { .. })), "{outputs:?}");
 }
 
-/// How many asks a host sends in twenty seconds about a node whose probes time out and whose heartbeat arrives every second.
+/// How many asks a host sends in twenty seconds about a node whose probes time out and whose
+/// heartbeat arrives every second.
 fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>) -> usize {
     let (mut core, nodes) = core_with(20);
     let (victim, peer) = (&nodes[0], &nodes[1]);
@@ -308,7 +402,13 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
     let mut asks = 0;
     for now in (6000..26_000).step_by(20) {
         if now % 1000 == 0 {
-            let beat = Entry { instance: victim.instance, version: 0, heartbeat: 10 + now / 1000, age: Duration::ZERO, left: false };
+            let beat = Entry {
+                instance: victim.instance,
+                version: 0,
+                heartbeat: 10 + now / 1000,
+                age: Duration::ZERO,
+                left: false,
+            };
             tell(&mut core, peer, Exchange { entries: vec![beat], ..Exchange::default() }, at(now));
         }
         core.handle_timeout(at(now));
@@ -317,15 +417,24 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
                 Output::Probe { id, whom, .. } if whom.name == victim.name => {
                     core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
                 }
-                Output::Probe { id, whom, .. } => core.handle_probe(id, report(&whom).unwrap(), at(now)),
+                Output::Probe { id, whom, .. } => {
+                    core.handle_probe(id, report(&whom).unwrap(), at(now));
+                }
                 Output::Call { id, request: Request::Ask(about), .. } => {
                     asks += usize::from(about == victim.instance);
-                    core.handle_response(id, Ok(Response::Asked(canary_core::Answer::Failed(Failure::Timeout))), at(now));
+                    core.handle_response(
+                        id,
+                        Ok(Response::Asked(canary_core::Answer::Failed(Failure::Timeout))),
+                        at(now),
+                    );
                 }
                 Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
                     let answer = nothing_new(&exchange);
                     let is_victim = whom.is_some_and(|whom| whom.name == victim.name);
-                    let late = Err(canary_core::CallError { failure: Failure::Timeout, detail: String::new() });
+                    let late = Err(canary_core::CallError {
+                        failure: Failure::Timeout,
+                        detail: String::new(),
+                    });
                     core.handle_response(id, if is_victim { late } else { Ok(answer) }, at(now));
                 }
                 _ => {}
@@ -337,7 +446,8 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
 
 #[test]
 fn a_host_that_does_not_keep_up_seldom_asks_about_a_node_that_flaps() {
-    let (by_a_sound_host, by_a_starved_one) = (asks_about_a_node_that_flaps(answered), asks_about_a_node_that_flaps(spoiled));
+    let (by_a_sound_host, by_a_starved_one) =
+        (asks_about_a_node_that_flaps(answered), asks_about_a_node_that_flaps(spoiled));
     // Three peers each time: once, and then once in ten seconds.
     assert!(by_a_starved_one <= 9, "{by_a_starved_one} asks");
     assert!(by_a_sound_host > by_a_starved_one, "{by_a_sound_host} and {by_a_starved_one} asks");

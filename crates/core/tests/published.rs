@@ -7,17 +7,26 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Cell, Config, Core, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews, Version, Wall};
+use canary_core::{
+    Cell, Config, Core, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews, Version,
+    Wall,
+};
 use support::{answer_of, at, core, let_in, nothing_new, record, say};
 
-/// The news that the core told since: whose, the version of the frame if there is one, those of the patches, and that of the row with them.
+/// The news that the core told since: whose, the version of the frame if there is one, those of the
+/// patches, and that of the row with them.
 fn told(core: &mut Core) -> Vec<(Instance, Option<Version>, Vec<Version>, Version)> {
     let outputs = std::iter::from_fn(|| core.poll_output());
     let news = outputs.filter_map(|output| match output {
         Output::Published { news, row } => {
             assert!(row.roster().is_some(), "a row that cannot be read was told of");
             let patches = news.patches.iter().map(|patch| patch.version()).collect();
-            Some((news.source, news.frame.map(|(frame, _)| frame.version()), patches, row.version()))
+            Some((
+                news.source,
+                news.frame.map(|(frame, _)| frame.version()),
+                patches,
+                row.version(),
+            ))
         }
         _ => None,
     });
@@ -25,9 +34,15 @@ fn told(core: &mut Core) -> Vec<(Instance, Option<Version>, Vec<Version>, Versio
 }
 
 fn gossip(source: &Record, frame: Option<Frame>, patches: &[Version]) -> Exchange {
-    let patches = patches.iter().map(|version| Arc::new(Patch::new(*version, Wall::from_unix_millis(1 << 40), &[]))).collect();
+    let patches = patches
+        .iter()
+        .map(|version| Arc::new(Patch::new(*version, Wall::from_unix_millis(1 << 40), &[])))
+        .collect();
     let frame = frame.map(|frame| (Arc::new(frame), Duration::ZERO));
-    Exchange { rows: vec![RowNews { source: source.instance, frame, patches, age: Duration::ZERO }], ..Exchange::default() }
+    Exchange {
+        rows: vec![RowNews { source: source.instance, frame, patches, age: Duration::ZERO }],
+        ..Exchange::default()
+    }
 }
 
 #[test]
@@ -37,11 +52,23 @@ fn every_version_that_can_be_read_is_told_of_once() {
     let_in(&mut core, &owl, at(0));
     told(&mut core);
     let roster = Roster::new(["me", "owl"].map(|name| name.parse().unwrap()));
-    let frame = |version| Frame::new(version, roster.id(), Wall::from_unix_millis(1 << 40), &[Cell::default(), Cell::default()]);
+    let frame = |version| {
+        Frame::new(
+            version,
+            roster.id(),
+            Wall::from_unix_millis(1 << 40),
+            &[Cell::default(), Cell::default()],
+        )
+    };
 
     say(&mut core, &owl, gossip(&owl, Some(frame(3)), &[4]), at(1));
     assert_eq!(told(&mut core), [], "its roster is not here yet");
-    say(&mut core, &owl, Exchange { rosters: vec![Arc::clone(&roster)], ..Exchange::default() }, at(2));
+    say(
+        &mut core,
+        &owl,
+        Exchange { rosters: vec![Arc::clone(&roster)], ..Exchange::default() },
+        at(2),
+    );
     assert_eq!(told(&mut core), [(owl.instance, Some(3), vec![4], 4)]);
     say(&mut core, &owl, gossip(&owl, Some(frame(3)), &[4]), at(3));
     assert_eq!(told(&mut core), [], "the same again is no news");
@@ -68,14 +95,21 @@ fn the_own_row_is_told_of_like_those_of_others() {
         while !outputs.is_empty() {
             for output in std::mem::take(&mut outputs) {
                 match output {
-                    Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(now)),
-                    Output::Call { id, request: canary_core::Request::Exchange(exchange), .. } => {
+                    Output::Probe { id, whom, .. } => {
+                        core.handle_probe(id, answer_of(&whom), at(now));
+                    }
+                    Output::Call {
+                        id, request: canary_core::Request::Exchange(exchange), ..
+                    } => {
                         core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
                     }
                     Output::Published { news, row } => {
                         assert_eq!(news.source, me);
-                        let newest =
-                            news.frame.iter().map(|(frame, _)| frame.version()).chain(news.patches.iter().map(|patch| patch.version()));
+                        let newest = news
+                            .frame
+                            .iter()
+                            .map(|(frame, _)| frame.version())
+                            .chain(news.patches.iter().map(|patch| patch.version()));
                         versions.extend(newest);
                         assert_eq!(versions.last(), Some(&row.version()));
                     }

@@ -29,15 +29,26 @@ fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
         }
     }
     assert_eq!(turns.len(), nodes.len());
-    assert!(turns.values().all(|turns| turns[0] < interval / 4), "somebody waits for the first measurement: {turns:?}");
-    assert!(turns.values().all(|turns| turns[1] < interval * 5 / 4), "somebody waits for the second: {turns:?}");
-    // The third comes after an interval at the most, and give or take chance seven in ten after less than three quarters of one.
-    assert!(turns.values().all(|turns| turns[2] < interval * 9 / 4), "somebody waits for the third: {turns:?}");
+    assert!(
+        turns.values().all(|turns| turns[0] < interval / 4),
+        "somebody waits for the first measurement: {turns:?}"
+    );
+    assert!(
+        turns.values().all(|turns| turns[1] < interval * 5 / 4),
+        "somebody waits for the second: {turns:?}"
+    );
+    // The third comes after an interval at the most, and give or take chance seven in ten after
+    // less than three quarters of one.
+    assert!(
+        turns.values().all(|turns| turns[2] < interval * 9 / 4),
+        "somebody waits for the third: {turns:?}"
+    );
     let short = turns.values().filter(|turns| (turns[2] - turns[1]) * 4 < interval * 3).count();
     assert!(short * 2 > nodes.len(), "{short} short pauses of {}", nodes.len());
 }
 
-/// When, in milliseconds, a node is dialled the second time that a peer tells of, after its first probe ended like this.
+/// When, in milliseconds, a node is dialled the second time that a peer tells of, after its first
+/// probe ended like this.
 fn second_dial(report: ProbeReport) -> u64 {
     let mut core = core(Config::default());
     let (peer, owl) = (record("peer"), record("owl"));
@@ -57,7 +68,9 @@ fn second_dial(report: ProbeReport) -> u64 {
                     }
                     core.handle_probe(id, report.clone(), at(millis));
                 }
-                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(millis)),
+                Output::Probe { id, whom, .. } => {
+                    core.handle_probe(id, answer_of(&whom), at(millis));
+                }
                 _ => {}
             }
         }
@@ -68,5 +81,8 @@ fn second_dial(report: ProbeReport) -> u64 {
 #[test]
 fn a_first_probe_that_this_host_spoiled_does_not_wait_as_long_as_one_that_failed() {
     assert!(second_dial(ProbeReport::Void) < 1_700);
-    assert!(second_dial(ProbeReport::Failed(Failure::Refused)) > 2_000, "an address that failed is left alone");
+    assert!(
+        second_dial(ProbeReport::Failed(Failure::Refused)) > 2_000,
+        "an address that failed is left alone"
+    );
 }

@@ -30,7 +30,10 @@ fn main() -> ExitCode {
             lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
         }
         let broken = cost(&mut lab, &mut insight);
-        println!("        {nodes} nodes, a quarter is cut off: {:.2} ms of CPU a second", broken.as_secs_f64() * 1e3);
+        println!(
+            "        {nodes} nodes, a quarter is cut off: {:.2} ms of CPU a second",
+            broken.as_secs_f64() * 1e3
+        );
     }
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -50,6 +53,9 @@ fn cost(lab: &mut Lab, insight: &mut Insight) -> Duration {
 fn check(nodes: usize, what: &str, cost: Duration, bound_ms: f64) -> bool {
     let ms = cost.as_secs_f64() * 1e3;
     let kept = ms <= bound_ms;
-    println!("  {} {nodes} nodes, {what}: {ms:.2} ms of CPU a second (at most {bound_ms:.0})", if kept { "held  " } else { "MISSED" });
+    println!(
+        "  {} {nodes} nodes, {what}: {ms:.2} ms of CPU a second (at most {bound_ms:.0})",
+        if kept { "held  " } else { "MISSED" }
+    );
     kept
 }

@@ -1,7 +1,8 @@
 //! What could be to blame, which pairs that would break, and how well it explains those that are.
 //!
-//! Every cause breaks a rectangle of the matrix: all pairs from some nodes to some nodes, in one direction or both. A node that is down is a
-//! column, one whose outgoing connections fail is a row, a partition is a block, and a broken path is a single cell. So one score serves all.
+//! Every cause breaks a rectangle of the matrix: all pairs from some nodes to some nodes, in one
+//! direction or both. A node that is down is a column, one whose outgoing connections fail is a
+//! row, a partition is a block, and a broken path is a single cell. So one score serves all.
 
 use fixedbitset::FixedBitSet;
 
@@ -70,11 +71,14 @@ impl Cause {
             Self::From(index) => Block { from: only(*index), to: all_but(*index), both: false },
             Self::Node(index) => Block { from: only(*index), to: all_but(*index), both: true },
             Self::Block(block) => block.clone(),
-            Self::Path { from, to, both } => Block { from: only(*from), to: only(*to), both: *both },
+            Self::Path { from, to, both } => {
+                Block { from: only(*from), to: only(*to), both: *both }
+            }
         }
     }
 
-    /// What it costs to name it: one path of n² is dearer than one node of n, and a group that has a name is cheaper than one that has none.
+    /// What it costs to name it: one path of n² is dearer than one node of n, and a group that has
+    /// a name is cheaper than one that has none.
     pub(crate) fn price(&self, evidence: &Evidence<'_>, groups: &Groups) -> f64 {
         let name = (evidence.all.count_ones(..).max(2) as f64).ln();
         match self {
@@ -95,7 +99,11 @@ impl Block {
 
     /// The smaller side and the larger one.
     pub(crate) fn sides(&self) -> (&FixedBitSet, &FixedBitSet) {
-        if self.to.count_ones(..) <= self.from.count_ones(..) { (&self.to, &self.from) } else { (&self.from, &self.to) }
+        if self.to.count_ones(..) <= self.from.count_ones(..) {
+            (&self.to, &self.from)
+        } else {
+            (&self.from, &self.to)
+        }
     }
 
     /// The same kind of block with these nodes on its smaller side, against all others.
@@ -115,8 +123,13 @@ impl Block {
         std::iter::once((&self.from, &self.to)).chain(back)
     }
 
-    /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether another cause explains that bad pair of the source.
-    pub(crate) fn weigh(&self, evidence: &Evidence<'_>, is_explained: impl Fn(Index, usize) -> bool) -> Score {
+    /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether
+    /// another cause explains that bad pair of the source.
+    pub(crate) fn weigh(
+        &self,
+        evidence: &Evidence<'_>,
+        is_explained: impl Fn(Index, usize) -> bool,
+    ) -> Score {
         let mut score = Score::default();
         for (from, to) in self.directions() {
             for source in from.intersection(&evidence.witnesses) {

@@ -1,4 +1,5 @@
-//! The matrix as the model sees it: for each layer, which pairs are bad and how much that weighs, and which are good.
+//! The matrix as the model sees it: for each layer, which pairs are bad and how much that weighs,
+//! and which are good.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +52,8 @@ impl Layer {
         if self == Self::Failing { CAUSES_MAX } else { CAUSES_MAX / 6 }
     }
 
-    /// Nats by which a cause must explain the matrix better than chance does. Loss strikes some of a thousand paths again and again by chance alone.
+    /// Nats by which a cause must explain the matrix better than chance does. Loss strikes some of
+    /// a thousand paths again and again by chance alone.
     pub(crate) fn accepted(self, is_path: bool) -> f64 {
         match self {
             Self::Failing => 2.0,
@@ -123,7 +125,8 @@ impl<'a> Evidence<'a> {
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
             let bad = evidence.bad_of(index);
             total += bad.len();
-            // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by now: an old success contradicts nothing.
+            // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by
+            // now: an old success contradicts nothing.
             let mut good = if node.is_current { node.said.known.clone() } else { empty(matrix) };
             good.intersect_with(&present);
             good.set(index, false);
@@ -135,7 +138,8 @@ impl<'a> Evidence<'a> {
             evidence.good[index] = good;
         }
         let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
-        // Where most pairs are worse than usual it is the hosts that are short of time, all of them, and no cause stands out.
+        // Where most pairs are worse than usual it is the hosts that are short of time, all of
+        // them, and no cause stands out.
         let is_general = layer != Layer::Failing && total > GENERAL_FROM && total > 2 * good;
         (total > 0 && !is_general).then_some(evidence)
     }
@@ -146,21 +150,35 @@ impl<'a> Evidence<'a> {
         match self.layer {
             Layer::Failing => {
                 let bad = |failing: &Failing| {
-                    let streak = failing.streak(node.heard_at, self.matrix.interval_of(failing.target as usize));
+                    let streak = failing
+                        .streak(node.heard_at, self.matrix.interval_of(failing.target as usize));
                     let loses = self.lossy.contains(source)
                         || self.lossy.contains(failing.target as usize)
-                        || node.said.quality.get(failing.target as usize).is_some_and(|quality| quality.lossy.nats() > LOSES);
+                        || node
+                            .said
+                            .quality
+                            .get(failing.target as usize)
+                            .is_some_and(|quality| quality.lossy.nats() > LOSES);
                     let by_chance = if loses { FAILS_BY_LOSS } else { FAILS_BY_CHANCE };
-                    let weight = f64::from(streak.min(STREAK_MAX)) * (FAILS_UNDER_CAUSE / by_chance).ln();
+                    let weight =
+                        f64::from(streak.min(STREAK_MAX)) * (FAILS_UNDER_CAUSE / by_chance).ln();
                     let (first, kind) = (Some(failing.first), Some(failing.kind));
-                    let bad = Bad { target: failing.target as usize, weight, streak, first, kind, times: 0 };
+                    let bad = Bad {
+                        target: failing.target as usize,
+                        weight,
+                        streak,
+                        first,
+                        kind,
+                        times: 0,
+                    };
                     is_target(bad.target).then_some(bad)
                 };
                 node.said.failing.iter().filter_map(bad).collect()
             }
             Layer::Lossy | Layer::Slow if !node.said.is_worse => Vec::new(),
             Layer::Lossy | Layer::Slow => {
-                let fails: BTreeSet<_> = node.said.failing.iter().map(|failing| failing.target as usize).collect();
+                let fails: BTreeSet<_> =
+                    node.said.failing.iter().map(|failing| failing.target as usize).collect();
                 let bad = |(target, quality): (Index, &Quality)| {
                     let weight = match self.layer {
                         Layer::Lossy => quality.lossy.nats(),
@@ -169,7 +187,14 @@ impl<'a> Evidence<'a> {
                         _ => quality.slow.nats(),
                     };
                     let is_bad = weight > 0.0 && is_target(target) && !fails.contains(&target);
-                    is_bad.then_some(Bad { target, weight, streak: 1, first: None, kind: None, times: quality.times })
+                    is_bad.then_some(Bad {
+                        target,
+                        weight,
+                        streak: 1,
+                        first: None,
+                        kind: None,
+                        times: quality.times,
+                    })
                 };
                 node.said.quality.iter().enumerate().filter_map(bad).collect()
             }

@@ -41,20 +41,23 @@ pub(crate) enum Named {
 }
 
 impl Groups {
-    /// The groups of all nodes that are or should be there. A label that every node has, or that names nodes one by one, makes none.
+    /// The groups of all nodes that are or should be there. A label that every node has, or that
+    /// names nodes one by one, makes none.
     pub(crate) fn of(evidence: &Evidence<'_>) -> Self {
         let (matrix, all) = (evidence.matrix, &evidence.all);
         let mut keys: BTreeMap<&str, BTreeMap<&str, FixedBitSet>> = BTreeMap::new();
         for (index, node) in matrix.nodes().filter(|(index, _)| all.contains(*index)) {
             for (key, value) in node.record.labels.iter() {
                 let values = keys.entry(key).or_default();
-                let nodes = values.entry(value).or_insert_with(|| FixedBitSet::with_capacity(matrix.len()));
+                let nodes =
+                    values.entry(value).or_insert_with(|| FixedBitSet::with_capacity(matrix.len()));
                 nodes.set(index, true);
             }
         }
         let mut groups = Vec::new();
         for (number, (key, values)) in keys.into_iter().enumerate() {
-            let is_grouping = values.len() <= GROUPS_MAX && values.values().any(|nodes| nodes.count_ones(..) > 1);
+            let is_grouping =
+                values.len() <= GROUPS_MAX && values.values().any(|nodes| nodes.count_ones(..) > 1);
             if !is_grouping || groups.len() + values.len() > ALL_GROUPS_MAX {
                 continue;
             }
@@ -75,7 +78,8 @@ impl Groups {
     /// How both sides of a block are named, the cheapest way; `name` is the price of a node.
     pub(crate) fn describe(&self, block: &Block, name: f64) -> Described {
         let (from, to) = (self.name(&block.from), self.name(&block.to));
-        let (from_price, to_price) = (self.price(&from, &block.from, name), self.price(&to, &block.to, name));
+        let (from_price, to_price) =
+            (self.price(&from, &block.from, name), self.price(&to, &block.to, name));
         if !self.are_all(block) {
             return Described { from, to, price: from_price + to_price };
         }
@@ -97,9 +101,12 @@ impl Groups {
         (from == 1 && to == 1) || ((from == 1 || to == 1) && self.are_all(block))
     }
 
-    /// Whether the two sides are all nodes. Of those that nobody hears it is not known to which side they belong.
+    /// Whether the two sides are all nodes. Of those that nobody hears it is not known to which
+    /// side they belong.
     fn are_all(&self, block: &Block) -> bool {
-        let is_placed = |node: usize| block.from.contains(node) || block.to.contains(node) || !self.witnesses.contains(node);
+        let is_placed = |node: usize| {
+            block.from.contains(node) || block.to.contains(node) || !self.witnesses.contains(node)
+        };
         block.from.is_disjoint(&block.to) && self.all.ones().all(is_placed)
     }
 

@@ -199,7 +199,9 @@ impl fmt::Display for Culprit {
         match self {
             Self::Node(name) => write!(f, "{name}"),
             Self::Nodes(group) => write!(f, "{group}"),
-            Self::Path { source, target, both_ways } => write!(f, "{source} {} {target}", arrow(*both_ways)),
+            Self::Path { source, target, both_ways } => {
+                write!(f, "{source} {} {target}", arrow(*both_ways))
+            }
             Self::Groups { from, to, both_ways } => write!(f, "{from} {} {to}", arrow(*both_ways)),
             Self::Target(target) => f.write_str(target),
         }
@@ -224,7 +226,8 @@ pub struct Pairs {
 /// Something that is wrong, or was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Two bots that blame the same for the same give it the same id, and so it is the same one if it comes back.
+    /// Two bots that blame the same for the same give it the same id, and so it is the same one if
+    /// it comes back.
     pub id: Id,
     /// What kind of thing is wrong.
     pub kind: Kind,
@@ -264,7 +267,9 @@ pub struct Id(pub u64);
 impl Id {
     /// Of a text that names both (64-bit FNV-1a).
     pub(crate) fn of(text: &str) -> Self {
-        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)))
+        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        }))
     }
 }
 

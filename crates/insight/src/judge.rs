@@ -1,4 +1,5 @@
-//! From causes to findings: which kind of thing is wrong, what speaks for it, and all of it in one sentence.
+//! From causes to findings: which kind of thing is wrong, what speaks for it, and all of it in one
+//! sentence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +49,12 @@ pub(crate) struct Look {
 }
 
 /// The finding of one cause.
-pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, snapshot: &Snapshot) -> Option<Finding> {
+pub(crate) fn finding(
+    found: &Found,
+    evidence: &Evidence<'_>,
+    groups: &Groups,
+    snapshot: &Snapshot,
+) -> Option<Finding> {
     let matrix = evidence.matrix;
     let mut block = found.cause.block(evidence);
     let look = look(&block, evidence);
@@ -66,7 +72,8 @@ pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, s
     // Of two nodes each may be the one that is broken, and nobody else can tell.
     let confidence = if evidence.all.count_ones(..) < 3 { Confidence::Low } else { confidence };
     let names = |set: &FixedBitSet| {
-        let mut names: Vec<_> = set.ones().filter_map(|index| Some(matrix.node(index)?.name().clone())).collect();
+        let mut names: Vec<_> =
+            set.ones().filter_map(|index| Some(matrix.node(index)?.name().clone())).collect();
         names.sort_unstable();
         names
     };
@@ -81,7 +88,9 @@ pub(crate) fn finding(found: &Found, evidence: &Evidence<'_>, groups: &Groups, s
     let hold = match evidence.layer {
         // A single path is blamed after all pairs were tried that would tell of a larger cause.
         Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
-        Layer::Failing if matches!(found.cause, Cause::Path { .. }) => HOLD.max((HOLD + matrix.pair_interval()).saturating_sub(lasting)),
+        Layer::Failing if matches!(found.cause, Cause::Path { .. }) => {
+            HOLD.max((HOLD + matrix.pair_interval()).saturating_sub(lasting))
+        }
         Layer::Failing => HOLD,
         Layer::Lossy | Layer::Slow if is_scattered(&culprit) => HOLD_SCATTERED,
         Layer::Lossy | Layer::Slow => HOLD_QUALITY,
@@ -135,7 +144,9 @@ fn look(block: &Block, evidence: &Evidence<'_>) -> Look {
     firsts.sort_unstable();
     times.sort_unstable();
     // Something else may have broken one of the pairs long before.
-    let usual = firsts.get(firsts.len() / 2).map(|median| median.back(evidence.matrix.pair_interval() * 2 + Duration::from_secs(10)));
+    let usual = firsts
+        .get(firsts.len() / 2)
+        .map(|median| median.back(evidence.matrix.pair_interval() * 2 + Duration::from_secs(10)));
     let since = firsts.iter().find(|first| usual.is_some_and(|usual| **first >= usual)).copied();
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(kind, count)| (std::cmp::Reverse(*count), *kind));
@@ -143,7 +154,8 @@ fn look(block: &Block, evidence: &Evidence<'_>) -> Look {
     Look { kinds, since, streak, times }
 }
 
-/// Which kind of thing is wrong, by the shape of the cause and by what those concerned say themselves.
+/// Which kind of thing is wrong, by the shape of the cause and by what those concerned say
+/// themselves.
 fn classify(
     cause: &Cause,
     block: &mut Block,
@@ -173,33 +185,51 @@ fn classify(
             Some((node_kind(failing), Culprit::Node(name(*index)?)))
         }
         Cause::From(index) => {
-            let is_alone = snapshot.isolated || !matrix.nodes().any(|(other, node)| other != matrix.me && node.status.is_present());
+            let is_alone = snapshot.isolated
+                || !matrix
+                    .nodes()
+                    .any(|(other, node)| other != matrix.me && node.status.is_present());
             let is_cut_off = *index == matrix.me && is_alone && main.is_some_and(is_silence);
             let failing = if is_cut_off { Kind::HostCutOff } else { Kind::OutboundBroken };
-            let kind =
-                if evidence.layer == Layer::Slow && matrix.node(*index)?.is_behind { Kind::ObserverUnreliable } else { node_kind(failing) };
+            let kind = if evidence.layer == Layer::Slow && matrix.node(*index)?.is_behind {
+                Kind::ObserverUnreliable
+            } else {
+                node_kind(failing)
+            };
             Some((kind, Culprit::Node(name(*index)?)))
         }
         Cause::Node(index) => {
-            let failing = if *index == matrix.me { Kind::HostCutOff } else { Kind::NodeUnreachable };
+            let failing =
+                if *index == matrix.me { Kind::HostCutOff } else { Kind::NodeUnreachable };
             Some((node_kind(failing), Culprit::Node(name(*index)?)))
         }
         // Where one witness is left, path and node cannot be told apart, and the node is dead.
         Cause::Path { to, .. } if is_last_word(*to, evidence) => {
-            let failing = if matches!(main, Some(Failure::Refused | Failure::Identity)) { Kind::BotDown } else { Kind::NodeUnreachable };
+            let failing = if matches!(main, Some(Failure::Refused | Failure::Identity)) {
+                Kind::BotDown
+            } else {
+                Kind::NodeUnreachable
+            };
             Some((failing, Culprit::Node(name(*to)?)))
         }
         Cause::Path { from, to, both } => {
             let kind = by_layer(Kind::PathLossy, Kind::PathSlow, Kind::PathFailing);
             let (source, target) = (name(*from)?, name(*to)?);
-            let (source, target) = if *both && target < source { (target, source) } else { (source, target) };
+            let (source, target) =
+                if *both && target < source { (target, source) } else { (source, target) };
             Some((kind, Culprit::Path { source, target, both_ways: *both }))
         }
         Cause::Block(given) => {
-            // One way is said to work only if it is known to: from those that nobody hears nothing is.
-            let works_back =
-                given.to.intersection(&evidence.witnesses).any(|source| evidence.good[source].intersection_count(&given.from) > 0);
-            let is_cut = given.both || (!works_back && evidence.layer == Layer::Failing && given.from.is_disjoint(&given.to));
+            // One way is said to work only if it is known to: from those that nobody hears nothing
+            // is.
+            let works_back = given
+                .to
+                .intersection(&evidence.witnesses)
+                .any(|source| evidence.good[source].intersection_count(&given.from) > 0);
+            let is_cut = given.both
+                || (!works_back
+                    && evidence.layer == Layer::Failing
+                    && given.from.is_disjoint(&given.to));
             block.both = is_cut;
             let group = |side: &FixedBitSet, named: Named| {
                 let mut nodes: Vec<_> = side.ones().filter_map(name).collect();
@@ -212,7 +242,8 @@ fn classify(
                 Group { label, is_rest, nodes }
             };
             let described = groups.describe(given, 1.0);
-            let (mut from, mut to) = (group(&given.from, described.from), group(&given.to, described.to));
+            let (mut from, mut to) =
+                (group(&given.from, described.from), group(&given.to, described.to));
             if is_cut {
                 (from, to) = in_order(from, to);
             }
@@ -225,7 +256,8 @@ fn classify(
 
 /// Whether a node is dead, and only one is left who could say how it was reached.
 fn is_last_word(index: Index, evidence: &Evidence<'_>) -> bool {
-    let is_dead = evidence.matrix.node(index).is_some_and(|node| !node.is_heard && !node.status.is_present());
+    let is_dead =
+        evidence.matrix.node(index).is_some_and(|node| !node.is_heard && !node.status.is_present());
     evidence.layer == Layer::Failing && is_dead && evidence.witnesses.count_ones(..) == 1
 }
 
@@ -234,11 +266,15 @@ fn is_silence(kind: Failure) -> bool {
     matches!(kind, Failure::Timeout | Failure::Unreachable)
 }
 
-/// The two sides of a cut as everybody orders them: both sides must give it one id. The smaller side is the one that is named.
+/// The two sides of a cut as everybody orders them: both sides must give it one id. The smaller
+/// side is the one that is named.
 fn in_order(one: Group, other: Group) -> (Group, Group) {
-    let rank = |group: &Group| (group.label.is_none(), group.nodes.len(), group.nodes.first().cloned());
-    let (mut first, mut second) = if rank(&one) <= rank(&other) { (one, other) } else { (other, one) };
-    // Of two sides without a label the smaller is named by its nodes, and the other is the rest, from wherever one looks.
+    let rank =
+        |group: &Group| (group.label.is_none(), group.nodes.len(), group.nodes.first().cloned());
+    let (mut first, mut second) =
+        if rank(&one) <= rank(&other) { (one, other) } else { (other, one) };
+    // Of two sides without a label the smaller is named by its nodes, and the other is the rest,
+    // from wherever one looks.
     if first.label.is_none() && (first.is_rest || second.is_rest) {
         (first.is_rest, second.is_rest) = (false, true);
     }
@@ -259,7 +295,9 @@ pub(crate) fn unreliable(matrix: &Matrix) -> Vec<Finding> {
             culprit: Culprit::Node(name.clone()),
             since: None,
             pairs: Pairs::default(),
-            evidence: vec![format!("most of what {name} publishes is several intervals old, though its row advances")],
+            evidence: vec![format!(
+                "most of what {name} publishes is several intervals old, though its row advances"
+            )],
             sentence: words::Sentence::new(
                 format!("{name} has had no time to measure"),
                 "its numbers are shown, not used; look for a starved or throttled host",

@@ -1,23 +1,27 @@
 //! Explains: finds the reason why a matrix is red.
 //!
-//! The matrix of a broken network is red in many places for one reason. [`Insight::observe`] reads a snapshot and names the reason: an
-//! [`Incident`] with a kind, a culprit, when it began, and one sentence. It is pure: it opens no socket and reads no clock, and the same snapshots in the
-//! same order give the same report, whichever bot they come from.
+//! The matrix of a broken network is red in many places for one reason. [`Insight::observe`] reads
+//! a snapshot and names the reason: an [`Incident`] with a kind, a culprit, when it began, and one
+//! sentence. It is pure: it opens no socket and reads no clock, and the same snapshots in the same
+//! order give the same report, whichever bot they come from.
 //!
 //! # The model
 //!
-//! Every row that advances is a witness. A pair is *bad* if it fails, loses packets, or is slower than it usually is; these three layers are
-//! explained one after the other, by the same model:
+//! Every row that advances is a witness. A pair is *bad* if it fails, loses packets, or is slower
+//! than it usually is; these three layers are explained one after the other, by the same model:
 //!
-//! * A **cause** breaks a rectangle of the matrix, from some nodes to some nodes: a column (nobody reaches a node), a row (a node reaches
-//!   nobody), both, a block (groups that share a label, or that fail alike), or a single cell.
-//! * A pair under a cause is bad with a probability near one, any other pair by chance; so each bad pair speaks for a cause as often as it failed in a
-//!   row, and each good pair speaks against it (a noisy-OR model).
+//! * A **cause** breaks a rectangle of the matrix, from some nodes to some nodes: a column (nobody
+//!   reaches a node), a row (a node reaches nobody), both, a block (groups that share a label, or
+//!   that fail alike), or a single cell.
+//! * A pair under a cause is bad with a probability near one, any other pair by chance; so each bad
+//!   pair speaks for a cause as often as it failed in a row, and each good pair speaks against it
+//!   (a noisy-OR model).
 //! * A cause costs its description: naming one path of n² is dearer than naming one node of n.
 //! * The explanation is the set of causes that explains best, found greedily and pruned.
 //!
-//! What was found becomes an incident when it lasts, and is closed when nothing has spoken for it for a while. What those concerned say themselves
-//! decides what kind of thing it is: a node that nobody reaches is down if its row is silent, and has a broken way in if its row advances.
+//! What was found becomes an incident when it lasts, and is closed when nothing has spoken for it
+//! for a while. What those concerned say themselves decides what kind of thing it is: a node that
+//! nobody reaches is down if its row is silent, and has a broken way in if its row advances.
 
 mod cause;
 mod evidence;
@@ -42,9 +46,12 @@ use crate::matrix::Matrix;
 use crate::search::Search;
 use crate::track::Tracker;
 
-pub use incident::{Change, Confidence, Culprit, Event, Group, Id, Incident, Kind, Pairs, Severity};
+pub use incident::{
+    Change, Confidence, Culprit, Event, Group, Id, Incident, Kind, Pairs, Severity,
+};
 
-/// Explains the snapshots of one bot. It remembers what the pairs are usually like, and which incidents are open.
+/// Explains the snapshots of one bot. It remembers what the pairs are usually like, and which
+/// incidents are open.
 #[derive(Debug, Default)]
 pub struct Insight {
     matrix: Matrix,
@@ -99,18 +106,30 @@ impl Insight {
             let Some(evidence) = Evidence::of(&self.matrix, layer) else { continue };
             let groups = Groups::of(&evidence);
             let mut incumbents = self.tracker.incumbents(layer);
-            // Numbers that were given anew mean other nodes, and a group may have grown: the search begins anew.
+            // Numbers that were given anew mean other nodes, and a group may have grown: the search
+            // begins anew.
             if self.matrix.is_renumbered {
                 incumbents.clear();
             }
-            let search = Search { evidence: &evidence, groups: &groups, incumbents: &incumbents, worse: &worse };
+            let search = Search {
+                evidence: &evidence,
+                groups: &groups,
+                incumbents: &incumbents,
+                worse: &worse,
+            };
             let causes = search.explain();
-            findings.extend(causes.iter().filter_map(|found| judge::finding(found, &evidence, &groups, snapshot)));
+            findings.extend(
+                causes
+                    .iter()
+                    .filter_map(|found| judge::finding(found, &evidence, &groups, snapshot)),
+            );
             worse.extend(causes.into_iter().map(|found| found.cause));
         }
         let failing = Evidence::of(&self.matrix, Layer::Failing);
         let is_explained = |finding: &Finding| {
-            let (Some(evidence), Some((_, cause))) = (&failing, &finding.cause) else { return false };
+            let (Some(evidence), Some((_, cause))) = (&failing, &finding.cause) else {
+                return false;
+            };
             let score = cause.block(evidence).weigh(evidence, |_, _| false);
             score.bad > score.good
         };
@@ -133,8 +152,15 @@ impl Insight {
         sight.nodes = expected.len();
         for (_, node) in expected.iter().filter(|(_, node)| node.is_heard) {
             sight.visible += 1;
-            let known = node.said.known.ones().filter(|index| self.matrix.node(*index).is_some_and(matrix::Node::is_expected)).count();
-            let is_expected = |failing: &&matrix::Failing| self.matrix.node(failing.target as usize).is_some_and(matrix::Node::is_expected);
+            let known = node
+                .said
+                .known
+                .ones()
+                .filter(|index| self.matrix.node(*index).is_some_and(matrix::Node::is_expected))
+                .count();
+            let is_expected = |failing: &&matrix::Failing| {
+                self.matrix.node(failing.target as usize).is_some_and(matrix::Node::is_expected)
+            };
             let failed = node.said.failing.iter().filter(is_expected).count().min(known);
             sight.failed += failed;
             sight.ok += known - failed;
@@ -149,7 +175,11 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
     let hidden = sight.nodes - sight.visible;
     let mut text = match open {
         [] if sight.nodes < 2 => {
-            let why = if snapshot.targets.is_empty() { "it has no target" } else { "none of its targets has let it in yet" };
+            let why = if snapshot.targets.is_empty() {
+                "it has no target"
+            } else {
+                "none of its targets has let it in yet"
+            };
             format!("{} knows no other node: {why}.", snapshot.me.name)
         }
         [] if sight.failed > 0 => {
@@ -167,13 +197,22 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
         [] => "No fault is known.".to_owned(),
         [only] => only.summary.clone(),
         [first, others @ ..] => {
-            format!("{} There are {} more incidents.", first.summary, others.len()).replace("are 1 more incidents", "is 1 more incident")
+            format!("{} There are {} more incidents.", first.summary, others.len())
+                .replace("are 1 more incidents", "is 1 more incident")
         }
     };
     // That a node says nothing which is down needs no word.
-    let down = open.iter().filter(|incident| matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable | Kind::OriginalStuck)).count();
+    let down = open
+        .iter()
+        .filter(|incident| {
+            matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable | Kind::OriginalStuck)
+        })
+        .count();
     if hidden > down {
-        text.push_str(&format!(" From here {} of {} nodes are visible.", sight.visible, sight.nodes));
+        text.push_str(&format!(
+            " From here {} of {} nodes are visible.",
+            sight.visible, sight.nodes
+        ));
     }
     text
 }

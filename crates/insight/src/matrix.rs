@@ -1,17 +1,22 @@
-//! What the rows of a snapshot say, kept from one observation to the next: failures in a row, and how each pair usually is.
+//! What the rows of a snapshot say, kept from one observation to the next: failures in a row, and
+//! how each pair usually is.
 //!
-//! A row is read when it changes, and only what is new in it. Nodes have numbers that stay while the node is known.
+//! A row is read when it changes, and only what is new in it. Nodes have numbers that stay while
+//! the node is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Cell, Failure, Incarnation, Instance, LatencyCode, NodeName, Record, RosterId, Row, Snapshot, State, Status, Time, Version,
+    Cell, Failure, Incarnation, Instance, LatencyCode, NodeName, Record, RosterId, Row, Snapshot,
+    State, Status, Time, Version,
 };
 use fixedbitset::FixedBitSet;
 
-use crate::limits::{NEWS_TRAVEL, QUALITY_PAIRS_MAX, REPEATED_WITHIN, SILENT_AFTER, SLOW_MIN, SLOW_STEPS, WARM};
+use crate::limits::{
+    NEWS_TRAVEL, QUALITY_PAIRS_MAX, REPEATED_WITHIN, SILENT_AFTER, SLOW_MIN, SLOW_STEPS, WARM,
+};
 
 /// A node's number.
 pub(crate) type Index = usize;
@@ -98,7 +103,8 @@ pub(crate) struct Quality {
     pub(crate) times: u8,
 }
 
-/// A running sum of evidence in tenths of a nat that never falls below zero (CUSUM, Page 1954): noise does not add up, a change does.
+/// A running sum of evidence in tenths of a nat that never falls below zero (CUSUM, Page 1954):
+/// noise does not add up, a change does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Suspicion(u8);
 
@@ -130,25 +136,32 @@ struct Odds {
 
 /// Of a slow path nine samples of ten are slow; by chance one of twenty is.
 const SLOW_ODDS: Odds = Odds { bad: 29, good: 22 };
-/// On a lossy path every second sample shows lost packets; where one packet of a hundred is lost, one sample of seventeen does.
+/// On a lossy path every second sample shows lost packets; where one packet of a hundred is lost,
+/// one sample of seventeen does.
 const LOSSY_ODDS: Odds = Odds { bad: 21, good: 6 };
 
 impl Quality {
     fn sample(&mut self, total: LatencyCode, retransmissions: u8) {
         self.lossy.see(retransmissions > 0, LOSSY_ODDS);
         if retransmissions > 0 {
-            // The latency contains waiting for the lost packet: it says nothing about the path's usual pace.
+            // The latency contains waiting for the lost packet: it says nothing about the path's
+            // usual pace.
             return;
         }
         let code = total.get();
         let difference = i32::from(code) - i32::from(self.usual);
         if self.seen < WARM {
             self.seen += 1;
-            self.usual = if self.seen == 1 { code } else { (i32::from(self.usual) + difference / i32::from(self.seen)) as u16 };
+            self.usual = if self.seen == 1 {
+                code
+            } else {
+                (i32::from(self.usual) + difference / i32::from(self.seen)) as u16
+            };
             return;
         }
         let is_slow = code > self.usual.saturating_add(SLOW_STEPS) && {
-            let usual = LatencyCode::from_raw(self.usual).map(LatencyCode::decode).unwrap_or_default();
+            let usual =
+                LatencyCode::from_raw(self.usual).map(LatencyCode::decode).unwrap_or_default();
             let now = total.decode();
             self.times = (now.as_secs_f64() / usual.as_secs_f64().max(1e-9) * 8.0).min(255.0) as u8;
             now.saturating_sub(usual) > SLOW_MIN
@@ -165,7 +178,8 @@ impl Quality {
 }
 
 impl Failing {
-    /// How many attempts in a row failed: `heard_at` is when its source was last heard, and had nothing else to say.
+    /// How many attempts in a row failed: `heard_at` is when its source was last heard, and had
+    /// nothing else to say.
     pub(crate) fn streak(&self, heard_at: Time, interval: Duration) -> u8 {
         let lasting = heard_at.since(self.published + NEWS_TRAVEL);
         let turns = lasting.as_secs_f64() / interval.as_secs_f64().max(0.001);
@@ -182,7 +196,14 @@ impl Matrix {
         self.forget_rosters(snapshot);
         let now = snapshot.now.time;
         let present = self.present(snapshot);
-        let own = (&snapshot.me, Status::Alive, now, snapshot.own_row.as_deref(), 0, (true, snapshot.pair_interval));
+        let own = (
+            &snapshot.me,
+            Status::Alive,
+            now,
+            snapshot.own_row.as_deref(),
+            0,
+            (true, snapshot.pair_interval),
+        );
         let others = snapshot.nodes().map(|view| {
             let pace = (view.takes_part, view.interval);
             (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, pace)
@@ -190,7 +211,9 @@ impl Matrix {
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
-        for (record, status, heard_at, row, version, (takes_part, interval)) in std::iter::once(own).chain(others) {
+        for (record, status, heard_at, row, version, (takes_part, interval)) in
+            std::iter::once(own).chain(others)
+        {
             let Some(&index) = self.index.get(&record.name) else { continue };
             let places = row.and_then(|row| self.places_of(row));
             let nodes = self.nodes.len();
@@ -200,21 +223,28 @@ impl Matrix {
                 node.expires = row.frame().secured().map(|secured| secured.expires);
                 node.said.read(row, record.life(), &places, &present, now, behind_after);
             }
-            (node.record, node.status, node.heard_at, node.interval) = (Arc::clone(record), status, heard_at, interval);
+            (node.record, node.status, node.heard_at, node.interval) =
+                (Arc::clone(record), status, heard_at, interval);
             node.is_current = row.is_some_and(|row| row.version() >= version);
-            node.is_heard = index == self.me || (status.is_present() && row.is_some_and(|row| row.age(now) < fresh));
+            node.is_heard = index == self.me
+                || (status.is_present() && row.is_some_and(|row| row.age(now) < fresh));
             let is_behind = node.is_heard && node.said.behind > 1;
-            // A bot of the original measures each pair seldom: that is no fault, and what it says is old all the same.
+            // A bot of the original measures each pair seldom: that is no fault, and what it says
+            // is old all the same.
             node.is_behind = is_behind && takes_part;
             node.is_witness = node.is_heard && !is_behind;
         }
     }
 
-    /// Nodes that are there, without those that are measured more seldom than others: how old a result of them is tells nothing.
+    /// Nodes that are there, without those that are measured more seldom than others: how old a
+    /// result of them is tells nothing.
     fn present(&self, snapshot: &Snapshot) -> FixedBitSet {
         let mut present = FixedBitSet::with_capacity(self.nodes.len());
-        let others = snapshot.present().filter(|view| view.takes_part).map(|view| &view.record.name);
-        for index in std::iter::once(&snapshot.me.name).chain(others).filter_map(|name| self.index.get(name)) {
+        let others =
+            snapshot.present().filter(|view| view.takes_part).map(|view| &view.record.name);
+        for index in
+            std::iter::once(&snapshot.me.name).chain(others).filter_map(|name| self.index.get(name))
+        {
             present.set(*index, true);
         }
         present
@@ -222,11 +252,16 @@ impl Matrix {
 
     /// Gives every known node a number, and takes it from those that are forgotten.
     fn number(&mut self, snapshot: &Snapshot) {
-        let known: BTreeMap<&NodeName, &Arc<Record>> = std::iter::once((&snapshot.me.name, &snapshot.me))
-            .chain(snapshot.nodes().map(|view| (&view.record.name, &view.record)))
+        let known: BTreeMap<&NodeName, &Arc<Record>> =
+            std::iter::once((&snapshot.me.name, &snapshot.me))
+                .chain(snapshot.nodes().map(|view| (&view.record.name, &view.record)))
+                .collect();
+        let gone: Vec<_> = self
+            .index
+            .iter()
+            .filter(|(name, _)| !known.contains_key(name))
+            .map(|(name, index)| (name.clone(), *index))
             .collect();
-        let gone: Vec<_> =
-            self.index.iter().filter(|(name, _)| !known.contains_key(name)).map(|(name, index)| (name.clone(), *index)).collect();
         for (name, index) in &gone {
             self.index.remove(name);
             self.nodes[*index] = None;
@@ -266,8 +301,13 @@ impl Matrix {
 
     fn forget_rosters(&mut self, snapshot: &Snapshot) {
         if self.places.len() > 8 {
-            let rows = snapshot.members.iter().filter_map(|view| view.row.as_deref()).chain(snapshot.own_row.as_deref());
-            let used: std::collections::BTreeSet<_> = rows.filter_map(|row| Some(row.roster()?.id())).collect();
+            let rows = snapshot
+                .members
+                .iter()
+                .filter_map(|view| view.row.as_deref())
+                .chain(snapshot.own_row.as_deref());
+            let used: std::collections::BTreeSet<_> =
+                rows.filter_map(|row| Some(row.roster()?.id())).collect();
             self.places.retain(|id, _| used.contains(id));
         }
     }
@@ -352,7 +392,15 @@ impl Said {
         }
     }
 
-    fn read(&mut self, row: &Row, life: (Incarnation, Instance), places: &[u32], present: &FixedBitSet, now: Time, behind_after: Duration) {
+    fn read(
+        &mut self,
+        row: &Row,
+        life: (Incarnation, Instance),
+        places: &[u32],
+        present: &FixedBitSet,
+        now: Time,
+        behind_after: Duration,
+    ) {
         if self.life != Some(life) {
             // Another process: what the former one failed at is not known to fail.
             (self.life, self.version, self.framed_at) = (Some(life), 0, Time::ZERO);
@@ -367,12 +415,19 @@ impl Said {
         let read_until = std::mem::replace(&mut self.framed_at, framed_at);
         let (mut old, mut all) = (0, 0);
         for news in row.news(self.version) {
-            let Some(target) = places.get(news.place).copied().filter(|target| *target != NOBODY) else { continue };
-            if news.cell.state != State::Unknown && !news.is_patch && present.contains(target as usize) {
+            let Some(target) = places.get(news.place).copied().filter(|target| *target != NOBODY)
+            else {
+                continue;
+            };
+            if news.cell.state != State::Unknown
+                && !news.is_patch
+                && present.contains(target as usize)
+            {
                 all += 1;
                 old += u32::from(news.cell.age() > behind_after);
             }
-            // A frame repeats attempts of earlier ones. Patches are no fair sample: they tell of what changed alone.
+            // A frame repeats attempts of earlier ones. Patches are no fair sample: they tell of
+            // what changed alone.
             let is_sample = !news.is_patch && news.attempted > read_until;
             self.take(target, news.cell, news.attempted, is_sample);
         }
@@ -412,7 +467,10 @@ impl Said {
                 self.failing[place].kind = kind;
             }
             (State::Failed(kind), Err(place)) => {
-                self.failing.insert(place, Failing { target, kind, first: attempted, published: attempted + cell.age() });
+                self.failing.insert(
+                    place,
+                    Failing { target, kind, first: attempted, published: attempted + cell.age() },
+                );
                 if let Some(quality) = self.quality.get_mut(index) {
                     quality.slow = Suspicion::default();
                 }

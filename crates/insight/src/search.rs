@@ -1,5 +1,5 @@
-//! Finds the fewest causes that explain the evidence best: the best one first, then the best for what is left, then those that turn out to be needless
-//! are dropped.
+//! Finds the fewest causes that explain the evidence best: the best one first, then the best for
+//! what is left, then those that turn out to be needless are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,9 +51,11 @@ impl Search<'_> {
             let Some(best) = self.best(&explained) else { break };
             let parts = self.parts(&best, &explained);
             let value = |parts: &[Found]| parts.iter().map(|part| part.score.value).sum::<f64>();
-            let is_better_in_parts =
-                parts.len() > 1 && parts.iter().all(|part| self.is_accepted(part)) && value(&parts) >= best.score.value;
-            let chosen = if is_better_in_parts { parts } else { vec![self.refined(best, &explained)] };
+            let is_better_in_parts = parts.len() > 1
+                && parts.iter().all(|part| self.is_accepted(part))
+                && value(&parts) >= best.score.value;
+            let chosen =
+                if is_better_in_parts { parts } else { vec![self.refined(best, &explained)] };
             chosen.iter().for_each(|found| mark(self.evidence, &found.cause, &mut explained));
             found.extend(chosen);
         }
@@ -64,8 +66,11 @@ impl Search<'_> {
     /// The cause that explains best what is left, if any explains it better than chance.
     fn best(&self, explained: &Explained) -> Option<Found> {
         let candidates = candidates(self.evidence, self.groups, explained);
-        let mut scored: Vec<Found> = candidates.into_iter().map(|cause| self.score(cause, explained)).collect();
-        scored.sort_by(|a, b| b.score.value.total_cmp(&a.score.value).then_with(|| a.cause.cmp(&b.cause)));
+        let mut scored: Vec<Found> =
+            candidates.into_iter().map(|cause| self.score(cause, explained)).collect();
+        scored.sort_by(|a, b| {
+            b.score.value.total_cmp(&a.score.value).then_with(|| a.cause.cmp(&b.cause))
+        });
         let mut scored = scored.into_iter();
         let best = scored.next().filter(|best| self.is_accepted(best))?;
         let rivals = scored.filter(|rival| rival.score.gained >= best.score.gained * 0.7);
@@ -78,14 +83,18 @@ impl Search<'_> {
     }
 
     fn score(&self, cause: Cause, explained: &Explained) -> Found {
-        let mut score = cause.block(self.evidence).weigh(self.evidence, |source, at| explained[source].contains(at));
+        let mut score = cause
+            .block(self.evidence)
+            .weigh(self.evidence, |source, at| explained[source].contains(at));
         let share = if self.incumbents.contains(&cause) { INCUMBENT_PRICE } else { 1.0 };
-        score.value =
-            score.gained - self.evidence.layer.contradiction() * score.good as f64 - share * cause.price(self.evidence, self.groups);
+        score.value = score.gained
+            - self.evidence.layer.contradiction() * score.good as f64
+            - share * cause.price(self.evidence, self.groups);
         Found { cause, score, margin: score.value }
     }
 
-    /// What the smaller side of a block consists of, if that side has no name: groups that have one, and single nodes. They may have nothing in common.
+    /// What the smaller side of a block consists of, if that side has no name: groups that have
+    /// one, and single nodes. They may have nothing in common.
     fn parts(&self, whole: &Found, explained: &Explained) -> Vec<Found> {
         let Cause::Block(block) = &whole.cause else { return Vec::new() };
         let (side, _) = block.sides();
@@ -97,7 +106,10 @@ impl Search<'_> {
         for group in self.groups.iter().filter(|group| group.nodes.count_ones(..) > 1) {
             if group.nodes.is_subset(&left) {
                 left.difference_with(&group.nodes);
-                parts.push(self.score(Cause::Block(block.with_side(&group.nodes, &self.evidence.all)), explained));
+                parts.push(self.score(
+                    Cause::Block(block.with_side(&group.nodes, &self.evidence.all)),
+                    explained,
+                ));
             }
         }
         let best = |index: Index| {
@@ -106,10 +118,14 @@ impl Search<'_> {
             scored.into_iter().max_by(|a, b| a.score.value.total_cmp(&b.score.value))
         };
         parts.extend(left.ones().take(CANDIDATES_MAX).filter_map(best));
-        parts.into_iter().map(|part| Found { margin: part.margin.min(whole.margin), ..part }).collect()
+        parts
+            .into_iter()
+            .map(|part| Found { margin: part.margin.min(whole.margin), ..part })
+            .collect()
     }
 
-    /// A block whose smaller side has no name, with those nodes on that side that make it explain best.
+    /// A block whose smaller side has no name, with those nodes on that side that make it explain
+    /// best.
     fn refined(&self, found: Found, explained: &Explained) -> Found {
         let mut best = found;
         let pairs: usize = self.evidence.bad.iter().map(Vec::len).sum();
@@ -124,10 +140,13 @@ impl Search<'_> {
             }
             let mut other = side.clone();
             other.toggle(index);
-            if other.count_ones(..) < 2 || other.count_ones(..) + 2 > self.evidence.all.count_ones(..) {
+            if other.count_ones(..) < 2
+                || other.count_ones(..) + 2 > self.evidence.all.count_ones(..)
+            {
                 continue;
             }
-            let changed = self.score(Cause::Block(block.with_side(&other, &self.evidence.all)), explained);
+            let changed =
+                self.score(Cause::Block(block.with_side(&other, &self.evidence.all)), explained);
             if changed.score.value > best.score.value {
                 best = Found { margin: best.margin, ..changed };
             }
@@ -135,19 +154,26 @@ impl Search<'_> {
         best
     }
 
-    /// Drops causes, the weakest first, that explain nothing which the others do not explain as well.
+    /// Drops causes, the weakest first, that explain nothing which the others do not explain as
+    /// well.
     fn prune(&self, found: &mut Vec<Found>) {
         for at in (0..found.len()).rev() {
-            let others = found.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, found)| &found.cause);
+            let others = found
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != at)
+                .map(|(_, found)| &found.cause);
             let by_others = self.explained_by(self.worse.iter().chain(others));
-            if found.len() > 1 && self.score(found[at].cause.clone(), &by_others).score.value < 0.0 {
+            if found.len() > 1 && self.score(found[at].cause.clone(), &by_others).score.value < 0.0
+            {
                 found.remove(at);
             }
         }
     }
 
     fn explained_by<'c>(&self, causes: impl IntoIterator<Item = &'c Cause>) -> Explained {
-        let mut explained: Explained = self.evidence.bad.iter().map(|bad| FixedBitSet::with_capacity(bad.len())).collect();
+        let mut explained: Explained =
+            self.evidence.bad.iter().map(|bad| FixedBitSet::with_capacity(bad.len())).collect();
         causes.into_iter().for_each(|cause| mark(self.evidence, cause, &mut explained));
         explained
     }
@@ -172,7 +198,8 @@ fn candidates(evidence: &Evidence<'_>, groups: &Groups, explained: &Explained) -
     let (to, from) = (top(&left.to), top(&left.from));
     causes.extend(to.iter().map(|index| Cause::To(*index)));
     causes.extend(from.iter().map(|index| Cause::From(*index)));
-    let both = to.iter().chain(&from).filter(|index| left.to[**index] > 0.0 && left.from[**index] > 0.0);
+    let both =
+        to.iter().chain(&from).filter(|index| left.to[**index] > 0.0 && left.from[**index] > 0.0);
     causes.extend(both.map(|index| Cause::Node(*index)));
     causes.extend(left.paths());
     causes.extend(labelled(evidence, groups, &left));
@@ -185,8 +212,12 @@ fn candidates(evidence: &Evidence<'_>, groups: &Groups, explained: &Explained) -
 
 /// The nodes with the greatest weights.
 fn top(weights: &[f64]) -> Vec<Index> {
-    let mut order: Vec<_> =
-        weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0).map(|(index, weight)| (*weight, index)).collect();
+    let mut order: Vec<_> = weights
+        .iter()
+        .enumerate()
+        .filter(|(_, weight)| **weight > 0.0)
+        .map(|(index, weight)| (*weight, index))
+        .collect();
     order.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(one.cmp(other)));
     order.into_iter().take(CANDIDATES_MAX).map(|(_, index)| index).collect()
 }
@@ -210,14 +241,20 @@ impl Left {
             pairs: Vec::new(),
         };
         for source in evidence.witnesses.ones() {
-            for (_, bad) in evidence.bad[source].iter().enumerate().filter(|(at, _)| !explained[source].contains(*at)) {
+            for (_, bad) in evidence.bad[source]
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| !explained[source].contains(*at))
+            {
                 left.targets[source].set(bad.target, true);
                 left.to[bad.target] += bad.weight;
                 left.from[source] += bad.weight;
                 left.pairs.push((bad.weight, source, bad.target));
             }
         }
-        left.pairs.sort_by(|(a, one, two), (b, other, another)| b.total_cmp(a).then((one, two).cmp(&(other, another))));
+        left.pairs.sort_by(|(a, one, two), (b, other, another)| {
+            b.total_cmp(a).then((one, two).cmp(&(other, another)))
+        });
         left
     }
 
@@ -236,11 +273,21 @@ impl Left {
 /// Blocks between groups that share a label, and between such a group and all others.
 fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let weight = |group: &&Group| group.nodes.ones().map(|node| left.to[node] + left.from[node]).sum::<f64>();
-    let mut weighed: Vec<_> = groups.iter().map(|group| (weight(&group), group)).filter(|(weight, _)| *weight > 0.0).collect();
-    weighed.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.label.cmp(&other.label)));
-    let groups: Vec<_> = weighed.into_iter().take(2 * CANDIDATES_MAX).map(|(_, group)| group).collect();
-    let has_bad = |from: &FixedBitSet, to: &FixedBitSet| from.ones().any(|source| !left.targets[source].is_disjoint(to));
+    let weight = |group: &&Group| {
+        group.nodes.ones().map(|node| left.to[node] + left.from[node]).sum::<f64>()
+    };
+    let mut weighed: Vec<_> = groups
+        .iter()
+        .map(|group| (weight(&group), group))
+        .filter(|(weight, _)| *weight > 0.0)
+        .collect();
+    weighed
+        .sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.label.cmp(&other.label)));
+    let groups: Vec<_> =
+        weighed.into_iter().take(2 * CANDIDATES_MAX).map(|(_, group)| group).collect();
+    let has_bad = |from: &FixedBitSet, to: &FixedBitSet| {
+        from.ones().any(|source| !left.targets[source].is_disjoint(to))
+    };
     let mut add = |from: &FixedBitSet, to: &FixedBitSet| {
         let (there, back) = (has_bad(from, to), has_bad(to, from));
         if there {
@@ -260,25 +307,32 @@ fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause>
             add(&group.nodes, &rest);
         }
         let others = groups[at + 1..].iter().filter(|other| other.key == group.key);
-        for other in others.filter(|other| group.nodes.count_ones(..) + other.nodes.count_ones(..) > 2) {
+        for other in
+            others.filter(|other| group.nodes.count_ones(..) + other.nodes.count_ones(..) > 2)
+        {
             add(&group.nodes, &other.nodes);
         }
     }
     causes
 }
 
-/// Nodes that all of us lost at one instant, and that did not refuse: one cut rather than many deaths.
+/// Nodes that all of us lost at one instant, and that did not refuse: one cut rather than many
+/// deaths.
 fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
     let mut lost: Vec<(Time, Index)> = Vec::new();
     for target in evidence.all.ones().filter(|target| left.to[*target] > 0.0) {
         let mut firsts = Vec::new();
         let (mut refused, mut others) = (0, 0);
         for source in evidence.witnesses.ones().filter(|source| *source != target) {
-            let bad = evidence.bad[source].binary_search_by_key(&target, |bad| bad.target).ok().map(|at| &evidence.bad[source][at]);
+            let bad = evidence.bad[source]
+                .binary_search_by_key(&target, |bad| bad.target)
+                .ok()
+                .map(|at| &evidence.bad[source][at]);
             match bad {
                 Some(bad) if left.targets[source].contains(target) => {
                     firsts.extend(bad.first);
-                    refused += usize::from(matches!(bad.kind, Some(Failure::Refused | Failure::Identity)));
+                    refused +=
+                        usize::from(matches!(bad.kind, Some(Failure::Refused | Failure::Identity)));
                 }
                 _ => others += usize::from(evidence.good[source].contains(target)),
             }
@@ -306,7 +360,8 @@ fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
     causes
 }
 
-/// The nodes with the most bad pairs against all others: where pairs are bad now and then, no two of them look alike.
+/// The nodes with the most bad pairs against all others: where pairs are bad now and then, no two
+/// of them look alike.
 fn heavy(evidence: &Evidence<'_>, left: &Left) -> Option<Cause> {
     let weights: Vec<_> = left.to.iter().zip(&left.from).map(|(to, from)| to + from).collect();
     let most = weights.iter().copied().fold(0.0, f64::max);
@@ -330,20 +385,26 @@ fn alike(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
             *patterns.entry(targets).or_default() += 1;
         }
     }
-    let mut order: Vec<_> = patterns.into_iter().map(|(targets, count)| (count * targets.count_ones(..), targets)).collect();
+    let mut order: Vec<_> = patterns
+        .into_iter()
+        .map(|(targets, count)| (count * targets.count_ones(..), targets))
+        .collect();
     order.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.cmp(other)));
     let mut causes = Vec::new();
     for (_, pattern) in order.into_iter().take(CANDIDATES_MAX) {
         let size = pattern.count_ones(..);
         let mut from = empty(evidence.matrix);
         for source in evidence.witnesses.ones() {
-            let shared = left.targets[source].intersection_count(pattern) + usize::from(pattern.contains(source));
+            let shared = left.targets[source].intersection_count(pattern)
+                + usize::from(pattern.contains(source));
             from.set(source, shared * 5 >= size * 4 && left.targets[source].count_ones(..) > 0);
         }
         let sources = from.count_ones(..);
         let mut to = empty(evidence.matrix);
         for target in pattern.ones() {
-            let failing = from.ones().filter(|source| left.targets[*source].contains(target)).count() + usize::from(from.contains(target));
+            let failing =
+                from.ones().filter(|source| left.targets[*source].contains(target)).count()
+                    + usize::from(from.contains(target));
             to.set(target, failing * 5 >= sources * 4);
         }
         if sources * to.count_ones(..) < 2 {

@@ -22,7 +22,14 @@ pub(crate) fn findings(matrix: &Matrix, snapshot: &Snapshot) -> Vec<Finding> {
     findings
 }
 
-fn finding(kind: Kind, culprit: Culprit, since: Option<Wall>, sentence: Sentence, evidence: Vec<String>, hold: Duration) -> Finding {
+fn finding(
+    kind: Kind,
+    culprit: Culprit,
+    since: Option<Wall>,
+    sentence: Sentence,
+    evidence: Vec<String>,
+    hold: Duration,
+) -> Finding {
     Finding {
         key: format!("{} {culprit}", kind.as_str()),
         cause: None,
@@ -52,10 +59,17 @@ fn certificates(matrix: &Matrix, snapshot: &Snapshot) -> Vec<Finding> {
         let from = at.back(EXPIRY_WARNING);
         let words = if expires <= now { "has expired" } else { "has been about to expire" };
         let evidence = vec![format!("it is valid until {}", clock(at, Wall::from_unix_millis(0)))];
-        let sentence = Sentence::new(format!("the certificate of {} {words}", node.name()), "renew it");
+        let sentence =
+            Sentence::new(format!("the certificate of {} {words}", node.name()), "renew it");
         let culprit = Culprit::Node(node.name().clone());
-        let mut finding =
-            finding(Kind::CertificateExpiring, culprit, Some(if expires <= now { at } else { from }), sentence, evidence, SOON_HOLD);
+        let mut finding = finding(
+            Kind::CertificateExpiring,
+            culprit,
+            Some(if expires <= now { at } else { from }),
+            sentence,
+            evidence,
+            SOON_HOLD,
+        );
         if left <= EXPIRY_CRITICAL {
             finding.severity = Severity::Critical;
         }
@@ -69,23 +83,44 @@ fn name_conflict(snapshot: &Snapshot) -> Option<Finding> {
     let holder = snapshot.name_conflict()?;
     let name = &snapshot.me.name;
     let evidence = vec![format!("the other one is at {holder}")];
-    let sentence = Sentence::new(format!("two living nodes have been called {name}"), "give one of them another name by --name");
-    Some(finding(Kind::NameConflict, Culprit::Node(name.clone()), None, sentence, evidence, SOON_HOLD))
+    let sentence = Sentence::new(
+        format!("two living nodes have been called {name}"),
+        "give one of them another name by --name",
+    );
+    Some(finding(
+        Kind::NameConflict,
+        Culprit::Node(name.clone()),
+        None,
+        sentence,
+        evidence,
+        SOON_HOLD,
+    ))
 }
 
-/// Bots of the original whose loops are stuck: other bots of the original still list and measure them, so nobody notices.
-fn originals<'a>(snapshot: &'a Snapshot, stuck: &'a BTreeSet<&Target>) -> impl Iterator<Item = Finding> + use<'a> {
+/// Bots of the original whose loops are stuck: other bots of the original still list and measure
+/// them, so nobody notices.
+fn originals<'a>(
+    snapshot: &'a Snapshot,
+    stuck: &'a BTreeSet<&Target>,
+) -> impl Iterator<Item = Finding> + use<'a> {
     stuck.iter().map(|target| {
-        let name = snapshot.membership().find(|member| member.record.target == **target).map(|member| member.record.name.clone());
+        let name = snapshot
+            .membership()
+            .find(|member| member.record.target == **target)
+            .map(|member| member.record.name.clone());
         let culprit = name.map_or_else(|| Culprit::Target(target.to_string()), Culprit::Node);
         let sentence = Sentence::new(
             format!("{culprit} answers, but its own loops have been stuck"),
             "it measures nothing and lets nobody in; restart it",
         );
-        let told = snapshot.pending().filter(|(_, pending)| pending.target == **target && pending.is_stuck());
+        let told = snapshot
+            .pending()
+            .filter(|(_, pending)| pending.target == **target && pending.is_stuck());
         let evidence = told.map(|(bot, pending)| {
             let calls = count(pending.unanswered as usize, "call");
-            format!("it answers Ping and Rtt to {bot}, and left {calls} of JoinMesh without an answer")
+            format!(
+                "it answers Ping and Rtt to {bot}, and left {calls} of JoinMesh without an answer"
+            )
         });
         finding(Kind::OriginalStuck, culprit, None, sentence, evidence.collect(), STUCK_HOLD)
     })
@@ -95,21 +130,34 @@ fn originals<'a>(snapshot: &'a Snapshot, stuck: &'a BTreeSet<&Target>) -> impl I
 fn targets(snapshot: &Snapshot, stuck: &BTreeSet<&Target>) -> Vec<Finding> {
     let silent = snapshot.targets.iter().filter(|(_, is_in)| !is_in);
     let finding = |(target, _): &(Target, bool)| {
-        let why = snapshot.join_problems.iter().find(|(of, _)| of == target).map(|(_, why)| why.clone());
+        let why =
+            snapshot.join_problems.iter().find(|(of, _)| of == target).map(|(_, why)| why.clone());
         let is_member = snapshot.members.iter().any(|view| view.record.target == *target);
         // A member at that address is measured: its failures are in the matrix.
         (!is_member && !stuck.contains(target)).then(|| {
-            let sentence = Sentence::new(format!("the target {target} has not let this bot in"), "look whether a bot runs there");
+            let sentence = Sentence::new(
+                format!("the target {target} has not let this bot in"),
+                "look whether a bot runs there",
+            );
             let culprit = Culprit::Target(target.to_string());
-            finding(Kind::TargetUnanswered, culprit, None, sentence, why.into_iter().collect(), SOON_HOLD)
+            finding(
+                Kind::TargetUnanswered,
+                culprit,
+                None,
+                sentence,
+                why.into_iter().collect(),
+                SOON_HOLD,
+            )
         })
     };
     silent.filter_map(finding).collect()
 }
 
-/// Nodes of another release than most. The finding is another one as soon as any node changes its release, and so has to last anew.
+/// Nodes of another release than most. The finding is another one as soon as any node changes its
+/// release, and so has to last anew.
 fn version_skew(snapshot: &Snapshot) -> Option<Finding> {
-    let others = snapshot.present().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
+    let others =
+        snapshot.present().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
     let own = snapshot.own_row.as_ref().map(|row| (&snapshot.me.name, row));
     let mut of: BTreeMap<&Release, Vec<&NodeName>> = BTreeMap::new();
     for (name, row) in others.chain(own) {
@@ -119,20 +167,34 @@ fn version_skew(snapshot: &Snapshot) -> Option<Finding> {
     }
     let (most, majority) = of.iter().max_by_key(|(_, nodes)| nodes.len())?;
     let all: usize = of.values().map(Vec::len).sum();
-    let mut nodes: Vec<NodeName> =
-        of.iter().filter(|(release, _)| *release != most).flat_map(|(_, nodes)| nodes).map(|name| (*name).clone()).collect();
+    let mut nodes: Vec<NodeName> = of
+        .iter()
+        .filter(|(release, _)| *release != most)
+        .flat_map(|(_, nodes)| nodes)
+        .map(|name| (*name).clone())
+        .collect();
     nodes.sort_unstable();
     let run = if nodes.len() == 1 { "runs" } else { "run" };
-    let evidence: Vec<_> = of.iter().map(|(release, nodes)| format!("{} of release {release}", count(nodes.len(), "node"))).collect();
+    let evidence: Vec<_> = of
+        .iter()
+        .map(|(release, nodes)| format!("{} of release {release}", count(nodes.len(), "node")))
+        .collect();
     let head = format!("the mesh has been of {} releases", of.len());
-    let tail =
-        format!("{} of {all} are of {most}, and {} {run} another; finish the upgrade, or take it back", majority.len(), list(&nodes));
+    let tail = format!(
+        "{} of {all} are of {most}, and {} {run} another; finish the upgrade, or take it back",
+        majority.len(),
+        list(&nodes)
+    );
     let culprit = match &nodes[..] {
         [] => return None,
         [name] => Culprit::Node(name.clone()),
         _ => Culprit::Nodes(Group { label: None, is_rest: false, nodes }),
     };
-    let mut found = finding(Kind::VersionSkew, culprit, None, Sentence::new(head, tail), evidence, SKEW_HOLD);
-    found.key.push_str(&format!(" {}", of.keys().map(|release| release.as_str()).collect::<Vec<_>>().join(" ")));
+    let mut found =
+        finding(Kind::VersionSkew, culprit, None, Sentence::new(head, tail), evidence, SKEW_HOLD);
+    found.key.push_str(&format!(
+        " {}",
+        of.keys().map(|release| release.as_str()).collect::<Vec<_>>().join(" ")
+    ));
     Some(found)
 }

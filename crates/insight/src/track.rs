@@ -1,4 +1,5 @@
-//! From findings to incidents: stated once they last, closed once nothing speaks for them, and the same again if they come back.
+//! From findings to incidents: stated once they last, closed once nothing speaks for them, and the
+//! same again if they come back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use crate::evidence::Layer;
 use crate::incident::{Change, Event, Id, Incident, Kind, Severity};
 use crate::judge::{Finding, wall};
 use crate::limits::{
-    CLOSE_AFTER, CLOSE_AFTER_MAX, CLOSE_QUALITY_AFTER, CLOSED_KEPT, CLOSED_MAX, EVENTS_MAX, GAP, HOLD, HOLD_QUALITY, OPEN_MAX,
-    REOPENED_WITHIN,
+    CLOSE_AFTER, CLOSE_AFTER_MAX, CLOSE_QUALITY_AFTER, CLOSED_KEPT, CLOSED_MAX, EVENTS_MAX, GAP,
+    HOLD, HOLD_QUALITY, OPEN_MAX, REOPENED_WITHIN,
 };
 
 /// What is tracked, by the key of its findings.
@@ -46,15 +47,22 @@ impl Tracker {
         causes.filter(|(of, _)| *of == layer).map(|(_, cause)| cause.clone()).collect()
     }
 
-    /// Takes in what is wrong now. `is_explained` tells whether what a finding blamed is still broken, by another cause.
-    pub(crate) fn update(&mut self, mut findings: Vec<Finding>, now: Now, is_explained: impl Fn(&Finding) -> bool) {
+    /// Takes in what is wrong now. `is_explained` tells whether what a finding blamed is still
+    /// broken, by another cause.
+    pub(crate) fn update(
+        &mut self,
+        mut findings: Vec<Finding>,
+        now: Now,
+        is_explained: impl Fn(&Finding) -> bool,
+    ) {
         // Where there is no room for all, it is for the worst.
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let keys: BTreeSet<String> = findings.iter().map(|finding| finding.key.clone()).collect();
         for finding in findings {
             self.see(finding, now);
         }
-        let unseen: Vec<String> = self.tracked.keys().filter(|key| !keys.contains(*key)).cloned().collect();
+        let unseen: Vec<String> =
+            self.tracked.keys().filter(|key| !keys.contains(*key)).cloned().collect();
         for key in unseen {
             let Some(tracked) = self.tracked.get(&key) else { continue };
             let is_over = now.time.since(tracked.seen_at) >= patience(tracked);
@@ -71,7 +79,10 @@ impl Tracker {
             if self.tracked.len() >= OPEN_MAX && !self.make_room(finding.severity, now) {
                 return;
             }
-            let before = self.closed.iter().find(|(at, closed, _)| *closed == key && now.time.since(*at) < REOPENED_WITHIN);
+            let before = self
+                .closed
+                .iter()
+                .find(|(at, closed, _)| *closed == key && now.time.since(*at) < REOPENED_WITHIN);
             let reopened = before.map_or(0, |(.., incident)| incident.reopened + 1);
             let since = finding.since.unwrap_or_else(|| wall(now.time, now));
             self.tracked.insert(
@@ -89,13 +100,19 @@ impl Tracker {
         }
         let Some(tracked) = self.tracked.get_mut(&key) else { return };
         tracked.seen_at = now.time;
-        // Rows that arrive later may tell of an earlier failure; one that is repaired does not move the beginning.
+        // Rows that arrive later may tell of an earlier failure; one that is repaired does not move
+        // the beginning.
         tracked.since = finding.since.map_or(tracked.since, |since| since.min(tracked.since));
-        let is_stated = tracked.incident.is_some() || now.time.since(tracked.found_at) >= finding.hold;
+        let is_stated =
+            tracked.incident.is_some() || now.time.since(tracked.found_at) >= finding.hold;
         if tracked.incident.as_ref().is_some_and(|incident| incident.kind != finding.kind) {
-            let (_, from) = tracked.other_kind.filter(|(kind, _)| *kind == finding.kind).unwrap_or((finding.kind, now.time));
+            let (_, from) = tracked
+                .other_kind
+                .filter(|(kind, _)| *kind == finding.kind)
+                .unwrap_or((finding.kind, now.time));
             tracked.other_kind = Some((finding.kind, from));
-            // Rows of before are seen together with rows of after: what lasts is another kind of thing.
+            // Rows of before are seen together with rows of after: what lasts is another kind of
+            // thing.
             if now.time.since(from) < finding.hold.max(HOLD) * 2 {
                 return;
             }
@@ -108,7 +125,11 @@ impl Tracker {
         let incident = Arc::new(state(tracked, now));
         let change = match &tracked.incident {
             None => Some(Change::Opened),
-            Some(before) if before.kind != incident.kind || before.severity != incident.severity => Some(Change::Changed),
+            Some(before)
+                if before.kind != incident.kind || before.severity != incident.severity =>
+            {
+                Some(Change::Changed)
+            }
             Some(_) => None,
         };
         tracked.incident = Some(Arc::clone(&incident));
@@ -123,7 +144,12 @@ impl Tracker {
     /// Gives up what is not stated yet, or else what is less severe; tells whether there was any.
     fn make_room(&mut self, severity: Severity, now: Now) -> bool {
         let weaker = self.tracked.iter().filter(|(_, tracked)| tracked.finding.severity < severity);
-        let Some(key) = weaker.min_by_key(|(_, tracked)| tracked.incident.is_some()).map(|(key, _)| key.clone()) else { return false };
+        let Some(key) = weaker
+            .min_by_key(|(_, tracked)| tracked.incident.is_some())
+            .map(|(key, _)| key.clone())
+        else {
+            return false;
+        };
         self.close(&key, now);
         true
     }
@@ -131,7 +157,10 @@ impl Tracker {
     fn close(&mut self, key: &str, now: Now) {
         let Some(tracked) = self.tracked.remove(key) else { return };
         let Some(incident) = tracked.incident else { return };
-        let incident = Arc::new(Incident { closed: Some(wall(tracked.seen_at, now)), ..Incident::clone(&incident) });
+        let incident = Arc::new(Incident {
+            closed: Some(wall(tracked.seen_at, now)),
+            ..Incident::clone(&incident)
+        });
         self.closed.push_front((now.time, key.to_owned(), Arc::clone(&incident)));
         self.closed.truncate(CLOSED_MAX);
         self.happened(Change::Closed, incident, now);
@@ -147,7 +176,8 @@ impl Tracker {
 
     /// Open incidents: the worst first, and of those the largest.
     pub(crate) fn open(&self) -> Vec<Arc<Incident>> {
-        let mut open: Vec<_> = self.tracked.values().filter_map(|tracked| tracked.incident.clone()).collect();
+        let mut open: Vec<_> =
+            self.tracked.values().filter_map(|tracked| tracked.incident.clone()).collect();
         open.sort_by(|a, b| {
             let rank = |incident: &Incident| (incident.severity, incident.pairs.explained);
             rank(b).cmp(&rank(a)).then(a.since.cmp(&b.since)).then(a.id.cmp(&b.id))
@@ -171,14 +201,20 @@ fn patience(tracked: &Tracked) -> Duration {
     if tracked.incident.is_none() {
         return GAP;
     }
-    let first = if tracked.finding.hold >= HOLD_QUALITY && tracked.finding.since.is_none() { CLOSE_QUALITY_AFTER } else { CLOSE_AFTER };
+    let first = if tracked.finding.hold >= HOLD_QUALITY && tracked.finding.since.is_none() {
+        CLOSE_QUALITY_AFTER
+    } else {
+        CLOSE_AFTER
+    };
     (first * 2u32.saturating_pow(tracked.reopened.min(8))).min(CLOSE_AFTER_MAX)
 }
 
 fn state(tracked: &Tracked, now: Now) -> Incident {
-    let Finding { key, kind, severity, confidence, culprit, pairs, evidence, sentence, .. } = tracked.finding.clone();
+    let Finding { key, kind, severity, confidence, culprit, pairs, evidence, sentence, .. } =
+        tracked.finding.clone();
     let opened = tracked.incident.as_ref().map_or(now.wall, |incident| incident.opened);
-    // How sure the model was when it had the choice: what is stated is no longer weighed against others.
+    // How sure the model was when it had the choice: what is stated is no longer weighed against
+    // others.
     let confidence = tracked.incident.as_ref().map_or(confidence, |incident| incident.confidence);
     let mut evidence = evidence;
     if tracked.reopened > 0 {

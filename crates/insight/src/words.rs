@@ -38,7 +38,9 @@ impl Sentence {
 
 /// A time of day, with the date if it is not of the last day, in UTC.
 pub(crate) fn clock(at: Wall, now: Wall) -> String {
-    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.unix_millis())).to_string();
+    let text =
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.unix_millis()))
+            .to_string();
     let (date, time) = text.trim_end_matches('Z').split_once('T').unwrap_or(("", &text));
     let is_recent = now.unix_millis().abs_diff(at.unix_millis()) < 20 * 3600 * 1000;
     if is_recent { format!("{time} UTC") } else { format!("{date} {time} UTC") }
@@ -127,22 +129,40 @@ pub(crate) fn of(
     let how = main.map(failure).unwrap_or_default().to_owned();
     let sentence = match culprit {
         Culprit::Node(name) => node(kind, name, main, sources, look),
-        Culprit::Nodes(nodes) => Sentence::new(format!("{} have failed", list(&nodes.nodes)), "look at them"),
-        Culprit::Path { source, target, both_ways } => path(kind, source, target, *both_ways, block, evidence, look),
-        Culprit::Groups { from, to, both_ways } => groups(kind, from, to, *both_ways, block, evidence, look),
-        Culprit::Target(target) => Sentence::new(format!("{target} has not answered"), "look at it"),
+        Culprit::Nodes(nodes) => {
+            Sentence::new(format!("{} have failed", list(&nodes.nodes)), "look at them")
+        }
+        Culprit::Path { source, target, both_ways } => {
+            path(kind, source, target, *both_ways, block, evidence, look)
+        }
+        Culprit::Groups { from, to, both_ways } => {
+            groups(kind, from, to, *both_ways, block, evidence, look)
+        }
+        Culprit::Target(target) => {
+            Sentence::new(format!("{target} has not answered"), "look at it")
+        }
     };
     let all = pairs.explained + pairs.contradicting;
-    let mut words = vec![if all == 1 { "the pair is bad".to_owned() } else { format!("{} of {all} pairs are bad", pairs.explained) }];
+    let mut words = vec![if all == 1 {
+        "the pair is bad".to_owned()
+    } else {
+        format!("{} of {all} pairs are bad", pairs.explained)
+    }];
     if !look.kinds.is_empty() {
-        let kinds: Vec<_> = look.kinds.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+        let kinds: Vec<_> =
+            look.kinds.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
         words.push(format!("how they fail: {}", kinds.join(", ")));
     }
     if let Culprit::Node(name) = culprit
-        && let Some(node) = evidence.matrix.index(name).and_then(|index| evidence.matrix.node(index))
-        && matches!(kind, Kind::BotDown | Kind::NodeUnreachable | Kind::InboundBroken | Kind::OutboundBroken)
+        && let Some(node) =
+            evidence.matrix.index(name).and_then(|index| evidence.matrix.node(index))
+        && matches!(
+            kind,
+            Kind::BotDown | Kind::NodeUnreachable | Kind::InboundBroken | Kind::OutboundBroken
+        )
     {
-        let row = if node.is_heard { "its own row keeps advancing" } else { "its own row is silent" };
+        let row =
+            if node.is_heard { "its own row keeps advancing" } else { "its own row is silent" };
         words.push(format!("{row}; the mesh considers it {}", node.status.as_str()));
     }
     if look.streak > 1 && main.is_some() {
@@ -151,17 +171,29 @@ pub(crate) fn of(
     (sentence.with_detail(how), words)
 }
 
-fn node(kind: Kind, name: &NodeName, main: Option<Failure>, sources: usize, look: &Look) -> Sentence {
+fn node(
+    kind: Kind,
+    name: &NodeName,
+    main: Option<Failure>,
+    sources: usize,
+    look: &Look,
+) -> Sentence {
     let everybody = if sources == 1 { "here".to_owned() } else { format!("all {sources} others") };
-    let everybody = if sources == 1 { format!("from {everybody}") } else { format!("for {everybody}") };
+    let everybody =
+        if sources == 1 { format!("from {everybody}") } else { format!("for {everybody}") };
     match kind {
-        Kind::BotDown if main == Some(Failure::Identity) => {
-            Sentence::new(format!("{name} has been unreachable {everybody}"), "another node answers at its address: its bot is gone")
-        }
-        Kind::BotDown => Sentence::new(format!("{name} has been unreachable {everybody}"), "the bot is down, the host is up"),
-        Kind::NodeUnreachable => {
-            Sentence::new(format!("{name} has been unreachable {everybody}"), "the host is down or cut off, or its bot hangs")
-        }
+        Kind::BotDown if main == Some(Failure::Identity) => Sentence::new(
+            format!("{name} has been unreachable {everybody}"),
+            "another node answers at its address: its bot is gone",
+        ),
+        Kind::BotDown => Sentence::new(
+            format!("{name} has been unreachable {everybody}"),
+            "the bot is down, the host is up",
+        ),
+        Kind::NodeUnreachable => Sentence::new(
+            format!("{name} has been unreachable {everybody}"),
+            "the host is down or cut off, or its bot hangs",
+        ),
         Kind::HostCutOff => Sentence::new(
             format!("this host, {name}, has been cut off"),
             "it reaches no other node; look at its network first, nothing is known of the others",
@@ -170,13 +202,18 @@ fn node(kind: Kind, name: &NodeName, main: Option<Failure>, sources: usize, look
             format!("nobody has been able to connect to {name}"),
             format!("it lives and reaches others; {}", inbound_advice(main)),
         ),
-        Kind::OutboundBroken => {
-            Sentence::new(format!("{name} has not been able to connect to anybody"), format!("others reach it; {}", outbound_advice(main)))
-        }
-        Kind::NodeLossy => Sentence::new(format!("packets to and from {name} have been lost"), "look at its network interface and uplink"),
-        Kind::ObserverUnreliable => {
-            Sentence::new(format!("{name} has been slow to measure"), "look for a starved or throttled host; its numbers are not used")
-        }
+        Kind::OutboundBroken => Sentence::new(
+            format!("{name} has not been able to connect to anybody"),
+            format!("others reach it; {}", outbound_advice(main)),
+        ),
+        Kind::NodeLossy => Sentence::new(
+            format!("packets to and from {name} have been lost"),
+            "look at its network interface and uplink",
+        ),
+        Kind::ObserverUnreliable => Sentence::new(
+            format!("{name} has been slow to measure"),
+            "look for a starved or throttled host; its numbers are not used",
+        ),
         _ => Sentence::new(
             format!("{name} has been slow for everybody, {},", times(look)),
             "look at its load, its network interface and its uplink",
@@ -193,9 +230,12 @@ fn path(
     evidence: &Evidence<'_>,
     look: &Look,
 ) -> Sentence {
-    let way = if both_ways { format!("{source} and {target}") } else { format!("{source} to {target}") };
+    let way =
+        if both_ways { format!("{source} and {target}") } else { format!("{source} to {target}") };
     let back = || {
-        let (Some(from), Some(to)) = (block.from.ones().next(), block.to.ones().next()) else { return false };
+        let (Some(from), Some(to)) = (block.from.ones().next(), block.to.ones().next()) else {
+            return false;
+        };
         evidence.good[to].contains(from)
     };
     match kind {
@@ -204,15 +244,36 @@ fn path(
             "both reach others; look at the way between them",
         ),
         Kind::PathFailing => {
-            let back = if back() { "the other direction works" } else { "nothing is known of the other direction" };
-            Sentence::new(format!("{source} has not been able to connect to {target}"), format!("{back}, and both reach others"))
+            let back = if back() {
+                "the other direction works"
+            } else {
+                "nothing is known of the other direction"
+            };
+            Sentence::new(
+                format!("{source} has not been able to connect to {target}"),
+                format!("{back}, and both reach others"),
+            )
         }
-        Kind::PathLossy => Sentence::new(format!("packets on the way from {way} have been lost"), "other ways of both are fine"),
-        _ => Sentence::new(format!("the way from {way} has been slow, {},", times(look)), "other ways of both are fine"),
+        Kind::PathLossy => Sentence::new(
+            format!("packets on the way from {way} have been lost"),
+            "other ways of both are fine",
+        ),
+        _ => Sentence::new(
+            format!("the way from {way} has been slow, {},", times(look)),
+            "other ways of both are fine",
+        ),
     }
 }
 
-fn groups(kind: Kind, from: &Group, to: &Group, both_ways: bool, block: &Block, evidence: &Evidence<'_>, look: &Look) -> Sentence {
+fn groups(
+    kind: Kind,
+    from: &Group,
+    to: &Group,
+    both_ways: bool,
+    block: &Block,
+    evidence: &Evidence<'_>,
+    look: &Look,
+) -> Sentence {
     let (one, other) = (group(from), group(to));
     match kind {
         Kind::Partition => {
@@ -229,22 +290,38 @@ fn groups(kind: Kind, from: &Group, to: &Group, both_ways: bool, block: &Block, 
             "the other direction does; look at the firewall between them",
         ),
         Kind::GroupLossy => {
-            let way = if both_ways { format!("between {one} and {other}") } else { format!("from {one} to {other}") };
+            let way = if both_ways {
+                format!("between {one} and {other}")
+            } else {
+                format!("from {one} to {other}")
+            };
             Sentence::new(format!("packets {way} have been lost"), "look at the link between them")
         }
         _ => {
-            let way = if both_ways { format!("between {one} and {other}") } else { format!("from {one} to {other}") };
-            Sentence::new(format!("the network {way} has been slow, {},", times(look)), "look at the link between them")
+            let way = if both_ways {
+                format!("between {one} and {other}")
+            } else {
+                format!("from {one} to {other}")
+            };
+            Sentence::new(
+                format!("the network {way} has been slow, {},", times(look)),
+                "look at the link between them",
+            )
         }
     }
 }
 
 /// Nodes that still reach both sides of a cut.
 fn bridges(block: &Block, evidence: &Evidence<'_>) -> Vec<NodeName> {
-    let reaches = |node: usize, side: &FixedBitSet| evidence.good[node].intersection_count(side) > 0;
-    let outside = evidence.witnesses.ones().filter(|node| !block.from.contains(*node) && !block.to.contains(*node));
+    let reaches =
+        |node: usize, side: &FixedBitSet| evidence.good[node].intersection_count(side) > 0;
+    let outside = evidence
+        .witnesses
+        .ones()
+        .filter(|node| !block.from.contains(*node) && !block.to.contains(*node));
     let both = outside.filter(|node| reaches(*node, &block.from) && reaches(*node, &block.to));
-    let mut names: Vec<_> = both.filter_map(|node| Some(evidence.matrix.node(node)?.name().clone())).collect();
+    let mut names: Vec<_> =
+        both.filter_map(|node| Some(evidence.matrix.node(node)?.name().clone())).collect();
     names.sort_unstable();
     names
 }

@@ -36,12 +36,21 @@ fn a_column_of_refusals_is_a_bot_that_is_down_since_the_first_of_them() {
     lab.lose(3, Failure::Refused);
     let report = watch(&mut lab, &mut insight, 8);
     let [incident] = &report.open[..] else { panic!("{:?}", report.open) };
-    assert_eq!((incident.kind, &incident.culprit, incident.severity), (Kind::BotDown, &Culprit::Node(name(3)), Severity::Critical));
+    assert_eq!(
+        (incident.kind, &incident.culprit, incident.severity),
+        (Kind::BotDown, &Culprit::Node(name(3)), Severity::Critical)
+    );
     // The first attempt that failed began a quarter of a second before the sixth second.
     assert_eq!(incident.since.unix_millis(), 1_700_000_005_750);
     assert_eq!((incident.pairs.explained, incident.pairs.contradicting), (5, 0));
     assert_eq!(report.verdict, incident.summary);
-    assert!(incident.summary.contains("host-0003 has been unreachable for all 5 others since 22:13:25 UTC"), "{}", incident.summary);
+    assert!(
+        incident
+            .summary
+            .contains("host-0003 has been unreachable for all 5 others since 22:13:25 UTC"),
+        "{}",
+        incident.summary
+    );
 }
 
 #[test]
@@ -67,21 +76,47 @@ fn a_block_is_a_partition_with_the_names_of_its_labels_and_bridges() {
     let report = watch(&mut lab, &mut insight, 12);
     assert_eq!(kinds(&report), [Kind::Partition]);
     assert_eq!(report.open[0].culprit.to_string(), "zone=0 <-> zone=2");
-    assert!(report.verdict.contains("4 nodes still reach both: host-0004, host-0005, host-0006 and 1 more"), "{}", report.verdict);
+    assert!(
+        report
+            .verdict
+            .contains("4 nodes still reach both: host-0004, host-0005, host-0006 and 1 more"),
+        "{}",
+        report.verdict
+    );
 }
 
 #[test]
 fn what_others_reach_and_reaches_nobody_is_broken_outwards_and_the_reverse_inwards() {
     let (mut lab, mut insight) = (Lab::new(8, 0), Insight::new());
     watch(&mut lab, &mut insight, 5);
-    lab.failing.extend((0..8).filter(|target| *target != 2).map(|target| (2, target, Failure::Dns)));
-    lab.failing.extend((0..8).filter(|source| *source != 5 && *source != 2).map(|source| (source, 5, Failure::Tls)));
+    lab.failing
+        .extend((0..8).filter(|target| *target != 2).map(|target| (2, target, Failure::Dns)));
+    lab.failing.extend(
+        (0..8)
+            .filter(|source| *source != 5 && *source != 2)
+            .map(|source| (source, 5, Failure::Tls)),
+    );
     let report = watch(&mut lab, &mut insight, 12);
-    let mut found: Vec<_> = report.open.iter().map(|incident| (incident.kind, incident.culprit.to_string())).collect();
+    let mut found: Vec<_> =
+        report.open.iter().map(|incident| (incident.kind, incident.culprit.to_string())).collect();
     found.sort();
-    assert_eq!(found, [(Kind::InboundBroken, "host-0005".to_owned()), (Kind::OutboundBroken, "host-0002".to_owned())]);
-    assert!(report.open.iter().any(|incident| incident.summary.contains("look at its resolver")), "{:?}", report.open);
-    assert!(report.open.iter().any(|incident| incident.summary.contains("look at its certificate")), "{:?}", report.open);
+    assert_eq!(
+        found,
+        [
+            (Kind::InboundBroken, "host-0005".to_owned()),
+            (Kind::OutboundBroken, "host-0002".to_owned())
+        ]
+    );
+    assert!(
+        report.open.iter().any(|incident| incident.summary.contains("look at its resolver")),
+        "{:?}",
+        report.open
+    );
+    assert!(
+        report.open.iter().any(|incident| incident.summary.contains("look at its certificate")),
+        "{:?}",
+        report.open
+    );
 }
 
 #[test]
@@ -102,8 +137,15 @@ fn an_incident_is_closed_when_nothing_speaks_for_it_and_is_the_same_one_when_it_
         assert!(report.closed[0].closed.is_some());
     }
     assert_eq!(ids[0], ids[1]);
-    let changes: Vec<_> = watch(&mut lab, &mut insight, 1).events.iter().map(|event| (event.sequence, event.change)).collect();
-    assert_eq!(changes, [(1, Change::Opened), (2, Change::Closed), (3, Change::Opened), (4, Change::Closed)]);
+    let changes: Vec<_> = watch(&mut lab, &mut insight, 1)
+        .events
+        .iter()
+        .map(|event| (event.sequence, event.change))
+        .collect();
+    assert_eq!(
+        changes,
+        [(1, Change::Opened), (2, Change::Closed), (3, Change::Opened), (4, Change::Closed)]
+    );
 }
 
 #[test]
@@ -124,15 +166,24 @@ fn slowness_is_measured_against_what_each_pair_is_used_to() {
     lab.slow.extend((0..6).filter(|other| *other != 4).flat_map(|other| [(other, 4), (4, other)]));
     let report = watch(&mut lab, &mut insight, 15);
     assert_eq!(kinds(&report), [Kind::NodeSlow]);
-    assert!(report.verdict.starts_with("host-0004 has been slow for everybody, 10."), "{}", report.verdict);
+    assert!(
+        report.verdict.starts_with("host-0004 has been slow for everybody, 10."),
+        "{}",
+        report.verdict
+    );
 }
 
 #[test]
 fn a_certificate_is_reported_two_weeks_before_it_expires_and_is_critical_on_the_last_day() {
     let (mut lab, mut insight) = (Lab::new(3, 0), Insight::new());
-    let in_days =
-        |lab: &Lab, days: u64| Secured { version: 0x0304, group: 0, expires: lab.now().wall.unix_millis() / 1000 + days * 86_400 };
-    for (days, severity) in [(20, None), (5, Some(Severity::Warning)), (0, Some(Severity::Critical))] {
+    let in_days = |lab: &Lab, days: u64| Secured {
+        version: 0x0304,
+        group: 0,
+        expires: lab.now().wall.unix_millis() / 1000 + days * 86_400,
+    };
+    for (days, severity) in
+        [(20, None), (5, Some(Severity::Warning)), (0, Some(Severity::Critical))]
+    {
         lab.secured = Some(in_days(&lab, days));
         let report = watch(&mut lab, &mut insight, 70);
         assert_eq!(report.open.first().map(|incident| incident.severity), severity, "{days} days");
@@ -147,13 +198,18 @@ fn incidents_are_bounded_whatever_is_broken() {
     // A third of all pairs, without any pattern.
     let mut random = 12_345_u64;
     for (a, b) in (0..40).flat_map(|a| (0..40).map(move |b| (a, b))).filter(|(a, b)| a != b) {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         if random >> 62 == 0 {
             lab.failing.insert((a, b, Failure::Timeout));
         }
     }
     let report = watch(&mut lab, &mut insight, 20);
-    assert!(!report.open.is_empty() && report.open.len() <= canary_insight::limits::OPEN_MAX, "{}", report.open.len());
+    assert!(
+        !report.open.is_empty() && report.open.len() <= canary_insight::limits::OPEN_MAX,
+        "{}",
+        report.open.len()
+    );
 }
 
 #[test]
@@ -171,7 +227,11 @@ fn the_same_snapshots_give_the_same_report() {
 #[test]
 fn many_warnings_leave_room_for_what_is_critical() {
     let (mut lab, mut insight) = (Lab::new(80, 0), Insight::new());
-    lab.secured = Some(Secured { version: 0x0304, group: 0, expires: lab.now().wall.unix_millis() / 1000 + 86_400 * 5 });
+    lab.secured = Some(Secured {
+        version: 0x0304,
+        group: 0,
+        expires: lab.now().wall.unix_millis() / 1000 + 86_400 * 5,
+    });
     let report = watch(&mut lab, &mut insight, 70);
     assert_eq!(report.open.len(), canary_insight::limits::OPEN_MAX);
     lab.lose(3, Failure::Refused);
@@ -186,7 +246,10 @@ fn what_failed_of_a_node_that_left_is_not_counted() {
     lab.failing.insert((1, 3, Failure::Refused));
     lab.status[3] = Status::Left;
     let report = watch(&mut lab, &mut insight, 5);
-    assert_eq!((report.sight.failed, report.verdict.as_str()), (0, "All 5 nodes reach each other."));
+    assert_eq!(
+        (report.sight.failed, report.verdict.as_str()),
+        (0, "All 5 nodes reach each other.")
+    );
 }
 
 #[test]
@@ -203,7 +266,11 @@ fn releases_that_stay_mixed_are_told_and_an_upgrade_that_goes_on_is_not() {
     let report = watch(&mut lab, &mut insight, 700);
     assert_eq!(kinds(&report), [Kind::VersionSkew]);
     assert_eq!(report.open[0].culprit.to_string(), "host-0000,host-0004");
-    assert!(report.verdict.starts_with("the mesh has been of 2 releases since "), "{}", report.verdict);
+    assert!(
+        report.verdict.starts_with("the mesh has been of 2 releases since "),
+        "{}",
+        report.verdict
+    );
     assert!(
         report.verdict.ends_with(": 3 of 5 are of 1.3.0, and host-0000, host-0004 run another; finish the upgrade, or take it back."),
         "{}",
@@ -216,12 +283,18 @@ fn releases_that_stay_mixed_are_told_and_an_upgrade_that_goes_on_is_not() {
 
 #[test]
 fn the_last_witness_blames_the_dead_node_and_not_the_path() {
-    for (failure, kind) in [(Failure::Refused, Kind::BotDown), (Failure::Tls, Kind::NodeUnreachable)] {
+    for (failure, kind) in
+        [(Failure::Refused, Kind::BotDown), (Failure::Tls, Kind::NodeUnreachable)]
+    {
         let (mut lab, mut insight) = (Lab::new(2, 0), Insight::new());
         watch(&mut lab, &mut insight, 5);
         lab.lose(1, failure);
         let report = watch(&mut lab, &mut insight, 30);
         assert_eq!(kinds(&report), [kind], "{}", report.verdict);
-        assert!(report.verdict.starts_with("host-0001 has been unreachable from here since "), "{}", report.verdict);
+        assert!(
+            report.verdict.starts_with("host-0001 has been unreachable from here since "),
+            "{}",
+            report.verdict
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! One accept loop for both ports.
 //!
-//! Each connection is served in a task of its own. What a stranger can hold is bounded: connections in all and per address, bytes and
-//! number of headers, streams, the time to the first request, and the time that an answer may wait to be read.
+//! Each connection is served in a task of its own. What a stranger can hold is bounded: connections
+//! in all and per address, bytes and number of headers, streams, the time to the first request, and
+//! the time that an answer may wait to be read.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -34,10 +35,12 @@ use crate::seldom::Seldom;
 use crate::tls::{Facts, PeerNames, Set};
 use crate::unread::Unread;
 
-/// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in [`Stats`].
+/// What strangers may hold. Every bound closes or refuses what exceeds it, and counts it in
+/// [`Stats`].
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once. Each takes a descriptor of the host, and memory for what its open requests may send.
+    /// Connections at once. Each takes a descriptor of the host, and memory for what its open
+    /// requests may send.
     pub connections: usize,
     /// Connections at once of one address, so that one client cannot take them all.
     pub connections_per_address: usize,
@@ -47,13 +50,16 @@ pub struct Limits {
     pub headers: usize,
     /// Requests at once on one connection.
     pub streams: u32,
-    /// From the connection to its first request, from header to header, and between requests of HTTP/1.
+    /// From the connection to its first request, from header to header, and between requests of
+    /// HTTP/1.
     pub header_time: Duration,
     /// From one request to the next, on a connection that had one: pings keep none.
     pub idle_time: Duration,
-    /// How long an answer may wait to be read, and how long a connection that is being closed may take.
+    /// How long an answer may wait to be read, and how long a connection that is being closed may
+    /// take.
     pub write_patience: Duration,
-    /// Bytes that a client may send of one request, and of all on a connection, before they are taken.
+    /// Bytes that a client may send of one request, and of all on a connection, before they are
+    /// taken.
     pub window_bytes: u32,
     /// How long open requests may run on once the port is closed.
     pub drain_time: Duration,
@@ -63,18 +69,21 @@ pub struct Limits {
     pub handshakes_per_address: usize,
     /// How long a TLS handshake may take.
     pub handshake_time: Duration,
-    /// Edges behind which many clients share one address: the limits per address do not hold for them.
+    /// Edges behind which many clients share one address: the limits per address do not hold for
+    /// them.
     pub proxies: Arc<[IpNet]>,
 }
 
 impl Limits {
-    /// Makes room in a host's limit of open descriptors: this port may have one in `share` of them, and one address three quarters of that. The
-    /// rest is for other ports and for what this bot dials itself.
+    /// Makes room in a host's limit of open descriptors: this port may have one in `share` of them,
+    /// and one address three quarters of that. The rest is for other ports and for what this bot
+    /// dials itself.
     #[must_use]
     pub fn fit(mut self, descriptors: u64, share: u64) -> Self {
         let most = usize::try_from(descriptors / share).unwrap_or(usize::MAX).max(4);
         self.connections = self.connections.min(most);
-        self.connections_per_address = self.connections_per_address.min((self.connections / 4 * 3).max(2));
+        self.connections_per_address =
+            self.connections_per_address.min((self.connections / 4 * 3).max(2));
         self
     }
 }
@@ -133,24 +142,37 @@ pub struct Peer(pub SocketAddr);
 /// A request as the services behind the loop see it.
 pub type Accepted = Request<Incoming>;
 
-/// How long to wait when the system gives no connection: it is out of descriptors, and asking at once again does not help.
+/// How long to wait when the system gives no connection: it is out of descriptors, and asking at
+/// once again does not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What HTTP/2 holds of one answer that is not read yet.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// How often an HTTP/2 peer is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// Serves `service` on `listener` until `stop`; then lets open requests run for a while and closes what is left.
-pub async fn serve<S, F, B>(listener: TcpListener, door: Door, limits: Limits, stats: Arc<Stats>, stop: CancellationToken, service: S)
-where
+/// Serves `service` on `listener` until `stop`; then lets open requests run for a while and closes
+/// what is left.
+pub async fn serve<S, F, B>(
+    listener: TcpListener,
+    door: Door,
+    limits: Limits,
+    stats: Arc<Stats>,
+    stop: CancellationToken,
+    service: S,
+) where
     S: Fn(Accepted) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<B>, std::convert::Infallible>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let places = Ledger::new(limits.connections, limits.connections_per_address, Arc::clone(&limits.proxies));
-    let handshaking = Ledger::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
+    let places = Ledger::new(
+        limits.connections,
+        limits.connections_per_address,
+        Arc::clone(&limits.proxies),
+    );
+    let handshaking =
+        Ledger::new(usize::MAX, limits.handshakes_per_address, Arc::clone(&limits.proxies));
     let handshakes = Arc::new(Handshakes { most: limits.handshakes, open: Mutex::default() });
     let builder = Arc::new(builder(&limits));
     let unread = Unread::new();
@@ -165,7 +187,8 @@ where
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // A connection that was gone before we came to it is no news; want of descriptors is.
+                    // A connection that was gone before we came to it is no news; want of
+                    // descriptors is.
                     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                         stats.failed.fetch_add(1, Ordering::Relaxed);
                         if let Some(left_out) = failing.allows() {
@@ -197,7 +220,8 @@ where
         let Some(config) = door.config() else {
             connections.spawn(async move {
                 let _place = place;
-                serve_one(stream, peer, None, &builder, &limits, &stats, &unread, stop, service).await;
+                serve_one(stream, peer, None, &builder, &limits, &stats, &unread, stop, service)
+                    .await;
             });
             continue;
         };
@@ -311,12 +335,18 @@ async fn serve_one<I, S, F, B>(
             request.extensions_mut().insert(names.clone());
         }
         let in_pieces = request.version() == hyper::Version::HTTP_2;
-        let (answer, unread, gone, latest) = (service(request), Arc::clone(&unread), given_up.clone(), Arc::clone(&latest));
-        async move { answer.await.map(|response| response.map(|body| unread.watched(body, in_pieces, &gone, &latest))) }
+        let (answer, unread, gone, latest) =
+            (service(request), Arc::clone(&unread), given_up.clone(), Arc::clone(&latest));
+        async move {
+            answer.await.map(|response| {
+                response.map(|body| unread.watched(body, in_pieces, &gone, &latest))
+            })
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), stamped);
     let mut connection = std::pin::pin!(connection);
-    // The time to the first bytes is not under the header timeout: telling HTTP/1 from HTTP/2 has none of its own.
+    // The time to the first bytes is not under the header timeout: telling HTTP/1 from HTTP/2 has
+    // none of its own.
     let silence = tokio::time::sleep(limits.header_time);
     let mut silence = std::pin::pin!(silence);
     let mut closing = false;
@@ -360,8 +390,8 @@ async fn serve_one<I, S, F, B>(
     }
 }
 
-/// The TLS handshakes under way. When there are too many the oldest is given up: who means it is done in a moment, and a flood of those who do not
-/// keeps nobody out.
+/// The TLS handshakes under way. When there are too many the oldest is given up: who means it is
+/// done in a moment, and a flood of those who do not keeps nobody out.
 #[derive(Debug)]
 struct Handshakes {
     most: usize,

@@ -1,13 +1,13 @@
-//! Failed authentications, by client, so that guessing is slow. A valid credential is judged first and never counted here: nobody is delayed by
-//! another client's failures.
+//! Failed authentications, by client, so that guessing is slow. A valid credential is judged first
+//! and never counted here: nobody is delayed by another client's failures.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::rates::Rates;
 
-/// Failures of one client that are answered at once, a collector with an old token and its neighbours behind one address, and how many a second
-/// after that.
+/// Failures of one client that are answered at once, a collector with an old token and its
+/// neighbours behind one address, and how many a second after that.
 const FAILURES: (f64, f64) = (100.0, 10.0);
 
 /// Failed authentications, by client.
@@ -46,8 +46,12 @@ mod tests {
 
     #[test]
     fn guessing_is_slow() {
-        let (rates, now, guesser) = (Failures::default().rates, Instant::now(), IpAddr::from([192, 0, 2, 1]));
+        let (rates, now, guesser) =
+            (Failures::default().rates, Instant::now(), IpAddr::from([192, 0, 2, 1]));
         assert_eq!((0..200).filter(|_| rates.spend(guesser, now)).count(), 100);
-        assert_eq!((0..200).filter(|_| rates.spend(guesser, now + Duration::from_secs(1))).count(), 10);
+        assert_eq!(
+            (0..200).filter(|_| rates.spend(guesser, now + Duration::from_secs(1))).count(),
+            10
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// The contents of a regular file, a little more than `most` bytes of what is longer. A pipe or a device is an error: it has no contents that
-/// could be read again.
+/// The contents of a regular file, a little more than `most` bytes of what is longer. A pipe or a
+/// device is an error: it has no contents that could be read again.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // Opening a pipe without a writer would block without end.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -19,7 +19,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether others on the host may read or change a file that is to be its owner's alone; the words if so.
+/// Whether others on the host may read or change a file that is to be its owner's alone; the words
+/// if so.
 pub fn exposed(path: &Path) -> Option<&'static str> {
     let mode = path.metadata().ok()?.mode();
     if mode & 0o022 != 0 {

@@ -1,4 +1,5 @@
-//! How much clients hold at once, in all and of one address: connections, calls, and bytes of messages that are under way in or out.
+//! How much clients hold at once, in all and of one address: connections, calls, and bytes of
+//! messages that are under way in or out.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -96,7 +97,8 @@ impl Drop for Charge {
     }
 }
 
-/// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4 client of an IPv6 socket is the same client.
+/// Whom an address stands for: one IPv6 host has a whole network of 64 bits for itself, and an IPv4
+/// client of an IPv6 socket is the same client.
 pub(crate) fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
@@ -118,7 +120,8 @@ pub enum MeterError {
     Cut(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Why a body was refused, for the code that answers the request: the reader of the body cannot say.
+/// Why a body was refused, for the code that answers the request: the reader of the body cannot
+/// say.
 #[derive(Clone, Debug, Default)]
 pub struct Refused(Arc<OnceLock<Refusal>>);
 
@@ -149,7 +152,8 @@ pub struct Metered<B> {
 }
 
 impl<B> Metered<B> {
-    /// Charges `body`, which may have at most so many bytes. What it was charged is held as long as `charge` is.
+    /// Charges `body`, which may have at most so many bytes. What it was charged is held as long as
+    /// `charge` is.
     pub fn new(body: B, most: usize, charge: Option<Arc<Mutex<Charge>>>, refused: Refused) -> Self {
         Self { body, most, charge, refused, come: 0 }
     }
@@ -163,7 +167,10 @@ where
     type Data = Bytes;
     type Error = MeterError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MeterError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, MeterError>>> {
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(MeterError::Cut(error.into())))),
@@ -175,7 +182,10 @@ where
             let _ = self.refused.0.set(Refusal::Long);
             return Poll::Ready(Some(Err(MeterError::Long(self.most))));
         }
-        let charge = self.charge.as_ref().map(|charge| charge.lock().unwrap_or_else(PoisonError::into_inner));
+        let charge = self
+            .charge
+            .as_ref()
+            .map(|charge| charge.lock().unwrap_or_else(PoisonError::into_inner));
         let charged = charge.map_or(Ok(()), |mut charge| charge.add(bytes));
         Poll::Ready(Some(match charged {
             Ok(()) => Ok(frame),
@@ -213,7 +223,10 @@ impl<B: Body + Unpin> Body for Held<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -235,12 +248,17 @@ mod tests {
     fn bytes_are_bounded_in_all_and_of_one_address_and_are_given_back() {
         let ledger = Ledger::new(100, 60, Arc::from([IpNet::from(IpAddr::from([192, 0, 2, 9]))]));
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        let (mut one, mut same, mut other) = (ledger.open(address(1)), ledger.open(address(1)), ledger.open(address(2)));
+        let (mut one, mut same, mut other) =
+            (ledger.open(address(1)), ledger.open(address(1)), ledger.open(address(2)));
         assert_eq!((one.add(50), same.add(11), same.add(10)), (Ok(()), Err(Full::Address), Ok(())));
         assert_eq!((other.add(41), other.add(40)), (Err(Full::All), Ok(())));
         drop((one, same));
         let mut proxy = ledger.open(address(9));
-        assert_eq!((proxy.add(60), other.add(1)), (Ok(()), Err(Full::All)), "many share a proxy's address");
+        assert_eq!(
+            (proxy.add(60), other.add(1)),
+            (Ok(()), Err(Full::All)),
+            "many share a proxy's address"
+        );
         drop((proxy, other));
         assert_eq!(ledger.open(address(3)).add(60), Ok(()));
     }

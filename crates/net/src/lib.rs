@@ -1,6 +1,7 @@
 //! Guards: what the mesh port and the API port share.
 //!
-//! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody else.
+//! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody
+//!   else.
 //! * [`Live`]: what may be changed while it is used.
 //! * [`origin`]: an HTTP server as its URL names it.
 //! * [`tls`]: what a bot presents and whom it trusts, swapped as one.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// The value in force. An operation takes it when it begins and keeps it to its end. Clones share it.
+/// The value in force. An operation takes it when it begins and keeps it to its end. Clones share
+/// it.
 #[derive(Debug)]
 pub struct Live<T>(Arc<ArcSwap<T>>);
 

@@ -112,13 +112,20 @@ impl Origin {
         self.uri.path_and_query().map_or("/", |path| path.as_str())
     }
 
-    /// A new connection for requests by HTTP/1.1, with TLS as `tls` says for `https`. The caller bounds the time.
+    /// A new connection for requests by HTTP/1.1, with TLS as `tls` says for `https`. The caller
+    /// bounds the time.
     ///
     /// # Errors
     ///
     /// If nobody answers there, or not as the URL says.
-    pub async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> Result<SendRequest<Full<Bytes>>, DialError> {
-        let stream = self.connect().await.map_err(|source| DialError::Connect { origin: self.to_string(), source })?;
+    pub async fn dial(
+        &self,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<SendRequest<Full<Bytes>>, DialError> {
+        let stream = self
+            .connect()
+            .await
+            .map_err(|source| DialError::Connect { origin: self.to_string(), source })?;
         if !self.is_secure {
             return self.speak(stream).await;
         }
@@ -126,15 +133,19 @@ impl Origin {
         let no_config = || fail(io::Error::other("nothing says whom to trust"));
         let mut config = ClientConfig::clone(&*tls.ok_or_else(no_config)?);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| fail(io::Error::other(error)))?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(fail)?;
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|error| fail(io::Error::other(error)))?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(fail)?;
         self.speak(stream).await
     }
 
     /// Tries one address after the other, each for a while: a dead one hides no good one.
     async fn connect(&self) -> io::Result<TcpStream> {
         let mut problem = io::Error::other("the name has no address");
-        for address in tokio::net::lookup_host((self.host.as_str(), self.port)).await?.take(ADDRESSES_MAX) {
+        for address in
+            tokio::net::lookup_host((self.host.as_str(), self.port)).await?.take(ADDRESSES_MAX)
+        {
             match tokio::time::timeout(ADDRESS_PATIENCE, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => problem = error,
@@ -144,7 +155,10 @@ impl Origin {
         Err(problem)
     }
 
-    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Full<Bytes>>, DialError> {
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<SendRequest<Full<Bytes>>, DialError> {
         let fail = |source| DialError::Http { origin: self.to_string(), source };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(fail)?;
         tokio::spawn(connection);

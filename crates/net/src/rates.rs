@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::ledger::client;
 
-/// Keys that are remembered. While so many are short of credit at once, all others get nothing, too.
+/// Keys that are remembered. While so many are short of credit at once, all others get nothing,
+/// too.
 const KEYS_MAX: usize = 4096;
 
 /// The credit of each key, such as a client's address, for something that it may do so often.
@@ -28,7 +29,9 @@ impl<K: Eq + Hash> Rates<K> {
     /// Takes one, if the key has one left.
     pub fn spend(&self, key: K, now: Instant) -> bool {
         let (burst, per_second) = (self.burst, self.per_second);
-        let credit = |(left, at): (f64, Instant)| (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst);
+        let credit = |(left, at): (f64, Instant)| {
+            (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst)
+        };
         let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
         if credits.len() >= KEYS_MAX && !credits.contains_key(&key) {
             credits.retain(|_, held| credit(*held) < burst);
@@ -72,7 +75,10 @@ mod tests {
         assert_eq!((0..200).filter(|_| rates.spend(1, now + Duration::from_secs(1))).count(), 10);
         // However many come, so many are remembered; those with all their credit make room.
         let allowed = (0..10_000).filter(|number| rates.spend(100 + number, now)).count();
-        assert!(allowed < KEYS_MAX && rates.credits.lock().is_ok_and(|credits| credits.len() <= KEYS_MAX));
+        assert!(
+            allowed < KEYS_MAX
+                && rates.credits.lock().is_ok_and(|credits| credits.len() <= KEYS_MAX)
+        );
         assert!(rates.spend(50_000, now + Duration::from_secs(60)));
     }
 }

@@ -40,7 +40,9 @@ mod tests {
     fn one_line_a_minute_passes_and_tells_how_many_did_not() {
         let (seldom, now) = (Seldom::default(), Instant::now());
         assert_eq!(seldom.allows_at(now), Some(0));
-        assert!((0..30).all(|second| seldom.allows_at(now + Duration::from_secs(second)).is_none()));
+        assert!(
+            (0..30).all(|second| seldom.allows_at(now + Duration::from_secs(second)).is_none())
+        );
         assert_eq!(seldom.allows_at(now + PAUSE), Some(30));
     }
 }

@@ -1,6 +1,7 @@
 //! TLS: what a bot presents and whom it trusts, read as one whole and swapped as one.
 //!
-//! Everything fails closed: whatever is wrong with a file is an error that names it, and nothing falls back to plain text.
+//! Everything fails closed: whatever is wrong with a file is an error that names it, and nothing
+//! falls back to plain text.
 
 mod certificate;
 mod pem;
@@ -78,7 +79,10 @@ impl std::fmt::Display for Material {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             // What was meant as a value may be a key.
-            Self::File(path) if path.to_string_lossy().contains(['\n', '\r']) || path.to_string_lossy().contains("-----") => {
+            Self::File(path)
+                if path.to_string_lossy().contains(['\n', '\r'])
+                    || path.to_string_lossy().contains("-----") =>
+            {
                 f.write_str("(a text that is no path)")
             }
             Self::File(path) => path.display().fmt(f),
@@ -93,7 +97,8 @@ impl Material {
             Self::Inline { pem, .. } => return Ok(pem.clone()),
             Self::File(path) => path,
         };
-        let bytes = crate::files::read(path, FILE_BYTES_MAX).map_err(|source| TlsError::Read { file: self.to_string(), source })?;
+        let bytes = crate::files::read(path, FILE_BYTES_MAX)
+            .map_err(|source| TlsError::Read { file: self.to_string(), source })?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(TlsError::Long { file: self.to_string() });
         }
@@ -109,11 +114,15 @@ pub enum TlsError {
     Read { file: String, source: io::Error },
     #[error("{file} is longer than {FILE_BYTES_MAX} bytes")]
     Long { file: String },
-    #[error("{file} has no certificate; it must have one or more in PEM, between BEGIN CERTIFICATE and END CERTIFICATE")]
+    #[error(
+        "{file} has no certificate; it must have one or more in PEM, between BEGIN CERTIFICATE and END CERTIFICATE"
+    )]
     NoCertificate { file: String },
     #[error("{file} has more than {CERTIFICATES_MAX} certificates")]
     ManyCertificates { file: String },
-    #[error("{file} has no private key; it must have one in PEM (PKCS#8, PKCS#1 or SEC1), not encrypted")]
+    #[error(
+        "{file} has no private key; it must have one in PEM (PKCS#8, PKCS#1 or SEC1), not encrypted"
+    )]
     NoKey { file: String },
     #[error("{file} cannot be read as PEM: {why}")]
     Pem { file: String, why: &'static str },
@@ -125,7 +134,9 @@ pub enum TlsError {
     Key { key: String },
     #[error("the TLS library has no protocol version or algorithm to offer")]
     Library,
-    #[error("the first certificate in {file} is a CA's ({subject}); it must be the bot's own, and those that lead to the CA follow it")]
+    #[error(
+        "the first certificate in {file} is a CA's ({subject}); it must be the bot's own, and those that lead to the CA follow it"
+    )]
     Order { file: String, subject: String },
     #[error(
         "the CA in {ca} that signed the certificate in {file} ({subject}) does not say that it is one; issue it anew with basicConstraints CA:TRUE"
@@ -137,13 +148,17 @@ pub enum TlsError {
     Expired { file: String, subject: String, date: String },
     #[error("the certificate in {file} ({subject}) is not valid before {date}")]
     NotYet { file: String, subject: String, date: String },
-    #[error("the certificate in {file} ({subject}) is not signed by the CA in {ca}; other bots would refuse it")]
+    #[error(
+        "the certificate in {file} ({subject}) is not signed by the CA in {ca}; other bots would refuse it"
+    )]
     Foreign { file: String, subject: String, ca: String },
     #[error(
         "the certificate in {file} ({subject}) may not be used as a {purpose}, and a bot is both; issue one with the extended key usages serverAuth and clientAuth"
     )]
     Purpose { file: String, subject: String, purpose: &'static str },
-    #[error("the certificate in {file} ({subject}) is not for {host}, where others dial this bot; it names {names}")]
+    #[error(
+        "the certificate in {file} ({subject}) is not for {host}, where others dial this bot; it names {names}"
+    )]
     Name { file: String, subject: String, host: String, names: String },
     #[error("the certificate in {file} ({subject}) does not work as a {purpose}: {why}")]
     Other { file: String, subject: String, purpose: &'static str, why: &'static str },
@@ -192,7 +207,11 @@ pub struct Set {
 impl Materials {
     /// Whether any of it is in a file: what was given as a setting never changes.
     pub fn in_files(&self) -> bool {
-        self.ca.iter().chain(&self.certificate).chain(&self.key).any(|material| matches!(material, Material::File(_)))
+        self.ca
+            .iter()
+            .chain(&self.certificate)
+            .chain(&self.key)
+            .any(|material| matches!(material, Material::File(_)))
     }
 
     /// Changes when the contents of any file do, or when one can be read no more.
@@ -217,20 +236,26 @@ impl Materials {
         let trusted = self.trusted()?;
         let chains = match &trusted.authorities {
             Some(roots) => {
-                let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
+                let builder = WebPkiServerVerifier::builder_with_provider(
+                    Arc::clone(roots),
+                    Arc::clone(&provider),
+                );
                 Some(builder.build().map_err(|_| TlsError::NoSystemRoots)?)
             }
             None => None,
         };
         let algorithms = provider.signature_verification_algorithms;
         let certificates = trusted.certificates.clone();
-        let servers: Arc<dyn ServerCertVerifier> = Arc::new(Configured { chains, certificates, algorithms, mandatory: false });
+        let servers: Arc<dyn ServerCertVerifier> =
+            Arc::new(Configured { chains, certificates, algorithms, mandatory: false });
         let clients = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|_| TlsError::Library)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&servers));
-        let (Mode::Mutual, Some(certificate), Some(key)) = (self.mode, &self.certificate, &self.key) else {
+        let (Mode::Mutual, Some(certificate), Some(key)) =
+            (self.mode, &self.certificate, &self.key)
+        else {
             let client = Some(Arc::new(dialling(clients.with_no_client_auth())));
             let Trusted { facts: authorities, left_out, .. } = trusted;
             return Ok(Set { client, authorities, left_out, ..Set::default() });
@@ -246,9 +271,12 @@ impl Materials {
                 Some(verifier) => builder.with_client_cert_verifier(verifier),
                 None => builder.with_no_client_auth(),
             };
-            let mut config = builder.with_single_cert(own.chain.clone(), own.key.clone_key()).map_err(|error| own.explain(error))?;
+            let mut config = builder
+                .with_single_cert(own.chain.clone(), own.key.clone_key())
+                .map_err(|error| own.explain(error))?;
             config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-            // Every handshake is a full one: that is what is measured, and a swapped authority is asked at once.
+            // Every handshake is a full one: that is what is measured, and a swapped authority is
+            // asked at once.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
             Ok(Arc::new(config))
@@ -256,7 +284,9 @@ impl Materials {
         let asked = (self.client_auth != ClientAuth::Off).then_some(verifier);
         let mesh = Some(serving(asked, &[b"h2", b"http/1.1"])?);
         let api = Some(serving(None, &[b"h2", b"http/1.1"])?);
-        let client = clients.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(|error| own.explain(error))?;
+        let client = clients
+            .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+            .map_err(|error| own.explain(error))?;
         let Trusted { facts: authorities, left_out, .. } = trusted;
         let requires_certificates = self.client_auth == ClientAuth::Required;
         let (client, own) = (Some(Arc::new(dialling(client))), Some(own.facts));
@@ -266,11 +296,14 @@ impl Materials {
     fn trusted(&self) -> Result<Trusted, TlsError> {
         let mut roots = RootCertStore::empty();
         if self.ca.is_empty() {
-            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let authorities = (added > 0).then(|| Arc::new(roots)).ok_or(TlsError::NoSystemRoots)?;
+            let (added, _) =
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let authorities =
+                (added > 0).then(|| Arc::new(roots)).ok_or(TlsError::NoSystemRoots)?;
             return Ok(Trusted { authorities: Some(authorities), ..Trusted::default() });
         }
-        // One expired or damaged certificate in a bundle is of no use, and no reason to do without the others.
+        // One expired or damaged certificate in a bundle is of no use, and no reason to do without
+        // the others.
         let mut trusted = Trusted::default();
         let mut first_problem = None;
         for material in &self.ca {
@@ -280,7 +313,10 @@ impl Materials {
             for certificate in CertificateDer::pem_slice_iter(&pem).take(CERTIFICATES_MAX + 1) {
                 found += 1;
                 let usable = certificate
-                    .map_err(|error| TlsError::Pem { file: material.to_string(), why: pem::why(&error, &pem) })
+                    .map_err(|error| TlsError::Pem {
+                        file: material.to_string(),
+                        why: pem::why(&error, &pem),
+                    })
                     .and_then(|certificate| trust(certificate, material, &mut roots));
                 match usable {
                     Ok((certificate, facts)) => {
@@ -306,16 +342,29 @@ impl Materials {
         Ok(trusted)
     }
 
-    fn client_verifier(&self, trusted: &Trusted, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    fn client_verifier(
+        &self,
+        trusted: &Trusted,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let chains = match &trusted.authorities {
             Some(roots) => {
-                let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+                let builder = WebPkiClientVerifier::builder_with_provider(
+                    Arc::clone(roots),
+                    Arc::clone(provider),
+                );
                 Some(builder.build().map_err(|_| TlsError::NoSystemRoots)?)
             }
             None => None,
         };
-        let (certificates, algorithms) = (trusted.certificates.clone(), provider.signature_verification_algorithms);
-        Ok(Arc::new(Configured { chains, certificates, algorithms, mandatory: self.client_auth == ClientAuth::Required }))
+        let (certificates, algorithms) =
+            (trusted.certificates.clone(), provider.signature_verification_algorithms);
+        Ok(Arc::new(Configured {
+            chains,
+            certificates,
+            algorithms,
+            mandatory: self.client_auth == ClientAuth::Required,
+        }))
     }
 
     fn ca_names(&self) -> String {
@@ -333,7 +382,8 @@ fn trust(
     let damaged = || TlsError::Certificate { file: material.to_string() };
     let facts = Facts::of(&certificate).map_err(|_| damaged())?;
     in_time(&facts, material)?;
-    // The library takes whatever it is given for an authority: one host's own certificate must not speak for others.
+    // The library takes whatever it is given for an authority: one host's own certificate must not
+    // speak for others.
     if facts.is_authority {
         roots.add(certificate.clone()).map_err(|_| damaged())?;
     }
@@ -402,7 +452,9 @@ impl Own {
         let (file, key_file) = (certificate.to_string(), key.to_string());
         let first = chain.first().ok_or_else(|| TlsError::NoCertificate { file: file.clone() })?;
         let facts = Facts::of(first).map_err(|_| TlsError::Certificate { file: file.clone() })?;
-        let is_leaf = |certificate: &CertificateDer<'_>| Facts::of(certificate).is_ok_and(|facts| !facts.is_authority);
+        let is_leaf = |certificate: &CertificateDer<'_>| {
+            Facts::of(certificate).is_ok_and(|facts| !facts.is_authority)
+        };
         if facts.is_authority && chain.iter().any(is_leaf) {
             return Err(TlsError::Order { file, subject: facts.subject });
         }
@@ -410,10 +462,12 @@ impl Own {
         let pem = key.read()?;
         let pem = pem::lines(&pem);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-            rustls::pki_types::pem::Error::NoItemsFound => match pem.windows(9).any(|window| window == b"ENCRYPTED") {
-                true => TlsError::Pem { file: key_file.clone(), why: pem::why(&error, &pem) },
-                false => TlsError::NoKey { file: key_file.clone() },
-            },
+            rustls::pki_types::pem::Error::NoItemsFound => {
+                match pem.windows(9).any(|window| window == b"ENCRYPTED") {
+                    true => TlsError::Pem { file: key_file.clone(), why: pem::why(&error, &pem) },
+                    false => TlsError::NoKey { file: key_file.clone() },
+                }
+            }
             error => TlsError::Pem { file: key_file.clone(), why: pem::why(&error, &pem) },
         })?;
         Ok(Self { chain, key, facts, file, key_file })
@@ -431,16 +485,21 @@ impl Own {
             return Err(TlsError::NoCertificate { file: self.file.clone() });
         };
         let now = UnixTime::now();
-        clients.verify_client_cert(own, intermediates, now).map_err(|error| self.judged(&error, "client", materials, trusted))?;
+        clients
+            .verify_client_cert(own, intermediates, now)
+            .map_err(|error| self.judged(&error, "client", materials, trusted))?;
         let Some(host) = &materials.host else {
             return Ok(());
         };
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| TlsError::Name {
-            file: self.file.clone(),
-            subject: self.facts.subject.clone(),
-            host: host.clone(),
-            names: self.names(host),
-        })?;
+        let name =
+            ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| {
+                TlsError::Name {
+                    file: self.file.clone(),
+                    subject: self.facts.subject.clone(),
+                    host: host.clone(),
+                    names: self.names(host),
+                }
+            })?;
         servers
             .verify_server_cert(own, intermediates, &name, &[], now)
             .map_err(|error| self.judged(&error, "server", materials, trusted))?;
@@ -452,8 +511,11 @@ impl Own {
         if names.is_empty() {
             return "nothing but perhaps a common name (CN), which nobody reads; issue one with subjectAltName".to_owned();
         }
-        let kind =
-            if self.facts.names.cover(host) { ", but as the other kind of name: addresses belong to IP:, hosts to DNS:" } else { "" };
+        let kind = if self.facts.names.cover(host) {
+            ", but as the other kind of name: addresses belong to IP:, hosts to DNS:"
+        } else {
+            ""
+        };
         format!("{}{kind}", names.join(", "))
     }
 
@@ -463,7 +525,13 @@ impl Own {
         facts.into_iter().find(|facts| facts.valid_at(UnixTime::now()).is_err())
     }
 
-    fn judged(&self, error: &Error, purpose: &'static str, materials: &Materials, trusted: &Trusted) -> TlsError {
+    fn judged(
+        &self,
+        error: &Error,
+        purpose: &'static str,
+        materials: &Materials,
+        trusted: &Trusted,
+    ) -> TlsError {
         let (file, subject) = (self.file.clone(), self.facts.subject.clone());
         let Error::InvalidCertificate(kind) = error else {
             return TlsError::Other { file, subject, purpose, why: "other bots would refuse it" };
@@ -473,7 +541,10 @@ impl Own {
                 TlsError::Purpose { file, subject, purpose }
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature
-                if trusted.facts.iter().any(|facts| !facts.is_authority && facts.subject == self.facts.issuer) =>
+                if trusted
+                    .facts
+                    .iter()
+                    .any(|facts| !facts.is_authority && facts.subject == self.facts.issuer) =>
             {
                 TlsError::NoAuthority { file, subject, ca: materials.ca_names() }
             }
@@ -494,26 +565,35 @@ impl Own {
 
     fn explain(&self, error: Error) -> TlsError {
         match error {
-            Error::InconsistentKeys(_) => {
-                TlsError::Mismatch { key: self.key_file.clone(), certificate: self.file.clone(), subject: self.facts.subject.clone() }
-            }
+            Error::InconsistentKeys(_) => TlsError::Mismatch {
+                key: self.key_file.clone(),
+                certificate: self.file.clone(),
+                subject: self.facts.subject.clone(),
+            },
             _ => TlsError::Key { key: self.key_file.clone() },
         }
     }
 }
 
-/// Why a certificate is refused, in words. The library names the reason in the variant of an error of another library alone.
+/// Why a certificate is refused, in words. The library names the reason in the variant of an error
+/// of another library alone.
 fn refused_for(kind: &CertificateError) -> &'static str {
     const REASONS: &[(&str, &str)] = &[
         ("CaUsedAsEndEntity", "it is a CA's; a bot needs one with basicConstraints CA:FALSE"),
         ("EndEntityUsedAsCa", "a certificate on the way to the CA lacks basicConstraints CA:TRUE"),
         ("PathLenConstraintViolated", "a CA on the way allows fewer certificates below it"),
         ("NameConstraintViolation", "the CA may not sign for the names in it (name constraints)"),
-        ("UnsupportedSignatureAlgorithm", "it is signed by an algorithm that is too weak or unknown, such as SHA-1; issue it with SHA-256"),
+        (
+            "UnsupportedSignatureAlgorithm",
+            "it is signed by an algorithm that is too weak or unknown, such as SHA-1; issue it with SHA-256",
+        ),
         ("UnsupportedCertVersion", "it is not of X.509 version 3"),
         ("UnsupportedCriticalExtension", "it has a critical extension that is unknown"),
         ("MaximumPathDepthExceeded", "too many certificates lead to the CA"),
     ];
     let text = format!("{kind:?}");
-    REASONS.iter().find(|(name, _)| text.contains(name)).map_or("other bots would refuse it", |(_, why)| why)
+    REASONS
+        .iter()
+        .find(|(name, _)| text.contains(name))
+        .map_or("other bots would refuse it", |(_, why)| why)
 }

@@ -38,7 +38,8 @@ impl Token {
         Self::carried(text)
     }
 
-    /// What a server of others wants: a bearer token as long as a header may be, or `USER:PASSWORD` in any letters.
+    /// What a server of others wants: a bearer token as long as a header may be, or `USER:PASSWORD`
+    /// in any letters.
     ///
     /// # Errors
     ///
@@ -62,13 +63,17 @@ impl Token {
 
     /// A random one of 64 letters and digits from the system's generator.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        const ALPHABET: &[u8; 62] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         let mut text = String::with_capacity(GENERATED_LEN);
         while text.len() < GENERATED_LEN {
             let mut bytes = [0; GENERATED_LEN];
             getrandom::fill(&mut bytes)?;
             // Bytes past the last whole alphabet would make the first letters likelier.
-            let letters = bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+            let letters = bytes
+                .iter()
+                .filter(|byte| **byte < 248)
+                .map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
             text.extend(letters.take(GENERATED_LEN - text.len()));
         }
         Ok(Self(text.into()))
@@ -107,29 +112,36 @@ impl Tokens {
         Self(tokens.into_iter().collect())
     }
 
-    /// Whether there are none: nothing is guarded by them, or nobody is let in; that is for their holder to say.
+    /// Whether there are none: nothing is guarded by them, or nobody is let in; that is for their
+    /// holder to say.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The header that carries the first of them, for who asks others.
     pub fn header(&self) -> Option<http::HeaderValue> {
-        let mut header = http::HeaderValue::try_from(format!("Bearer {}", self.0.first()?.0)).ok()?;
+        let mut header =
+            http::HeaderValue::try_from(format!("Bearer {}", self.0.first()?.0)).ok()?;
         header.set_sensitive(true);
         Some(header)
     }
 
-    /// The first of them as `USER:PASSWORD` (RFC 7617), if it is one: no bearer token has a colon (RFC 6750 section 2.1).
+    /// The first of them as `USER:PASSWORD` (RFC 7617), if it is one: no bearer token has a colon
+    /// (RFC 6750 section 2.1).
     pub fn basic(&self) -> Option<http::HeaderValue> {
         let text = &self.0.first()?.0;
         text.contains(':').then_some(())?;
-        let mut header =
-            http::HeaderValue::try_from(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&**text))).ok()?;
+        let mut header = http::HeaderValue::try_from(format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(&**text)
+        ))
+        .ok()?;
         header.set_sensitive(true);
         Some(header)
     }
 
-    /// Judges an `Authorization` header (RFC 6750 section 2.1). Every valid token is compared, so that time tells nothing.
+    /// Judges an `Authorization` header (RFC 6750 section 2.1). Every valid token is compared, so
+    /// that time tells nothing.
     pub fn judge(&self, header: Option<&http::HeaderValue>) -> Verdict {
         let Some(header) = header else {
             return Verdict::Missing;
@@ -141,12 +153,16 @@ impl Tokens {
             return Verdict::Invalid;
         }
         let given = padded(given);
-        let matches = self.0.iter().fold(Choice::from(0), |found, token| found | padded(token.0.as_bytes()).ct_eq(&given));
+        let matches = self
+            .0
+            .iter()
+            .fold(Choice::from(0), |found, token| found | padded(token.0.as_bytes()).ct_eq(&given));
         if bool::from(matches) { Verdict::Valid } else { Verdict::Invalid }
     }
 }
 
-/// A token with its length, always of one size: the time of a comparison tells neither content nor length.
+/// A token with its length, always of one size: the time of a comparison tells neither content nor
+/// length.
 fn padded(token: &[u8]) -> [u8; TOKEN_BYTES_MAX + 2] {
     let mut padded = [0; TOKEN_BYTES_MAX + 2];
     for (to, from) in padded.iter_mut().zip(token) {
@@ -173,15 +189,23 @@ mod tests {
 
     #[test]
     fn one_of_several_tokens_is_enough_and_nothing_near_it() {
-        let tokens = Tokens::new([Token::new("Bearer-of-news").unwrap(), Token::new("second").unwrap()]);
+        let tokens =
+            Tokens::new([Token::new("Bearer-of-news").unwrap(), Token::new("second").unwrap()]);
         assert_eq!(tokens.judge(None), Verdict::Missing);
         for valid in ["Bearer second", "bearer second", "Bearer Bearer-of-news", "Bearer  second"] {
             assert_eq!(judge(&tokens, valid), Verdict::Valid, "{valid}");
         }
         // defects-v1 44: any prefix was accepted, and tokens with "Bearer" in them broke.
-        for invalid in
-            ["second", "Bearer", "Bearer ", "Bearer secon", "Bearer seconds", "Basic second", "xBearer second", "Bearer second second"]
-        {
+        for invalid in [
+            "second",
+            "Bearer",
+            "Bearer ",
+            "Bearer secon",
+            "Bearer seconds",
+            "Basic second",
+            "xBearer second",
+            "Bearer second second",
+        ] {
             assert_eq!(judge(&tokens, invalid), Verdict::Invalid, "{invalid}");
         }
         assert_eq!(judge(&Tokens::default(), "Bearer "), Verdict::Invalid);

@@ -1,7 +1,8 @@
-//! Answers that are not read: who asks and does not read loses the connection, and with it our memory.
+//! Answers that are not read: who asks and does not read loses the connection, and with it our
+//! memory.
 //!
-//! The last piece of an answer is HTTP/2's to hold. A client that leaves it there holds one of its few streams, and its connection ends when it
-//! has asked nothing for a while.
+//! The last piece of an answer is HTTP/2's to hold. A client that leaves it there holds one of its
+//! few streams, and its connection ends when it has asked nothing for a while.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
-/// An answer is handed on in pieces of at most so many bytes: what HTTP/2 holds of a stream that is not read is one piece.
+/// An answer is handed on in pieces of at most so many bytes: what HTTP/2 holds of a stream that is
+/// not read is one piece.
 const PIECE_BYTES: usize = 16 * 1024;
 /// How often answers are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,7 +30,8 @@ pub(crate) struct Unread {
 /// How far one answer was taken.
 #[derive(Debug)]
 struct Progress {
-    /// Since when a piece of it waits to be taken, in milliseconds after the start of the port, plus one; zero while we owe the next.
+    /// Since when a piece of it waits to be taken, in milliseconds after the start of the port,
+    /// plus one; zero while we owe the next.
     waits_since: AtomicU64,
     /// Ends its connection.
     connection: CancellationToken,
@@ -43,7 +46,8 @@ impl Unread {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Never returns: ends the connection of an answer that made no progress for `patience`, and counts it.
+    /// Never returns: ends the connection of an answer that made no progress for `patience`, and
+    /// counts it.
     pub(crate) async fn watch(&self, patience: Duration, ended: &AtomicU64) {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let mut tick = tokio::time::interval(LOOK);
@@ -56,7 +60,10 @@ impl Unread {
                     return false;
                 };
                 let since = progress.waits_since.load(Ordering::Relaxed);
-                if since > 0 && now.saturating_sub(since) > patience && !progress.connection.is_cancelled() {
+                if since > 0
+                    && now.saturating_sub(since) > patience
+                    && !progress.connection.is_cancelled()
+                {
                     ended.fetch_add(1, Ordering::Relaxed);
                     progress.connection.cancel();
                 }
@@ -65,7 +72,8 @@ impl Unread {
         }
     }
 
-    /// The same answer, watched; in pieces where HTTP/2 would hold the whole of it for who does not read. HTTP/1 has the socket's buffer for that.
+    /// The same answer, watched; in pieces where HTTP/2 would hold the whole of it for who does not
+    /// read. HTTP/1 has the socket's buffer for that.
     pub(crate) fn watched<B: Body>(
         self: &Arc<Self>,
         body: B,
@@ -74,12 +82,25 @@ impl Unread {
         active: &Arc<Mutex<Option<tokio::time::Instant>>>,
     ) -> Watched<B> {
         let progress = (!body.is_end_stream()).then(|| {
-            let progress = Arc::new(Progress { waits_since: AtomicU64::new(self.now()), connection: connection.clone() });
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&progress));
+            let progress = Arc::new(Progress {
+                waits_since: AtomicU64::new(self.now()),
+                connection: connection.clone(),
+            });
+            self.open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arc::downgrade(&progress));
             progress
         });
         let piece = if in_pieces { PIECE_BYTES } else { usize::MAX };
-        Watched { body: Box::pin(body), piece, rest: Bytes::new(), progress, port: Arc::clone(self), active: Arc::clone(active) }
+        Watched {
+            body: Box::pin(body),
+            piece,
+            rest: Bytes::new(),
+            progress,
+            port: Arc::clone(self),
+            active: Arc::clone(active),
+        }
     }
 }
 
@@ -103,7 +124,8 @@ impl<B: Body> Watched<B> {
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
-        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
+        *self.active.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(tokio::time::Instant::now());
         let len = self.rest.len().min(self.piece);
         Frame::data(self.rest.split_to(len))
     }
@@ -113,7 +135,10 @@ impl<B: Body> Body for Watched<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         // A poll for the next piece means that the one before was taken.
         self.note(false);
         let next = if self.rest.is_empty() {

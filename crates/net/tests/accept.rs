@@ -60,8 +60,16 @@ async fn a_connection_that_asks_nothing_more_is_closed_and_one_that_asks_is_not(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stats, stop) = (Arc::new(Stats::default()), CancellationToken::new());
-    let service = |_| async { Ok::<_, Infallible>(http::Response::new(Empty::<bytes::Bytes>::new())) };
-    let serving = tokio::spawn(serve(listener, Door::Plain, limits(), Arc::clone(&stats), stop.clone(), service));
+    let service =
+        |_| async { Ok::<_, Infallible>(http::Response::new(Empty::<bytes::Bytes>::new())) };
+    let serving = tokio::spawn(serve(
+        listener,
+        Door::Plain,
+        limits(),
+        Arc::clone(&stats),
+        stop.clone(),
+        service,
+    ));
     // Eleven requests take five times as long as one may be silent.
     let begun = tokio::time::Instant::now();
     let ended = tokio::time::timeout(Duration::from_secs(10), ask(address, 11)).await;
@@ -75,24 +83,41 @@ async fn a_connection_that_asks_nothing_more_is_closed_and_one_that_asks_is_not(
 #[tokio::test]
 async fn an_answer_that_is_not_read_ends_its_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, stats, stop) = (listener.local_addr().unwrap(), Arc::new(Stats::default()), CancellationToken::new());
-    let limits = Limits { write_patience: IDLE, header_time: IDLE * 5, idle_time: IDLE * 5, ..limits() };
-    let answer =
-        |_| async { Ok::<_, Infallible>(hyper::Response::new(http_body_util::Full::new(bytes::Bytes::from_static(b"some words")))) };
-    let serving = tokio::spawn(serve(listener, Door::Plain, limits, Arc::clone(&stats), stop.clone(), answer));
+    let (address, stats, stop) =
+        (listener.local_addr().unwrap(), Arc::new(Stats::default()), CancellationToken::new());
+    let limits =
+        Limits { write_patience: IDLE, header_time: IDLE * 5, idle_time: IDLE * 5, ..limits() };
+    let answer = |_| async {
+        Ok::<_, Infallible>(hyper::Response::new(http_body_util::Full::new(
+            bytes::Bytes::from_static(b"some words"),
+        )))
+    };
+    let serving = tokio::spawn(serve(
+        listener,
+        Door::Plain,
+        limits,
+        Arc::clone(&stats),
+        stop.clone(),
+        answer,
+    ));
     for window in [0, 1] {
         let stream = TcpStream::connect(address).await.unwrap();
         let mut builder = h2::client::Builder::new();
-        let (mut sender, connection) = builder.initial_window_size(window).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+        let (mut sender, connection) =
+            builder.initial_window_size(window).handshake::<_, bytes::Bytes>(stream).await.unwrap();
         let driving = tokio::spawn(connection);
         let request = http::Request::get("http://bot/").body(()).unwrap();
         let (answer, _) = sender.send_request(request, true).unwrap();
         let held = answer.await.unwrap();
         // The client is there, and answers pings: it takes nothing of the answer.
-        assert!(tokio::time::timeout(Duration::from_secs(20), driving).await.is_ok(), "window {window}: the connection stays");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), driving).await.is_ok(),
+            "window {window}: the connection stays"
+        );
         drop(held);
     }
-    // The last piece of an answer is HTTP/2's to hold: that connection ends for asking nothing more, and is not waited for.
+    // The last piece of an answer is HTTP/2's to hold: that connection ends for asking nothing
+    // more, and is not waited for.
     assert_eq!((stats.unread.load(Ordering::Relaxed), stats.idle.load(Ordering::Relaxed)), (1, 1));
     stop.cancel();
     serving.await.unwrap();

@@ -38,7 +38,12 @@ fn inline(pem: &str) -> Material {
     Material::Inline { name: "inline".to_owned(), pem: pem.as_bytes().to_vec() }
 }
 
-fn set(ca: &str, certificate: &str, key: &str, host: Option<&str>) -> Result<Set, canary_net::tls::TlsError> {
+fn set(
+    ca: &str,
+    certificate: &str,
+    key: &str,
+    host: Option<&str>,
+) -> Result<Set, canary_net::tls::TlsError> {
     let materials = Materials {
         mode: Mode::Mutual,
         client_auth: ClientAuth::Required,
@@ -77,7 +82,8 @@ fn shake(client: &Set, server: &Set, name: &str) -> Result<(), rustls::Error> {
 fn hosts_that_list_each_others_certificates_trust_each_other_and_nobody_whom_they_signed() {
     let (a, b) = (host("a.example", IsCa::NoCa), host("b.example", IsCa::NoCa));
     let bundle = format!("{}{}", a.pem, b.pem);
-    let own = |host: &Host, name| set(&bundle, &host.pem, &host.key.serialize_pem(), Some(name)).unwrap();
+    let own =
+        |host: &Host, name| set(&bundle, &host.pem, &host.key.serialize_pem(), Some(name)).unwrap();
     let (at_a, at_b) = (own(&a, "a.example"), own(&b, "b.example"));
     shake(&at_a, &at_b, "b.example").unwrap();
     shake(&at_b, &at_a, "a.example").unwrap();
@@ -85,9 +91,15 @@ fn hosts_that_list_each_others_certificates_trust_each_other_and_nobody_whom_the
     // The key of b signs a certificate for a.
     let (certificate, key) = b.sign("a.example");
     let forged = set(&format!("{bundle}{certificate}"), &certificate, &key, None).unwrap();
-    assert!(shake(&forged, &at_b, "b.example").is_err(), "b takes a client whom it signed itself for another");
+    assert!(
+        shake(&forged, &at_b, "b.example").is_err(),
+        "b takes a client whom it signed itself for another"
+    );
     assert!(shake(&forged, &at_a, "a.example").is_err(), "a takes a client whom b signed");
-    assert!(shake(&at_b, &forged, "a.example").is_err(), "b takes a server whom it signed itself for another");
+    assert!(
+        shake(&at_b, &forged, "a.example").is_err(),
+        "b takes a server whom it signed itself for another"
+    );
 }
 
 #[test]
@@ -124,14 +136,18 @@ fn mutual_mode_without_all_its_parts_is_an_error_and_never_plain_text() {
 #[test]
 fn a_configured_certificate_is_used_for_what_it_says_alone() {
     use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-    for (usages, refused_as) in
-        [(vec![ServerAuth], Some("client")), (vec![ClientAuth], Some("server")), (vec![ServerAuth, ClientAuth], None)]
-    {
+    for (usages, refused_as) in [
+        (vec![ServerAuth], Some("client")),
+        (vec![ClientAuth], Some("server")),
+        (vec![ServerAuth, ClientAuth], None),
+    ] {
         let mut params = CertificateParams::new(vec!["swan".to_owned()]).unwrap();
         params.extended_key_usages = usages;
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        let refused = set(&pem, &pem, &key.serialize_pem(), Some("swan")).err().map(|error| error.to_string());
+        let refused = set(&pem, &pem, &key.serialize_pem(), Some("swan"))
+            .err()
+            .map(|error| error.to_string());
         match refused_as {
             Some(purpose) => {
                 assert!(refused.as_ref().is_some_and(|why| why.contains(&format!("may not be used as a {purpose}"))), "{refused:?}");

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use canary_core::{Config, ConfigError, Core, Labels, MemberView, NodeName, Record, Release, Snapshot, Target, TargetError};
+use canary_core::{
+    Config, ConfigError, Core, Labels, MemberView, NodeName, Record, Release, Snapshot, Target,
+    TargetError,
+};
 use canary_net::{Door, Guard, Held, IpNet, Metered, Peer, Refusal, Refused};
 use http_body_util::{Either, Empty};
 use hyper::body::Body as _;
@@ -24,15 +27,18 @@ use crate::traffic::Traffic;
 use crate::transport::{Links, MeshService, QUESTION_BYTES_MAX, beside};
 use crate::v1::{self, Bridge, Protocol};
 
-/// Requests of peers that wait for the driver. A driver that is so far behind turns further ones away, counted.
+/// Requests of peers that wait for the driver. A driver that is so far behind turns further ones
+/// away, counted.
 const ARRIVALS_WAITING_MAX: usize = 1024;
 /// Commands that wait for the driver: discovery's and the handle's, never more than a few.
 const COMMANDS_WAITING_MAX: usize = 16;
 
-/// From the headers of a request to its answer: longer than the driver may take, and than half a megabyte takes on a slow path.
+/// From the headers of a request to its answer: longer than the driver may take, and than half a
+/// megabyte takes on a slow path.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// The mesh port may have one in so many of the descriptors that this process may open: the rest is for the API and for what is dialled.
+/// The mesh port may have one in so many of the descriptors that this process may open: the rest is
+/// for the API and for what is dialled.
 const MESH_PORT_SHARE: u64 = 2;
 
 /// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
@@ -113,7 +119,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The address and port that the mesh port listens on; port 0 takes a free one. Default: `127.0.0.1:0`.
+    /// The address and port that the mesh port listens on; port 0 takes a free one. Default:
+    /// `127.0.0.1:0`.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
@@ -155,22 +162,24 @@ impl Builder {
         self
     }
 
-    /// TLS in both directions, the tokens of the mesh, of which the first is presented to others, and edges that share one address. Default:
-    /// plain text, no token.
+    /// TLS in both directions, the tokens of the mesh, of which the first is presented to others,
+    /// and edges that share one address. Default: plain text, no token.
     #[must_use]
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guard = guard;
         self
     }
 
-    /// Which protocols are spoken to others. Default: ours, and the original's with who knows nothing else.
+    /// Which protocols are spoken to others. Default: ours, and the original's with who knows
+    /// nothing else.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
         self
     }
 
-    /// Listens and starts. The bot runs on the present tokio runtime until it leaves or its handle is dropped.
+    /// Listens and starts. The bot runs on the present tokio runtime until it leaves or its handle
+    /// is dropped.
     pub async fn start(self) -> Result<Bot, StartError> {
         let problems = self.config.problems();
         if !problems.is_empty() {
@@ -186,14 +195,16 @@ impl Builder {
             }
             None => {
                 let host = self.host.unwrap_or_else(|| address.ip().to_string());
-                Target::new(&host, address.port()).map_err(|source| StartError::Target { address, source })?
+                Target::new(&host, address.port())
+                    .map_err(|source| StartError::Target { address, source })?
             }
         };
         let seed = getrandom::u64().map_err(StartError::Random)?;
         let config = self.config.clone();
         let resolver = Resolver::new(&target, address.ip());
         let is_named = !config.mesh_name.as_str().is_empty();
-        let core = Core::new(config, self.name, target, self.labels, seed, clock::now()).with_gossipers(|record| !v1::is_guest(record));
+        let core = Core::new(config, self.name, target, self.labels, seed, clock::now())
+            .with_gossipers(|record| !v1::is_guest(record));
         let core = match Release::new(env!("CARGO_PKG_VERSION")) {
             Some(release) => core.with_release(release),
             None => core,
@@ -201,26 +212,55 @@ impl Builder {
 
         let traffic = Arc::new(Traffic::default());
         let stalls = Arc::new(StallWatch::new());
-        let identity = Identity { me: Arc::clone(core.record()), introduction: Arc::clone(core.record()) };
+        let identity =
+            Identity { me: Arc::clone(core.record()), introduction: Arc::clone(core.record()) };
         let (me, me_seen) = watch::channel(identity);
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
-        let links = Arc::new(Links::new(resolver.clone(), self.guard.clone(), Arc::clone(&traffic), snapshot.clone()));
+        let links = Arc::new(Links::new(
+            resolver.clone(),
+            self.guard.clone(),
+            Arc::clone(&traffic),
+            snapshot.clone(),
+        ));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let service =
-            MeshService::new(me_seen, snapshot.clone(), arrivals_in.clone(), Arc::clone(&traffic), Arc::clone(&self.guard.proxies));
-        // Bots of the original have no mesh token, present no certificate, and know of no name of a mesh.
-        let is_open = self.guard.tokens.get().is_empty() && !self.guard.tls.get().requires_certificates && !is_named;
+        let service = MeshService::new(
+            me_seen,
+            snapshot.clone(),
+            arrivals_in.clone(),
+            Arc::clone(&traffic),
+            Arc::clone(&self.guard.proxies),
+        );
+        // Bots of the original have no mesh token, present no certificate, and know of no name of a
+        // mesh.
+        let is_open = self.guard.tokens.get().is_empty()
+            && !self.guard.tls.get().requires_certificates
+            && !is_named;
         let original = (self.protocol != Protocol::V2 && is_open).then(|| {
             let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
             let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
-            let context = v1::Context::new(Arc::clone(&links), snapshot.clone(), told, self.protocol, timeout);
+            let context = v1::Context::new(
+                Arc::clone(&links),
+                snapshot.clone(),
+                told,
+                self.protocol,
+                timeout,
+            );
             let service = v1::GuestService::new(context.clone(), proxies);
-            (service, Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out), context)
+            (
+                service,
+                Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out),
+                context,
+            )
         });
         let port = Arc::new(canary_net::Stats::default());
         let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());
-        let stats = NodeStats { traffic, port: Arc::clone(&port), service: Arc::clone(&service), links: Arc::clone(&links) };
+        let stats = NodeStats {
+            traffic,
+            port: Arc::clone(&port),
+            service: Arc::clone(&service),
+            links: Arc::clone(&links),
+        };
 
         let stop = CancellationToken::new();
         let rpc = Arc::clone(&service).into_service();
@@ -229,49 +269,73 @@ impl Builder {
         let door = Door::Mesh(self.guard.tls.clone());
         let limits = port_limits(Arc::clone(&self.guard.proxies));
         let guard = self.guard.clone();
-        let serving = canary_net::accept::serve(listener, door, limits, port, stop.clone(), move |mut request: canary_net::Accepted| {
-            use tower_service::Service as _;
-            let service = Arc::clone(&service);
-            let turned_away: Option<http::Response<Empty<Bytes>>> = service.turn_away(&guard, &request);
-            let full = guests.as_ref().is_some_and(|guests| turned_away.is_none() && guests.place(&mut request).is_err());
-            let turned_away = turned_away.or_else(|| full.then(|| service.busy(&request)));
-            let ours = request.uri().path().starts_with("/mesh.v2.");
-            let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-            let path = request.uri().path();
-            let (most, refused) = (MeshService::body_max(path), Refused::default());
-            // Pushes of guests have places of their own, so that a full ledger keeps no probe from its answer.
-            let is_charged = path != v1::PUSH_PATH && most > QUESTION_BYTES_MAX;
-            let ledger = is_charged.then(|| Arc::clone(&service.ledger));
-            let later: http::Response<Empty<Bytes>> = service.later(&request);
-            let charge = ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
-            let request = request.map(|body| Metered::new(body, most, charge.clone(), refused.clone()));
-            let answer = turned_away.is_none().then(|| if ours { rpc.clone().call(request) } else { others.clone().call(request) });
-            async move {
-                let Some(answer) = answer else {
-                    return Ok(turned_away.unwrap_or_default().map(|empty| Held::new(Either::Right(empty), None)));
-                };
-                // Reading the request is in it: a client that sends half a message cannot keep it here.
-                let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
-                drop(charge);
-                let Ok(Ok(response)) = answer else {
-                    service.note_unread();
-                    return Ok(timed_out().map(|empty| Held::new(Either::Right(empty), None)));
-                };
-                // What waits to be read counts as what waits to be sent.
-                let mut held = ledger.map(|ledger| ledger.open(address));
-                let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-                if refused.get() == Some(Refusal::Long) {
-                    service.note_unread();
-                    return Ok(too_long().map(|empty| Held::new(Either::Right(empty), None)));
+        let serving = canary_net::accept::serve(
+            listener,
+            door,
+            limits,
+            port,
+            stop.clone(),
+            move |mut request: canary_net::Accepted| {
+                use tower_service::Service as _;
+                let service = Arc::clone(&service);
+                let turned_away: Option<http::Response<Empty<Bytes>>> =
+                    service.turn_away(&guard, &request);
+                let full = guests.as_ref().is_some_and(|guests| {
+                    turned_away.is_none() && guests.place(&mut request).is_err()
+                });
+                let turned_away = turned_away.or_else(|| full.then(|| service.busy(&request)));
+                let ours = request.uri().path().starts_with("/mesh.v2.");
+                let address = request
+                    .extensions()
+                    .get::<Peer>()
+                    .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+                let path = request.uri().path();
+                let (most, refused) = (MeshService::body_max(path), Refused::default());
+                // Pushes of guests have places of their own, so that a full ledger keeps no probe
+                // from its answer.
+                let is_charged = path != v1::PUSH_PATH && most > QUESTION_BYTES_MAX;
+                let ledger = is_charged.then(|| Arc::clone(&service.ledger));
+                let later: http::Response<Empty<Bytes>> = service.later(&request);
+                let charge =
+                    ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
+                let request =
+                    request.map(|body| Metered::new(body, most, charge.clone(), refused.clone()));
+                let answer = turned_away.is_none().then(|| {
+                    if ours { rpc.clone().call(request) } else { others.clone().call(request) }
+                });
+                async move {
+                    let Some(answer) = answer else {
+                        return Ok(turned_away
+                            .unwrap_or_default()
+                            .map(|empty| Held::new(Either::Right(empty), None)));
+                    };
+                    // Reading the request is in it: a client that sends half a message cannot keep
+                    // it here.
+                    let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
+                    drop(charge);
+                    let Ok(Ok(response)) = answer else {
+                        service.note_unread();
+                        return Ok(timed_out().map(|empty| Held::new(Either::Right(empty), None)));
+                    };
+                    // What waits to be read counts as what waits to be sent.
+                    let mut held = ledger.map(|ledger| ledger.open(address));
+                    let bytes =
+                        usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+                    if refused.get() == Some(Refusal::Long) {
+                        service.note_unread();
+                        return Ok(too_long().map(|empty| Held::new(Either::Right(empty), None)));
+                    }
+                    if refused.get().is_some()
+                        || held.as_mut().is_some_and(|held| held.add(bytes).is_err())
+                    {
+                        service.note_overdrawn();
+                        return Ok(later.map(|empty| Held::new(Either::Right(empty), None)));
+                    }
+                    service.note(&response);
+                    Ok(response.map(|body| Held::new(Either::Left(body), held)))
                 }
-                if refused.get().is_some() || held.as_mut().is_some_and(|held| held.add(bytes).is_err()) {
-                    service.note_overdrawn();
-                    return Ok(later.map(|empty| Held::new(Either::Right(empty), None)));
-                }
-                service.note(&response);
-                Ok(response.map(|body| Held::new(Either::Left(body), held)))
-            }
-        });
+            },
+        );
         let mut tasks = JoinSet::new();
         let serving = until(stop.clone(), serving);
         tasks.spawn(async move {
@@ -327,7 +391,15 @@ impl Builder {
             halted.cancel();
             end
         });
-        Ok(Bot { address, snapshot, commands: commands_in, stats, describer, driving, _stop: stop.drop_guard() })
+        Ok(Bot {
+            address,
+            snapshot,
+            commands: commands_in,
+            stats,
+            describer,
+            driving,
+            _stop: stop.drop_guard(),
+        })
     }
 }
 
@@ -369,13 +441,17 @@ impl Reader {
         clock::now().time.since(self.snapshot.borrow().now.time)
     }
 
-    /// What the source of a pair alone knows of it: asked of that node over the mesh, unless it was a moment ago. The answer for a pair of this bot
-    /// itself is in the snapshot.
+    /// What the source of a pair alone knows of it: asked of that node over the mesh, unless it was
+    /// a moment ago. The answer for a pair of this bot itself is in the snapshot.
     ///
     /// # Errors
     ///
     /// If the source is a bot of the original, did not answer, or too many are being asked.
-    pub async fn describe(&self, source: &MemberView, target: &NodeName) -> Result<Described, DescribeError> {
+    pub async fn describe(
+        &self,
+        source: &MemberView,
+        target: &NodeName,
+    ) -> Result<Described, DescribeError> {
         let me = self.snapshot.borrow().me.instance;
         self.describer.describe(me, source, target).await
     }
@@ -386,7 +462,8 @@ impl Reader {
     }
 }
 
-/// A running bot. Dropping the handle stops it without a goodbye; others find out as they would of a crash.
+/// A running bot. Dropping the handle stops it without a goodbye; others find out as they would of
+/// a crash.
 #[derive(Debug)]
 pub struct Bot {
     address: SocketAddr,
@@ -432,12 +509,20 @@ impl Bot {
     /// Waits for a snapshot of which `done` is true; none if the bot ended before.
     pub async fn wait_for(&self, mut done: impl FnMut(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
         let mut snapshot = self.snapshot.clone();
-        snapshot.wait_for(|snapshot| done(snapshot)).await.ok().map(|snapshot| Arc::clone(&snapshot))
+        snapshot
+            .wait_for(|snapshot| done(snapshot))
+            .await
+            .ok()
+            .map(|snapshot| Arc::clone(&snapshot))
     }
 
     /// What others in this process may read of the bot while its handle is elsewhere.
     pub fn reader(&self) -> Reader {
-        Reader { snapshot: self.snapshot.clone(), stats: self.stats.clone(), describer: self.describer.clone() }
+        Reader {
+            snapshot: self.snapshot.clone(),
+            stats: self.stats.clone(),
+            describer: self.describer.clone(),
+        }
     }
 
     /// Waits until the bot ends by itself.

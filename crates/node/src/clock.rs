@@ -12,27 +12,38 @@ const ORIGIN: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
 /// Both clocks now: the one that counts suspend, and the wall's.
 pub(crate) fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { time: Time::from_micros((ORIGIN + since_boot()).as_micros() as u64), wall: Wall::from_unix_millis(wall.as_millis() as u64) }
+    Now {
+        time: Time::from_micros((ORIGIN + since_boot()).as_micros() as u64),
+        wall: Wall::from_unix_millis(wall.as_millis() as u64),
+    }
 }
 
 #[cfg(target_os = "linux")]
 fn since_boot() -> Duration {
     let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(u64::try_from(at.tv_sec).unwrap_or_default(), u32::try_from(at.tv_nsec).unwrap_or_default())
+    Duration::new(
+        u64::try_from(at.tv_sec).unwrap_or_default(),
+        u32::try_from(at.tv_nsec).unwrap_or_default(),
+    )
 }
 
 #[cfg(not(target_os = "linux"))]
 fn since_boot() -> Duration {
     let at = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(u64::try_from(at.tv_sec).unwrap_or_default(), u32::try_from(at.tv_nsec).unwrap_or_default())
+    Duration::new(
+        u64::try_from(at.tv_sec).unwrap_or_default(),
+        u32::try_from(at.tv_nsec).unwrap_or_default(),
+    )
 }
 
 /// How often the watch looks.
 const WATCH_TICK: Duration = Duration::from_millis(50);
-/// Lateness of a timer below this is what timers are like on a busy host. It is not added up, or long probes would be void before short ones.
+/// Lateness of a timer below this is what timers are like on a busy host. It is not added up, or
+/// long probes would be void before short ones.
 const WATCH_SLACK: Duration = Duration::from_millis(50);
 
-/// Adds up the time in which this process's loop was late, so that a measurement across it is not taken for the network's.
+/// Adds up the time in which this process's loop was late, so that a measurement across it is not
+/// taken for the network's.
 #[derive(Debug)]
 pub(crate) struct StallWatch {
     late_micros: AtomicU64,
@@ -57,7 +68,8 @@ impl StallWatch {
         }
     }
 
-    /// All lateness so far, up to this very moment: after a stop the watch itself may not have run yet.
+    /// All lateness so far, up to this very moment: after a stop the watch itself may not have run
+    /// yet.
     pub(crate) fn late(&self) -> Duration {
         let current = lateness(self.ticked_at.load(Ordering::Relaxed), now().time.micros());
         Duration::from_micros(self.late_micros.load(Ordering::Relaxed) + current)

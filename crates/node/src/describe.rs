@@ -1,4 +1,5 @@
-//! Details of pairs, asked of their sources when somebody looks: few at a time, and kept for a moment.
+//! Details of pairs, asked of their sources when somebody looks: few at a time, and kept for a
+//! moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +12,13 @@ use tokio::sync::Semaphore;
 use crate::transport::Links;
 use crate::v1;
 
-/// Questions under way. More than a handful of people do not look at once, and each may wait for a node that is gone.
+/// Questions under way. More than a handful of people do not look at once, and each may wait for a
+/// node that is gone.
 const UNDER_WAY_MAX: usize = 8;
 /// How long a source may take to answer: somebody waits.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// An answer is given again for so long, a failure too: any number of pages open on one pair is one question.
+/// An answer is given again for so long, a failure too: any number of pages open on one pair is one
+/// question.
 const KEPT: Duration = Duration::from_secs(2);
 /// Answers that are kept; the oldest go first.
 const KEPT_MAX: usize = 256;
@@ -57,11 +60,21 @@ pub(crate) struct Describer {
 
 impl Describer {
     pub(crate) fn new(links: Arc<Links>, runtime: Handle) -> Self {
-        Self { links, runtime, under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)), kept: Arc::default() }
+        Self {
+            links,
+            runtime,
+            under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            kept: Arc::default(),
+        }
     }
 
     /// Asks `source`, as the instance `from`, what it knows of its pair to `target`.
-    pub(crate) async fn describe(&self, from: Instance, source: &MemberView, target: &NodeName) -> Result<Described, DescribeError> {
+    pub(crate) async fn describe(
+        &self,
+        from: Instance,
+        source: &MemberView,
+        target: &NodeName,
+    ) -> Result<Described, DescribeError> {
         let name = &source.record.name;
         if v1::is_guest(&source.record) {
             return Err(DescribeError::Original(name.clone()));
@@ -73,7 +86,8 @@ impl Describer {
         let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() else {
             return Err(DescribeError::Busy);
         };
-        let (links, record, target) = (Arc::clone(&self.links), Arc::clone(&source.record), target.clone());
+        let (links, record, target) =
+            (Arc::clone(&self.links), Arc::clone(&source.record), target.clone());
         let asking = self.runtime.spawn(async move {
             let _permit = permit;
             let asked = links.describe(&record, from, &target);

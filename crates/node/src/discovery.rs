@@ -28,11 +28,17 @@ impl FromStr for Seed {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let Some(name) = text.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("dns:")).and_then(|_| text.get(4..)) else {
+        let Some(name) = text
+            .get(..4)
+            .filter(|scheme| scheme.eq_ignore_ascii_case("dns:"))
+            .and_then(|_| text.get(4..))
+        else {
             return Ok(Self::Fixed(text.parse()?));
         };
         // `dns:80` is a host of that name.
-        name.parse().map(Self::Dns).or_else(|error| text.parse().map(Self::Fixed).map_err(|_| error))
+        name.parse()
+            .map(Self::Dns)
+            .or_else(|error| text.parse().map(Self::Fixed).map_err(|_| error))
     }
 }
 
@@ -45,8 +51,13 @@ impl fmt::Display for Seed {
     }
 }
 
-/// Keeps the targets to join at up to date: calls `found` with all of them, first at once and then whenever they change.
-pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl AsyncFn(Vec<Target>)) {
+/// Keeps the targets to join at up to date: calls `found` with all of them, first at once and then
+/// whenever they change.
+pub(crate) async fn discover(
+    seeds: Vec<Seed>,
+    resolver: Resolver,
+    found: impl AsyncFn(Vec<Target>),
+) {
     let mut known: Vec<Vec<Target>> = seeds
         .iter()
         .map(|seed| match seed {
@@ -74,10 +85,12 @@ pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl A
                     known[*index] = addresses;
                 }
                 Err(why) => {
-                    // What was known stays: a resolver that is down is no reason to forget where others are.
+                    // What was known stays: a resolver that is down is no reason to forget where
+                    // others are.
                     tracing::debug!(%name, why, "cannot look up the targets of a name");
                     missing = true;
-                    // A name that never resolved is a target that does not admit us, and is reported and counted as one.
+                    // A name that never resolved is a target that does not admit us, and is
+                    // reported and counted as one.
                     if known[*index].is_empty() {
                         known[*index].push(name.clone());
                         changed = true;
@@ -93,8 +106,12 @@ pub(crate) async fn discover(seeds: Vec<Seed>, resolver: Resolver, found: impl A
 }
 
 async fn lookup(name: &Target, resolver: &Resolver) -> Result<Vec<Target>, String> {
-    let addresses = resolver.resolve(name, LOOKUP_TIMEOUT).await.map_err(|error| error.to_string())?;
-    let mut targets: Vec<_> = addresses.iter().filter_map(|address| Target::new(&address.ip().to_string(), address.port()).ok()).collect();
+    let addresses =
+        resolver.resolve(name, LOOKUP_TIMEOUT).await.map_err(|error| error.to_string())?;
+    let mut targets: Vec<_> = addresses
+        .iter()
+        .filter_map(|address| Target::new(&address.ip().to_string(), address.port()).ok())
+        .collect();
     targets.sort_unstable();
     targets.dedup();
     Ok(targets)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Core, Failure, Output, PendingJoin, ProbeId, ProbeReport, Record, Request, RequestId, Response, Secured, Snapshot,
-    Target,
+    CallError, CallId, Core, Failure, Output, PendingJoin, ProbeId, ProbeReport, Record, Request,
+    RequestId, Response, Secured, Snapshot, Target,
 };
 use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
@@ -70,7 +70,8 @@ impl NodeStats {
         self.links.stale_lookups()
     }
 
-    /// Requests without a valid token, and of peers that spoke as another than their certificate names.
+    /// Requests without a valid token, and of peers that spoke as another than their certificate
+    /// names.
     pub fn unauthenticated(&self) -> (u64, u64) {
         self.service.unauthenticated()
     }
@@ -131,7 +132,8 @@ impl Driver {
     /// Drives the core until it has left, or must not run.
     pub(crate) async fn drive(mut self) -> End {
         let mut tasks: JoinSet<Done> = JoinSet::new();
-        let mut replies: HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>> = HashMap::new();
+        let mut replies: HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>> =
+            HashMap::new();
         let mut next_request = 0;
         let mut shown_at = Instant::now();
         let mut dirty = true;
@@ -157,11 +159,13 @@ impl Driver {
                 swept_at = Instant::now();
             }
             let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
-            let due = self.core.poll_timeout().map_or(SNAPSHOT_AGE_MAX, |at| at.since(clock::now().time));
+            let due =
+                self.core.poll_timeout().map_or(SNAPSHOT_AGE_MAX, |at| at.since(clock::now().time));
             let wake = (Instant::now() + due).min(shown_at + pause);
             let mut touched = true;
             tokio::select! {
-                // What is already here comes before what is due: an answer that waited is no silence.
+                // What is already here comes before what is due: an answer that waited is no
+                // silence.
                 biased;
                 Some(ended) = self.tasks.join_next() => {
                     let task = ended.unwrap_or("a task that panicked");
@@ -209,7 +213,12 @@ impl Driver {
         }
     }
 
-    fn arrived(&mut self, arrived: Arrived, next: &mut u64, replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>) {
+    fn arrived(
+        &mut self,
+        arrived: Arrived,
+        next: &mut u64,
+        replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
+    ) {
         if let Some(names) = &arrived.names
             && let Err(impostor) = speaks_for_itself(&self.core, &arrived.request, names)
         {
@@ -226,7 +235,9 @@ impl Driver {
     /// A peer's certificate was seen: what expires first is what others should hear of.
     fn shown(&mut self, shown: Secured) {
         let soonest = match self.soonest {
-            Some((expires, at)) if expires < shown.expires && at.elapsed() < SHOWN_OF_LATE => expires,
+            Some((expires, at)) if expires < shown.expires && at.elapsed() < SHOWN_OF_LATE => {
+                expires
+            }
             _ => {
                 self.soonest = Some((shown.expires, Instant::now()));
                 shown.expires
@@ -258,12 +269,22 @@ impl Driver {
     ) -> Option<End> {
         match output {
             Output::Probe { id, whom, .. } => {
-                let (resolver, stalls, timeout) = (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
+                let (resolver, stalls, timeout) =
+                    (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
                 let guard = self.guard.clone();
                 let original = self.original.clone().filter(|_| v1::is_guest(&whom));
                 tasks.spawn(async move {
-                    let mut probed = prober::probe(&whom, original.is_some(), timeout, &resolver, &guard, &stalls).await;
-                    if let (Some(original), ProbeReport::Answered { .. }) = (original, &probed.report)
+                    let mut probed = prober::probe(
+                        &whom,
+                        original.is_some(),
+                        timeout,
+                        &resolver,
+                        &guard,
+                        &stalls,
+                    )
+                    .await;
+                    if let (Some(original), ProbeReport::Answered { .. }) =
+                        (original, &probed.report)
                         && original.is_another(&whom)
                     {
                         probed.report = ProbeReport::Failed(Failure::Identity);
@@ -273,13 +294,26 @@ impl Driver {
             }
             Output::Call { id, target, whom, request, timeout } => {
                 let links = Arc::clone(&self.links);
-                let heartbeat = whom.as_ref().and_then(|whom| self.core.heartbeat_of(whom.instance)).unwrap_or_default();
+                let heartbeat = whom
+                    .as_ref()
+                    .and_then(|whom| self.core.heartbeat_of(whom.instance))
+                    .unwrap_or_default();
                 let original = self.original.clone();
                 tasks.spawn(async move {
                     let asked = async {
                         match &original {
-                            Some(original) => v1::speak(original, whom.map(|whom| (whom, heartbeat)), &target, request).await,
-                            None => links.ask_ours(&target, request).await.map_err(|error| error.call),
+                            Some(original) => {
+                                v1::speak(
+                                    original,
+                                    whom.map(|whom| (whom, heartbeat)),
+                                    &target,
+                                    request,
+                                )
+                                .await
+                            }
+                            None => {
+                                links.ask_ours(&target, request).await.map_err(|error| error.call)
+                            }
                         }
                     };
                     Done::Call(id, links.within(&target, timeout, asked).await)
@@ -299,15 +333,18 @@ impl Driver {
     }
 }
 
-/// Whether the certificate of a peer names the node that it speaks as: by the node's name, or by the host of its target.
+/// Whether the certificate of a peer names the node that it speaks as: by the node's name, or by
+/// the host of its target.
 fn speaks_for_itself(core: &Core, request: &Request, names: &PeerNames) -> Result<(), Impostor> {
     let speaker = match request {
         Request::Join(record) => record,
         // Who is not known is not let in anyway.
-        Request::Exchange(exchange) => match exchange.from.and_then(|instance| core.record_of(instance)) {
-            Some(record) => record,
-            None => return Ok(()),
-        },
+        Request::Exchange(exchange) => {
+            match exchange.from.and_then(|instance| core.record_of(instance)) {
+                Some(record) => record,
+                None => return Ok(()),
+            }
+        }
         Request::Identify | Request::Ask(_) => return Ok(()),
     };
     Impostor::unless(names, speaker)

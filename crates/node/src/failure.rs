@@ -17,8 +17,8 @@ pub(crate) enum Blame {
     Ourselves,
 }
 
-/// Whose fault it is that a connection was not made. What this host says of a route without being asked for one is the network's: filters and
-/// routing tables answer with many codes.
+/// Whose fault it is that a connection was not made. What this host says of a route without being
+/// asked for one is the network's: filters and routing tables answer with many codes.
 pub(crate) fn blame_connect(error: &io::Error) -> Blame {
     match blame(error) {
         Blame::Network(Failure::Protocol) => Blame::Network(Failure::Unreachable),
@@ -29,7 +29,15 @@ pub(crate) fn blame_connect(error: &io::Error) -> Blame {
 /// Whose fault an error of a connection is.
 pub(crate) fn blame(error: &io::Error) -> Blame {
     if let Some(code) = error.raw_os_error()
-        && matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN)
+        && matches!(
+            code,
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EAGAIN
+        )
     {
         return Blame::Ourselves;
     }
@@ -38,7 +46,9 @@ pub(crate) fn blame(error: &io::Error) -> Blame {
     }
     Blame::Network(match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => Failure::Unreachable,
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => Failure::Unreachable,
         // What a filter answers with "prohibited" arrives as a lack of permission.
         io::ErrorKind::PermissionDenied => Failure::Unreachable,
         io::ErrorKind::TimedOut => Failure::Timeout,
@@ -58,7 +68,8 @@ pub(crate) fn blame(error: &io::Error) -> Blame {
 /// The first failure of a connection. The libraries above it keep its words alone.
 pub(crate) type Cause = Arc<OnceLock<Failure>>;
 
-/// A connection that remembers its first failure: an alert of TLS 1.3 comes with the first answer, where HTTP/2 reads it.
+/// A connection that remembers its first failure: an alert of TLS 1.3 comes with the first answer,
+/// where HTTP/2 reads it.
 #[derive(Debug)]
 pub(crate) struct Remembering<I> {
     inner: I,
@@ -82,14 +93,22 @@ impl<I> Remembering<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Remembering<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.note(result)
     }
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Remembering<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.note(result)
     }
@@ -152,7 +171,11 @@ mod tests {
         // Whatever else there is: it is about the way there.
         for code in 1..134 {
             let blame = blame_connect(&io::Error::from_raw_os_error(code));
-            assert!(blame != Blame::Network(Failure::Protocol), "{}", io::Error::from_raw_os_error(code));
+            assert!(
+                blame != Blame::Network(Failure::Protocol),
+                "{}",
+                io::Error::from_raw_os_error(code)
+            );
         }
     }
 

@@ -1,10 +1,11 @@
 //! Does: the asynchronous shell that drives a [`canary_core::Core`] on real sockets.
 //!
-//! One task owns the core. Around it stand the accept loop of the mesh port, the probers, warm connections to peers, and discovery; they
-//! meet the driver through channels, and readers through a watched [`Snapshot`](canary_core::Snapshot).
+//! One task owns the core. Around it stand the accept loop of the mesh port, the probers, warm
+//! connections to peers, and discovery; they meet the driver through channels, and readers through
+//! a watched [`Snapshot`](canary_core::Snapshot).
 //!
-//! An embedder builds a [`Bot`] and gets a handle: a snapshot, changes to await, and a way to leave. Several can run in one process.
-//! Nothing in here exits, prints, or sets anything global.
+//! An embedder builds a [`Bot`] and gets a handle: a snapshot, changes to await, and a way to
+//! leave. Several can run in one process. Nothing in here exits, prints, or sets anything global.
 
 mod bot;
 mod clock;

@@ -1,8 +1,9 @@
 //! One measurement: its own connection, every phase beside its system calls.
 //!
-//! The prober speaks HTTP/2 over a socket of its own and calls `mesh.v2.MeshService/Probe` twice: the first request includes the set-up of
-//! HTTP/2, the second is the warm connection's. Clocks are read right before the system call that sends and right after the one that
-//! received the last of the answer, so that what our own code takes in between is not measured.
+//! The prober speaks HTTP/2 over a socket of its own and calls `mesh.v2.MeshService/Probe` twice:
+//! the first request includes the set-up of HTTP/2, the second is the warm connection's. Clocks are
+//! read right before the system call that sends and right after the one that received the last of
+//! the answer, so that what our own code takes in between is not measured.
 
 use std::future::Future;
 use std::io;
@@ -12,7 +13,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use canary_core::{Failure, Incarnation, Instance, NodeName, ProbeReport, Record, Secured, Target, Timing};
+use canary_core::{
+    Failure, Incarnation, Instance, NodeName, ProbeReport, Record, Secured, Target, Timing,
+};
 use canary_net::{Guard, Seldom};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,7 +29,8 @@ use crate::secure::{self, SecureError};
 use crate::transport::{PROBE_PATH, decode_probe_response};
 use crate::v1::RTT_PATH;
 
-/// Lateness of our own loop within a probe beyond which the probe says more about us than about the network.
+/// Lateness of our own loop within a probe beyond which the probe says more about us than about the
+/// network.
 const LATE_MAX: Duration = Duration::from_millis(100);
 /// Largest answer to a probe: a name and two numbers.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -61,7 +65,11 @@ impl From<h2::Error> for Ended {
 
 impl From<LookupError> for Ended {
     fn from(error: LookupError) -> Self {
-        if error.is_own_fault() { Self::Void(error.to_string()) } else { Self::Failed(Failure::Dns, error.to_string()) }
+        if error.is_own_fault() {
+            Self::Void(error.to_string())
+        } else {
+            Self::Failed(Failure::Dns, error.to_string())
+        }
     }
 }
 
@@ -108,9 +116,14 @@ pub(crate) async fn probe(
     let late_before = stalls.late();
     let begun = Instant::now();
     let mut progress = Progress::Resolving;
-    let ended = tokio::time::timeout(timeout, measure(target, guest, timeout, resolver, guard, &mut progress)).await;
+    let ended = tokio::time::timeout(
+        timeout,
+        measure(target, guest, timeout, resolver, guard, &mut progress),
+    )
+    .await;
     let late = stalls.late().saturating_sub(late_before);
-    // A stop of this process shows as lateness, or as a timeout that was noticed long after it was due.
+    // A stop of this process shows as lateness, or as a timeout that was noticed long after it was
+    // due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
         tracing::debug!(%target, ?late, "a probe is void: this host did not run");
         return ProbeReport::Void.into();
@@ -132,7 +145,8 @@ pub(crate) async fn probe(
             // A name that is not resolved in time is a failure of names, not of the path.
             Progress::Resolving => ProbeReport::Failed(Failure::Dns).into(),
             Progress::Dialling => ProbeReport::Failed(Failure::Timeout).into(),
-            // The pair is proven; an absent second figure means that the second request was not answered in time.
+            // The pair is proven; an absent second figure means that the second request was not
+            // answered in time.
             Progress::Answered(answer) => answer.report(),
         },
     }
@@ -163,19 +177,37 @@ pub struct Unmeasured {
 /// # Errors
 ///
 /// The kind of failure that a bot would publish, with the words of the system.
-pub async fn probe_once(target: &Target, timeout: Duration, guard: &Guard) -> Result<Once, Unmeasured> {
+pub async fn probe_once(
+    target: &Target,
+    timeout: Duration,
+    guard: &Guard,
+) -> Result<Once, Unmeasured> {
     // The target is named by the operator: it may be this host.
     let resolver = Resolver::new(target, std::net::Ipv4Addr::LOCALHOST.into());
     let mut progress = Progress::Resolving;
-    let ended = tokio::time::timeout(timeout, measure(target, None, timeout, &resolver, guard, &mut progress)).await;
+    let ended = tokio::time::timeout(
+        timeout,
+        measure(target, None, timeout, &resolver, guard, &mut progress),
+    )
+    .await;
     let answer = match (ended, progress) {
         (Ok(Ok(answer)), _) | (Err(_), Progress::Answered(answer)) => answer,
         (Ok(Err(Ended::Failed(kind, detail))), _) => return Err(Unmeasured { kind, detail }),
-        (Ok(Err(Ended::Void(detail))), _) => return Err(Unmeasured { kind: Failure::Local, detail }),
-        (Err(_), Progress::Resolving) => {
-            return Err(Unmeasured { kind: Failure::Dns, detail: "the name was not resolved in time".to_owned() });
+        (Ok(Err(Ended::Void(detail))), _) => {
+            return Err(Unmeasured { kind: Failure::Local, detail });
         }
-        (Err(_), Progress::Dialling) => return Err(Unmeasured { kind: Failure::Timeout, detail: format!("no answer within {timeout:?}") }),
+        (Err(_), Progress::Resolving) => {
+            return Err(Unmeasured {
+                kind: Failure::Dns,
+                detail: "the name was not resolved in time".to_owned(),
+            });
+        }
+        (Err(_), Progress::Dialling) => {
+            return Err(Unmeasured {
+                kind: Failure::Timeout,
+                detail: format!("no answer within {timeout:?}"),
+            });
+        }
     };
     Ok(Once { name: answer.name, timing: answer.timing, secured: answer.secured })
 }
@@ -207,11 +239,16 @@ async fn measure(
     let begun = Instant::now();
     let addresses = resolver.resolve(target, timeout).await?;
     *progress = Progress::Dialling;
-    let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() { Duration::ZERO } else { begun.elapsed() };
-    let (stream, connect) = connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
-        Blame::Network(failure) => Ended::Failed(failure, error.to_string()),
-        Blame::Ourselves => Ended::Void(error.to_string()),
-    })?;
+    let resolve = if target.host().parse::<std::net::IpAddr>().is_ok() {
+        Duration::ZERO
+    } else {
+        begun.elapsed()
+    };
+    let (stream, connect) =
+        connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
+            Blame::Network(failure) => Ended::Failed(failure, error.to_string()),
+            Blame::Ourselves => Ended::Void(error.to_string()),
+        })?;
     let clock = Arc::new(Mutex::new(Stamps::default()));
     let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
     // The set may be swapped at any time: one probe uses one set.
@@ -231,7 +268,11 @@ async fn measure(
         .await
         .map_err(|error| told(error.into(), &cause))?;
     let asking = Asking {
-        uri: format!("{}://{target}{}", secure::scheme(&set), if guest.is_some() { RTT_PATH } else { PROBE_PATH }),
+        uri: format!(
+            "{}://{target}{}",
+            secure::scheme(&set),
+            if guest.is_some() { RTT_PATH } else { PROBE_PATH }
+        ),
         token: guard.tokens.get().header(),
     };
     let requests = async {
@@ -239,9 +280,17 @@ async fn measure(
         let first_request = take_lap(&clock);
         let (name, incarnation, instance) = match guest {
             // It says nothing of itself; who it is was found out when it was let in.
-            Some(guest) if answer == EMPTY_MESSAGE.as_slice() => (guest.name.clone(), guest.incarnation, guest.instance),
-            Some(_) => return Err(Ended::Failed(Failure::Protocol, "the answer to a probe of a guest is not empty".to_owned())),
-            None => decode_probe_response(&answer).map_err(|why| Ended::Failed(Failure::Protocol, why))?,
+            Some(guest) if answer == EMPTY_MESSAGE.as_slice() => {
+                (guest.name.clone(), guest.incarnation, guest.instance)
+            }
+            Some(_) => {
+                return Err(Ended::Failed(
+                    Failure::Protocol,
+                    "the answer to a probe of a guest is not empty".to_owned(),
+                ));
+            }
+            None => decode_probe_response(&answer)
+                .map_err(|why| Ended::Failed(Failure::Protocol, why))?,
         };
         // The first answer is what proves the pair. If the second fails, its figure is absent.
         let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
@@ -261,7 +310,10 @@ async fn measure(
                 Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => Poll::Ready(Err(match ended {
                     Err(error) => error.into(),
-                    Ok(()) => Ended::Failed(Failure::Reset, "the connection was closed before the answer".to_owned()),
+                    Ok(()) => Ended::Failed(
+                        Failure::Reset,
+                        "the connection was closed before the answer".to_owned(),
+                    ),
                 })),
             },
             Poll::Pending => requests.as_mut().poll(cx),
@@ -273,10 +325,13 @@ async fn measure(
     Ok(answer)
 }
 
-/// A failure by the first thing that went wrong on the connection: HTTP/2 tells of what it made of it.
+/// A failure by the first thing that went wrong on the connection: HTTP/2 tells of what it made of
+/// it.
 fn told(ended: Ended, cause: &Cause) -> Ended {
     match (ended, cause.get()) {
-        (Ended::Failed(Failure::Protocol | Failure::Reset, detail), Some(failure)) => Ended::Failed(*failure, detail),
+        (Ended::Failed(Failure::Protocol | Failure::Reset, detail), Some(failure)) => {
+            Ended::Failed(*failure, detail)
+        }
         (ended, _) => ended,
     }
 }
@@ -289,7 +344,10 @@ struct Asking {
 }
 
 /// Sends one request and reads its whole answer.
-async fn request(sender: h2::client::SendRequest<Bytes>, asking: &Asking) -> Result<(Bytes, h2::client::SendRequest<Bytes>), Ended> {
+async fn request(
+    sender: h2::client::SendRequest<Bytes>,
+    asking: &Asking,
+) -> Result<(Bytes, h2::client::SendRequest<Bytes>), Ended> {
     let mut sender = sender.ready().await?;
     let mut request = http::Request::post(&asking.uri)
         .header(http::header::CONTENT_TYPE, "application/grpc")
@@ -304,7 +362,8 @@ async fn request(sender: h2::client::SendRequest<Bytes>, asking: &Asking) -> Res
     let response = response.await?;
     let status = response.status();
     if !status.is_success() {
-        let failure = if matches!(status.as_u16(), 401 | 403) { Failure::Auth } else { Failure::Protocol };
+        let failure =
+            if matches!(status.as_u16(), 401 | 403) { Failure::Auth } else { Failure::Protocol };
         return Err(Ended::Failed(failure, format!("it answered with HTTP status {status}")));
     }
     let early = grpc_status(response.headers());
@@ -321,8 +380,12 @@ async fn request(sender: h2::client::SendRequest<Bytes>, asking: &Asking) -> Res
     let trailers = incoming.trailers().await?;
     match early.or_else(|| trailers.as_ref().and_then(grpc_status)).unwrap_or(0) {
         0 => Ok((answer.freeze(), sender)),
-        status @ (7 | 16) => Err(Ended::Failed(Failure::Auth, format!("it answered with gRPC status {status}"))),
-        status => Err(Ended::Failed(Failure::Protocol, format!("it answered with gRPC status {status}"))),
+        status @ (7 | 16) => {
+            Err(Ended::Failed(Failure::Auth, format!("it answered with gRPC status {status}")))
+        }
+        status => {
+            Err(Ended::Failed(Failure::Protocol, format!("it answered with gRPC status {status}")))
+        }
     }
 }
 
@@ -341,13 +404,17 @@ struct Stamps {
 /// The time from the send to the last read, and a fresh start for the next request.
 fn take_lap(clock: &Mutex<Stamps>) -> Duration {
     let mut stamps = clock.lock().unwrap_or_else(PoisonError::into_inner);
-    let lap = stamps.sent.zip(stamps.received).map(|(sent, received)| received.saturating_duration_since(sent));
+    let lap = stamps
+        .sent
+        .zip(stamps.received)
+        .map(|(sent, received)| received.saturating_duration_since(sent));
     stamps.sent = None;
     stamps.received = None;
     lap.unwrap_or_default()
 }
 
-/// A socket that reads the clock beside its system calls, and sends what belongs together in one of them.
+/// A socket that reads the clock beside its system calls, and sends what belongs together in one of
+/// them.
 #[derive(Debug)]
 struct Stamped {
     stream: TcpStream,
@@ -372,7 +439,11 @@ impl Stamped {
 }
 
 impl AsyncRead for Stamped {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
@@ -387,7 +458,11 @@ impl AsyncRead for Stamped {
 }
 
 impl AsyncWrite for Stamped {
-    fn poll_write(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.waiting.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }

@@ -1,7 +1,9 @@
-//! Names to addresses, as the host's applications see them. A name that is not resolved harms only itself.
+//! Names to addresses, as the host's applications see them. A name that is not resolved harms only
+//! itself.
 //!
-//! There is at most one look-up of a name at once, and other callers wait for it. While it hangs, or the name server fails, the last
-//! good addresses of the name are used. A late answer is kept for the next caller.
+//! There is at most one look-up of a name at once, and other callers wait for it. While it hangs,
+//! or the name server fails, the last good addresses of the name are used. A late answer is kept
+//! for the next caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,13 +15,15 @@ use std::time::{Duration, Instant};
 use canary_core::Target;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-/// Look-ups at once that are younger than [`SLOW`]. Further ones wait: none keeps its place for longer.
+/// Look-ups at once that are younger than [`SLOW`]. Further ones wait: none keeps its place for
+/// longer.
 const QUICK_MAX: usize = 32;
 /// The same for names that strangers gave: they may name a server that never answers.
 const STRANGERS_QUICK_MAX: usize = 8;
 /// A look-up that takes longer is slow: it gives its place up, and holds its thread alone.
 const SLOW: Duration = Duration::from_secs(1);
-/// Threads of slow look-ups. A name that was slow is not looked up while there are so many; names that were not are.
+/// Threads of slow look-ups. A name that was slow is not looked up while there are so many; names
+/// that were not are.
 const SLOW_MAX: usize = 64;
 /// How long a look-up may take before the last good addresses are used.
 const HANGS: Duration = Duration::from_millis(500);
@@ -97,26 +101,39 @@ struct Shared {
 
 impl Lane {
     fn new(quick: usize) -> Arc<Self> {
-        Arc::new(Self { names: Mutex::default(), quick: Arc::new(Semaphore::new(quick)), slow: AtomicUsize::new(0) })
+        Arc::new(Self {
+            names: Mutex::default(),
+            quick: Arc::new(Semaphore::new(quick)),
+            slow: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Resolver {
     /// For a bot that others reach at `me`, and that listens on `address`.
     pub(crate) fn new(me: &Target, address: IpAddr) -> Self {
-        let is_local = address.is_loopback() || me.host() == "localhost" || me.host().parse().is_ok_and(is_local);
-        let shared = Shared { found: Mutex::default(), configured: Mutex::default(), is_local, stale: AtomicU64::new(0) };
+        let is_local = address.is_loopback()
+            || me.host() == "localhost"
+            || me.host().parse().is_ok_and(is_local);
+        let shared = Shared {
+            found: Mutex::default(),
+            configured: Mutex::default(),
+            is_local,
+            stale: AtomicU64::new(0),
+        };
         Self { lane: Lane::new(QUICK_MAX), shared: Arc::new(shared) }
     }
 
-    /// The same for names that are not known to be a member's: however long they take, they hold up nobody else's.
+    /// The same for names that are not known to be a member's: however long they take, they hold up
+    /// nobody else's.
     pub(crate) fn for_strangers(&self) -> Self {
         Self { lane: Lane::new(STRANGERS_QUICK_MAX), shared: Arc::clone(&self.shared) }
     }
 
     /// The operator names these targets, and no others.
     pub(crate) fn configure(&self, targets: &[Target]) {
-        *self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner) = targets.iter().cloned().collect();
+        *self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner) =
+            targets.iter().cloned().collect();
     }
 
     /// Remembers that these addresses were found by a configured name, and no others.
@@ -126,7 +143,8 @@ impl Resolver {
         found.extend(addresses.iter().map(|address| (address.clone(), name.host().to_owned())));
     }
 
-    /// The configured name by which an address was found: the node that is joined at it has to prove that name.
+    /// The configured name by which an address was found: the node that is joined at it has to
+    /// prove that name.
     pub(crate) fn found_as(&self, address: &Target) -> Option<String> {
         self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
     }
@@ -136,15 +154,30 @@ impl Resolver {
         self.shared.stale.load(Ordering::Relaxed)
     }
 
-    /// All addresses of a target, in the order of preference. Where there is nothing to fall back on it waits for at most `patience`.
-    pub(crate) async fn resolve(&self, target: &Target, patience: Duration) -> Result<Vec<SocketAddr>, LookupError> {
+    /// All addresses of a target, in the order of preference. Where there is nothing to fall back
+    /// on it waits for at most `patience`.
+    pub(crate) async fn resolve(
+        &self,
+        target: &Target,
+        patience: Duration,
+    ) -> Result<Vec<SocketAddr>, LookupError> {
         let addresses = match target.host().parse::<IpAddr>() {
             Ok(address) => Arc::from([address]),
             Err(_) => self.look_up(target.host(), patience).await?,
         };
-        let usable = |address: &&IpAddr| self.shared.is_local || !is_local(**address) || self.is_configured(target);
-        let usable: Vec<_> = addresses.iter().filter(usable).map(|address| SocketAddr::new(*address, target.port())).collect();
-        if usable.is_empty() { Err(LookupError::Local(target.host().to_owned())) } else { Ok(usable) }
+        let usable = |address: &&IpAddr| {
+            self.shared.is_local || !is_local(**address) || self.is_configured(target)
+        };
+        let usable: Vec<_> = addresses
+            .iter()
+            .filter(usable)
+            .map(|address| SocketAddr::new(*address, target.port()))
+            .collect();
+        if usable.is_empty() {
+            Err(LookupError::Local(target.host().to_owned()))
+        } else {
+            Ok(usable)
+        }
     }
 
     fn is_configured(&self, target: &Target) -> bool {
@@ -178,9 +211,13 @@ impl Resolver {
         Ok(good)
     }
 
-    /// The last good addresses of a name, and the look-up that is under way: the one that was, or a new one; none if there must not be any.
+    /// The last good addresses of a name, and the look-up that is under way: the one that was, or a
+    /// new one; none if there must not be any.
     #[expect(clippy::type_complexity, reason = "one caller")]
-    fn begin(&self, host: &str) -> Result<(Option<Arc<[IpAddr]>>, Option<watch::Receiver<Option<Found>>>), LookupError> {
+    fn begin(
+        &self,
+        host: &str,
+    ) -> Result<(Option<Arc<[IpAddr]>>, Option<watch::Receiver<Option<Found>>>), LookupError> {
         let mut names = self.lane.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= NAMES_MAX && !names.contains_key(host) {
             let idle = names.iter().filter(|(_, name)| name.looking.is_none());
@@ -192,7 +229,9 @@ impl Resolver {
         let fresh = || Name { good: None, looking: None, slow: false, used: Instant::now() };
         let name = names.entry(host.to_owned()).or_insert_with(fresh);
         name.used = Instant::now();
-        if name.looking.is_none() && !(name.slow && self.lane.slow.load(Ordering::Relaxed) >= SLOW_MAX) {
+        if name.looking.is_none()
+            && !(name.slow && self.lane.slow.load(Ordering::Relaxed) >= SLOW_MAX)
+        {
             let (told, looking) = watch::channel(None);
             name.looking = Some(looking);
             tokio::spawn(look(Arc::clone(&self.lane), host.to_owned(), name.slow, told));
@@ -243,10 +282,12 @@ async fn look(lane: Arc<Lane>, host: String, slow: bool, told: watch::Sender<Opt
 fn ask_system(host: &str) -> io::Result<oneshot::Receiver<Found>> {
     let (answer, answered) = oneshot::channel();
     let host = host.to_owned();
-    std::thread::Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        // Who asked may be gone.
-        let _ = answer.send(ask(&host));
-    })?;
+    std::thread::Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(
+        move || {
+            // Who asked may be gone.
+            let _ = answer.send(ask(&host));
+        },
+    )?;
     Ok(answered)
 }
 
@@ -255,13 +296,23 @@ fn ask(host: &str) -> Found {
         Ok(addresses) => {
             // Some resolvers list an address once for each protocol.
             let mut seen = BTreeSet::new();
-            let addresses: Vec<_> = addresses.map(|address| address.ip()).filter(|ip| seen.insert(*ip)).take(ADDRESSES_MAX).collect();
-            if addresses.is_empty() { Err(LookupError::None(host.to_owned())) } else { Ok(addresses.into()) }
+            let addresses: Vec<_> = addresses
+                .map(|address| address.ip())
+                .filter(|ip| seen.insert(*ip))
+                .take(ADDRESSES_MAX)
+                .collect();
+            if addresses.is_empty() {
+                Err(LookupError::None(host.to_owned()))
+            } else {
+                Ok(addresses.into())
+            }
         }
         Err(error) => {
             let why = error.to_string();
-            // What getaddrinfo says of a name that is not there (EAI_NONAME, EAI_NODATA); all else may pass.
-            let none = ["not known", "No address associated", "nodename nor servname", "No such host"];
+            // What getaddrinfo says of a name that is not there (EAI_NONAME, EAI_NODATA); all else
+            // may pass.
+            let none =
+                ["not known", "No address associated", "nodename nor servname", "No such host"];
             if none.iter().any(|words| why.contains(words)) {
                 return Err(LookupError::None(host.to_owned()));
             }
@@ -274,8 +325,19 @@ fn ask(host: &str) -> Found {
 /// Whether an address means another host on each host, or none: nobody else can tell us to dial it.
 fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+        }
     }
 }
 
@@ -315,7 +377,8 @@ mod tests {
         let told = hang(&resolver, "owl.example", None);
         let (resolver, owl) = (&resolver, target("owl.example:80"));
         let ask = || resolver.resolve(&owl, Duration::from_secs(60));
-        let answer = async { told.send_replace(Some(Ok(Arc::from(["192.0.2.9".parse().unwrap()])))) };
+        let answer =
+            async { told.send_replace(Some(Ok(Arc::from(["192.0.2.9".parse().unwrap()])))) };
         let (one, other, _) = tokio::join!(ask(), ask(), answer);
         assert_eq!((one.as_ref().map(Vec::len), one == other), (Ok(1), true));
     }
@@ -323,11 +386,14 @@ mod tests {
     #[tokio::test]
     async fn names_that_hang_hold_up_no_others() {
         let resolver = Resolver::new(&target("127.0.0.1:1"), IpAddr::from([0, 0, 0, 0]));
-        let hung: Vec<_> = (0..500).map(|number| hang(&resolver, &format!("{number}.example"), None)).collect();
+        let hung: Vec<_> =
+            (0..500).map(|number| hang(&resolver, &format!("{number}.example"), None)).collect();
         resolver.lane.slow.store(SLOW_MAX, Ordering::Relaxed);
-        let found = resolver.resolve(&target("localhost:80"), Duration::from_secs(10)).await.unwrap();
+        let found =
+            resolver.resolve(&target("localhost:80"), Duration::from_secs(10)).await.unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback()));
-        // One that was slow before waits for a place among the slow, and says at once that it has none.
+        // One that was slow before waits for a place among the slow, and says at once that it has
+        // none.
         resolver.lane.names.lock().unwrap().get_mut("0.example").unwrap().looking = None;
         let found = resolver.resolve(&target("0.example:80"), Duration::from_secs(60)).await;
         assert_eq!(found, Err(LookupError::Silent("0.example".to_owned())));
@@ -356,6 +422,11 @@ mod tests {
         resolver.configure(&[target("127.0.0.1:22")]);
         assert!(resolver.resolve(&target("127.0.0.1:22"), patience).await.is_ok());
         assert!(resolver.resolve(&target("127.0.0.1:23"), patience).await.is_err());
-        assert!(Resolver::new(&target("a.test:1"), IpAddr::from([127, 0, 0, 5])).resolve(&target("127.0.0.1:23"), patience).await.is_ok());
+        assert!(
+            Resolver::new(&target("a.test:1"), IpAddr::from([127, 0, 0, 5]))
+                .resolve(&target("127.0.0.1:23"), patience)
+                .await
+                .is_ok()
+        );
     }
 }

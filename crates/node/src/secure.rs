@@ -30,21 +30,30 @@ fn words(error: &io::Error) -> String {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "the other does not speak TLS; is it without certificates?".to_owned()
         }
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-            "its certificate is not of a CA that this bot trusts; compare --ca-cert-path on both".to_owned()
-        }
+        Some(Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => "its certificate is not of a CA that this bot trusts; compare --ca-cert-path on both"
+            .to_owned(),
         _ => error.to_string(),
     }
 }
 
 /// Shakes hands as a client of `host`, and verifies that it is that host.
-pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(set: &Set, host: &str, stream: I) -> Result<Channel<I>, SecureError> {
+pub(crate) async fn secure<I: AsyncRead + AsyncWrite + Unpin>(
+    set: &Set,
+    host: &str,
+    stream: I,
+) -> Result<Channel<I>, SecureError> {
     let Some(config) = &set.client else {
         return Ok(Either::Left(stream));
     };
     let host = host.trim_matches(['[', ']']);
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| SecureError::Name(host.to_owned()))?;
-    let stream = TlsConnector::from(std::sync::Arc::clone(config)).connect(name, stream).await.map_err(SecureError::Handshake)?;
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|_| SecureError::Name(host.to_owned()))?;
+    let stream = TlsConnector::from(std::sync::Arc::clone(config))
+        .connect(name, stream)
+        .await
+        .map_err(SecureError::Handshake)?;
     match stream.get_ref().1.alpn_protocol() {
         // An edge that passes TCP on may know nothing of ALPN.
         None | Some(b"h2") => Ok(Either::Right(stream)),

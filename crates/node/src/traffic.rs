@@ -30,7 +30,8 @@ pub enum Direction {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Probe, Self::Identify, Self::Join, Self::Exchange, Self::Ask, Self::Describe];
+    pub const ALL: [Self; 6] =
+        [Self::Probe, Self::Identify, Self::Join, Self::Exchange, Self::Ask, Self::Describe];
 
     /// The lower-case name, as in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -58,7 +59,8 @@ impl Direction {
     }
 }
 
-/// Messages and their bytes, by kind and direction. Bytes are those of the messages, without HTTP/2's framing.
+/// Messages and their bytes, by kind and direction. Bytes are those of the messages, without
+/// HTTP/2's framing.
 #[derive(Debug, Default)]
 pub struct Traffic {
     messages: [[AtomicU64; 2]; Kind::ALL.len()],

@@ -1,9 +1,11 @@
-//! The bridge to bots of the original, which speak `mesh.v1` alone: everything that knows of them is in here.
+//! The bridge to bots of the original, which speak `mesh.v1` alone: everything that knows of them
+//! is in here.
 //!
-//! To the core such a bot is a member like any other, a *guest*. Its hosts, our bots, play its part of `mesh.v2`: [`speak`] answers the calls
-//! that the core orders for it after asking the guest itself by `mesh.v1`, and the [`bridge`] tells the core what the guests tell, as if they
-//! gossiped, and tells the guests what they lack. [`server`] is what guests call. So the rules of the mesh hold for them unchanged, and
-//! know nothing of them.
+//! To the core such a bot is a member like any other, a *guest*. Its hosts, our bots, play its part
+//! of `mesh.v2`: [`speak`] answers the calls that the core orders for it after asking the guest
+//! itself by `mesh.v1`, and the [`bridge`] tells the core what the guests tell, as if they
+//! gossiped, and tells the guests what they lack. [`server`] is what guests call. So the rules of
+//! the mesh hold for them unchanged, and know nothing of them.
 
 pub(crate) mod bridge;
 pub(crate) mod foreign;
@@ -12,6 +14,7 @@ mod joins;
 mod samples;
 mod server;
 mod speak;
+mod tell;
 
 pub(crate) use bridge::Bridge;
 pub(crate) use guest::is_guest;

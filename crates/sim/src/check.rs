@@ -46,18 +46,26 @@ impl Matrix {
             self.running = running;
             self.whole.clear();
         }
-        world.running().all(|id| world.snapshot(id).is_some_and(|snapshot| self.holds_all(&snapshot)))
+        world
+            .running()
+            .all(|id| world.snapshot(id).is_some_and(|snapshot| self.holds_all(&snapshot)))
     }
 
     fn holds_all(&mut self, snapshot: &Snapshot) -> bool {
-        let others = snapshot.members.iter().filter(|member| self.running.contains(&member.record.name)).collect::<Vec<_>>();
+        let others = snapshot
+            .members
+            .iter()
+            .filter(|member| self.running.contains(&member.record.name))
+            .collect::<Vec<_>>();
         others.len() + 1 == self.running.len()
             && others.iter().all(|member| match member.pair.main().latest() {
                 Some((Attempt::Ok(_), _)) => true,
                 Some((Attempt::Failed(_), _)) => self.lossy,
                 None => false,
             })
-            && others.iter().all(|member| member.row.as_ref().is_some_and(|row| self.whole(member.record.instance.0, row)))
+            && others.iter().all(|member| {
+                member.row.as_ref().is_some_and(|row| self.whole(member.record.instance.0, row))
+            })
     }
 
     fn whole(&mut self, instance: u64, row: &Row) -> bool {
@@ -69,7 +77,8 @@ impl Matrix {
                 State::Failed(_) => lossy,
                 State::Unknown => false,
             };
-            let measured = cells.iter().filter(|view| held(view.cell.state) && running.contains(view.target));
+            let measured =
+                cells.iter().filter(|view| held(view.cell.state) && running.contains(view.target));
             measured.count() + 1 == running.len()
         })
     }
@@ -78,8 +87,11 @@ impl Matrix {
 /// How often a running bot doubts another that runs.
 pub fn false_suspicions(world: &World) -> usize {
     let running: BTreeSet<_> = world.running().map(|id| world.name(id).clone()).collect();
-    let members = world.running().filter_map(|id| world.snapshot(id)).flat_map(|snapshot| snapshot.members);
-    members.filter(|member| member.status == Status::Suspect && running.contains(&member.record.name)).count()
+    let members =
+        world.running().filter_map(|id| world.snapshot(id)).flat_map(|snapshot| snapshot.members);
+    members
+        .filter(|member| member.status == Status::Suspect && running.contains(&member.record.name))
+        .count()
 }
 
 /// What keeps the mesh from being whole, for a person: the first few lacks.
@@ -88,7 +100,11 @@ pub fn lacks(world: &World) -> String {
     let mut lacks = Vec::new();
     // The bot that lacks most comes first.
     let mut ids: Vec<_> = world.running().collect();
-    ids.sort_by_key(|id| std::cmp::Reverse(world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.membership().count())));
+    ids.sort_by_key(|id| {
+        std::cmp::Reverse(
+            world.snapshot(*id).map_or(0, |snapshot| running.len() - snapshot.membership().count()),
+        )
+    });
     for id in ids {
         let Some(snapshot) = world.snapshot(id) else { continue };
         let me = world.name(id);
@@ -115,12 +131,27 @@ pub fn lacks(world: &World) -> String {
                 lacks.push(format!("{me} has no row of {name}"));
                 continue;
             };
-            let measured: BTreeSet<_> =
-                row.cells().iter().filter(|view| matches!(view.cell.state, State::Ok { .. })).map(|view| view.target.clone()).collect();
-            if let Some(target) = running.iter().find(|target| *target != name && !measured.contains(*target)) {
-                let source = world.running().find(|id| world.name(*id) == name).and_then(|id| world.snapshot(id));
+            let measured: BTreeSet<_> = row
+                .cells()
+                .iter()
+                .filter(|view| matches!(view.cell.state, State::Ok { .. }))
+                .map(|view| view.target.clone())
+                .collect();
+            if let Some(target) =
+                running.iter().find(|target| *target != name && !measured.contains(*target))
+            {
+                let source = world
+                    .running()
+                    .find(|id| world.name(*id) == name)
+                    .and_then(|id| world.snapshot(id));
                 let own = source.as_ref().and_then(|source| source.member(target));
-                let why = own.map(|own| (own.status.as_str(), own.proven, own.pair.main().latest().map(|(_, wall)| wall)));
+                let why = own.map(|own| {
+                    (
+                        own.status.as_str(),
+                        own.proven,
+                        own.pair.main().latest().map(|(_, wall)| wall),
+                    )
+                });
                 let interval = source.as_ref().map(|source| source.pair_interval);
                 lacks.push(format!(
                     "{me} has no {name} -> {target}, where it is {why:?}, measured every {interval:.1?}, now {}",
@@ -143,18 +174,26 @@ pub fn lacks(world: &World) -> String {
 /// No running bot other than itself lists `name` any more.
 pub fn dropped_by_all(world: &World, name: &NodeName) -> bool {
     world.running().filter(|id| world.name(*id) != name).all(|id| {
-        let status = world.snapshot(id).and_then(|snapshot| snapshot.member(name).map(|member| member.status));
+        let status = world
+            .snapshot(id)
+            .and_then(|snapshot| snapshot.member(name).map(|member| member.status));
         !status.is_some_and(Status::is_present)
     })
 }
 
-/// Pairs of bots that run and can reach each other, of which the first holds the second for dead. `reachable` tells which can.
-pub fn false_deaths(world: &World, reachable: impl Fn(HostId, HostId) -> bool) -> Vec<(HostId, HostId)> {
+/// Pairs of bots that run and can reach each other, of which the first holds the second for dead.
+/// `reachable` tells which can.
+pub fn false_deaths(
+    world: &World,
+    reachable: impl Fn(HostId, HostId) -> bool,
+) -> Vec<(HostId, HostId)> {
     let ids: Vec<_> = world.running().collect();
     let mut deaths = Vec::new();
     for observer in &ids {
         let Some(snapshot) = world.snapshot(*observer) else { continue };
-        for observed in ids.iter().filter(|observed| *observed != observer && reachable(*observer, **observed)) {
+        for observed in
+            ids.iter().filter(|observed| *observed != observer && reachable(*observer, **observed))
+        {
             let status = snapshot.member(world.name(*observed)).map(|member| member.status);
             if matches!(status, Some(Status::Dead | Status::Left)) {
                 deaths.push((*observer, *observed));
@@ -188,21 +227,25 @@ pub fn oldest_row(world: &World) -> Option<Duration> {
     let mut oldest = Duration::ZERO;
     for id in world.running() {
         let snapshot = world.snapshot(id)?;
-        for member in snapshot.members.iter().filter(|member| running.contains(&member.record.name)) {
+        for member in snapshot.members.iter().filter(|member| running.contains(&member.record.name))
+        {
             oldest = oldest.max(member.row.as_ref()?.age(snapshot.now.time));
         }
     }
     Some(oldest)
 }
 
-/// The longest time since a running bot last began to measure one that it holds for present; none while one was never measured. An address that
-/// never answered is dialled as rarely as strangers are, and is left out.
+/// The longest time since a running bot last began to measure one that it holds for present; none
+/// while one was never measured. An address that never answered is dialled as rarely as strangers
+/// are, and is left out.
 pub fn longest_unmeasured(world: &World) -> Option<Duration> {
     let mut longest = Duration::ZERO;
     for snapshot in world.running().filter_map(|id| world.snapshot(id)) {
         for member in snapshot.present().filter(|member| member.proven) {
             let (_, begun) = member.pair.main().latest()?;
-            longest = longest.max(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(begun.unix_millis())));
+            longest = longest.max(Duration::from_millis(
+                snapshot.now.wall.unix_millis().saturating_sub(begun.unix_millis()),
+            ));
         }
     }
     Some(longest)
@@ -211,7 +254,13 @@ pub fn longest_unmeasured(world: &World) -> Option<Duration> {
 /// Probes that each running bot has ended, so that who stands still is seen.
 pub fn probes_ended(world: &World) -> BTreeMap<HostId, u64> {
     let ended = |snapshot: Snapshot| {
-        snapshot.members.iter().map(|member| member.pair.main().successes + member.pair.main().failures.iter().sum::<u64>()).sum()
+        snapshot
+            .members
+            .iter()
+            .map(|member| {
+                member.pair.main().successes + member.pair.main().failures.iter().sum::<u64>()
+            })
+            .sum()
     };
     world.running().filter_map(|id| Some((id, ended(world.snapshot(id)?)))).collect()
 }

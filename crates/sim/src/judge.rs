@@ -1,4 +1,5 @@
-//! The judge of `insight`: breaks something in a settled mesh, and compares what the bots say with what was done.
+//! The judge of `insight`: breaks something in a settled mesh, and compares what the bots say with
+//! what was done.
 //!
 //! A play is right if every observer names the culprit, in time, and nobody names anything else.
 
@@ -18,7 +19,8 @@ pub use faults::{ALL, Expect, Fault};
 
 /// From a detected fault to its name.
 const NAMED_WITHIN: Duration = Duration::from_secs(15);
-/// From a fault until all can know that something fails, in a mesh where every pair is measured more often than that.
+/// From a fault until all can know that something fails, in a mesh where every pair is measured
+/// more often than that.
 const DETECTED_WITHIN: Duration = Duration::from_secs(6);
 /// Observers in a mesh of more than twenty: the culprit's own bots, and some others.
 const OBSERVERS_MAX: usize = 12;
@@ -108,7 +110,11 @@ impl Mesh {
     pub fn join(&mut self, index: usize) {
         let zone = self.zones.last().copied().unwrap_or_default();
         self.zones.push(zone);
-        self.world.add_labelled(&format!("bot-{index:03}"), labels(zone, self.labelled), &[HostId(0), HostId(1), HostId(2)]);
+        self.world.add_labelled(
+            &format!("bot-{index:03}"),
+            labels(zone, self.labelled),
+            &[HostId(0), HostId(1), HostId(2)],
+        );
     }
 
     /// A host that nobody joins at: those that are left find each other again.
@@ -128,7 +134,12 @@ impl Mesh {
 
     /// All hosts of a zone.
     pub fn zone(&self, zone: usize) -> Vec<HostId> {
-        self.zones.iter().enumerate().filter(|(_, of)| **of == zone).map(|(index, _)| HostId(index)).collect()
+        self.zones
+            .iter()
+            .enumerate()
+            .filter(|(_, of)| **of == zone)
+            .map(|(index, _)| HostId(index))
+            .collect()
     }
 
     /// All hosts but these.
@@ -152,7 +163,12 @@ impl Mesh {
             let Some(snapshot) = self.world.snapshot(*id).filter(|_| runs) else { continue };
             let report = insight.observe(&snapshot);
             for event in report.events.iter().filter(|event| event.sequence > *read) {
-                self.claims.push(Claim { observer: *id, at, change: event.change, incident: event.incident.clone() });
+                self.claims.push(Claim {
+                    observer: *id,
+                    at,
+                    change: event.change,
+                    incident: event.incident.clone(),
+                });
             }
             *read = report.events.last().map_or(*read, |event| event.sequence);
         }
@@ -168,13 +184,19 @@ impl Mesh {
             all.sort_unstable();
             all.dedup();
         }
-        self.observers = all.into_iter().map(|id| (id, self.world.life(id), Insight::new(), 0)).collect();
+        self.observers =
+            all.into_iter().map(|id| (id, self.world.life(id), Insight::new(), 0)).collect();
     }
 
     /// Observers whose process has run since they began, and runs freely.
     fn watching(&self) -> Vec<HostId> {
-        let runs = |id: HostId, life: u64| self.world.runs_freely(id) && self.world.life(id) == life;
-        self.observers.iter().filter(|(id, life, ..)| runs(*id, *life)).map(|(id, ..)| *id).collect()
+        let runs =
+            |id: HostId, life: u64| self.world.runs_freely(id) && self.world.life(id) == life;
+        self.observers
+            .iter()
+            .filter(|(id, life, ..)| runs(*id, *life))
+            .map(|(id, ..)| *id)
+            .collect()
     }
 
     fn name(&self, id: HostId) -> NodeName {
@@ -182,7 +204,9 @@ impl Mesh {
     }
 
     fn is_blamed(&self, blame: &Blame, incident: &Incident, expect: &Expect) -> bool {
-        let is_node = |(blame, _): &(Blame, _)| if let Blame::Node(id) = blame { Some(self.name(*id)) } else { None };
+        let is_node = |(blame, _): &(Blame, _)| {
+            if let Blame::Node(id) = blame { Some(self.name(*id)) } else { None }
+        };
         let down: BTreeSet<_> = expect.blames.iter().filter_map(is_node).collect();
         let names = |ids: &[HostId]| ids.iter().map(|id| self.name(*id)).collect::<BTreeSet<_>>();
         match (blame, &incident.culprit) {
@@ -191,14 +215,19 @@ impl Mesh {
                 names(&[*a, *b]) == BTreeSet::from([source.clone(), target.clone()])
             }
             (Blame::Groups(a, b), Culprit::Groups { from, to, .. }) => {
-                let (one, other): (BTreeSet<_>, BTreeSet<_>) = (from.nodes.iter().cloned().collect(), to.nodes.iter().cloned().collect());
+                let (one, other): (BTreeSet<_>, BTreeSet<_>) =
+                    (from.nodes.iter().cloned().collect(), to.nodes.iter().cloned().collect());
                 let (a, b) = (names(a), names(b));
                 // Of what is down besides nobody can tell on which side it is.
-                let is = |seen: &BTreeSet<NodeName>, is: &BTreeSet<NodeName>| seen.symmetric_difference(is).all(|name| down.contains(name));
+                let is = |seen: &BTreeSet<NodeName>, is: &BTreeSet<NodeName>| {
+                    seen.symmetric_difference(is).all(|name| down.contains(name))
+                };
                 (is(&one, &a) && is(&other, &b)) || (is(&one, &b) && is(&other, &a))
             }
             // A group of one is a node, and two groups of one are a path.
-            (Blame::Groups(a, b), Culprit::Node(name)) => [a, b].iter().any(|side| side.len() == 1 && names(side).contains(name)),
+            (Blame::Groups(a, b), Culprit::Node(name)) => {
+                [a, b].iter().any(|side| side.len() == 1 && names(side).contains(name))
+            }
             _ => false,
         }
     }
@@ -216,7 +245,8 @@ pub fn play(fault: &Fault, nodes: usize, seed: u64, labelled: bool) -> Option<Ou
     }
     let mut mesh = Mesh::new(nodes, seed, labelled);
     let config = Config::default();
-    let pair_interval = config.probe_interval.max(Duration::from_secs_f64(nodes as f64 / config.probe_rate_max));
+    let pair_interval =
+        config.probe_interval.max(Duration::from_secs_f64(nodes as f64 / config.probe_rate_max));
     mesh.world.run_until(Duration::from_secs(60) + pair_interval * 4, check::all_know_all);
     mesh.world.run(pair_interval * 2 + Duration::from_secs(10));
     let mut expect = Expect::default();
@@ -229,31 +259,62 @@ pub fn play(fault: &Fault, nodes: usize, seed: u64, labelled: bool) -> Option<Ou
     (fault.act)(&mut mesh, &mut expect);
     let acted = mesh.world.elapsed();
     // What is slower than usual is detected when it was published three times.
-    let detected = if fault.needs_warmth { published * 3 } else { DETECTED_WITHIN.max(pair_interval) };
+    let detected =
+        if fault.needs_warmth { published * 3 } else { DETECTED_WITHIN.max(pair_interval) };
     let bound = NAMED_WITHIN + detected;
     let bound = bound + if fault.causes > 1 { acted - begun } else { Duration::ZERO };
-    mesh.run((bound + Duration::from_secs(5)).saturating_sub(acted - begun).max(Duration::from_secs(5)));
+    mesh.run(
+        (bound + Duration::from_secs(5)).saturating_sub(acted - begun).max(Duration::from_secs(5)),
+    );
     let watching = mesh.watching();
     (fault.mend)(&mut mesh, &mut expect);
-    mesh.run(if fault.needs_warmth { published * 10 + Duration::from_secs(60) } else { Duration::from_secs(130) + pair_interval * 2 });
+    mesh.run(if fault.needs_warmth {
+        published * 10 + Duration::from_secs(60)
+    } else {
+        Duration::from_secs(130) + pair_interval * 2
+    });
     let (named, agree) = named(&mesh, &expect, begun, &watching);
-    let expected = expect.blames.iter().map(|(blame, _)| watching.iter().filter(|id| expect.can_name(**id, blame)).count()).sum();
+    let expected = expect
+        .blames
+        .iter()
+        .map(|(blame, _)| watching.iter().filter(|id| expect.can_name(**id, blame)).count())
+        .sum();
     let (wrong, left_open) = (wrong(&mesh, &expect), open_at_end(&mesh));
-    Some(Outcome { observers: watching.len(), named, wrong, disagree: !agree, left_open, expected, bound, log: log(&mesh, begun) })
+    Some(Outcome {
+        observers: watching.len(),
+        named,
+        wrong,
+        disagree: !agree,
+        left_open,
+        expected,
+        bound,
+        log: log(&mesh, begun),
+    })
 }
 
 fn log(mesh: &Mesh, begun: Duration) -> Vec<String> {
     let line = |claim: &Claim| {
         let at = claim.at.as_secs_f64() - begun.as_secs_f64();
-        let (by, change, incident) = (mesh.world.name(claim.observer), claim.change.as_str(), &claim.incident);
+        let (by, change, incident) =
+            (mesh.world.name(claim.observer), claim.change.as_str(), &claim.incident);
         let confidence = incident.confidence.as_str();
-        format!("{at:6.1} s  {by} {change} {} {} ({confidence}): {}", incident.kind.as_str(), incident.culprit, incident.summary)
+        format!(
+            "{at:6.1} s  {by} {change} {} {} ({confidence}): {}",
+            incident.kind.as_str(),
+            incident.culprit,
+            incident.summary
+        )
     };
     mesh.claims.iter().map(line).collect()
 }
 
 /// When observers that watch named what was to be named, and whether they gave it one id.
-fn named(mesh: &Mesh, expect: &Expect, begun: Duration, watching: &[HostId]) -> (Vec<Duration>, bool) {
+fn named(
+    mesh: &Mesh,
+    expect: &Expect,
+    begun: Duration,
+    watching: &[HostId],
+) -> (Vec<Duration>, bool) {
     let mut named = Vec::new();
     let mut agree = true;
     for (blame, kinds) in &expect.blames {
@@ -281,7 +342,9 @@ fn wrong(mesh: &Mesh, expect: &Expect) -> Vec<(String, usize, Confidence)> {
     let mut wrong: Vec<(String, BTreeSet<HostId>, Confidence)> = Vec::new();
     for claim in mesh.claims.iter().filter(|claim| claim.change != Change::Closed) {
         let said = expect.blames.iter().chain(&expect.also);
-        if said.into_iter().any(|(blame, kinds)| kinds.contains(&claim.incident.kind) && mesh.is_blamed(blame, &claim.incident, expect)) {
+        if said.into_iter().any(|(blame, kinds)| {
+            kinds.contains(&claim.incident.kind) && mesh.is_blamed(blame, &claim.incident, expect)
+        }) {
             continue;
         }
         let what = format!("{} {}", claim.incident.kind.as_str(), claim.incident.culprit);

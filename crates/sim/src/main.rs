@@ -10,7 +10,8 @@ use canary_sim::stage::{Observers, Setup, Stage};
 use canary_sim::table::{self, LOSSES, detector};
 use clap::Parser;
 
-/// Plays scenarios on simulated meshes of the real cores, and exits with 1 when a promise is broken.
+/// Plays scenarios on simulated meshes of the real cores, and exits with 1 when a promise is
+/// broken.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -29,10 +30,12 @@ struct Args {
     /// How long phases without end last, in simulated minutes
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// Per cent of packets lost; none if not given, and 0, 1, 5 and 10 in turn for the detector's table
+    /// Per cent of packets lost; none if not given, and 0, 1, 5 and 10 in turn for the detector's
+    /// table
     #[arg(long)]
     loss: Option<f64>,
-    /// How a tenth of the observers fares: healthy, pausing or starved; healthy if not given, and each in turn for the detector's table
+    /// How a tenth of the observers fares: healthy, pausing or starved; healthy if not given, and
+    /// each in turn for the detector's table
     #[arg(long)]
     observers: Option<Observers>,
     /// Draws scenarios, sizes and seeds until this time is up, such as 10m
@@ -41,7 +44,8 @@ struct Args {
     /// Prints rows of the detector's table for --nodes and --seeds
     #[arg(long, conflicts_with_all = ["scenario", "hunt"])]
     detector: bool,
-    /// Breaks something in a settled mesh and judges what the bots say of it; --scenario chooses one fault
+    /// Breaks something in a settled mesh and judges what the bots say of it; --scenario chooses
+    /// one fault
     #[arg(long, conflicts_with_all = ["hunt", "detector"])]
     insight: bool,
     /// With --insight: nodes have no labels
@@ -98,10 +102,21 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     }
     if args.insight {
         let only = args.scenario.as_deref();
-        return Ok(table::insight(args.nodes as usize, seeds, !args.unlabelled, only, args.script, clock, &mut out)?);
+        return Ok(table::insight(
+            args.nodes as usize,
+            seeds,
+            !args.unlabelled,
+            only,
+            args.script,
+            clock,
+            &mut out,
+        )?);
     }
     let scenarios: Vec<Scenario> = match &args.scenario {
-        Some(name) => vec![Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}; --list names them"))?],
+        Some(name) => vec![
+            Scenario::named(name)
+                .ok_or_else(|| format!("there is no scenario {name}; --list names them"))?,
+        ],
         None => ALL.to_vec(),
     };
     let mut held = true;

@@ -1,12 +1,19 @@
 //! The scenarios: what is done to a mesh, and which promises it must keep.
 
+mod chaos;
+mod detection;
+
 use std::time::Duration;
 
 use canary_core::{Attempt, Config, Status, Target};
 
+use self::chaos::{chaos, peace};
+use self::detection::{detect, detected_bound};
 use crate::check;
-use crate::stage::{OBSERVER_PAUSE, Observers, Setup, Stage};
+use crate::stage::{Setup, Stage};
 use crate::world::{HostId, Link, Release, Starvation};
+
+pub use self::detection::{Detections, Fault, detections};
 
 /// From a fault until all others know: the p99 of DESIGN's budget.
 const DETECTED_P99: Duration = Duration::from_secs(6);
@@ -29,22 +36,92 @@ pub struct Scenario {
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "join", about: "all start at one instant and find each other", nodes_min: 2, play: join },
-    Scenario { name: "start", about: "all start at one instant, and rest", nodes_min: 2, play: start },
-    Scenario { name: "detect", about: "crash, silence and pause of one bot after another", nodes_min: 2, play: detect },
+    Scenario {
+        name: "join",
+        about: "all start at one instant and find each other",
+        nodes_min: 2,
+        play: join,
+    },
+    Scenario {
+        name: "start",
+        about: "all start at one instant, and rest",
+        nodes_min: 2,
+        play: start,
+    },
+    Scenario {
+        name: "detect",
+        about: "crash, silence and pause of one bot after another",
+        nodes_min: 2,
+        play: detect,
+    },
     Scenario { name: "partition", about: "two sides for 300 s", nodes_min: 2, play: partition },
-    Scenario { name: "bridge", about: "two sides that a third still reaches, both", nodes_min: 3, play: bridge },
+    Scenario {
+        name: "bridge",
+        about: "two sides that a third still reaches, both",
+        nodes_min: 3,
+        play: bridge,
+    },
     Scenario { name: "pause", about: "one stands still for 60 s", nodes_min: 2, play: pause },
-    Scenario { name: "cut-one-way", about: "packets of one direction vanish", nodes_min: 3, play: cut_one_way },
-    Scenario { name: "refuse-one-way", about: "connections of one direction are refused", nodes_min: 3, play: refuse_one_way },
-    Scenario { name: "restart", about: "restarts in place, elsewhere, and another at the old address", nodes_min: 4, play: restart },
-    Scenario { name: "clocks", about: "wall clocks step, hosts are suspended", nodes_min: 3, play: clocks },
-    Scenario { name: "starved", about: "one gets to run 20 ms out of 200", nodes_min: 3, play: starved },
-    Scenario { name: "twins", about: "islands with one living name on both sides", nodes_min: 4, play: twins },
-    Scenario { name: "churn", about: "bots come, crash, restart and leave", nodes_min: 4, play: churn },
-    Scenario { name: "noisy", about: "packets are lost, doubled and reordered", nodes_min: 2, play: noisy },
-    Scenario { name: "upgrade", about: "one after another becomes a later release, and back", nodes_min: 3, play: upgrade },
-    Scenario { name: "chaos", about: "faults of all kinds, drawn from the seed, then peace", nodes_min: 3, play: chaos },
+    Scenario {
+        name: "cut-one-way",
+        about: "packets of one direction vanish",
+        nodes_min: 3,
+        play: cut_one_way,
+    },
+    Scenario {
+        name: "refuse-one-way",
+        about: "connections of one direction are refused",
+        nodes_min: 3,
+        play: refuse_one_way,
+    },
+    Scenario {
+        name: "restart",
+        about: "restarts in place, elsewhere, and another at the old address",
+        nodes_min: 4,
+        play: restart,
+    },
+    Scenario {
+        name: "clocks",
+        about: "wall clocks step, hosts are suspended",
+        nodes_min: 3,
+        play: clocks,
+    },
+    Scenario {
+        name: "starved",
+        about: "one gets to run 20 ms out of 200",
+        nodes_min: 3,
+        play: starved,
+    },
+    Scenario {
+        name: "twins",
+        about: "islands with one living name on both sides",
+        nodes_min: 4,
+        play: twins,
+    },
+    Scenario {
+        name: "churn",
+        about: "bots come, crash, restart and leave",
+        nodes_min: 4,
+        play: churn,
+    },
+    Scenario {
+        name: "noisy",
+        about: "packets are lost, doubled and reordered",
+        nodes_min: 2,
+        play: noisy,
+    },
+    Scenario {
+        name: "upgrade",
+        about: "one after another becomes a later release, and back",
+        nodes_min: 3,
+        play: upgrade,
+    },
+    Scenario {
+        name: "chaos",
+        about: "faults of all kinds, drawn from the seed, then peace",
+        nodes_min: 3,
+        play: chaos,
+    },
 ];
 
 impl Scenario {
@@ -76,8 +153,10 @@ fn start_bounds(stage: &Stage) -> (Duration, Duration) {
     let whole = if nodes <= 40 && stage.setup.loss == 0.0 {
         Duration::from_secs(6)
     } else {
-        // Everybody has to be sent the whole matrix, at twice the ideal bytes and no faster than the rate limit.
-        let sent = (2 * nodes * nodes * CELL_BYTES) as f64 / Config::default().gossip_rate_max as f64;
+        // Everybody has to be sent the whole matrix, at twice the ideal bytes and no faster than
+        // the rate limit.
+        let sent =
+            (2 * nodes * nodes * CELL_BYTES) as f64 / Config::default().gossip_rate_max as f64;
         Duration::from_secs(10) + stage.pair_interval() * turns + Duration::from_secs_f64(sent)
     };
     (known, whole)
@@ -108,18 +187,30 @@ fn rest(stage: &mut Stage) {
     let before: Vec<_> = ids.iter().map(|id| stage.world.gossip_bytes_of(*id)).collect();
     let lasting = stage.setup.lasting;
     stage.run(lasting);
-    let rate = |(id, before): (&HostId, &u64)| (stage.world.gossip_bytes_of(*id) - before) as f64 / lasting.as_secs_f64() / 1000.0;
+    let rate = |(id, before): (&HostId, &u64)| {
+        (stage.world.gossip_bytes_of(*id) - before) as f64 / lasting.as_secs_f64() / 1000.0
+    };
     let rates: Vec<_> = ids.iter().zip(&before).map(rate).collect();
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     let highest = rates.iter().copied().fold(0.0, f64::max);
     // Who is short of time publishes less often, and says so.
-    let publish = ids.iter().filter_map(|id| stage.world.snapshot(*id)).map(|snapshot| snapshot.publish_interval).max().unwrap_or_default();
+    let publish = ids
+        .iter()
+        .filter_map(|id| stage.world.snapshot(*id))
+        .map(|snapshot| snapshot.publish_interval)
+        .max()
+        .unwrap_or_default();
     let ideal = (nodes * nodes * CELL_BYTES) as f64 / publish.as_secs_f64() / 1000.0;
     if nodes == 200 {
         stage.found_number("gossip sent per bot at 200", mean, 50.0, "kB/s");
     }
     if nodes >= 200 {
-        stage.found_number("gossip against pairs x packed cell / publish interval", mean, 2.0 * ideal, "kB/s");
+        stage.found_number(
+            "gossip against pairs x packed cell / publish interval",
+            mean,
+            2.0 * ideal,
+            "kB/s",
+        );
     }
     stage.found_number(
         "gossip of the busiest bot against the rate limit",
@@ -131,103 +222,11 @@ fn rest(stage: &mut Stage) {
     stage.found("age of the oldest row anywhere", oldest, publish * 2 + Duration::from_secs(5));
 }
 
-/// A paused observer hears nothing.
-fn detected_bound(stage: &Stage) -> Duration {
-    DETECTED_P99 + if stage.setup.observers == Observers::Pausing { OBSERVER_PAUSE } else { Duration::ZERO }
-}
-
-fn detect(stage: &mut Stage) {
-    stage.settle();
-    let nodes = stage.world.len();
-    let victims: Vec<_> = (0..nodes).map(HostId).rev().take((nodes - 1).min(3)).collect();
-    stage.disturb_observers(&victims);
-    stage.run(Duration::from_secs(15));
-    for kind in Fault::ALL {
-        let victim = victims[stage.rng.usize(..victims.len())];
-        let figures = &detections(stage, &[(kind, victim)])[0];
-        let p99 = figures.quantile(0.99);
-        // Of a few observers the 99th in a hundred is the slowest, and that one may itself have been paused.
-        if p99.is_none_or(|p99| p99 > DETECTED_P99) {
-            let detail = format!("{:.1?}", figures.0);
-            stage.write(detail);
-        }
-        stage.found(&format!("{} is known to all others, p99", kind.as_str()), p99, detected_bound(stage));
-    }
-    stage.relieve_observers();
-}
-
-/// Three ways not to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The process ends: its port refuses.
-    Refused,
-    /// Packets vanish.
-    Silent,
-    /// The process stands still: its port accepts and says nothing.
-    Paused,
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Refused, Self::Silent, Self::Paused];
-
-    /// As in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Silent => "silent",
-            Self::Paused => "paused",
-        }
-    }
-}
-
-/// How long each observer took.
-#[derive(Clone, Debug, Default)]
-pub struct Detections(Vec<Option<Duration>>);
-
-impl Detections {
-    /// The time within which so many of them knew; none if that many never did.
-    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable_by_key(|taken| taken.unwrap_or(Duration::MAX));
-        let index = (sorted.len() as f64 * quantile).ceil() as usize;
-        sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().flatten()
-    }
-
-    /// Adds those of another fault.
-    pub fn extend(&mut self, other: &Self) {
-        self.0.extend(&other.0);
-    }
-}
-
-/// Does faults to bots at one instant, waits until everybody else knows, undoes them, and waits until all are back.
-pub fn detections(stage: &mut Stage, faults: &[(Fault, HostId)]) -> Vec<Detections> {
-    let phase = Duration::from_millis(stage.rng.u64(..3000));
-    stage.run(phase);
-    let names: Vec<_> = faults.iter().map(|(_, victim)| stage.world.name(*victim).clone()).collect();
-    let observers: Vec<_> = stage.world.running().filter(|id| faults.iter().all(|(_, victim)| victim != id)).collect();
-    for (fault, victim) in faults {
-        match fault {
-            Fault::Refused => stage.crash(*victim),
-            Fault::Silent => stage.silence(*victim),
-            Fault::Paused => stage.pause(*victim),
-        }
-    }
-    let taken = stage.wait_detected(&names, &observers, Duration::from_secs(20));
-    for (fault, victim) in faults {
-        match fault {
-            Fault::Refused => stage.start(*victim),
-            Fault::Silent => stage.unsilence(*victim),
-            Fault::Paused => stage.resume(*victim),
-        }
-    }
-    stage.wait_known(HEALED);
-    stage.run(Duration::from_secs(2));
-    taken.into_iter().map(Detections).collect()
-}
-
 fn whole_again(stage: &mut Stage) {
-    let bound = HEALED.max(Duration::from_secs(10) + stage.pair_interval() * if stage.setup.loss > 0.0 { 6 } else { 2 });
+    let bound = HEALED.max(
+        Duration::from_secs(10)
+            + stage.pair_interval() * if stage.setup.loss > 0.0 { 6 } else { 2 },
+    );
     let mut healed = stage.wait_whole(bound);
     if healed.is_none() {
         let lacks = check::lacks(&stage.world);
@@ -248,7 +247,11 @@ fn partition(stage: &mut Stage) {
     stage.run(Duration::from_secs(300));
     let across = |a: HostId, b: HostId| island.contains(&a) == island.contains(&b);
     let within = check::false_deaths(&stage.world, across).len();
-    stage.found_that("nobody is dead to its own side", within == 0, format!("{within} deaths on a side of {}", island.len()));
+    stage.found_that(
+        "nobody is dead to its own side",
+        within == 0,
+        format!("{within} deaths on a side of {}", island.len()),
+    );
     stage.unite();
     whole_again(stage);
 }
@@ -261,17 +264,23 @@ fn bridge(stage: &mut Stage) {
     let (left, right) = sides.split_at(sides.len() / 2);
     let (left, right) = (left.to_vec(), right.to_vec());
     left.iter().for_each(|a| right.iter().for_each(|b| stage.cut(*a, *b)));
-    // Until word has come round by the bridges some may be considered dead: how many is reported, that it ends is promised.
+    // Until word has come round by the bridges some may be considered dead: how many is reported,
+    // that it ends is promised.
     stage.excuse_all();
     let before = stage.deaths();
     let mut longest = Some(Duration::ZERO);
     for _ in 0..18 {
         stage.run(Duration::from_secs(5));
-        longest = longest.and_then(|longest| Some(longest.max(check::longest_unmeasured(&stage.world)?)));
+        longest =
+            longest.and_then(|longest| Some(longest.max(check::longest_unmeasured(&stage.world)?)));
     }
-    // A turn during an attempt, which takes until its timeout, is left to the next, and turns are jittered. But the doubts that half of the mesh
-    // raises take no turn of the schedule.
-    stage.found("every pair is still measured", longest, stage.pair_interval() * 3 + Config::default().probe_timeout);
+    // A turn during an attempt, which takes until its timeout, is left to the next, and turns are
+    // jittered. But the doubts that half of the mesh raises take no turn of the schedule.
+    stage.found(
+        "every pair is still measured",
+        longest,
+        stage.pair_interval() * 3 + Config::default().probe_timeout,
+    );
     let in_between = stage.deaths() - before;
     stage.found_that(
         "how many are considered dead in between is reported",
@@ -290,18 +299,25 @@ fn bridge(stage: &mut Stage) {
         ),
     );
     let deaths = check::false_deaths(&stage.world, |_, _| true).len();
-    stage.found_that("who is reached by a bridge is alive to all", deaths == 0, format!("{deaths} deaths with {bridges} bridges"));
+    stage.found_that(
+        "who is reached by a bridge is alive to all",
+        deaths == 0,
+        format!("{deaths} deaths with {bridges} bridges"),
+    );
     left.iter().for_each(|a| right.iter().for_each(|b| stage.mend(*a, *b)));
     whole_again(stage);
 }
 
-/// A rolling upgrade, and back. With an even seed rows of the later release are read by this one in part, with an odd one not at all.
+/// A rolling upgrade, and back. With an even seed rows of the later release are read by this one in
+/// part, with an odd one not at all.
 fn upgrade(stage: &mut Stage) {
     stage.settle();
-    let later = if stage.setup.seed.is_multiple_of(2) { Release::Next } else { Release::Unreadable };
+    let later =
+        if stage.setup.seed.is_multiple_of(2) { Release::Next } else { Release::Unreadable };
     let nodes = stage.world.len();
     // All of a large mesh would take minutes, and show nothing new.
-    let upgraded: Vec<_> = (0..nodes).map(HostId).filter(|id| id.0 % nodes.div_ceil(12) == 0).collect();
+    let upgraded: Vec<_> =
+        (0..nodes).map(HostId).filter(|id| id.0 % nodes.div_ceil(12) == 0).collect();
     for release in [later, Release::This] {
         for (index, id) in upgraded.iter().enumerate() {
             stage.leave(*id);
@@ -311,14 +327,23 @@ fn upgrade(stage: &mut Stage) {
             stage.run(Duration::from_secs(3));
             if index * 2 == upgraded.len() || index + 1 == upgraded.len() {
                 stage.wait_known(HEALED);
-                // Longer than any aftermath of a restart: what is suspected now is suspected for what it says.
+                // Longer than any aftermath of a restart: what is suspected now is suspected for
+                // what it says.
                 stage.run(Duration::from_secs(40));
                 let suspected = check::false_suspicions(&stage.world);
                 // A packet that was lost raises a doubt of its own.
                 let held = suspected == 0 || stage.setup.loss > 0.0;
-                stage.found_that("nobody is doubted for what it says", held, format!("{suspected} suspicions"));
+                stage.found_that(
+                    "nobody is doubted for what it says",
+                    held,
+                    format!("{suspected} suspicions"),
+                );
                 let cut_short = stage.world.rows_cut_short();
-                stage.found_that("what a later release adds travels on", cut_short == 0, format!("{cut_short} rows without it"));
+                stage.found_that(
+                    "what a later release adds travels on",
+                    cut_short == 0,
+                    format!("{cut_short} rows without it"),
+                );
             }
         }
     }
@@ -331,14 +356,22 @@ fn pause(stage: &mut Stage) {
     let name = stage.world.name(victim).clone();
     stage.pause(victim);
     stage.run(Duration::from_secs(60));
-    let failures =
-        |snapshot: canary_core::Snapshot| snapshot.member(&name).map_or(0, |member| member.pair.main().failures.iter().sum::<u64>());
-    // A starved observer measures too seldom to be sure of one before it knows the peer for dead, and so does whose probe was half answered.
-    let observers = stage.world.running().filter(|id| *id != victim && stage.world.runs_freely(*id));
-    let counted: Vec<_> = observers.filter_map(|id| stage.world.snapshot(id)).map(failures).collect();
+    let failures = |snapshot: canary_core::Snapshot| {
+        snapshot.member(&name).map_or(0, |member| member.pair.main().failures.iter().sum::<u64>())
+    };
+    // A starved observer measures too seldom to be sure of one before it knows the peer for dead,
+    // and so does whose probe was half answered.
+    let observers =
+        stage.world.running().filter(|id| *id != victim && stage.world.runs_freely(*id));
+    let counted: Vec<_> =
+        observers.filter_map(|id| stage.world.snapshot(id)).map(failures).collect();
     let (some, all) = (counted.iter().filter(|failures| **failures > 0).count(), counted.len());
     let most = some * 2 > all || all == 0;
-    stage.found_that("failures of a stopped peer are counted by most who run", most, format!("by {some} of {all}"));
+    stage.found_that(
+        "failures of a stopped peer are counted by most who run",
+        most,
+        format!("by {some} of {all}"),
+    );
     stage.resume(victim);
     whole_again(stage);
 }
@@ -363,9 +396,17 @@ fn cut_one_way(stage: &mut Stage) {
     stage.cut(a, b);
     stage.run(Duration::from_secs(10) + stage.pair_interval() * 2);
     let both = pair_ok(stage, a, b) == Some(false) && pair_ok(stage, b, a) == Some(false);
-    stage.found_that("packets cut one way fail both pairs", both, format!("{:?} {:?}", pair_ok(stage, a, b), pair_ok(stage, b, a)));
+    stage.found_that(
+        "packets cut one way fail both pairs",
+        both,
+        format!("{:?} {:?}", pair_ok(stage, a, b), pair_ok(stage, b, a)),
+    );
     let deaths = check::false_deaths(&stage.world, |_, _| true).len();
-    stage.found_that("who is reached by others is alive to all", deaths == 0, format!("{deaths} deaths"));
+    stage.found_that(
+        "who is reached by others is alive to all",
+        deaths == 0,
+        format!("{deaths} deaths"),
+    );
     stage.mend(a, b);
     whole_again(stage);
 }
@@ -376,10 +417,22 @@ fn refuse_one_way(stage: &mut Stage) {
     stage.refuse(a, b);
     stage.run(Duration::from_secs(10) + stage.pair_interval() * 2);
     let (there, back) = (pair_ok(stage, a, b), pair_ok(stage, b, a));
-    stage.found_that("connections refused one way fail one pair", there == Some(false), format!("{there:?}"));
-    stage.found_that("and leave the other", stage.setup.loss > 0.0 || back == Some(true), format!("{back:?}"));
+    stage.found_that(
+        "connections refused one way fail one pair",
+        there == Some(false),
+        format!("{there:?}"),
+    );
+    stage.found_that(
+        "and leave the other",
+        stage.setup.loss > 0.0 || back == Some(true),
+        format!("{back:?}"),
+    );
     let deaths = check::false_deaths(&stage.world, |_, _| true).len();
-    stage.found_that("who is reached by others is alive to all", deaths == 0, format!("{deaths} deaths"));
+    stage.found_that(
+        "who is reached by others is alive to all",
+        deaths == 0,
+        format!("{deaths} deaths"),
+    );
     stage.mend(a, b);
     whole_again(stage);
 }
@@ -403,7 +456,9 @@ fn restart(stage: &mut Stage) {
         world.running().filter(|id| *id != last).all(|id| {
             let snapshot = world.snapshot(id);
             snapshot.is_some_and(|snapshot| {
-                snapshot.member(&name).is_some_and(|member| member.record.target == elsewhere && member.status == Status::Alive)
+                snapshot.member(&name).is_some_and(|member| {
+                    member.record.target == elsewhere && member.status == Status::Alive
+                })
             })
         })
     });
@@ -418,12 +473,22 @@ fn restart(stage: &mut Stage) {
     let seeds = stage.seeds(dead);
     let heir = stage.world.add_at("heir", address, &seeds);
     let observers: Vec<_> = stage.world.running().filter(|id| *id != heir).collect();
-    let dropped = Detections(stage.wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(20)).remove(0));
-    stage.found("a dead one is dropped though another has its address, p99", dropped.quantile(0.99), detected_bound(stage));
+    let dropped = Detections(
+        stage
+            .wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(20))
+            .remove(0),
+    );
+    stage.found(
+        "a dead one is dropped though another has its address, p99",
+        dropped.quantile(0.99),
+        detected_bound(stage),
+    );
     let heir_name = stage.world.name(heir).clone();
     let known = stage.wait(HEALED, |world| {
         world.running().filter(|id| *id != heir).all(|id| {
-            world.snapshot(id).is_some_and(|snapshot| snapshot.member(&heir_name).is_some_and(|member| member.status == Status::Alive))
+            world.snapshot(id).is_some_and(|snapshot| {
+                snapshot.member(&heir_name).is_some_and(|member| member.status == Status::Alive)
+            })
         })
     });
     stage.found("the heir of the address is known to all", known, HEALED);
@@ -447,14 +512,21 @@ fn clocks(stage: &mut Stage) {
     stage.resume(suspended);
     stage.run(Duration::from_millis(100));
     let deaths = check::false_deaths(&stage.world, |observer, _| observer == suspended).len();
-    stage.found_that("who was suspended holds nobody for dead", deaths == 0, format!("{deaths} deaths"));
+    stage.found_that(
+        "who was suspended holds nobody for dead",
+        deaths == 0,
+        format!("{deaths} deaths"),
+    );
     whole_again(stage);
 }
 
 fn starved(stage: &mut Stage) {
     stage.settle();
     let id = HostId(stage.rng.usize(..stage.world.len()));
-    let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(100 + stage.rng.u64(..400)) };
+    let starvation = Starvation {
+        run: Duration::from_millis(20),
+        every: Duration::from_millis(100 + stage.rng.u64(..400)),
+    };
     stage.world.starve(id, Some(starvation));
     stage.run(Duration::from_secs(60));
     stage.world.starve(id, None);
@@ -479,8 +551,11 @@ fn twins(stage: &mut Stage) {
     let other = stage.world.add_on(&name, &[island[0]], 1);
     stage.run(Duration::from_secs(30));
     stage.unite();
-    let yielded = |world: &crate::world::World, id| world.snapshot(id).is_some_and(|snapshot| snapshot.name_conflict().is_some());
-    let settled = stage.wait(Duration::from_secs(60), |world| yielded(world, twin) != yielded(world, other));
+    let yielded = |world: &crate::world::World, id| {
+        world.snapshot(id).is_some_and(|snapshot| snapshot.name_conflict().is_some())
+    };
+    let settled =
+        stage.wait(Duration::from_secs(60), |world| yielded(world, twin) != yielded(world, other));
     stage.found("of two that live one yields", settled, Duration::from_secs(60));
     stage.run(Duration::from_secs(30));
     let one = yielded(&stage.world, twin) != yielded(&stage.world, other);
@@ -517,103 +592,17 @@ fn churn(stage: &mut Stage) {
 fn noisy(stage: &mut Stage) {
     stage.settle();
     let loss = stage.setup.loss.max(0.05);
-    stage.world.set_link(Link { loss, duplicate: 0.1, reorder: 0.1, jitter: Duration::from_millis(20), ..Link::default() });
+    stage.world.set_link(Link {
+        loss,
+        duplicate: 0.1,
+        reorder: 0.1,
+        jitter: Duration::from_millis(20),
+        ..Link::default()
+    });
     let lasting = stage.setup.lasting;
     stage.run(lasting);
     let deaths = check::false_deaths(&stage.world, |_, _| true).len();
     stage.found_that("a noisy network kills nobody", deaths == 0, format!("{deaths} deaths"));
     stage.world.set_link(Link { loss: stage.setup.loss, ..Link::default() });
     whole_again(stage);
-}
-
-fn chaos(stage: &mut Stage) {
-    stage.settle();
-    let mut cuts: Vec<(HostId, HostId)> = Vec::new();
-    let end = stage.world.elapsed() + stage.setup.lasting * 2;
-    while stage.world.elapsed() < end {
-        let (a, b) = two_of(stage);
-        let running: Vec<_> = stage.world.running().collect();
-        let runs = running.contains(&a);
-        match stage.rng.u32(..12) {
-            _ if !runs => stage.start(a),
-            0 => stage.crash(a),
-            1 => stage.leave(a),
-            2 => {
-                stage.pause(a);
-                let pause = Duration::from_millis(stage.rng.u64(..40_000));
-                stage.run(pause);
-                stage.resume(a);
-            }
-            3 => stage.silence(a),
-            4 => stage.unsilence(a),
-            5 => {
-                let size = 1 + stage.rng.usize(..running.len().div_ceil(2));
-                let island: Vec<_> = running.iter().copied().take(size).collect();
-                stage.part(&island);
-                let parted = Duration::from_secs(stage.rng.u64(..60));
-                stage.run(parted);
-                stage.unite();
-            }
-            6 => {
-                stage.cut(a, b);
-                cuts.push((a, b));
-            }
-            7 => {
-                stage.refuse(a, b);
-                cuts.push((a, b));
-            }
-            8 => {
-                let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(200) };
-                stage.write(format!("starve {}", a.0));
-                stage.world.starve(a, Some(starvation));
-            }
-            9 => {
-                let step = 1000 * (stage.rng.i64(0..20_000) - 10_000);
-                stage.world.step_wall_clock(a, step);
-            }
-            10 => {
-                let loss = stage.rng.f64() * 0.1;
-                let delay = Duration::from_micros(stage.rng.u64(100..80_000));
-                stage.write(format!("link {loss:.3} {delay:?}"));
-                stage.world.set_link(Link { loss, delay, jitter: delay / 2, duplicate: 0.05, reorder: 0.05 });
-            }
-            _ => {
-                if let Some((a, b)) = cuts.pop() {
-                    stage.mend(a, b);
-                }
-            }
-        }
-        // A cut pair may be all that joins two sides in a small mesh, and cuts add up: then death is no lie.
-        if cuts.len() >= 2 || stage.undisturbed() < 4 {
-            stage.excuse_all();
-        }
-        let pause = Duration::from_millis(stage.rng.u64(..8000));
-        stage.run(pause);
-    }
-    cuts.into_iter().for_each(|(a, b)| stage.mend(a, b));
-    peace(stage);
-}
-
-/// All faults end, everybody runs: one whole mesh, and quiet.
-fn peace(stage: &mut Stage) {
-    let link = Link { loss: stage.setup.loss, ..Link::default() };
-    stage.world.set_link(link);
-    for id in (0..stage.world.len()).map(HostId) {
-        stage.unsilence(id);
-        stage.world.starve(id, None);
-        if !stage.world.running().any(|running| running == id) {
-            stage.start(id);
-        }
-    }
-    whole_again(stage);
-    stage.run(Duration::from_secs(40));
-    let still_from = stage.world.elapsed() - Duration::from_secs(15);
-    let last = stage.last_status_change();
-    stage.found_that(
-        "peace is quiet",
-        last <= still_from,
-        format!("last change of a status {:.1} s ago", (stage.world.elapsed() - last).as_secs_f64()),
-    );
-    let whole = stage.wait_whole(Duration::from_secs(5) + stage.pair_interval() * if stage.setup.loss > 0.0 { 3 } else { 1 });
-    stage.found_that("and stays whole", whole.is_some(), "at the end");
 }

@@ -1,8 +1,6 @@
 //! A scenario's stage: a world, the script of its faults, and what was found out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use canary_core::{Attempt, Config, EventKind, NodeName};
@@ -11,64 +9,19 @@ use fastrand::Rng;
 use crate::check::{self, Matrix};
 use crate::world::{HostId, Link, Starvation, World};
 
-/// A disturbance explains what is seen for so long after it: questions, suspicion, death and their spread.
+pub use crate::setup::{Observers, Setup};
+
+/// A disturbance explains what is seen for so long after it: questions, suspicion, death and their
+/// spread.
 const AFTERMATH: Duration = Duration::from_secs(20);
-/// How long an excuse for everybody lasts: longer than a fault between two looks at what is excused.
+/// How long an excuse for everybody lasts: longer than a fault between two looks at what is
+/// excused.
 const EXCUSED: Duration = Duration::from_secs(50);
 /// How long a pausing observer stands still.
 pub const OBSERVER_PAUSE: Duration = Duration::from_secs(2);
-/// Labels of attempts are exact to a tick, and an attempt at the very edge of an outage may go either way.
+/// Labels of attempts are exact to a tick, and an attempt at the very edge of an outage may go
+/// either way.
 const EDGE: Duration = Duration::from_millis(300);
-
-/// How the bots fare that do the observing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Observers {
-    /// They run freely.
-    #[default]
-    Healthy,
-    /// A tenth of them stops for two seconds every ten.
-    Pausing,
-    /// A tenth of them runs only 20 ms out of every 200.
-    Starved,
-}
-
-impl Observers {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Healthy, Self::Pausing, Self::Starved];
-}
-
-impl fmt::Display for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Healthy => "healthy",
-            Self::Pausing => "pausing",
-            Self::Starved => "starved",
-        })
-    }
-}
-
-impl FromStr for Observers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|observers| observers.to_string() == text).ok_or_else(|| "choose healthy, pausing or starved".to_owned())
-    }
-}
-
-/// What a run is made from; the same setup gives the same run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Setup {
-    /// How many bots there are at first.
-    pub nodes: usize,
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// Share of packets lost, from 0 to 1.
-    pub loss: f64,
-    /// How the observers fare.
-    pub observers: Observers,
-    /// How long a phase without end lasts.
-    pub lasting: Duration,
-}
 
 /// What was checked, and what came out.
 #[derive(Clone, Debug)]
@@ -193,7 +146,8 @@ impl Stage {
         (0..3).map(HostId).filter(|seed| *seed != of && seed.0 < self.world.len()).collect()
     }
 
-    /// How finely time is cut when a state is waited for: looking at a thousand bots costs more than running them.
+    /// How finely time is cut when a state is waited for: looking at a thousand bots costs more
+    /// than running them.
     fn step(&self) -> Duration {
         Duration::from_millis(if self.world.len() <= 60 { 50 } else { 250 })
     }
@@ -229,8 +183,14 @@ impl Stage {
             for event in events.since(*next) {
                 *next = event.sequence + 1;
                 // Where the wall clock stepped, the time of reading has to do.
-                let behind = Duration::from_millis(now.wall.unix_millis().saturating_sub(event.wall.unix_millis()));
-                let at = elapsed.saturating_sub(if self.world.wall_clock_is_true(id) { behind } else { Duration::ZERO });
+                let behind = Duration::from_millis(
+                    now.wall.unix_millis().saturating_sub(event.wall.unix_millis()),
+                );
+                let at = elapsed.saturating_sub(if self.world.wall_clock_is_true(id) {
+                    behind
+                } else {
+                    Duration::ZERO
+                });
                 match &event.kind {
                     EventKind::Died(name) => {
                         self.deaths.push(Death { observer: id, name: name.clone(), at });
@@ -244,19 +204,31 @@ impl Stage {
                 continue;
             }
             let Some(snapshot) = self.world.snapshot(id) else { continue };
-            for outage in self.outages.iter().filter(|outage| outage.from == id || outage.to.is_none()) {
+            for outage in
+                self.outages.iter().filter(|outage| outage.from == id || outage.to.is_none())
+            {
                 let others = snapshot.members.iter().filter(|member| match outage.to {
                     Some(to) => member.record.name == *self.world.name(to),
-                    None => outage.from == id || member.record.name == *self.world.name(outage.from),
+                    None => {
+                        outage.from == id || member.record.name == *self.world.name(outage.from)
+                    }
                 });
-                for member in others.filter(|member| !self.ambiguous.contains(&member.record.name)) {
-                    let Some((Attempt::Ok(timing), wall)) = member.pair.main().latest() else { continue };
-                    let begun =
-                        elapsed.saturating_sub(Duration::from_millis(snapshot.now.wall.unix_millis().saturating_sub(wall.unix_millis())));
+                for member in others.filter(|member| !self.ambiguous.contains(&member.record.name))
+                {
+                    let Some((Attempt::Ok(timing), wall)) = member.pair.main().latest() else {
+                        continue;
+                    };
+                    let begun = elapsed.saturating_sub(Duration::from_millis(
+                        snapshot.now.wall.unix_millis().saturating_sub(wall.unix_millis()),
+                    ));
                     let answered = begun + timing.total();
                     let end = outage.end.unwrap_or(elapsed);
                     if begun > outage.begin + EDGE && answered + EDGE < end {
-                        self.lies.insert(format!("{} measured {} at {begun:?}", self.world.name(id), member.record.name));
+                        self.lies.insert(format!(
+                            "{} measured {} at {begun:?}",
+                            self.world.name(id),
+                            member.record.name
+                        ));
                     }
                 }
             }
@@ -264,7 +236,11 @@ impl Stage {
     }
 
     /// Waits for a state, at most `limit`; tells how long it took.
-    pub fn wait(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> Option<Duration> {
+    pub fn wait(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&World) -> bool,
+    ) -> Option<Duration> {
         let begun = self.world.elapsed();
         while !done(&self.world) {
             if self.world.elapsed() >= begun + limit {
@@ -300,10 +276,13 @@ impl Stage {
     /// How often each pair is measured in a mesh of this size.
     pub fn pair_interval(&self) -> Duration {
         let config = Config::default();
-        config.probe_interval.max(Duration::from_secs_f64(self.world.len() as f64 / config.probe_rate_max))
+        config
+            .probe_interval
+            .max(Duration::from_secs_f64(self.world.len() as f64 / config.probe_rate_max))
     }
 
-    /// Makes a tenth of the bots, three at most in a mesh of forty, fare as the setup wants; never one of `spared`.
+    /// Makes a tenth of the bots, three at most in a mesh of forty, fare as the setup wants; never
+    /// one of `spared`.
     pub fn disturb_observers(&mut self, spared: &[HostId]) {
         let all: Vec<_> = self.world.running().filter(|id| !spared.contains(id)).collect();
         let chosen: Vec<_> = all.iter().copied().step_by(10).collect();
@@ -311,7 +290,10 @@ impl Stage {
             Observers::Healthy => {}
             Observers::Pausing => self.pausing = chosen,
             Observers::Starved => {
-                let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(200) };
+                let starvation = Starvation {
+                    run: Duration::from_millis(20),
+                    every: Duration::from_millis(200),
+                };
                 chosen.into_iter().for_each(|id| self.world.starve(id, Some(starvation)));
             }
         }
@@ -323,7 +305,11 @@ impl Stage {
             self.world.resume(id);
         }
         self.standing = false;
-        self.world.running().collect::<Vec<_>>().into_iter().for_each(|id| self.world.starve(id, None));
+        self.world
+            .running()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|id| self.world.starve(id, None));
     }
 
     /// What was done, and when.
@@ -338,23 +324,43 @@ impl Stage {
 
     fn disturb(&mut self, kind: Kind, id: HostId, may_be_dead: bool, may_be_wrong: bool) {
         let from = self.world.elapsed();
-        self.disturbances.entry(id).or_default().push(Disturbance { kind, from, to: None, may_be_dead, may_be_wrong });
+        self.disturbances.entry(id).or_default().push(Disturbance {
+            kind,
+            from,
+            to: None,
+            may_be_dead,
+            may_be_wrong,
+        });
     }
 
     /// What was done to the host is over.
     fn undisturb(&mut self, kind: Kind, id: HostId) {
         let now = self.world.elapsed();
-        for disturbance in self.disturbances.entry(id).or_default().iter_mut().filter(|disturbance| disturbance.kind == kind) {
+        for disturbance in self
+            .disturbances
+            .entry(id)
+            .or_default()
+            .iter_mut()
+            .filter(|disturbance| disturbance.kind == kind)
+        {
             disturbance.to = disturbance.to.or(Some(now));
         }
-        for outage in self.outages.iter_mut().filter(|outage| outage.kind == kind && (outage.from == id || outage.to == Some(id))) {
+        for outage in self
+            .outages
+            .iter_mut()
+            .filter(|outage| outage.kind == kind && (outage.from == id || outage.to == Some(id)))
+        {
             outage.end = outage.end.or(Some(now));
         }
     }
 
     /// How many bots run that nothing is done to.
     pub fn undisturbed(&self) -> usize {
-        let disturbed = |id: &HostId| self.disturbances.get(id).is_some_and(|all| all.iter().any(|disturbance| disturbance.to.is_none()));
+        let disturbed = |id: &HostId| {
+            self.disturbances
+                .get(id)
+                .is_some_and(|all| all.iter().any(|disturbance| disturbance.to.is_none()))
+        };
         self.world.running().filter(|id| !disturbed(id)).count()
     }
 
@@ -477,9 +483,14 @@ impl Stage {
         self.world.cut(from, to, false);
         self.world.refuse(from, to, false);
         let ended = |outage: &&mut Outage| {
-            outage.kind == Kind::Pair && ((outage.from, outage.to) == (from, Some(to)) || (outage.from, outage.to) == (to, Some(from)))
+            outage.kind == Kind::Pair
+                && ((outage.from, outage.to) == (from, Some(to))
+                    || (outage.from, outage.to) == (to, Some(from)))
         };
-        self.outages.iter_mut().filter(ended).for_each(|outage| outage.end = outage.end.or(Some(now)));
+        self.outages
+            .iter_mut()
+            .filter(ended)
+            .for_each(|outage| outage.end = outage.end.or(Some(now)));
     }
 
     /// Moves a host that runs nothing to another address.
@@ -489,9 +500,15 @@ impl Stage {
 
     /// Writes down a time that has a limit.
     pub fn found(&mut self, promise: &str, taken: Option<Duration>, limit: Duration) {
-        let figure = taken.map_or_else(|| "never".to_owned(), |taken| format!("{:.2} s", taken.as_secs_f64()));
+        let figure = taken
+            .map_or_else(|| "never".to_owned(), |taken| format!("{:.2} s", taken.as_secs_f64()));
         let bound = format!("{:.1} s", limit.as_secs_f64());
-        self.findings.push(Finding { promise: promise.to_owned(), figure, bound, held: taken.is_some_and(|taken| taken <= limit) });
+        self.findings.push(Finding {
+            promise: promise.to_owned(),
+            figure,
+            bound,
+            held: taken.is_some_and(|taken| taken <= limit),
+        });
     }
 
     /// Writes down a number that has a limit.
@@ -507,24 +524,45 @@ impl Stage {
 
     /// Writes down whether something is so.
     pub fn found_that(&mut self, promise: &str, held: bool, detail: impl Into<String>) {
-        self.findings.push(Finding { promise: promise.to_owned(), figure: detail.into(), bound: "always".to_owned(), held });
+        self.findings.push(Finding {
+            promise: promise.to_owned(),
+            figure: detail.into(),
+            bound: "always".to_owned(),
+            held,
+        });
     }
 
     /// When each of `observers` first held `name` for dead after `since`, as a time after it.
-    pub fn detections(&self, name: &NodeName, since: Duration, observers: &[HostId]) -> Vec<Option<Duration>> {
+    pub fn detections(
+        &self,
+        name: &NodeName,
+        since: Duration,
+        observers: &[HostId],
+    ) -> Vec<Option<Duration>> {
         let first = |observer: &HostId| {
-            let deaths = self.deaths.iter().filter(|death| death.observer == *observer && death.name == *name && death.at >= since);
+            let deaths = self.deaths.iter().filter(|death| {
+                death.observer == *observer && death.name == *name && death.at >= since
+            });
             deaths.map(|death| death.at.saturating_sub(since)).min()
         };
         observers.iter().map(first).collect()
     }
 
-    /// Waits until all of `observers` held each of `names` for dead, or were found not to; in steps of a second.
-    pub fn wait_detected(&mut self, names: &[NodeName], observers: &[HostId], limit: Duration) -> Vec<Vec<Option<Duration>>> {
+    /// Waits until all of `observers` held each of `names` for dead, or were found not to; in steps
+    /// of a second.
+    pub fn wait_detected(
+        &mut self,
+        names: &[NodeName],
+        observers: &[HostId],
+        limit: Duration,
+    ) -> Vec<Vec<Option<Duration>>> {
         let since = self.world.elapsed();
         loop {
-            let detections: Vec<_> = names.iter().map(|name| self.detections(name, since, observers)).collect();
-            if detections.iter().flatten().all(Option::is_some) || self.world.elapsed() >= since + limit {
+            let detections: Vec<_> =
+                names.iter().map(|name| self.detections(name, since, observers)).collect();
+            if detections.iter().flatten().all(Option::is_some)
+                || self.world.elapsed() >= since + limit
+            {
                 return detections;
             }
             self.run(Duration::from_secs(1));
@@ -538,21 +576,31 @@ impl Stage {
 
     /// Deaths that nothing in the script explains.
     pub fn false_deaths(&self) -> Vec<Death> {
-        let hosts: BTreeMap<_, _> = (0..self.world.len()).map(|index| (self.world.name(HostId(index)).clone(), HostId(index))).collect();
+        let hosts: BTreeMap<_, _> = (0..self.world.len())
+            .map(|index| (self.world.name(HostId(index)).clone(), HostId(index)))
+            .collect();
         let explained = |id: HostId, at: Duration, which: fn(&Disturbance) -> bool| {
             let all = self.disturbances.get(&id).map_or(&[][..], Vec::as_slice);
             // What a host goes through goes on where it was when the host runs again.
             let ran = |from: Duration| {
                 let pauses = all.iter().filter(|disturbance| disturbance.kind == Kind::Pause);
-                let paused: Duration = pauses.map(|pause| pause.to.unwrap_or(at).min(at).saturating_sub(pause.from.max(from))).sum();
+                let paused: Duration = pauses
+                    .map(|pause| {
+                        pause.to.unwrap_or(at).min(at).saturating_sub(pause.from.max(from))
+                    })
+                    .sum();
                 at.saturating_sub(from).saturating_sub(paused)
             };
             all.iter().any(|disturbance| {
-                which(disturbance) && disturbance.from <= at && disturbance.to.is_none_or(|to| at <= to || ran(to) <= AFTERMATH)
+                which(disturbance)
+                    && disturbance.from <= at
+                    && disturbance.to.is_none_or(|to| at <= to || ran(to) <= AFTERMATH)
             })
         };
         let unexplained = |death: &&Death| {
-            let subject = hosts.get(&death.name).is_some_and(|id| explained(*id, death.at, |disturbance| disturbance.may_be_dead));
+            let subject = hosts
+                .get(&death.name)
+                .is_some_and(|id| explained(*id, death.at, |disturbance| disturbance.may_be_dead));
             !subject && !explained(death.observer, death.at, |disturbance| disturbance.may_be_wrong)
         };
         self.deaths.iter().filter(unexplained).cloned().collect()
@@ -569,8 +617,10 @@ impl Stage {
         let false_deaths = self.false_deaths();
         let example = false_deaths.first().map_or_else(String::new, |death| {
             let before = self.script.iter().filter(|(at, _)| *at <= death.at).rev().take(8);
-            let script: Vec<_> = before.map(|(at, what)| format!("{what} at {:.1}", at.as_secs_f64())).collect();
-            let (name, at, by) = (&death.name, death.at.as_secs_f64(), self.world.name(death.observer));
+            let script: Vec<_> =
+                before.map(|(at, what)| format!("{what} at {:.1}", at.as_secs_f64())).collect();
+            let (name, at, by) =
+                (&death.name, death.at.as_secs_f64(), self.world.name(death.observer));
             format!(", first {name} at {at:.2} s by {by} after {}", script.join(", "))
         });
         self.found_that(
@@ -587,11 +637,20 @@ impl Stage {
         }
         let before = check::probes_ended(&self.world);
         // A bot that was short of time measures less often for a while, and says so.
-        let slowest = self.world.running().filter_map(|id| self.world.snapshot(id)).map(|snapshot| snapshot.pair_interval).max();
+        let slowest = self
+            .world
+            .running()
+            .filter_map(|id| self.world.snapshot(id))
+            .map(|snapshot| snapshot.pair_interval)
+            .max();
         self.run(Duration::from_secs(10).max(slowest.unwrap_or_default() * 2));
         let after = check::probes_ended(&self.world);
         let free = before.iter().filter(|(id, _)| self.world.runs_freely(**id));
-        let wedged = free.filter(|(id, ended)| self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)).count();
+        let wedged = free
+            .filter(|(id, ended)| {
+                self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)
+            })
+            .count();
         self.found_that("nobody is wedged", wedged == 0, format!("{wedged} bots stand still"));
     }
 }

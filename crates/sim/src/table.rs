@@ -11,7 +11,10 @@ use crate::world::{HostId, Link};
 
 /// The command that plays the same again.
 pub fn replay(scenario: &Scenario, setup: &Setup) -> String {
-    let mut command = format!("canary-sim --scenario {} --nodes {} --seed {}", scenario.name, setup.nodes, setup.seed);
+    let mut command = format!(
+        "canary-sim --scenario {} --nodes {} --seed {}",
+        scenario.name, setup.nodes, setup.seed
+    );
     if setup.loss > 0.0 {
         command += &format!(" --loss {}", setup.loss * 100.0);
     }
@@ -21,8 +24,15 @@ pub fn replay(scenario: &Scenario, setup: &Setup) -> String {
     command + &format!(" --minutes {}", setup.lasting.as_secs_f64() / 60.0)
 }
 
-/// Prints the findings of a scenario, and if `verbose` the script of a broken one; tells whether all promises were kept.
-pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, out: &mut impl Write) -> io::Result<bool> {
+/// Prints the findings of a scenario, and if `verbose` the script of a broken one; tells whether
+/// all promises were kept.
+pub fn print(
+    scenario: &Scenario,
+    stage: &Stage,
+    took: Duration,
+    verbose: bool,
+    out: &mut impl Write,
+) -> io::Result<bool> {
     let simulated = stage.world.elapsed().as_secs_f64();
     writeln!(
         out,
@@ -32,10 +42,15 @@ pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, 
         stage.setup.seed,
         took.as_secs_f64()
     )?;
-    let width = stage.findings.iter().map(|finding| finding.promise.len()).max().unwrap_or_default();
+    let width =
+        stage.findings.iter().map(|finding| finding.promise.len()).max().unwrap_or_default();
     for finding in &stage.findings {
         let verdict = if finding.held { "held" } else { "BROKEN" };
-        writeln!(out, "  {verdict:<6} {:<width$}  {}  (bound: {})", finding.promise, finding.figure, finding.bound)?;
+        writeln!(
+            out,
+            "  {verdict:<6} {:<width$}  {}  (bound: {})",
+            finding.promise, finding.figure, finding.bound
+        )?;
     }
     let held = stage.findings.iter().all(|finding| finding.held);
     if !held {
@@ -49,19 +64,27 @@ pub fn print(scenario: &Scenario, stage: &Stage, took: Duration, verbose: bool, 
     Ok(held)
 }
 
-/// From so many bots on one mesh plays all losses one after another, and the faults strike three bots at once: a mesh for each would take
-/// days.
+/// From so many bots on one mesh plays all losses one after another, and the faults strike three
+/// bots at once: a mesh for each would take days.
 const TOGETHER_FROM: usize = 1000;
 /// False deaths of a row that are listed one by one.
 const FALSE_DEATHS_TOLD: usize = 20;
 /// The losses of the detector's table.
 pub const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];
 
-/// The columns of the detector's table: times in seconds, from the fault until an observer took the node for dead.
+/// The columns of the detector's table: times in seconds, from the fault until an observer took the
+/// node for dead.
 const COLUMNS: &str = "nodes,fault,loss_percent,observers,seeds,p50_s,p99_s,worst_s,false_deaths";
 
-/// Prints rows of the detector's table for one size of mesh: every fault, with these losses and kinds of observers.
-pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<u64>, out: &mut impl Write) -> io::Result<bool> {
+/// Prints rows of the detector's table for one size of mesh: every fault, with these losses and
+/// kinds of observers.
+pub fn detector(
+    setup: Setup,
+    losses: &[f64],
+    kinds: &[Observers],
+    seeds: Range<u64>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
     writeln!(out, "{COLUMNS}")?;
     let seed_first = seeds.start;
     let mut held = true;
@@ -71,7 +94,8 @@ pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<
                 let mut row = Row::default();
                 for seed in seeds.clone() {
                     let victim = HostId(setup.nodes - 1);
-                    let mut stage = watched(Setup { seed, loss, observers: *observers, ..setup }, &[victim]);
+                    let mut stage =
+                        watched(Setup { seed, loss, observers: *observers, ..setup }, &[victim]);
                     for fault in Fault::ALL {
                         row.add(fault, &detections(&mut stage, &[(fault, victim)])[0]);
                     }
@@ -87,7 +111,8 @@ pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<
         let victims = [1, 2, 3].map(|back| HostId(setup.nodes - back));
         let mut rows: Vec<_> = losses.iter().map(|loss| (*loss, Row::default())).collect();
         for seed in seeds.clone() {
-            let mut stage = watched(Setup { seed, loss: 0.0, observers: *observers, ..setup }, &victims);
+            let mut stage =
+                watched(Setup { seed, loss: 0.0, observers: *observers, ..setup }, &victims);
             for (loss, row) in &mut rows {
                 stage.world.set_link(Link { loss: *loss, ..Link::default() });
                 stage.run(Duration::from_secs(12));
@@ -106,7 +131,8 @@ pub fn detector(setup: Setup, losses: &[f64], kinds: &[Observers], seeds: Range<
     Ok(held)
 }
 
-/// A mesh in which all know all, and some fare badly. What is measured here is not how fast a matrix fills.
+/// A mesh in which all know all, and some fare badly. What is measured here is not how fast a
+/// matrix fills.
 fn watched(setup: Setup, victims: &[HostId]) -> Stage {
     let mut stage = Stage::new(setup);
     stage.wait_known(Duration::from_secs(60));
@@ -128,14 +154,29 @@ impl Row {
         self.taken[fault as usize].extend(taken);
     }
 
-    fn print(&self, setup: &Setup, loss: f64, observers: Observers, seeds: u64, out: &mut impl Write) -> io::Result<bool> {
+    fn print(
+        &self,
+        setup: &Setup,
+        loss: f64,
+        observers: Observers,
+        seeds: u64,
+        out: &mut impl Write,
+    ) -> io::Result<bool> {
         let mut held = self.false_deaths.is_empty();
         for (fault, taken) in Fault::ALL.into_iter().zip(&self.taken) {
-            let cell =
-                |quantile| taken.quantile(quantile).map_or_else(|| "never".to_owned(), |taken| format!("{:.1}", taken.as_secs_f64()));
+            let cell = |quantile| {
+                taken.quantile(quantile).map_or_else(
+                    || "never".to_owned(),
+                    |taken| format!("{:.1}", taken.as_secs_f64()),
+                )
+            };
             let (median, p99, worst) = (cell(0.5), cell(0.99), cell(1.0));
-            let (nodes, fault, loss, deaths) = (setup.nodes, fault.as_str(), loss * 100.0, self.false_deaths.len());
-            writeln!(out, "{nodes},{fault},{loss},{observers},{seeds},{median},{p99},{worst},{deaths}")?;
+            let (nodes, fault, loss, deaths) =
+                (setup.nodes, fault.as_str(), loss * 100.0, self.false_deaths.len());
+            writeln!(
+                out,
+                "{nodes},{fault},{loss},{observers},{seeds},{median},{p99},{worst},{deaths}"
+            )?;
             held &= taken.quantile(0.99).is_some_and(|taken| taken <= Duration::from_secs(6));
         }
         for death in self.false_deaths.iter().take(FALSE_DEATHS_TOLD) {
@@ -147,7 +188,8 @@ impl Row {
     }
 }
 
-/// Plays faults in a mesh of one size and prints a row for each: whether the right culprit was named, alone, and when. Tells whether no play misled.
+/// Plays faults in a mesh of one size and prints a row for each: whether the right culprit was
+/// named, alone, and when. Tells whether no play misled.
 pub fn insight(
     nodes: usize,
     seeds: Range<u64>,
@@ -157,25 +199,44 @@ pub fn insight(
     clock: impl Fn() -> Duration,
     out: &mut impl Write,
 ) -> io::Result<bool> {
-    writeln!(out, "nodes,labels,fault,causes,plays,right,misled,p50_s,p95_s,worst_s,disagree,left_open,took_s,wrong")?;
+    writeln!(
+        out,
+        "nodes,labels,fault,causes,plays,right,misled,p50_s,p95_s,worst_s,disagree,left_open,took_s,wrong"
+    )?;
     let mut held = true;
-    for fault in judge::ALL.iter().filter(|fault| only.map_or(!fault.is_long, |only| only == fault.name)) {
+    for fault in
+        judge::ALL.iter().filter(|fault| only.map_or(!fault.is_long, |only| only == fault.name))
+    {
         let begun = clock();
-        let outcomes: Vec<_> = seeds.clone().filter_map(|seed| Some((seed, judge::play(fault, nodes, seed, labelled)?))).collect();
+        let outcomes: Vec<_> = seeds
+            .clone()
+            .filter_map(|seed| Some((seed, judge::play(fault, nodes, seed, labelled)?)))
+            .collect();
         if outcomes.is_empty() {
             continue;
         }
-        let count = |is: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|(_, outcome)| is(outcome)).count();
-        let mut times: Vec<_> = outcomes.iter().flat_map(|(_, outcome)| outcome.named.iter().copied()).collect();
+        let count = |is: &dyn Fn(&Outcome) -> bool| {
+            outcomes.iter().filter(|(_, outcome)| is(outcome)).count()
+        };
+        let mut times: Vec<_> =
+            outcomes.iter().flat_map(|(_, outcome)| outcome.named.iter().copied()).collect();
         times.sort_unstable();
         let at = |share: f64| {
             let place = ((times.len() as f64 * share).ceil() as usize).saturating_sub(1);
-            times.get(place).map_or_else(|| "-".to_owned(), |time| format!("{:.0}", time.as_secs_f64()))
+            times
+                .get(place)
+                .map_or_else(|| "-".to_owned(), |time| format!("{:.0}", time.as_secs_f64()))
         };
         let wrong = |(seed, outcome): &(u64, Outcome)| {
-            let claims: Vec<_> = outcome.wrong.iter().map(|(what, by, how)| format!("{what} (by {by}, {})", how.as_str())).collect();
-            let missed = outcome.expected - outcome.named.iter().filter(|taken| **taken <= outcome.bound).count();
-            (!outcome.is_right()).then(|| format!("seed {seed}: {missed} missed; {}", claims.join("; ")))
+            let claims: Vec<_> = outcome
+                .wrong
+                .iter()
+                .map(|(what, by, how)| format!("{what} (by {by}, {})", how.as_str()))
+                .collect();
+            let missed = outcome.expected
+                - outcome.named.iter().filter(|taken| **taken <= outcome.bound).count();
+            (!outcome.is_right())
+                .then(|| format!("seed {seed}: {missed} missed; {}", claims.join("; ")))
         };
         let wrong: Vec<_> = outcomes.iter().filter_map(wrong).collect();
         let misled = count(&Outcome::is_misleading);

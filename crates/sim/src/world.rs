@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{Config, Core, Events, Failure, Labels, NodeName, Now, Snapshot, Target, Time, Wall};
+use canary_core::{
+    Config, Core, Events, Failure, Labels, NodeName, Now, Snapshot, Target, Time, Wall,
+};
 use fastrand::Rng;
 
 pub use host::Starvation;
@@ -44,7 +46,13 @@ pub const REORDERED_BY: Duration = Duration::from_millis(500);
 
 impl Default for Link {
     fn default() -> Self {
-        Self { delay: Duration::from_micros(500), jitter: Duration::from_micros(200), loss: 0.0, duplicate: 0.0, reorder: 0.0 }
+        Self {
+            delay: Duration::from_micros(500),
+            jitter: Duration::from_micros(200),
+            loss: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
+        }
     }
 }
 
@@ -99,7 +107,8 @@ impl World {
         }
     }
 
-    /// Adds a host with a running bot that joins at `seeds`. Host number `n` has the target `host-n:8081`.
+    /// Adds a host with a running bot that joins at `seeds`. Host number `n` has the target
+    /// `host-n:8081`.
     pub fn add(&mut self, name: &str, seeds: &[HostId]) -> HostId {
         let target = target_of(HostId(self.hosts.len()));
         self.add_at(name, target, seeds)
@@ -141,7 +150,14 @@ impl World {
         let seed = self.rng.u64(..);
         let seeds = seeds.iter().map(|seed| self.hosts[seed.0].target.clone()).collect();
         let host = &mut self.hosts[id.0];
-        let mut core = Core::new(self.config.clone(), host.name.clone(), host.target.clone(), host.labels.clone(), seed, now);
+        let mut core = Core::new(
+            self.config.clone(),
+            host.name.clone(),
+            host.target.clone(),
+            host.labels.clone(),
+            seed,
+            now,
+        );
         core.handle_seeds(seeds, now);
         host.core = Some(core);
         host.life += 1;
@@ -163,11 +179,19 @@ impl World {
         self.hosts[id.0].release = release;
     }
 
-    /// Rows of hosts of the next release that some running bot holds without what that release adds: it was lost on the way.
+    /// Rows of hosts of the next release that some running bot holds without what that release
+    /// adds: it was lost on the way.
     pub fn rows_cut_short(&self) -> usize {
-        let next: BTreeSet<_> = self.hosts.iter().filter(|host| host.release == Release::Next).map(|host| &host.name).collect();
+        let next: BTreeSet<_> = self
+            .hosts
+            .iter()
+            .filter(|host| host.release == Release::Next)
+            .map(|host| &host.name)
+            .collect();
         let snapshots = self.running().filter_map(|id| self.snapshot(id));
-        let rows = snapshots.flat_map(|snapshot| snapshot.members).filter(|member| next.contains(&member.record.name));
+        let rows = snapshots
+            .flat_map(|snapshot| snapshot.members)
+            .filter(|member| next.contains(&member.record.name));
         let frames = rows.filter_map(|member| member.row).map(|row| Arc::clone(row.frame()));
         frames.filter(|frame| !frame.sections().any(|(kind, _)| kind == release::FUTURE)).count()
     }
@@ -179,7 +203,11 @@ impl World {
 
     /// All hosts with a running bot, paused ones included.
     pub fn running(&self) -> impl Iterator<Item = HostId> + '_ {
-        self.hosts.iter().enumerate().filter(|(_, host)| host.core.is_some()).map(|(index, _)| HostId(index))
+        self.hosts
+            .iter()
+            .enumerate()
+            .filter(|(_, host)| host.core.is_some())
+            .map(|(index, _)| HostId(index))
     }
 
     /// The name of a host.
@@ -247,7 +275,9 @@ impl World {
 
     /// Wall-clock time where no clock stepped.
     pub fn wall(&self) -> Wall {
-        Wall::from_unix_millis((Duration::from_secs(1_700_000_000) + self.elapsed()).as_millis() as u64)
+        Wall::from_unix_millis(
+            (Duration::from_secs(1_700_000_000) + self.elapsed()).as_millis() as u64
+        )
     }
 
     /// Lets `duration` pass.
@@ -267,7 +297,9 @@ impl World {
                 continue;
             }
             match event.input {
-                input if self.hosts[event.host.0].life == event.life => self.give(event.host, input),
+                input if self.hosts[event.host.0].life == event.life => {
+                    self.give(event.host, input);
+                }
                 Input::Knock(knock) => self.reset_knock(knock),
                 _ => {}
             }
@@ -276,7 +308,11 @@ impl World {
     }
 
     /// Lets time pass until `done`, at most `limit`; tells how long it took.
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Option<Duration> {
         const STEP: Duration = Duration::from_millis(50);
         let begin = self.now;
         while !done(self) {

@@ -9,7 +9,12 @@ fn judge(wanted: impl Fn(&Fault) -> bool) {
         for (nodes, labelled) in [(8, true), (20, false)] {
             let Some(outcome) = play(fault, nodes, 7, labelled) else { continue };
             if !outcome.is_right() || outcome.disagree {
-                wrong.push(format!("{} with {nodes} nodes: {:?}\n{}", fault.name, outcome.wrong, outcome.log.join("\n")));
+                wrong.push(format!(
+                    "{} with {nodes} nodes: {:?}\n{}",
+                    fault.name,
+                    outcome.wrong,
+                    outcome.log.join("\n")
+                ));
             }
         }
     }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use canary_core::{Config, Status, Target};
-use canary_sim::check::{all_know_all, dropped_by_all, false_deaths, full_matrix, no_bogus_latency};
+use canary_sim::check::{
+    all_know_all, dropped_by_all, false_deaths, full_matrix, no_bogus_latency,
+};
 use canary_sim::{HostId, Link, World};
 
 const SEEDS: std::ops::Range<u64> = 0..5;
@@ -27,7 +29,9 @@ fn start(seed: u64, count: usize, link: Link) -> World {
 }
 
 fn settle(world: &mut World) {
-    world.run_until(secs(30), |world| all_know_all(world) && full_matrix(world)).expect("a healthy mesh settles");
+    world
+        .run_until(secs(30), |world| all_know_all(world) && full_matrix(world))
+        .expect("a healthy mesh settles");
 }
 
 #[test]
@@ -60,7 +64,9 @@ fn the_same_seed_gives_the_same_run() {
 fn a_crash_a_pause_and_silence_are_known_to_all_within_six_seconds() {
     for count in [2, 3, 5, 40] {
         for seed in SEEDS {
-            for fault in [World::crash, World::pause, |world: &mut World, id| world.silence(id, true)] {
+            for fault in
+                [World::crash, World::pause, |world: &mut World, id| world.silence(id, true)]
+            {
                 let mut world = start(seed, count, Link::default());
                 settle(&mut world);
                 world.run(Duration::from_millis(seed * 217));
@@ -68,10 +74,13 @@ fn a_crash_a_pause_and_silence_are_known_to_all_within_six_seconds() {
                 let name = world.name(victim).clone();
                 fault(&mut world, victim);
                 let taken = world.run_until(secs(6), |world| {
-                    let others_alive = false_deaths(world, |a, b| a != victim && b != victim).is_empty();
+                    let others_alive =
+                        false_deaths(world, |a, b| a != victim && b != victim).is_empty();
                     assert!(others_alive, "{count} bots, seed {seed}: a living one was dropped");
                     world.running().filter(|id| *id != victim).all(|id| {
-                        let status = world.snapshot(id).and_then(|snapshot| snapshot.member(&name).map(|member| member.status));
+                        let status = world.snapshot(id).and_then(|snapshot| {
+                            snapshot.member(&name).map(|member| member.status)
+                        });
                         status != Some(Status::Alive) && status != Some(Status::Suspect)
                     })
                 });
@@ -125,11 +134,15 @@ fn a_partition_of_five_minutes_heals_within_thirty_seconds() {
             }
             world.run(secs(300));
             let across = |a: HostId, b: HostId| (a.0 < side) == (b.0 < side);
-            assert!(false_deaths(&world, across).is_empty(), "seed {seed}: a death within a side of {side}");
+            assert!(
+                false_deaths(&world, across).is_empty(),
+                "seed {seed}: a death within a side of {side}"
+            );
             for index in 0..side {
                 world.put_on_island(HostId(index), 0);
             }
-            let healed = world.run_until(secs(30), |world| all_know_all(world) && full_matrix(world));
+            let healed =
+                world.run_until(secs(30), |world| all_know_all(world) && full_matrix(world));
             assert!(healed.is_some(), "seed {seed}: a side of {side} not healed within 30 s");
         }
     }
@@ -167,7 +180,9 @@ fn a_restart_elsewhere_takes_the_name_along_and_the_old_address_is_forgotten() {
         let known = world.run_until(secs(10), |world| {
             world.running().filter(|id| *id != moved).all(|id| {
                 let snapshot = world.snapshot(id).unwrap();
-                snapshot.member(&name).is_some_and(|member| member.record.target == target && member.status == Status::Alive)
+                snapshot.member(&name).is_some_and(|member| {
+                    member.record.target == target && member.status == Status::Alive
+                })
             })
         });
         assert!(known.is_some(), "seed {seed}");
@@ -191,7 +206,10 @@ fn another_bot_at_a_dead_ones_address_does_not_keep_the_dead_alive() {
         world.start(heir, &[HostId(0)]);
         let dropped = world.run_until(secs(6), |world| dropped_by_all(world, &name));
         assert!(dropped.is_some(), "seed {seed}: the dead one is kept alive");
-        assert!(world.run_until(secs(10), all_know_all).is_some(), "seed {seed}: the heir is not known");
+        assert!(
+            world.run_until(secs(10), all_know_all).is_some(),
+            "seed {seed}: the heir is not known"
+        );
     }
 }
 
@@ -223,7 +241,10 @@ fn islands_with_one_living_name_on_both_sides_settle_on_one_of_them() {
         world.put_on_island(other, 0);
         world.run(secs(40));
         let yielded = |id| world.snapshot(id).unwrap().name_conflict().is_some();
-        assert!(yielded(twin) != yielded(other), "seed {seed}: one of the twins yields, the other stays");
+        assert!(
+            yielded(twin) != yielded(other),
+            "seed {seed}: one of the twins yields, the other stays"
+        );
     }
 }
 
@@ -235,7 +256,13 @@ fn a_goodbye_is_no_alarm() {
         let name = world.name(HostId(9)).clone();
         world.leave(HostId(9));
         let left = world.run_until(secs(3), |world| {
-            world.running().all(|id| world.snapshot(id).unwrap().member(&name).is_some_and(|member| member.status == Status::Left))
+            world.running().all(|id| {
+                world
+                    .snapshot(id)
+                    .unwrap()
+                    .member(&name)
+                    .is_some_and(|member| member.status == Status::Left)
+            })
         });
         assert!(left.is_some(), "seed {seed}");
     }
@@ -249,20 +276,28 @@ fn a_settled_mesh_of_forty_gossips_little() {
     let before = world.gossip_bytes();
     world.run(secs(60));
     let per_bot_and_second = (world.gossip_bytes() - before) / 60 / 40;
-    // Forty rows of forty cells of eight bytes in ten seconds, and two digests a second with their answers.
+    // Forty rows of forty cells of eight bytes in ten seconds, and two digests a second with their
+    // answers.
     assert!(per_bot_and_second < 8_000, "{per_bot_and_second} bytes a second");
 }
 
 #[test]
 fn every_checker_fails_on_its_planted_fault() {
     let mut world = start(1, 5, Link::default());
-    assert!(!all_know_all(&world) && !full_matrix(&world), "bots that have just started know nothing");
+    assert!(
+        !all_know_all(&world) && !full_matrix(&world),
+        "bots that have just started know nothing"
+    );
     settle(&mut world);
     assert!(all_know_all(&world) && full_matrix(&world));
-    assert!(!no_bogus_latency(&world, Duration::ZERO), "every latency is above a timeout of nothing");
+    assert!(
+        !no_bogus_latency(&world, Duration::ZERO),
+        "every latency is above a timeout of nothing"
+    );
     let name = world.name(HostId(4)).clone();
     assert!(!dropped_by_all(&world, &name), "a living one is dropped by nobody");
-    // A partition that the checker is not told of looks like false deaths, and takes pairs and nodes away.
+    // A partition that the checker is not told of looks like false deaths, and takes pairs and
+    // nodes away.
     world.put_on_island(HostId(4), 1);
     world.run(secs(20));
     assert!(!false_deaths(&world, |_, _| true).is_empty());

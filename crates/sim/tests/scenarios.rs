@@ -11,7 +11,13 @@ use canary_sim::stage::{Observers, Setup, Stage};
 use canary_sim::{HostId, Link, Release, table};
 
 fn setup(nodes: usize, seed: u64) -> Setup {
-    Setup { nodes, seed, loss: 0.0, observers: Observers::Healthy, lasting: Duration::from_secs(60) }
+    Setup {
+        nodes,
+        seed,
+        loss: 0.0,
+        observers: Observers::Healthy,
+        lasting: Duration::from_secs(60),
+    }
 }
 
 fn keeps_its_promises(scenario: &Scenario, setup: Setup) {
@@ -47,9 +53,11 @@ fn what_was_found_stays_mended() {
         ("bridge", setup(18, 2_726_036_433)),
         // A newcomer held a living one for dead on the word of one that had long been cut off.
         ("chaos", setup(10, 5)),
-        // Who was cut off and stood still right after had the time of its pause counted as the time since the cut: a fault of the checker.
+        // Who was cut off and stood still right after had the time of its pause counted as the time
+        // since the cut: a fault of the checker.
         ("chaos", setup(16, 4_276_892_266)),
-        // Who restarted where one was refused was dead to that one until its next word of the new life.
+        // Who restarted where one was refused was dead to that one until its next word of the new
+        // life.
         ("chaos", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(15, 2_227_428_336) }),
         // Who restarted behind a cut was not dialled for two minutes.
         ("chaos", setup(10, 9)),
@@ -60,31 +68,44 @@ fn what_was_found_stays_mended() {
         // A failure that had begun before a silence ended was taken for a broken path, by all.
         ("detect", Setup { loss: 0.05, ..setup(8, 698_482_832) }),
         ("detect", setup(31, 3_510_284_261)),
-        // All measured a node in step, since all had found it again at one instant, and none of them right after it stopped.
+        // All measured a node in step, since all had found it again at one instant, and none of
+        // them right after it stopped.
         ("detect", setup(16, 1_453_419_891)),
-        // What was measured before a host stood still had the time after it, in an outage that had begun meanwhile.
+        // What was measured before a host stood still had the time after it, in an outage that had
+        // begun meanwhile.
         ("detect", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(7, 2_703_055_797) }),
         // The push of a suspicion missed a few, and nothing told them later.
         ("detect", setup(79, 2_641_100_635)),
         ("detect", Setup { loss: 0.05, observers: Observers::Starved, ..setup(74, 3_669_691_516) }),
-        // Answers to digests carried no suspicion: who had been paused waited until somebody asked it.
+        // Answers to digests carried no suspicion: who had been paused waited until somebody asked
+        // it.
         ("detect", Setup { observers: Observers::Pausing, ..setup(76, 1_894_097_324) }),
-        // What had waited for a paused host passed for news: here it hid a death, there it hid that one lived.
+        // What had waited for a paused host passed for news: here it hid a death, there it hid that
+        // one lived.
         ("detect", Setup { loss: 0.05, observers: Observers::Pausing, ..setup(60, 1) }),
-        // A probe whose second request was never answered counted as evidence from its timeout, three seconds after the answer to its first.
+        // A probe whose second request was never answered counted as evidence from its timeout,
+        // three seconds after the answer to its first.
         ("detect", Setup { loss: 0.05, ..setup(46, 676_974_119) }),
         ("detect", Setup { loss: 0.05, ..setup(56, 2_252_232_880) }),
         ("detect", Setup { loss: 0.01, ..setup(18, 2_067_735_132) }),
         ("detect", Setup { loss: 0.05, ..setup(46, 6) }),
         ("restart", Setup { loss: 0.05, ..setup(31, 691_983_568) }),
-        ("restart", Setup { loss: 0.05, observers: Observers::Starved, ..setup(49, 4_006_095_772) }),
-        // A starved host spoiled the first probe of a pair, and each that followed at the same instant of its turn.
+        (
+            "restart",
+            Setup { loss: 0.05, observers: Observers::Starved, ..setup(49, 4_006_095_772) },
+        ),
+        // A starved host spoiled the first probe of a pair, and each that followed at the same
+        // instant of its turn.
         ("start", Setup { observers: Observers::Starved, ..setup(12, 3_137_039_477) }),
         ("start", Setup { observers: Observers::Starved, ..setup(40, 3) }),
-        // Failures from before a silence, and probes on somebody's behalf answered since, looked like a broken path when the node was gone.
+        // Failures from before a silence, and probes on somebody's behalf answered since, looked
+        // like a broken path when the node was gone.
         ("detect", Setup { loss: 0.05, observers: Observers::Pausing, ..setup(15, 19_256_707) }),
         // The checker held an observer's own pause against the mesh.
-        ("restart", Setup { loss: 0.05, observers: Observers::Pausing, ..setup(34, 2_778_867_208) }),
+        (
+            "restart",
+            Setup { loss: 0.05, observers: Observers::Pausing, ..setup(34, 2_778_867_208) },
+        ),
         // The checker asked the starved observer alone.
         ("pause", Setup { loss: 0.05, observers: Observers::Starved, ..setup(8, 3_093_650_988) }),
     ];
@@ -173,31 +194,57 @@ fn the_checker_of_detection_fails_when_nothing_is_detected() {
     let mut stage = settled(6);
     let name = stage.world.name(HostId(3)).clone();
     let observers: Vec<_> = (0..3).map(HostId).collect();
-    let detected = stage.wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(5)).remove(0);
+    let detected = stage
+        .wait_detected(std::slice::from_ref(&name), &observers, Duration::from_secs(5))
+        .remove(0);
     assert!(detected.iter().all(Option::is_none));
     let crashed = detections(&mut stage, &[(Fault::Refused, HostId(3))]).remove(0);
     assert!(crashed.quantile(1.0).is_some_and(|taken| taken < Duration::from_secs(6)));
 }
 
-/// Plays a whole scenario on bots that are configured badly or were harmed behind the script's back, and looks at what it says.
-fn breaks(scenario: &str, nodes: usize, config: Config, harm: impl FnOnce(&mut Stage), promises: &[&str]) {
-    let mut stage = Stage::with_config(Setup { lasting: Duration::from_secs(10), ..setup(nodes, 1) }, config);
+/// Plays a whole scenario on bots that are configured badly or were harmed behind the script's
+/// back, and looks at what it says.
+fn breaks(
+    scenario: &str,
+    nodes: usize,
+    config: Config,
+    harm: impl FnOnce(&mut Stage),
+    promises: &[&str],
+) {
+    let mut stage =
+        Stage::with_config(Setup { lasting: Duration::from_secs(10), ..setup(nodes, 1) }, config);
     harm(&mut stage);
     Scenario::named(scenario).unwrap().play_on(&mut stage);
     for promise in promises {
-        assert!(broken(&stage, promise), "{scenario} did not notice: {promise}; {:#?}", stage.findings);
+        assert!(
+            broken(&stage, promise),
+            "{scenario} did not notice: {promise}; {:#?}",
+            stage.findings
+        );
     }
 }
 
 #[test]
 fn the_checkers_of_a_start_fail_when_one_is_cut_off() {
     let harm = |stage: &mut Stage| stage.world.silence(HostId(3), true);
-    breaks("start", 6, Config::default(), harm, &["every bot knows", "every bot holds", "nobody is wedged"]);
+    breaks(
+        "start",
+        6,
+        Config::default(),
+        harm,
+        &["every bot knows", "every bot holds", "nobody is wedged"],
+    );
 }
 
 #[test]
 fn the_checker_of_settling_fails_when_one_is_cut_off() {
-    breaks("detect", 6, Config::default(), |stage| stage.world.silence(HostId(3), true), &["the mesh settles"]);
+    breaks(
+        "detect",
+        6,
+        Config::default(),
+        |stage| stage.world.silence(HostId(3), true),
+        &["the mesh settles"],
+    );
 }
 
 #[test]
@@ -237,8 +284,12 @@ fn the_checkers_of_twins_fail_when_there_is_only_one() {
 
 #[test]
 fn the_checkers_of_gossip_fail_on_bots_that_talk_all_the_time() {
-    let config =
-        Config { gossip_interval: Duration::from_millis(100), gossip_fanout: 4, gossip_rate_max: 100_000_000, ..Config::default() };
+    let config = Config {
+        gossip_interval: Duration::from_millis(100),
+        gossip_fanout: 4,
+        gossip_rate_max: 100_000_000,
+        ..Config::default()
+    };
     breaks("start", 200, config, |_| {}, &["gossip sent per bot", "gossip against"]);
 }
 

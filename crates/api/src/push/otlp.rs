@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{Metric as Told, MetricFamily, MetricType};
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
+    Metric as Told, MetricFamily, MetricType,
+};
 use prost::{Message, Oneof};
 
 use super::Round;
@@ -15,7 +17,8 @@ const POINTS_MAX: usize = 2_000;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`: since the start of the bot.
 const CUMULATIVE: i32 = 2;
 
-/// `ExportMetricsServiceRequest`; the messages below are those of `opentelemetry.proto.metrics.v1`, as far as they are written.
+/// `ExportMetricsServiceRequest`; the messages below are those of `opentelemetry.proto.metrics.v1`,
+/// as far as they are written.
 #[derive(Clone, PartialEq, Message)]
 struct Export {
     #[prost(message, repeated, tag = "1")]
@@ -193,7 +196,10 @@ fn attribute(key: &str, value: &str) -> KeyValue {
 }
 
 /// The requests of a round.
-pub(crate) fn batches(round: &Round<'_>, families: impl Iterator<Item = Vec<MetricFamily>>) -> Vec<Batch> {
+pub(crate) fn batches(
+    round: &Round<'_>,
+    families: impl Iterator<Item = Vec<MetricFamily>>,
+) -> Vec<Batch> {
     let mut batches = Vec::new();
     let (mut metrics, mut points) = (Vec::new(), 0);
     for family in families.flatten() {
@@ -220,7 +226,10 @@ fn packed(round: &Round<'_>, metrics: Vec<Metric>, points: usize) -> Option<Batc
         attribute("host.name", round.node),
     ];
     let scope = Some(Scope { name: super::JOB.to_owned(), version: round.version.to_owned() });
-    let resource = ResourceMetrics { resource: Some(Resource { attributes }), scopes: vec![ScopeMetrics { scope, metrics }] };
+    let resource = ResourceMetrics {
+        resource: Some(Resource { attributes }),
+        scopes: vec![ScopeMetrics { scope, metrics }],
+    };
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&Export { resources: vec![resource] }.encode_to_vec()).ok()?;
     Some(Batch { body: Bytes::from(gzip.finish().ok()?), samples: points as u64 })
@@ -229,11 +238,26 @@ fn packed(round: &Round<'_>, metrics: Vec<Metric>, points: usize) -> Option<Batc
 fn metric(round: &Round<'_>, family: &MetricFamily, told: &[Told]) -> Metric {
     let unix_nanos = u64::try_from(round.unix_millis).unwrap_or_default() * 1_000_000;
     let start_unix_nanos = u64::try_from(round.start_unix_millis).unwrap_or_default() * 1_000_000;
-    let attributes = |told: &Told| told.label.iter().map(|pair| attribute(&pair.name, &pair.value)).collect();
-    let number = |told: &Told, start_unix_nanos, value| Number { start_unix_nanos, unix_nanos, value, attributes: attributes(told) };
+    let attributes =
+        |told: &Told| told.label.iter().map(|pair| attribute(&pair.name, &pair.value)).collect();
+    let number = |told: &Told, start_unix_nanos, value| Number {
+        start_unix_nanos,
+        unix_nanos,
+        value,
+        attributes: attributes(told),
+    };
     let data = match MetricType::try_from(family.r#type) {
         Ok(MetricType::Counter) => Data::Sum(Sum {
-            points: told.iter().map(|told| number(told, start_unix_nanos, told.counter.as_ref().map(|counter| counter.value))).collect(),
+            points: told
+                .iter()
+                .map(|told| {
+                    number(
+                        told,
+                        start_unix_nanos,
+                        told.counter.as_ref().map(|counter| counter.value),
+                    )
+                })
+                .collect(),
             temporality: CUMULATIVE,
             is_monotonic: true,
         }),
@@ -242,15 +266,24 @@ fn metric(round: &Round<'_>, family: &MetricFamily, told: &[Told]) -> Metric {
                 .iter()
                 .filter_map(|told| {
                     let histogram = told.histogram.as_ref()?;
-                    let finite = histogram.bucket.iter().filter(|bucket| bucket.upper_bound.is_finite());
-                    let cumulative: Vec<_> = finite.clone().map(|bucket| bucket.cumulative_count).chain([histogram.sample_count]).collect();
+                    let finite =
+                        histogram.bucket.iter().filter(|bucket| bucket.upper_bound.is_finite());
+                    let cumulative: Vec<_> = finite
+                        .clone()
+                        .map(|bucket| bucket.cumulative_count)
+                        .chain([histogram.sample_count])
+                        .collect();
                     let before = std::iter::once(0).chain(cumulative.iter().copied());
                     Some(Buckets {
                         start_unix_nanos,
                         unix_nanos,
                         count: histogram.sample_count,
                         sum: Some(histogram.sample_sum),
-                        counts: cumulative.iter().zip(before).map(|(count, before)| count.saturating_sub(before)).collect(),
+                        counts: cumulative
+                            .iter()
+                            .zip(before)
+                            .map(|(count, before)| count.saturating_sub(before))
+                            .collect(),
                         bounds: finite.map(|bucket| bucket.upper_bound).collect(),
                         attributes: attributes(told),
                     })
@@ -268,7 +301,12 @@ fn metric(round: &Round<'_>, family: &MetricFamily, told: &[Told]) -> Metric {
                 })
                 .collect(),
         }),
-        _ => Data::Gauge(Gauge { points: told.iter().map(|told| number(told, 0, told.gauge.as_ref().map(|gauge| gauge.value))).collect() }),
+        _ => Data::Gauge(Gauge {
+            points: told
+                .iter()
+                .map(|told| number(told, 0, told.gauge.as_ref().map(|gauge| gauge.value)))
+                .collect(),
+        }),
     };
     // Units as UCUM spells them.
     let unit = match family.unit.as_str() {
@@ -277,7 +315,12 @@ fn metric(round: &Round<'_>, family: &MetricFamily, told: &[Told]) -> Metric {
         "ratio" => "1",
         other => other,
     };
-    Metric { name: family.name.clone(), description: family.help.clone(), unit: unit.to_owned(), data: Some(data) }
+    Metric {
+        name: family.name.clone(),
+        description: family.help.clone(),
+        unit: unit.to_owned(),
+        data: Some(data),
+    }
 }
 
 /// A request in words; for tests.

@@ -24,7 +24,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Adds a batch. How many samples had to be given up for it, its own if it is larger than the queue.
+    /// Adds a batch. How many samples had to be given up for it, its own if it is larger than the
+    /// queue.
     pub(crate) fn put(&mut self, batch: Batch) -> u64 {
         self.bytes += batch.body.len();
         self.waiting.push_back(batch);
@@ -44,7 +45,8 @@ impl Queue {
         Some(oldest)
     }
 
-    /// Puts back what was taken last, unless newer ones need its place. How many samples were given up.
+    /// Puts back what was taken last, unless newer ones need its place. How many samples were given
+    /// up.
     pub(crate) fn put_back(&mut self, batch: Batch) -> u64 {
         if self.bytes + batch.body.len() > BYTES_MAX {
             return batch.samples;

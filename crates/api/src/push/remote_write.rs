@@ -1,10 +1,13 @@
-//! Prometheus remote write 1.0, which every receiver understands: protobuf in Snappy's block format.
+//! Prometheus remote write 1.0, which every receiver understands: protobuf in Snappy's block
+//! format.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
-use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{Metric, MetricFamily};
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
+    Metric, MetricFamily,
+};
 use prost::Message;
 
 use super::queue::Batch;
@@ -13,7 +16,8 @@ use super::{Round, bound};
 /// Samples of one request: as many as Prometheus itself sends at once.
 const SAMPLES_MAX: usize = 2_000;
 
-/// The value that says: this series has ended (`value.StaleNaN` of Prometheus). Without it a receiver would show the last value for minutes.
+/// The value that says: this series has ended (`value.StaleNaN` of Prometheus). Without it a
+/// receiver would show the last value for minutes.
 const ENDED: u64 = 0x7ff0_0000_0000_0002;
 
 /// `prometheus.WriteRequest`.
@@ -59,8 +63,13 @@ pub(crate) struct RemoteWrite {
 
 impl RemoteWrite {
     /// The requests of a round.
-    pub(crate) fn batches(&mut self, round: &Round<'_>, families: impl Iterator<Item = Vec<MetricFamily>>) -> Vec<Batch> {
-        let mut writing = Writing { round, batches: Vec::new(), series: Vec::new(), seen: HashSet::new() };
+    pub(crate) fn batches(
+        &mut self,
+        round: &Round<'_>,
+        families: impl Iterator<Item = Vec<MetricFamily>>,
+    ) -> Vec<Batch> {
+        let mut writing =
+            Writing { round, batches: Vec::new(), series: Vec::new(), seen: HashSet::new() };
         for family in families.flatten() {
             for metric in &family.metric {
                 writing.metric(&family.name, metric);
@@ -129,8 +138,10 @@ impl Writing<'_> {
     }
 
     fn labels(&self, name: &str, metric: &Metric, le: Option<f64>) -> Vec<Label> {
-        let label = |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_owned() };
-        // What a scrape would set, and how it would rename what stands in the way. A label without a value is none.
+        let label =
+            |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_owned() };
+        // What a scrape would set, and how it would rename what stands in the way. A label without
+        // a value is none.
         let own = [("__name__", name), ("job", super::JOB), ("instance", self.round.node)];
         let mut labels: Vec<_> = own.iter().map(|(name, value)| label(name, value)).collect();
         labels.extend(le.map(|le| label("le", &bound(le))));
@@ -181,7 +192,11 @@ fn read(body: &Bytes) -> Option<WriteRequest> {
 /// Names of families that a round told of; for tests.
 #[cfg(test)]
 pub(crate) fn names(batches: &[Batch]) -> std::collections::BTreeSet<(String, bool)> {
-    let series = batches.iter().flat_map(|batch| read(&batch.body).map(|request| request.series).unwrap_or_default());
-    let name = |series: &TimeSeries| series.labels.iter().find(|label| label.name == "__name__").map(|label| label.value.clone());
+    let series = batches
+        .iter()
+        .flat_map(|batch| read(&batch.body).map(|request| request.series).unwrap_or_default());
+    let name = |series: &TimeSeries| {
+        series.labels.iter().find(|label| label.name == "__name__").map(|label| label.value.clone())
+    };
     series.filter_map(|series| Some((name(&series)?, is_ended(&series)))).collect()
 }

@@ -1,4 +1,5 @@
-//! What all answers of API v2 have in common: their form, their fingerprint, and how a request is refused.
+//! What all answers of API v2 have in common: their form, their fingerprint, and how a request is
+//! refused.
 
 use std::hash::{DefaultHasher, Hasher as _};
 
@@ -29,7 +30,11 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { title: status.canonical_reason().unwrap_or("refused"), status: status.as_u16(), detail: detail.into() }
+        Self {
+            title: status.canonical_reason().unwrap_or("refused"),
+            status: status.as_u16(),
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
@@ -49,7 +54,10 @@ impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
         let text = rejection.body_text();
         let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-        Self::new(StatusCode::BAD_REQUEST, format!("the query does not work: {why}; /docs lists the parameters"))
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            format!("the query does not work: {why}; /docs lists the parameters"),
+        )
     }
 }
 
@@ -63,7 +71,9 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let status = rejection.status();
         let detail = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => format!("the body may hold at most {BODY_BYTES_MAX} bytes"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                format!("the body may hold at most {BODY_BYTES_MAX} bytes")
+            }
             _ => rejection.body_text(),
         };
         Self::new(status, detail)
@@ -75,44 +85,74 @@ pub(crate) fn refuse(status: StatusCode, detail: impl Into<String>) -> Response 
     Problem::new(status, detail).into_response()
 }
 
-/// JSON with its fingerprint as the `ETag`, or 304 for a client that has it already (RFC 9110 section 13.1.2).
+/// JSON with its fingerprint as the `ETag`, or 304 for a client that has it already (RFC 9110
+/// section 13.1.2).
 pub(crate) fn answer(headers: &HeaderMap, view: &impl Serialize) -> Response {
     let body = serde_json::to_vec(view).expect("views are structures of texts and numbers");
     let mut hasher = DefaultHasher::new();
     hasher.write(&body);
     // Weak, for the same answer may be compressed.
     let tag = format!("W/\"{:016x}\"", hasher.finish());
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let is_known = known.flat_map(|value| value.split(',')).map(str::trim).any(|known| known == "*" || known == tag);
+    let known =
+        headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let is_known = known
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known == tag);
     let tag = HeaderValue::try_from(tag).expect("hexadecimal digits between quotes");
-    let common = [(header::ETAG, tag), (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")), (header::CONTENT_TYPE, JSON)];
-    if is_known { (StatusCode::NOT_MODIFIED, common).into_response() } else { (common, body).into_response() }
+    let common = [
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::CONTENT_TYPE, JSON),
+    ];
+    if is_known {
+        (StatusCode::NOT_MODIFIED, common).into_response()
+    } else {
+        (common, body).into_response()
+    }
 }
 
 /// Whether an `Accept` header names this very type.
 pub(crate) fn is_named(headers: &HeaderMap, kind: &str) -> bool {
-    let named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let is_it = |range: &str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(kind));
+    let named = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let is_it = |range: &str| {
+        range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(kind))
+    };
     named.filter(|range| is_it(range)).any(|range| {
-        let only = HeaderMap::from_iter(HeaderValue::from_str(range).map(|value| (header::ACCEPT, value)));
+        let only =
+            HeaderMap::from_iter(HeaderValue::from_str(range).map(|value| (header::ACCEPT, value)));
         is_acceptable(&only, &[kind])
     })
 }
 
-/// Whether an `Accept` header (RFC 9110 section 12.5.1) allows one of these types. One that is missing allows everything.
+/// Whether an `Accept` header (RFC 9110 section 12.5.1) allows one of these types. One that is
+/// missing allows everything.
 pub(crate) fn is_acceptable(headers: &HeaderMap, types: &[&str]) -> bool {
-    let mut ranges =
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+    let mut ranges = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .peekable();
     if ranges.peek().is_none() {
         return true;
     }
     ranges.any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let refused =
-            parts.filter_map(|part| part.split_once('=')).any(|(key, value)| key.eq_ignore_ascii_case("q") && value.parse() == Ok(0.0));
+        let refused = parts
+            .filter_map(|part| part.split_once('='))
+            .any(|(key, value)| key.eq_ignore_ascii_case("q") && value.parse() == Ok(0.0));
         let allows = |offered: &str| {
-            kind == "*/*" || kind == offered || kind.strip_suffix("/*").is_some_and(|family| offered.starts_with(&format!("{family}/")))
+            kind == "*/*"
+                || kind == offered
+                || kind
+                    .strip_suffix("/*")
+                    .is_some_and(|family| offered.starts_with(&format!("{family}/")))
         };
         !refused && types.iter().any(|offered| allows(offered))
     })
@@ -137,7 +177,12 @@ mod tests {
 
     #[test]
     fn a_type_is_named_or_it_is_not() {
-        let named = |accept: &'static str| is_named(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]), "a/b");
+        let named = |accept: &'static str| {
+            is_named(
+                &HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]),
+                "a/b",
+            )
+        };
         assert!(named("A/b") && named("text/html, a/b;q=0.5"));
         assert!(!named("*/*") && !named("a/*") && !named("text/html, a/b;q=0"));
     }
@@ -145,11 +190,18 @@ mod tests {
     #[test]
     fn a_client_gets_what_it_accepts_or_a_refusal() {
         let accepts = |accept: &'static str| {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+            let headers =
+                HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
             is_acceptable(&headers, &["application/json"])
         };
         assert!(is_acceptable(&HeaderMap::new(), &["application/json"]));
-        for accept in ["*/*", "application/*", "application/json", "text/html, application/JSON;q=0.1", "text/html,*/*;q=0.8"] {
+        for accept in [
+            "*/*",
+            "application/*",
+            "application/json",
+            "text/html, application/JSON;q=0.1",
+            "text/html,*/*;q=0.8",
+        ] {
             assert!(accepts(accept), "{accept}");
         }
         for accept in ["text/html", "application/json;q=0", "image/*", "", "application"] {

@@ -39,14 +39,16 @@ const AFTER_MAX: u64 = (1 << 53) - 1;
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Events {
     events: Vec<Event>,
-    /// What to ask for next: the sequence number of the last event here, or of the request if there is none.
+    /// What to ask for next: the sequence number of the last event here, or of the request if there
+    /// is none.
     next_after: u64,
 }
 
 /// Everything that happened to nodes, paths and incidents, oldest first.
 ///
-/// The latest 1024 events are kept. Sequence numbers grow by one, and across restarts of the bot by more: a gap shows that events are missing. Paths are those of the answering bot;
-/// other pairs are in incidents.
+/// The latest 1024 events are kept. Sequence numbers grow by one, and across restarts of the bot by
+/// more: a gap shows that events are missing. Paths are those of the answering bot; other pairs are
+/// in incidents.
 #[utoipa::path(get, path = "/api/v2/events", params(Filter), responses((status = 200, body = Events), Refusals))]
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
@@ -57,7 +59,8 @@ pub(super) async fn events(
     if after > AFTER_MAX {
         return Err(Problem::new(StatusCode::BAD_REQUEST, format!("after is at most {AFTER_MAX}")));
     }
-    let events: Vec<Event> = api.live.after(after).iter().take(limit).map(|event| Event::clone(event)).collect();
+    let events: Vec<Event> =
+        api.live.after(after).iter().take(limit).map(|event| Event::clone(event)).collect();
     let next_after = events.last().map_or(after, |event| event.sequence);
     Ok(answer(&headers, &Events { events, next_after }))
 }
@@ -89,7 +92,10 @@ pub(super) struct NewMark {
         Refusals
     )
 )]
-pub(super) async fn mark(State(api): State<Arc<Api>>, body: Result<Json<NewMark>, JsonRejection>) -> Result<Response, Problem> {
+pub(super) async fn mark(
+    State(api): State<Arc<Api>>,
+    body: Result<Json<NewMark>, JsonRejection>,
+) -> Result<Response, Problem> {
     let Json(NewMark { text }) = body?;
     let length = text.chars().count();
     if !(1..=MARK_CHARS_MAX).contains(&length) || text.chars().any(is_invisible) {
@@ -98,6 +104,9 @@ pub(super) async fn mark(State(api): State<Arc<Api>>, body: Result<Json<NewMark>
     }
     match api.live.mark(text, api.source.snapshot().now.wall) {
         Marked::Set(event) => Ok((StatusCode::CREATED, Json(Event::clone(&event))).into_response()),
-        Marked::TooMany => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "30 marks were set within a minute; set the next one later")),
+        Marked::TooMany => Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "30 marks were set within a minute; set the next one later",
+        )),
     }
 }

@@ -56,7 +56,8 @@ pub(super) async fn verdict(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
 
 /// Every incident with its culprit.
 ///
-/// Open incidents come first, the worst of them first; then those that are over, newest first. At most 64 are open, and 128 closed ones are kept.
+/// Open incidents come first, the worst of them first; then those that are over, newest first. At
+/// most 64 are open, and 128 closed ones are kept.
 #[utoipa::path(
     get,
     path = "/api/v2/incidents",

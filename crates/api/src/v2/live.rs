@@ -1,7 +1,8 @@
 //! What changes, as it changes: a journal of events, and a stream to those who watch.
 //!
-//! One task looks once a second. It writes each message once for all watchers, so that many cost little more than one.
-//! A watcher that does not read misses messages and then gets `reload`; until then it costs nothing.
+//! One task looks once a second. It writes each message once for all watchers, so that many cost
+//! little more than one. A watcher that does not read misses messages and then gets `reload`; until
+//! then it costs nothing.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,7 +35,8 @@ const EVENTS_MAX: usize = 1_024;
 const WATCHERS_MAX: usize = 64;
 /// Looks that a watcher may be behind before it misses some.
 const BEHIND_MAX: usize = 16;
-/// Pairs whose change is sent after one look. When more change at once, a reader is better off with the whole matrix.
+/// Pairs whose change is sent after one look. When more change at once, a reader is better off with
+/// the whole matrix.
 const PAIRS_MAX: usize = 256;
 /// Without anything new, a sign of life comes after so many looks.
 const QUIET_LOOKS: u64 = 5;
@@ -158,7 +160,11 @@ struct PairChange<'a> {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { state: Mutex::default(), messages: broadcast::channel(BEHIND_MAX).0, places: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+        Self {
+            state: Mutex::default(),
+            messages: broadcast::channel(BEHIND_MAX).0,
+            places: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        }
     }
 }
 
@@ -195,13 +201,18 @@ impl Live {
         journal.marks.push_back(now);
         journal.begin(now);
         let event = journal.push(|sequence| Event::mark(sequence, now, text));
-        let _ = self.messages.send(Arc::new(vec![Message::new(Topic::Mark, Some(event.sequence), &*event)]));
+        let _ = self.messages.send(Arc::new(vec![Message::new(
+            Topic::Mark,
+            Some(event.sequence),
+            &*event,
+        )]));
         Marked::Set(event)
     }
 }
 
 impl Journal {
-    /// Sequence numbers begin with the time, so that they grow across restarts, and fit a number of JavaScript.
+    /// Sequence numbers begin with the time, so that they grow across restarts, and fit a number of
+    /// JavaScript.
     fn begin(&mut self, now: Wall) {
         if self.next == 0 {
             self.next = now.unix_millis().saturating_mul(1_000).clamp(1, 1 << 52);
@@ -246,20 +257,29 @@ impl Journal {
             self.sent = None;
         }
         if self.looks.is_multiple_of(QUIET_LOOKS) {
-            messages.push(Message::for_all("tick", &serde_json::json!({ "as_of": time(snapshot.now.wall) })));
+            messages.push(Message::for_all(
+                "tick",
+                &serde_json::json!({ "as_of": time(snapshot.now.wall) }),
+            ));
         }
         messages
     }
 
-    /// Sends the pairs whose state changed since the last look. Rows that did not change are not read.
+    /// Sends the pairs whose state changed since the last look. Rows that did not change are not
+    /// read.
     fn compare(&mut self, snapshot: &Arc<Snapshot>, messages: &mut Vec<Message>) {
         let picture = Picture::of(Arc::clone(snapshot));
-        let names: Vec<_> = (0..picture.nodes().len()).map(|place| picture.name(place).clone()).collect();
+        let names: Vec<_> =
+            (0..picture.nodes().len()).map(|place| picture.name(place).clone()).collect();
         let sent = match self.sent.take() {
             Some(sent) if sent.names == names => sent.rows,
-            // Rows of other nodes cannot be compared; and before the first watcher came, nobody looked.
+            // Rows of other nodes cannot be compared; and before the first watcher came, nobody
+            // looked.
             Some(_) | None => {
-                messages.push(Message::for_all("reload", &serde_json::json!({ "nodes_changed": true })));
+                messages.push(Message::for_all(
+                    "reload",
+                    &serde_json::json!({ "nodes_changed": true }),
+                ));
                 Vec::new()
             }
         };
@@ -268,8 +288,12 @@ impl Journal {
         for (source, node) in picture.nodes().iter().enumerate() {
             let before = sent.next();
             // What the bot itself measured is not published at once: it is read each time.
-            let version = picture.member(source).map(|member| member.row.as_ref().map_or(0, |row| row.version()));
-            let is_unchanged = |row: &SentRow| version.is_some() && row.version == version && row.is_visible == node.is_visible;
+            let version = picture
+                .member(source)
+                .map(|member| member.row.as_ref().map_or(0, |row| row.version()));
+            let is_unchanged = |row: &SentRow| {
+                version.is_some() && row.version == version && row.is_visible == node.is_visible
+            };
             if before.as_ref().is_some_and(is_unchanged) {
                 rows.extend(before);
                 continue;
@@ -278,7 +302,11 @@ impl Journal {
             let states: Box<[_]> = cells.iter().map(super::matrix::state_code).collect();
             if let Some(before) = before {
                 let pairs = states.iter().zip(&before.states).zip(&cells).enumerate();
-                changes.extend(pairs.filter(|(_, ((now, before), _))| now != before).map(|(target, (_, cell))| (source, target, *cell)));
+                changes.extend(
+                    pairs
+                        .filter(|(_, ((now, before), _))| now != before)
+                        .map(|(target, (_, cell))| (source, target, *cell)),
+                );
             }
             rows.push(SentRow { version, is_visible: node.is_visible, states });
         }
@@ -286,14 +314,21 @@ impl Journal {
         if changes.len() <= PAIRS_MAX {
             messages.extend(changes.iter().map(|change| pair_message(&picture, *change)));
         } else {
-            messages.push(Message::for_all("reload", &serde_json::json!({ "pairs_changed": changes.len() })));
+            messages.push(Message::for_all(
+                "reload",
+                &serde_json::json!({ "pairs_changed": changes.len() }),
+            ));
         }
     }
 }
 
 fn pair_message(picture: &Picture, (source, target, cell): (usize, usize, Cell)) -> Message {
     let measured = super::pairs::Measured::of(&cell);
-    let change = PairChange { source: picture.name(source).as_str(), target: picture.name(target).as_str(), measured };
+    let change = PairChange {
+        source: picture.name(source).as_str(),
+        target: picture.name(target).as_str(),
+        measured,
+    };
     Message::new(Topic::Pair, None, &change)
 }
 
@@ -301,7 +336,8 @@ fn pair_message(picture: &Picture, (source, target, cell): (usize, usize, Cell))
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
-    /// Topics to watch, separated by commas: `verdict`, `incident`, `node`, `pair`, `mark`. Default: all.
+    /// Topics to watch, separated by commas: `verdict`, `incident`, `node`, `pair`, `mark`.
+    /// Default: all.
     topics: Option<String>,
 }
 
@@ -309,8 +345,12 @@ impl Filter {
     fn topics(&self) -> Result<Vec<Topic>, Problem> {
         let Some(topics) = &self.topics else { return Ok(Topic::ALL.to_vec()) };
         let named = |name: &str| Topic::ALL.into_iter().find(|topic| topic.as_str() == name);
-        let unknown =
-            || Problem::new(StatusCode::BAD_REQUEST, "topics must be some of verdict, incident, node, pair and mark, separated by commas");
+        let unknown = || {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "topics must be some of verdict, incident, node, pair and mark, separated by commas",
+            )
+        };
         topics.split(',').map(|name| named(name).ok_or_else(unknown)).collect()
     }
 }
@@ -335,11 +375,14 @@ impl Watcher {
             let text = match self.receiver.recv().await {
                 Ok(messages) => {
                     let wanted = messages.iter().filter(|message| {
-                        message.topic.is_none_or(|topic| self.topics.contains(&topic)) && message.id.is_none_or(|id| id > self.repeated)
+                        message.topic.is_none_or(|topic| self.topics.contains(&topic))
+                            && message.id.is_none_or(|id| id > self.repeated)
                     });
                     wanted.map(|message| message.text.as_str()).collect()
                 }
-                Err(RecvError::Lagged(missed)) => spell("reload", None, &serde_json::json!({ "messages_missed": missed })),
+                Err(RecvError::Lagged(missed)) => {
+                    spell("reload", None, &serde_json::json!({ "messages_missed": missed }))
+                }
                 Err(RecvError::Closed) => return None,
             };
             if !text.is_empty() {
@@ -351,8 +394,10 @@ impl Watcher {
 
 /// What changes, as it changes (server-sent events).
 ///
-/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes every 5 s. `reload` says that changes may have been
-/// left out, also once at the start: read the other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept. The first message is the verdict.
+/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes
+/// every 5 s. `reload` says that changes may have been left out, also once at the start: read the
+/// other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept.
+/// The first message is the verdict.
 #[utoipa::path(
     get,
     path = "/api/v2/stream",
@@ -370,13 +415,23 @@ pub(super) async fn stream(
 ) -> Result<Response, Problem> {
     let Query(filter) = filter?;
     let topics = filter.topics()?;
-    let full = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{WATCHERS_MAX} others watch this bot; watch another one"));
+    let full = |_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{WATCHERS_MAX} others watch this bot; watch another one"),
+        )
+    };
     let place = Arc::clone(&api.live.places).try_acquire_owned().map_err(full)?;
     let receiver = api.live.messages.subscribe();
     let snapshot = api.source.snapshot();
     let mut first = String::from("retry: 2000\n");
-    first.push_str(&spell(Topic::Verdict.as_str(), None, &Verdict::of(&api.source.report(), &snapshot)));
-    let last: Option<u64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    first.push_str(&spell(
+        Topic::Verdict.as_str(),
+        None,
+        &Verdict::of(&api.source.report(), &snapshot),
+    ));
+    let last: Option<u64> =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let missed = last.map(|last| api.live.after(last)).unwrap_or_default();
     let repeated = missed.last().map_or(0, |event| event.sequence);
     for event in missed {

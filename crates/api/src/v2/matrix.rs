@@ -25,7 +25,8 @@ const MAGIC: &[u8; 4] = b"CBM1";
 const SELF: u8 = 0x40;
 /// Added to a state that is too old to be the present one.
 const STALE: u8 = 0x80;
-/// The lowest bits of a latency are noise, which does not compress: values of the packed form are within 0.7 %.
+/// The lowest bits of a latency are noise, which does not compress: values of the packed form are
+/// within 0.7 %.
 const KEPT_BITS: u16 = !31;
 /// What stands for the bits that are left out: their middle.
 const MIDDLE: u16 = 16;
@@ -81,7 +82,8 @@ impl Metric {
         }
     }
 
-    /// The value as it is packed: 0 for none; a ratio in ten-thousandths and one; a latency by its code.
+    /// The value as it is packed: 0 for none; a ratio in ten-thousandths and one; a latency by its
+    /// code.
     fn code(self, cell: &Cell) -> u16 {
         match self {
             Self::Loss => cell.loss.map_or(0, |loss| (loss * 10_000.0).round() as u16 + 1),
@@ -140,7 +142,8 @@ struct Row {
     source: String,
     /// How long ago the source published it; null if it has not.
     age_seconds: Option<f64>,
-    /// One for every node: `ok`, `unknown`, `stale`, `self`, or how the latest attempt failed, such as `timeout`.
+    /// One for every node: `ok`, `unknown`, `stale`, `self`, or how the latest attempt failed, such
+    /// as `timeout`.
     states: Vec<&'static str>,
     /// One for every node: the metric in its unit; null where the state is not `ok`.
     values: Vec<Option<f64>>,
@@ -156,7 +159,11 @@ impl Head {
                 name: record.name.as_str().to_owned(),
                 state: member.map_or("alive", |member| member.status.as_str()),
                 visible: picture.nodes().get(place).is_some_and(|node| node.is_visible),
-                labels: record.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+                labels: record
+                    .labels
+                    .iter()
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
             }
         };
         Self {
@@ -181,7 +188,8 @@ impl Row {
             Some(kind) if !cell.is_stale => kind.as_str(),
             _ => cell.word(),
         };
-        // An old value that looks new would be a lie. The share of failed attempts is known of a failed pair, too.
+        // An old value that looks new would be a lie. The share of failed attempts is known of a
+        // failed pair, too.
         let value = |cell: &Cell| metric.of(cell).filter(|_| !cell.is_stale);
         Self {
             source: picture.name(source).as_str().to_owned(),
@@ -194,14 +202,19 @@ impl Row {
 
 /// The matrix of all nodes in one answer.
 ///
-/// With `Accept: application/octet-stream` it comes packed, for meshes of many nodes. Numbers are little-endian:
+/// With `Accept: application/octet-stream` it comes packed, for meshes of many nodes. Numbers are
+/// little-endian:
 ///
-/// * the bytes `CBM1`, a 32-bit length, and so many bytes of JSON: all of the JSON form but its rows;
-/// * then a row for each node: its age in milliseconds (32 bits; 0xffffffff if there is no row), a byte of state for each node, and 16 bits of value for each node.
+/// * the bytes `CBM1`, a 32-bit length, and so many bytes of JSON: all of the JSON form but its
+///   rows;
+/// * then a row for each node: its age in milliseconds (32 bits; 0xffffffff if there is no row), a
+///   byte of state for each node, and 16 bits of value for each node.
 ///
-/// A state is 0 (unknown), 1 (ok), 2 + the number of the failure (0 dns, 1 refused, 2 unreachable, 3 timeout, 4 tls, 5 reset, 6 protocol, 7 auth, 8 identity, 9 local,
-/// 13 other), or 0x40 (the node itself); 0x80 is added if it is too old to be the present one. A value is 0 for none. Otherwise a latency is
-/// 1 ns · exp((value − 1) · 27.631021 / 65534), within 0.7 %, and a ratio is (value − 1) / 10000.
+/// A state is 0 (unknown), 1 (ok), 2 + the number of the failure (0 dns, 1 refused, 2 unreachable,
+/// 3 timeout, 4 tls, 5 reset, 6 protocol, 7 auth, 8 identity, 9 local, 13 other), or 0x40 (the node
+/// itself); 0x80 is added if it is too old to be the present one. A value is 0 for none. Otherwise
+/// a latency is 1 ns · exp((value − 1) · 27.631021 / 65534), within 0.7 %, and a ratio is (value −
+/// 1) / 10000.
 #[utoipa::path(
     get,
     path = "/api/v2/matrix",
@@ -219,7 +232,8 @@ pub(super) async fn matrix(
     let Query(Filter { metric }) = filter?;
     let is_packed = is_named(&headers, PACKED);
     let picture = Picture::of(api.source.snapshot());
-    let body = if is_packed { stream(packed(picture, metric)) } else { stream(json(picture, metric)) };
+    let body =
+        if is_packed { stream(packed(picture, metric)) } else { stream(json(picture, metric)) };
     let kind = if is_packed { PACKED } else { "application/json" };
     Ok(([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], body).into_response())
 }
@@ -233,7 +247,8 @@ fn json(picture: Picture, metric: Metric) -> impl Iterator<Item = Bytes> + Send 
     let head = Head::of(&picture, metric).json();
     let opening = format!("{},\"rows\":[", head.strip_suffix('}').unwrap_or_default());
     let rows = (0..picture.nodes().len()).map(move |source| {
-        let row = serde_json::to_string(&Row::of(&picture, source, metric)).expect("a row is texts and numbers");
+        let row = serde_json::to_string(&Row::of(&picture, source, metric))
+            .expect("a row is texts and numbers");
         Bytes::from(if source == 0 { row } else { format!(",{row}") })
     });
     std::iter::once(Bytes::from(opening)).chain(rows).chain([Bytes::from_static(b"]}")])
@@ -252,9 +267,16 @@ fn packed(picture: Picture, metric: Metric) -> impl Iterator<Item = Bytes> + Sen
 fn packed_row(picture: &Picture, source: usize, metric: Metric) -> Bytes {
     let cells = picture.row(source);
     let mut row = Vec::with_capacity(4 + 3 * cells.len());
-    let age = picture.row_age(source).map_or(NO_AGE, |age| u32::try_from(age.as_millis()).unwrap_or(NO_AGE - 1));
+    let age = picture
+        .row_age(source)
+        .map_or(NO_AGE, |age| u32::try_from(age.as_millis()).unwrap_or(NO_AGE - 1));
     row.extend(age.to_le_bytes());
-    row.extend(cells.iter().enumerate().map(|(target, cell)| if target == source { SELF } else { state_code(cell) }));
+    row.extend(
+        cells
+            .iter()
+            .enumerate()
+            .map(|(target, cell)| if target == source { SELF } else { state_code(cell) }),
+    );
     cells.iter().for_each(|cell| row.extend(metric.code(cell).to_le_bytes()));
     row.into()
 }

@@ -32,7 +32,8 @@ pub(super) struct Mesh {
     pair_interval_seconds: f64,
     /// How often a bot publishes what it measured.
     publish_interval_seconds: f64,
-    /// For how long in all the bot's own loop did not run since it started: its host was short of time.
+    /// For how long in all the bot's own loop did not run since it started: its host was short of
+    /// time.
     stalled_seconds: f64,
     /// Where a living node is reached that has this bot's name; null if none has.
     name_conflict: Option<String>,
@@ -74,7 +75,9 @@ impl Mesh {
                 Status::Left => nodes.left += 1,
             }
         }
-        let problem = |target| snapshot.join_problems.iter().find(|(of, _)| of == target).map(|(_, why)| why.clone());
+        let problem = |target| {
+            snapshot.join_problems.iter().find(|(of, _)| of == target).map(|(_, why)| why.clone())
+        };
         let targets = snapshot.targets.iter().map(|(target, joined)| JoinTarget {
             target: target.to_string(),
             joined: *joined,

@@ -78,11 +78,13 @@ struct Node {
     last_evidence_at: Option<String>,
     /// How long ago it published what it measured; null before the first time.
     row_age_seconds: Option<f64>,
-    /// How far its clock is ahead of this host's, as far as what it published tells; null for the bot that answers, and before the first time.
+    /// How far its clock is ahead of this host's, as far as what it published tells; null for the
+    /// bot that answers, and before the first time.
     clock_offset_seconds: Option<f64>,
     /// Whether what it publishes arrives: if not, what it measures is unknown.
     visible: bool,
-    /// Whether it is a bot of the original that answers while its own loops are stuck: it measures nothing and lets nobody in until it is restarted.
+    /// Whether it is a bot of the original that answers while its own loops are stuck: it measures
+    /// nothing and lets nobody in until it is restarted.
     stuck: bool,
     /// When its certificate expires, or the first of those it was shown; null without TLS.
     certificate_expires_at: Option<String>,
@@ -137,13 +139,17 @@ impl Node {
     fn other(picture: &Picture, member: &MemberView, stuck: &BTreeSet<&Target>) -> Self {
         let now = picture.snapshot().now;
         let place = picture.place(&member.record.name);
-        let is_visible = place.and_then(|place| picture.nodes().get(place)).is_some_and(|node| node.is_visible);
+        let is_visible =
+            place.and_then(|place| picture.nodes().get(place)).is_some_and(|node| node.is_visible);
         Self {
             state: member.status.as_str(),
             since: Some(time(picture.wall(member.since))),
             last_evidence_at: Some(time(picture.wall(member.evidence_at))),
             row_age_seconds: member.row.as_ref().map(|row| row.age(now.time).as_secs_f64()),
-            clock_offset_seconds: member.row.as_ref().map(|row| row.clock_offset_millis(now) as f64 / 1000.0),
+            clock_offset_seconds: member
+                .row
+                .as_ref()
+                .map(|row| row.clock_offset_millis(now) as f64 / 1000.0),
             visible: is_visible,
             stuck: member.status.is_present() && stuck.contains(&member.record.target),
             version: release(member.row.as_deref()),
@@ -162,7 +168,11 @@ impl From<&Record> for Node {
             state: Status::Alive.as_str(),
             since: None,
             target: record.target.to_string(),
-            labels: record.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            labels: record
+                .labels
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
             version: None,
             incarnation: record.incarnation.0,
             last_evidence_at: None,
@@ -196,7 +206,8 @@ pub(super) async fn nodes(
     let after = paging::key_of::<1>(page_token.as_deref())?.map(|[name]| name);
     let picture = Picture::of(api.source.snapshot());
     let snapshot = picture.snapshot();
-    let mut known: Vec<(&NodeName, Option<&MemberView>)> = snapshot.nodes().map(|member| (&member.record.name, Some(member))).collect();
+    let mut known: Vec<(&NodeName, Option<&MemberView>)> =
+        snapshot.nodes().map(|member| (&member.record.name, Some(member))).collect();
     known.push((&snapshot.me.name, None));
     known.sort_unstable_by_key(|(name, _)| *name);
     let is_wanted = |member: Option<&MemberView>| {
@@ -213,14 +224,20 @@ pub(super) async fn nodes(
     };
     let mut wanted = known
         .into_iter()
-        .filter(|(name, member)| after.as_deref().is_none_or(|after| name.as_str() > after) && is_wanted(*member))
+        .filter(|(name, member)| {
+            after.as_deref().is_none_or(|after| name.as_str() > after) && is_wanted(*member)
+        })
         .peekable();
     let stuck = snapshot.stuck();
     let mut page = Vec::new();
     while let Some((_, member)) = wanted.next_if(|_| page.len() < limit) {
-        page.push(member.map_or_else(|| Node::me(&picture), |member| Node::other(&picture, member, &stuck)));
+        page.push(
+            member
+                .map_or_else(|| Node::me(&picture), |member| Node::other(&picture, member, &stuck)),
+        );
     }
-    let next_page_token = wanted.peek().and_then(|_| page.last()).map(|last| paging::token_after(&[&last.name]));
+    let next_page_token =
+        wanted.peek().and_then(|_| page.last()).map(|last| paging::token_after(&[&last.name]));
     Ok(answer(&headers, &Nodes { nodes: page, next_page_token }))
 }
 
@@ -243,21 +260,29 @@ pub(super) async fn node(
     let node = if name == picture.snapshot().me.name {
         Node::me(&picture)
     } else {
-        let member = picture.snapshot().member(&name).filter(|member| member.known).ok_or_else(unknown)?;
+        let member =
+            picture.snapshot().member(&name).filter(|member| member.known).ok_or_else(unknown)?;
         Node::other(&picture, member, &picture.snapshot().stuck())
     };
     // It reads every row of the mesh: others are answered in the meantime.
     let counting = tokio::task::spawn_blocking(move || {
         let (mut outbound, mut inbound) = (Counts::default(), Counts::default());
         if let Some(place) = picture.place(&name) {
-            for (other, cell) in picture.row(place).iter().enumerate().filter(|(other, _)| *other != place) {
+            for (other, cell) in
+                picture.row(place).iter().enumerate().filter(|(other, _)| *other != place)
+            {
                 outbound.count(cell);
                 inbound.count(&picture.cell(other, place));
             }
         }
         (outbound, inbound)
     });
-    let failed = |_| Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "the pairs could not be counted; please report it");
+    let failed = |_| {
+        Problem::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "the pairs could not be counted; please report it",
+        )
+    };
     let (outbound, inbound) = counting.await.map_err(failed)?;
     Ok(answer(&headers, &NodeDetail { node, outbound, inbound }))
 }

@@ -35,20 +35,30 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
-/// The key of the last entry of a page as an opaque token: the next page begins after it, whatever came or went since.
+/// The key of the last entry of a page as an opaque token: the next page begins after it, whatever
+/// came or went since.
 pub(crate) fn token_after(key: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(key.join("\0"))
 }
 
 /// The key that a token stands for, of so many parts.
-pub(crate) fn key_of<const PARTS: usize>(token: Option<&str>) -> Result<Option<[String; PARTS]>, Problem> {
+pub(crate) fn key_of<const PARTS: usize>(
+    token: Option<&str>,
+) -> Result<Option<[String; PARTS]>, Problem> {
     let Some(token) = token else { return Ok(None) };
     let read = || {
-        let bytes = URL_SAFE_NO_PAD.decode(Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?).ok()?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?)
+            .ok()?;
         let parts: Vec<_> = String::from_utf8(bytes).ok()?.split('\0').map(str::to_owned).collect();
         parts.try_into().ok()
     };
-    let refused = || Problem::new(StatusCode::BAD_REQUEST, "page_token is none that this path gave; leave it out to begin anew");
+    let refused = || {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "page_token is none that this path gave; leave it out to begin anew",
+        )
+    };
     read().map(Some).ok_or_else(refused)
 }
 
@@ -60,7 +70,10 @@ mod tests {
     #[test]
     fn a_token_is_the_key_it_was_made_of() {
         let token = token_after(&["owl", "duck é"]);
-        assert_eq!(key_of::<2>(Some(&token)).unwrap(), Some(["owl".to_owned(), "duck é".to_owned()]));
+        assert_eq!(
+            key_of::<2>(Some(&token)).unwrap(),
+            Some(["owl".to_owned(), "duck é".to_owned()])
+        );
         assert_eq!(key_of::<2>(None).unwrap(), None);
         for token in ["", "!", "b3ds", &"A".repeat(4_000)] {
             assert!(key_of::<2>(Some(token)).is_err(), "{token}");

@@ -86,17 +86,20 @@ struct Pair {
 pub(super) struct Measured {
     /// `ok`, `failed`, `unknown`, or `stale` if the latest result is too old to be the present one.
     state: &'static str,
-    /// How the latest attempt failed, such as `timeout` or `refused`; null if it did not. Later releases add kinds.
+    /// How the latest attempt failed, such as `timeout` or `refused`; null if it did not. Later
+    /// releases add kinds.
     failure: Option<&'static str>,
     /// Time to connect, agree on TLS, and get the first answer; null if the latest attempt failed.
     rtt_seconds: Option<f64>,
     /// Time of a second request on the warm connection; null if it failed.
     request_seconds: Option<f64>,
-    /// Smoothed difference between successive round-trip times (RFC 3550); null before the second success, and after a failure.
+    /// Smoothed difference between successive round-trip times (RFC 3550); null before the second
+    /// success, and after a failure.
     jitter_seconds: Option<f64>,
     /// Share of failed attempts among the latest 64, from 0 to 1; null before the first.
     loss_ratio: Option<f64>,
-    /// Segments that the kernel sent again during the latest attempt: its time contains waiting for them.
+    /// Segments that the kernel sent again during the latest attempt: its time contains waiting for
+    /// them.
     retransmissions: u32,
     /// When the latest attempt began, by the clock of the source; null before the first.
     attempted_at: Option<String>,
@@ -187,13 +190,18 @@ impl Detail {
             request_seconds: timing.request.map(|request| request.as_secs_f64()),
             kernel_rtt_seconds: timing.kernel.map(|kernel| kernel.rtt.as_secs_f64()),
         });
-        let count = |kind: Failure| detail.failures.get(usize::from(kind.code())).copied().filter(|count| *count > 0);
+        let count = |kind: Failure| {
+            detail.failures.get(usize::from(kind.code())).copied().filter(|count| *count > 0)
+        };
         Self {
             phases,
             failing_since: detail.failing_for.map(|lasted| time(now.back(lasted))),
             last_success_at: detail.last_success.map(time),
             successes: detail.successes,
-            failures: Failure::ALL.into_iter().filter_map(|kind| Some((kind.as_str(), count(kind)?))).collect(),
+            failures: Failure::ALL
+                .into_iter()
+                .filter_map(|kind| Some((kind.as_str(), count(kind)?)))
+                .collect(),
             segments: detail.segments,
             retransmissions: detail.retransmissions,
         }
@@ -202,7 +210,8 @@ impl Detail {
 
 /// Every pair of nodes, each direction by itself.
 ///
-/// Nodes that left have none. A pair between two nodes that nobody has measured yet is listed as `unknown`.
+/// Nodes that left have none. A pair between two nodes that nobody has measured yet is listed as
+/// `unknown`.
 #[utoipa::path(get, path = "/api/v2/pairs", params(Filter), responses((status = 200, body = Pairs), Refusals))]
 pub(super) async fn pairs(
     State(api): State<Arc<Api>>,
@@ -213,14 +222,21 @@ pub(super) async fn pairs(
     let after = paging::key_of::<2>(filter.page_token.as_deref())?;
     let snapshot = api.source.snapshot();
     // A mesh of a thousand nodes has a million pairs: others are answered in the meantime.
-    let list = tokio::task::spawn_blocking(move || list(&Picture::of(snapshot), &filter, after.as_ref()));
-    let pairs =
-        list.await.map_err(|_| Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, "the list could not be made; please report it"))?;
+    let list =
+        tokio::task::spawn_blocking(move || list(&Picture::of(snapshot), &filter, after.as_ref()));
+    let pairs = list.await.map_err(|_| {
+        Problem::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "the list could not be made; please report it",
+        )
+    })?;
     Ok(answer(&headers, &pairs))
 }
 
 fn list(picture: &Picture, filter: &Filter, after: Option<&[String; 2]>) -> Pairs {
-    let named = |name: &Option<String>, place: usize| name.as_deref().is_none_or(|name| picture.name(place).as_str() == name);
+    let named = |name: &Option<String>, place: usize| {
+        name.as_deref().is_none_or(|name| picture.name(place).as_str() == name)
+    };
     let mut pairs: Vec<Pair> = Vec::new();
     for source in 0..picture.nodes().len() {
         let name = picture.name(source).as_str();
@@ -263,7 +279,9 @@ pub(super) async fn pair(
     let picture = Picture::of(api.source.snapshot());
     let place = |name: &str| name.parse::<NodeName>().ok().and_then(|name| picture.place(&name));
     let places = place(&source).zip(place(&target)).filter(|(source, target)| source != target);
-    let (source, target) = places.ok_or_else(|| Problem::not_found("there is no such pair; /api/v2/nodes lists all names"))?;
+    let (source, target) = places.ok_or_else(|| {
+        Problem::not_found("there is no such pair; /api/v2/nodes lists all names")
+    })?;
     let now = picture.snapshot().now;
     let told = match (picture.member(source), picture.member(target)) {
         (Some(other), _) => api.source.describe(other.clone(), picture.name(target).clone()).await,
@@ -273,7 +291,9 @@ pub(super) async fn pair(
     let pair = Pair::of(&picture, source, target, &picture.cell(source, target));
     let reverse = Measured::of(&picture.cell(target, source));
     let (detail, detail_age_seconds, detail_problem) = match told {
-        Ok((detail, age)) => (Some(Detail::of(&detail, now.wall.back(age))), Some(age.as_secs_f64()), None),
+        Ok((detail, age)) => {
+            (Some(Detail::of(&detail, now.wall.back(age))), Some(age.as_secs_f64()), None)
+        }
         Err(why) => (None, None, Some(why)),
     };
     Ok(answer(&headers, &PairDetail { pair, reverse, detail, detail_age_seconds, detail_problem }))

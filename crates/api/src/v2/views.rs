@@ -1,4 +1,5 @@
-//! The JSON shapes of API v2: times are RFC 3339 in UTC, no value is `null`, enumerations are lower-case words.
+//! The JSON shapes of API v2: times are RFC 3339 in UTC, no value is `null`, enumerations are
+//! lower-case words.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -58,17 +59,28 @@ struct IncidentCounts {
 
 impl Verdict {
     pub(crate) fn of(report: &Report, snapshot: &Snapshot) -> Self {
-        let count = |severity: Severity| report.open.iter().filter(|incident| incident.severity == severity).count();
+        let count = |severity: Severity| {
+            report.open.iter().filter(|incident| incident.severity == severity).count()
+        };
         let (critical, warning) = (count(Severity::Critical), count(Severity::Warning));
         Self {
             verdict: report.verdict.clone(),
             healthy: critical == 0,
-            severity: report.open.iter().map(|incident| incident.severity).max().map(Severity::as_str),
+            severity: report
+                .open
+                .iter()
+                .map(|incident| incident.severity)
+                .max()
+                .map(Severity::as_str),
             as_of: time(report.now.wall),
             node: snapshot.me.name.as_str().to_owned(),
             isolated: snapshot.isolated,
             nodes: NodeCounts { known: report.sight.nodes, visible: report.sight.visible },
-            pairs: PairCounts { ok: report.sight.ok, failed: report.sight.failed, unknown: report.sight.unknown },
+            pairs: PairCounts {
+                ok: report.sight.ok,
+                failed: report.sight.failed,
+                unknown: report.sight.unknown,
+            },
             incidents: IncidentCounts { critical, warning },
         }
     }
@@ -77,7 +89,8 @@ impl Verdict {
 /// Something that is wrong, or was.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Incident {
-    /// The same at every bot that blames the same for the same, and the same again if it comes back.
+    /// The same at every bot that blames the same for the same, and the same again if it comes
+    /// back.
     id: String,
     /// Such as `bot_down`, `partition` or `path_slow`. Later releases add kinds.
     kind: &'static str,
@@ -124,7 +137,8 @@ enum Culprit {
 /// Some nodes.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 struct Group {
-    /// `key=value` if they are all nodes with this label, or all but a few of them; null if they have none in common.
+    /// `key=value` if they are all nodes with this label, or all but a few of them; null if they
+    /// have none in common.
     label: Option<String>,
     /// Whether they are all nodes that the other group is not.
     is_rest: bool,
@@ -185,7 +199,8 @@ impl Event {
     /// An event of the mesh.
     pub(crate) fn of_mesh(sequence: u64, event: &canary_core::Event) -> Self {
         let base = |kind| Self { sequence, at: time(event.wall), kind, ..Self::default() };
-        let node = |kind, name: &NodeName| Self { node: Some(name.as_str().to_owned()), ..base(kind) };
+        let node =
+            |kind, name: &NodeName| Self { node: Some(name.as_str().to_owned()), ..base(kind) };
         let text = |kind, text: String| Self { text: Some(text), ..base(kind) };
         match &event.kind {
             EventKind::Joined(name) => node("node_joined", name),
@@ -199,15 +214,19 @@ impl Event {
                 let text = Some("an attempt of this bot failed".to_owned());
                 Self { failure: Some(failure.as_str()), text, ..node("path_failed", name) }
             }
-            EventKind::PathRecovered(name) => {
-                Self { text: Some("an attempt of this bot succeeded".to_owned()), ..node("path_recovered", name) }
-            }
-            EventKind::Stalled(lasted) => {
-                text("bot_stalled", format!("the loop of this bot did not run for {:.1} s", lasted.as_secs_f64()))
-            }
+            EventKind::PathRecovered(name) => Self {
+                text: Some("an attempt of this bot succeeded".to_owned()),
+                ..node("path_recovered", name)
+            },
+            EventKind::Stalled(lasted) => text(
+                "bot_stalled",
+                format!("the loop of this bot did not run for {:.1} s", lasted.as_secs_f64()),
+            ),
             EventKind::Isolated => base("bot_isolated"),
             EventKind::Heard => base("bot_heard"),
-            EventKind::NameConflict(target) => text("name_conflict", format!("another living node has this name, at {target}")),
+            EventKind::NameConflict(target) => {
+                text("name_conflict", format!("another living node has this name, at {target}"))
+            }
             EventKind::NameRegained => base("name_regained"),
             EventKind::NotLetIn(why) => text("join_refused", why.clone()),
         }
@@ -220,7 +239,13 @@ impl Event {
             Change::Changed => "incident_changed",
             Change::Closed => "incident_closed",
         };
-        Self { sequence, at: time(event.at), kind, incident: Some(Incident::of(&event.incident)), ..Self::default() }
+        Self {
+            sequence,
+            at: time(event.at),
+            kind,
+            incident: Some(Incident::of(&event.incident)),
+            ..Self::default()
+        }
     }
 
     /// A mark of a person.
@@ -261,10 +286,14 @@ impl Culprit {
         match culprit {
             Blamed::Node(node) => Self::Node { node: node.as_str().to_owned() },
             Blamed::Nodes(nodes) => Self::Nodes { group: Group::of(nodes) },
-            Blamed::Path { source, target, both_ways } => {
-                Self::Path { source: source.as_str().to_owned(), target: target.as_str().to_owned(), both_ways: *both_ways }
+            Blamed::Path { source, target, both_ways } => Self::Path {
+                source: source.as_str().to_owned(),
+                target: target.as_str().to_owned(),
+                both_ways: *both_ways,
+            },
+            Blamed::Groups { from, to, both_ways } => {
+                Self::Groups { from: Group::of(from), to: Group::of(to), both_ways: *both_ways }
             }
-            Blamed::Groups { from, to, both_ways } => Self::Groups { from: Group::of(from), to: Group::of(to), both_ways: *both_ways },
             Blamed::Target(target) => Self::Target { target: target.clone() },
         }
     }
@@ -280,8 +309,12 @@ pub(super) fn names(names: &[NodeName]) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
 }
 
-/// RFC 3339 in UTC, to a millisecond. A label past the year 9999 is a broken clock's and is shown as the last.
+/// RFC 3339 in UTC, to a millisecond. A label past the year 9999 is a broken clock's and is shown
+/// as the last.
 pub(crate) fn time(at: Wall) -> String {
     const YEAR_9999_END: u64 = 253_402_300_799_999;
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.unix_millis().min(YEAR_9999_END))).to_string()
+    humantime::format_rfc3339_millis(
+        UNIX_EPOCH + Duration::from_millis(at.unix_millis().min(YEAR_9999_END)),
+    )
+    .to_string()
 }

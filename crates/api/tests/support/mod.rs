@@ -1,6 +1,12 @@
 //! A mesh of simulated rows behind a real API port.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_debug_implementations, missing_docs)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    missing_debug_implementations,
+    missing_docs
+)]
 
 #[path = "../../../insight/tests/support/mod.rs"]
 pub mod lab;
@@ -51,7 +57,10 @@ pub fn serve(shown: Arc<Shown>) -> SocketAddr {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let guard = Guard { tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])), ..Guard::default() };
+            let guard = Guard {
+                tokens: Live::new(Tokens::new([Token::new(TOKEN).unwrap()])),
+                ..Guard::default()
+            };
             let config = Config { guard, content: Content::default(), version: "0" };
             canary_api::serve(listener, config, shown, CancellationToken::new()).await;
         });

@@ -25,7 +25,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// How long after the start it is broken: once the matrix is whole. That something is slow shows only against what every bot has learned as usual.
+    /// How long after the start it is broken: once the matrix is whole. That something is slow
+    /// shows only against what every bot has learned as usual.
     pub(crate) const fn after(self) -> Duration {
         match self {
             Self::Kill | Self::Pause | Self::Cut => Duration::from_secs(8),
@@ -54,7 +55,11 @@ pub(crate) enum Way {
 
 /// Settings under which a demonstration has something to show within seconds.
 pub(crate) fn config() -> Config {
-    Config { probe_interval: Duration::from_secs(1), publish_interval: Duration::from_secs(1), ..Config::default() }
+    Config {
+        probe_interval: Duration::from_secs(1),
+        publish_interval: Duration::from_secs(1),
+        ..Config::default()
+    }
 }
 
 /// Passes on what arrives, in the way that is wanted, for as long as somebody may change that.
@@ -66,13 +71,21 @@ pub(crate) async fn relay(listener: TcpListener, to: SocketAddr, way: watch::Rec
             let Ok(inside) = TcpStream::connect(to).await else { return };
             // As without a relay: small segments do not wait for each other.
             let _ = (outside.set_nodelay(true), inside.set_nodelay(true));
-            let ((outside_read, outside_write), (inside_read, inside_write)) = (outside.into_split(), inside.into_split());
-            tokio::join!(carry(outside_read, inside_write, way.clone()), carry(inside_read, outside_write, way));
+            let ((outside_read, outside_write), (inside_read, inside_write)) =
+                (outside.into_split(), inside.into_split());
+            tokio::join!(
+                carry(outside_read, inside_write, way.clone()),
+                carry(inside_read, outside_write, way)
+            );
         });
     }
 }
 
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: watch::Receiver<Way>) {
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    way: watch::Receiver<Way>,
+) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let now = *way.borrow();

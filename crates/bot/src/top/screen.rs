@@ -1,4 +1,5 @@
-//! What the screen shows, and what keys change of it. It opens no socket and reads no clock but to say how old it is.
+//! What the screen shows, and what keys change of it. It opens no socket and reads no clock but to
+//! say how old it is.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -45,7 +46,9 @@ pub(super) struct Loaded {
 impl Loaded {
     pub(super) fn new(verdict: &Value, incidents: Value, grid: Grid) -> Self {
         let (nodes, pairs) = (&verdict["nodes"], &verdict["pairs"]);
-        let incident = |incident: &Value| format!("{}: {}", clean(&incident["severity"]), clean(&incident["summary"]));
+        let incident = |incident: &Value| {
+            format!("{}: {}", clean(&incident["severity"]), clean(&incident["summary"]))
+        };
         Self {
             verdict: clean(&verdict["verdict"]),
             severity: verdict["severity"].as_str().map(str::to_owned),
@@ -159,7 +162,9 @@ impl Screen {
             return Wish::Nothing;
         }
         match key.code {
-            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Wish::Quit,
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                return Wish::Quit;
+            }
             KeyCode::Char('q') => return Wish::Quit,
             KeyCode::Esc if self.cursor.is_none() => return Wish::Quit,
             KeyCode::Esc => self.select(None),
@@ -167,7 +172,9 @@ impl Screen {
                 self.metric = (self.metric + 1) % METRICS.len();
                 return Wish::Load;
             }
-            KeyCode::Char('s') => self.sort = if self.sort == Sort::Name { Sort::Worst } else { Sort::Name },
+            KeyCode::Char('s') => {
+                self.sort = if self.sort == Sort::Name { Sort::Worst } else { Sort::Name }
+            }
             KeyCode::Char('f') => self.failing_only = !self.failing_only,
             KeyCode::Char('p') => {
                 self.paused = !self.paused;
@@ -195,8 +202,11 @@ impl Screen {
 
     fn step(&mut self, down: isize, right: isize) {
         let order = self.order();
-        let place =
-            |name: Option<&String>| name.and_then(|name| order.iter().position(|node| self.loaded.grid.names.get(*node) == Some(name)));
+        let place = |name: Option<&String>| {
+            name.and_then(|name| {
+                order.iter().position(|node| self.loaded.grid.names.get(*node) == Some(name))
+            })
+        };
         let (row, column) = match &self.cursor {
             Some((source, target)) => (place(Some(source)), place(Some(target))),
             None => (None, None),
@@ -206,7 +216,8 @@ impl Screen {
             None if by > 1 => order.len().saturating_sub(1),
             None => 0,
         };
-        let name = |at: usize| order.get(at).and_then(|node| self.loaded.grid.names.get(*node)).cloned();
+        let name =
+            |at: usize| order.get(at).and_then(|node| self.loaded.grid.names.get(*node)).cloned();
         let pair = name(moved(row, down)).zip(name(moved(column, right)));
         self.select(pair);
     }
@@ -222,9 +233,14 @@ impl Screen {
     fn order(&self) -> Vec<usize> {
         let grid = &self.loaded.grid;
         let nodes = 0..grid.names.len();
-        let fails = |source: usize, target: usize| matches!(grid.cell(source, target), Cell::Failed(_));
-        let failures: Vec<usize> =
-            nodes.clone().map(|node| nodes.clone().filter(|other| fails(node, *other) || fails(*other, node)).count()).collect();
+        let fails =
+            |source: usize, target: usize| matches!(grid.cell(source, target), Cell::Failed(_));
+        let failures: Vec<usize> = nodes
+            .clone()
+            .map(|node| {
+                nodes.clone().filter(|other| fails(node, *other) || fails(*other, node)).count()
+            })
+            .collect();
         let slowest = |node: usize| {
             let values = nodes.clone().filter_map(|other| match grid.cell(node, other) {
                 Cell::Ok(value) => *value,
@@ -235,7 +251,8 @@ impl Screen {
         let slowest: Vec<f64> = nodes.clone().map(slowest).collect();
         let slow = |node: usize| slowest.get(node).copied().unwrap_or(0.0);
         let count = |node: usize| failures.get(node).copied().unwrap_or(0);
-        let mut order: Vec<_> = nodes.clone().filter(|node| !self.failing_only || count(*node) > 0).collect();
+        let mut order: Vec<_> =
+            nodes.clone().filter(|node| !self.failing_only || count(*node) > 0).collect();
         if self.sort == Sort::Worst {
             order.sort_by(|a, b| count(*b).cmp(&count(*a)).then(slow(*b).total_cmp(&slow(*a))));
         }
@@ -252,9 +269,14 @@ impl Screen {
         let incidents = self.loaded.incidents.iter().take(INCIDENTS_MAX);
         let mut incidents: Vec<_> = incidents.map(|line| Line::raw(line.clone())).collect();
         if self.loaded.incidents.len() > INCIDENTS_MAX {
-            incidents.push(Line::raw(format!("and {} more: canary-bot status", self.loaded.incidents.len() - INCIDENTS_MAX)));
+            incidents.push(Line::raw(format!(
+                "and {} more: canary-bot status",
+                self.loaded.incidents.len() - INCIDENTS_MAX
+            )));
         }
-        let verdict = Paragraph::new(self.loaded.verdict.clone()).style(self.verdict_style()).wrap(Wrap { trim: true });
+        let verdict = Paragraph::new(self.loaded.verdict.clone())
+            .style(self.verdict_style())
+            .wrap(Wrap { trim: true });
         let words = u16::try_from(self.loaded.verdict.chars().count()).unwrap_or(u16::MAX);
         let tall = (words / area.width.max(1) + 1).min(4);
         let [top, status, matrix, below, pair, help] = Layout::vertical([
@@ -271,7 +293,10 @@ impl Screen {
         frame.render_widget(self.matrix(matrix), matrix);
         frame.render_widget(Text::from(incidents), below);
         self.draw_pair(frame, pair);
-        frame.render_widget(Line::styled(HELP, self.style(Color::DarkGray, Modifier::empty())), help);
+        frame.render_widget(
+            Line::styled(HELP, self.style(Color::DarkGray, Modifier::empty())),
+            help,
+        );
     }
 
     fn verdict_style(&self) -> Style {
@@ -285,7 +310,10 @@ impl Screen {
     fn status(&self) -> Line<'_> {
         let age = self.loaded_at.elapsed().as_secs();
         if let Some(failure) = &self.failure {
-            return Line::styled(format!("BROKEN, shown is what it knew {age} s ago: {failure}"), self.style(Color::Red, Modifier::BOLD));
+            return Line::styled(
+                format!("BROKEN, shown is what it knew {age} s ago: {failure}"),
+                self.style(Color::Red, Modifier::BOLD),
+            );
         }
         let sort = if self.sort == Sort::Name { "" } else { ", worst first" };
         let filter = if self.failing_only { ", failing only" } else { "" };
@@ -298,15 +326,22 @@ impl Screen {
         let grid = &self.loaded.grid;
         let order = self.order();
         if order.is_empty() {
-            return Text::raw(if self.failing_only { "no pair fails (f shows all)" } else { "no node is known" });
+            return Text::raw(if self.failing_only {
+                "no pair fails (f shows all)"
+            } else {
+                "no node is known"
+            });
         }
         let longest = grid.names.iter().map(|name| name.width()).max().unwrap_or(0);
         let width = u16::try_from(longest).unwrap_or(NAME_MAX).clamp(9, NAME_MAX);
         let columns = usize::from((area.width.saturating_sub(width) / CELL).max(1));
         let rows = usize::from(area.height.saturating_sub(1).max(1));
         let selected = self.selected();
-        let place = |node: Option<usize>| node.and_then(|node| order.iter().position(|other| *other == node)).unwrap_or(0);
-        let (row, column) = (place(selected.map(|(source, _)| source)), place(selected.map(|(_, target)| target)));
+        let place = |node: Option<usize>| {
+            node.and_then(|node| order.iter().position(|other| *other == node)).unwrap_or(0)
+        };
+        let (row, column) =
+            (place(selected.map(|(source, _)| source)), place(selected.map(|(_, target)| target)));
         let from = |at: usize, room: usize| (at + 1).saturating_sub(room);
         let (first_row, first_column) = (from(row, rows), from(column, columns));
         let visible: Vec<_> = order.iter().skip(first_column).take(columns).copied().collect();
@@ -316,7 +351,10 @@ impl Screen {
         head.extend(visible.iter().map(|target| {
             let is_cursor = selected.is_some_and(|(_, selected)| selected == *target);
             let text = format!(" {}", crate::grid::column(name(*target), cell_wide - 1));
-            Span::styled(text, Style::new().add_modifier(if is_cursor { Modifier::BOLD } else { Modifier::DIM }))
+            Span::styled(
+                text,
+                Style::new().add_modifier(if is_cursor { Modifier::BOLD } else { Modifier::DIM }),
+            )
         }));
         let mut lines = vec![Line::from(head)];
         for source in order.iter().skip(first_row).take(rows) {
@@ -325,9 +363,13 @@ impl Screen {
                 let cell = grid.cell(*source, *target);
                 let mut style = match cell {
                     Cell::Failed(_) => self.style(Color::Red, Modifier::BOLD),
-                    Cell::Ok(Some(loss)) if grid.metric == "loss" && *loss > 0.0 => self.style(Color::Yellow, Modifier::BOLD),
+                    Cell::Ok(Some(loss)) if grid.metric == "loss" && *loss > 0.0 => {
+                        self.style(Color::Yellow, Modifier::BOLD)
+                    }
                     Cell::Ok(_) => Style::new(),
-                    Cell::Itself | Cell::Unknown | Cell::Stale => self.style(Color::DarkGray, Modifier::empty()),
+                    Cell::Itself | Cell::Unknown | Cell::Stale => {
+                        self.style(Color::DarkGray, Modifier::empty())
+                    }
                 };
                 if selected == Some((*source, *target)) {
                     style = style.add_modifier(Modifier::REVERSED);
@@ -341,22 +383,35 @@ impl Screen {
 
     fn draw_pair(&self, frame: &mut Frame<'_>, area: Rect) {
         let (Some((source, target)), Some(names)) = (self.selected(), &self.cursor) else { return };
-        let [words, chart] = Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
+        let [words, chart] =
+            Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
         let grid = &self.loaded.grid;
-        let (there, back) = (grid.long(grid.cell(source, target)), grid.long(grid.cell(target, source)));
-        frame.render_widget(Line::raw(format!("{} -> {}: {there}; back: {back}", names.0, names.1)), words);
+        let (there, back) =
+            (grid.long(grid.cell(source, target)), grid.long(grid.cell(target, source)));
+        frame.render_widget(
+            Line::raw(format!("{} -> {}: {there}; back: {back}", names.0, names.1)),
+            words,
+        );
         let most = self.history.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
         let skip = self.history.len().saturating_sub(usize::from(chart.width));
         // A gap is a look without a value; a value is never drawn as nothing.
-        let bars: Vec<Option<u64>> =
-            self.history.iter().skip(skip).map(|value| value.map(|value| BAR + (value / most * (8 * BAR) as f64) as u64)).collect();
-        frame.render_widget(Sparkline::default().data(bars).max(9 * BAR).absent_value_symbol('x'), chart);
+        let bars: Vec<Option<u64>> = self
+            .history
+            .iter()
+            .skip(skip)
+            .map(|value| value.map(|value| BAR + (value / most * (8 * BAR) as f64) as u64))
+            .collect();
+        frame.render_widget(
+            Sparkline::default().data(bars).max(9 * BAR).absent_value_symbol('x'),
+            chart,
+        );
     }
 }
 
 /// The same as text, for scripts: all rows and all columns.
 pub(super) fn text(loaded: Loaded) -> String {
-    let incidents: String = loaded.incidents.iter().map(|incident| format!("{incident}\n")).collect();
+    let incidents: String =
+        loaded.incidents.iter().map(|incident| format!("{incident}\n")).collect();
     format!("{}\n{}\n\n{}\n{}", loaded.verdict, loaded.counts, loaded.grid, incidents)
 }
 
@@ -384,10 +439,15 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        let values =
-            |at: usize| (0..3).map(|to| (to != at && !(failing && to == 1)).then_some(0.0003 * (at + to) as f64)).collect::<Vec<_>>();
-        let rows: Vec<_> = (0..3).map(|at| json!({ "states": states(at), "values": values(at) })).collect();
-        let nodes = [json!({ "name": "duck" }), json!({ "name": "goose" }), json!({ "name": "owl" })];
+        let values = |at: usize| {
+            (0..3)
+                .map(|to| (to != at && !(failing && to == 1)).then_some(0.0003 * (at + to) as f64))
+                .collect::<Vec<_>>()
+        };
+        let rows: Vec<_> =
+            (0..3).map(|at| json!({ "states": states(at), "values": values(at) })).collect();
+        let nodes =
+            [json!({ "name": "duck" }), json!({ "name": "goose" }), json!({ "name": "owl" })];
         let grid = Grid::read(&json!({ "metric": "total", "nodes": nodes, "rows": rows })).unwrap();
         let sentence = if failing {
             "goose has been unreachable for all 2 others since 10:42:03 UTC (connection refused): the bot is down, the host is up."
@@ -396,7 +456,11 @@ mod tests {
         };
         let verdict = json!({ "verdict": sentence, "severity": failing.then_some("critical"), "node": "owl",
             "nodes": { "known": 3, "visible": 3 - usize::from(failing) }, "pairs": { "ok": 6, "failed": 0, "unknown": 0 } });
-        let incidents = if failing { json!([{ "severity": "critical", "summary": sentence }]) } else { json!([]) };
+        let incidents = if failing {
+            json!([{ "severity": "critical", "summary": sentence }])
+        } else {
+            json!([])
+        };
         Loaded::new(&verdict, incidents, grid)
     }
 
@@ -404,7 +468,8 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         terminal.draw(|frame| screen.draw(frame)).unwrap();
         let buffer = terminal.backend().buffer();
-        let line = |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        let line =
+            |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
         (0..24).map(line).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
     }
 
@@ -427,12 +492,19 @@ mod tests {
     #[test]
     fn keys_select_sort_and_filter() {
         let mut screen = Screen::new(loaded(true), true);
-        assert_eq!(press(&mut screen, &[KeyCode::Right, KeyCode::Right, KeyCode::Down]), Wish::Nothing);
+        assert_eq!(
+            press(&mut screen, &[KeyCode::Right, KeyCode::Right, KeyCode::Down]),
+            Wish::Nothing
+        );
         screen.load(loaded(true));
         assert!(drawn(&screen).contains("goose -> goose: itself"), "{}", drawn(&screen));
         press(&mut screen, &[KeyCode::Up]);
         screen.load(loaded(true));
-        assert!(drawn(&screen).contains("duck -> goose: failed (refused); back: 0.30 ms\nx"), "{}", drawn(&screen));
+        assert!(
+            drawn(&screen).contains("duck -> goose: failed (refused); back: 0.30 ms\nx"),
+            "{}",
+            drawn(&screen)
+        );
         press(&mut screen, &[KeyCode::Char('s'), KeyCode::Char('f')]);
         assert!(drawn(&screen).contains("worst first, failing only"));
         screen.load(loaded(false));
@@ -446,7 +518,12 @@ mod tests {
     fn a_bot_that_does_not_answer_is_shown_as_such() {
         let mut screen = Screen::new(loaded(false), true);
         screen.fail(&AskError::Late { url: "http://owl:8080".to_owned() });
-        assert!(drawn(&screen).contains("BROKEN, shown is what it knew 0 s ago: http://owl:8080 did not answer"), "{}", drawn(&screen));
+        assert!(
+            drawn(&screen)
+                .contains("BROKEN, shown is what it knew 0 s ago: http://owl:8080 did not answer"),
+            "{}",
+            drawn(&screen)
+        );
         screen.load(loaded(false));
         assert!(!drawn(&screen).contains("BROKEN"));
     }

@@ -17,27 +17,35 @@ pub struct Lab {
 }
 
 pub fn ip(arguments: &str) -> bool {
-    let status = Command::new("ip").args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     status.is_ok_and(|status| status.success())
 }
 
 impl Lab {
     /// None where the system does not let us, which is said.
     pub fn build(count: u8) -> Option<Self> {
-        // Names of links have fifteen characters at most, and those of a former lab may linger for a moment.
+        // Names of links have fifteen characters at most, and those of a former lab may linger for
+        // a moment.
         let id = std::process::id() % 10_000 * 10 + u32::from(count);
         // 198.18.0.0/15 is for benchmarks of networks (RFC 2544): nobody else's.
         let network = [198, 18, (id % 250) as u8];
         let mut lab = Self { bridge: format!("cb{id}"), hosts: Vec::new(), network };
         let [a, b, c] = network;
         let bridge = lab.bridge.clone();
-        if !ip(&format!("link add {bridge} type bridge")) || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}")) {
+        if !ip(&format!("link add {bridge} type bridge"))
+            || !ip(&format!("addr add {a}.{b}.{c}.254/24 dev {bridge}"))
+        {
             skip("this needs root and iproute2 to make network namespaces");
             return None;
         }
         ip(&format!("link set {bridge} up"));
         for number in 1..=count {
-            let (host, outside, inside) = (format!("cb{id}h{number}"), lab.link(number), format!("cb{id}i{number}"));
+            let (host, outside, inside) =
+                (format!("cb{id}h{number}"), lab.link(number), format!("cb{id}i{number}"));
             lab.hosts.push(host.clone());
             let built = [
                 format!("netns add {host}"),
@@ -48,7 +56,8 @@ impl Lab {
                 format!("-n {host} link set {inside} up"),
                 format!("-n {host} link set lo up"),
             ];
-            // Where a bridge may be made, all of it may: that one step fails is a fault of the test, and no reason to skip it.
+            // Where a bridge may be made, all of it may: that one step fails is a fault of the
+            // test, and no reason to skip it.
             for step in built {
                 assert!(ip(&step), "ip {step} failed");
             }
@@ -68,9 +77,21 @@ impl Lab {
     pub fn start(&self, number: u8) -> Bot {
         let seeds = (1..=2).map(|seed| format!("{}:8081", self.address(seed))).collect();
         let name = format!("host-{number}");
-        let plan = Plan { name, address: self.address(number), mesh_port: 8081, api_port: 8080, seeds, more: Vec::new() };
+        let plan = Plan {
+            name,
+            address: self.address(number),
+            mesh_port: 8081,
+            api_port: 8080,
+            seeds,
+            more: Vec::new(),
+        };
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.hosts[usize::from(number) - 1], env!("CARGO_BIN_EXE_canary-bot")]);
+        command.args([
+            "netns",
+            "exec",
+            &self.hosts[usize::from(number) - 1],
+            env!("CARGO_BIN_EXE_canary-bot"),
+        ]);
         plan.start_by(command)
     }
 
@@ -97,11 +118,13 @@ pub fn inside(host: &str, arguments: &str) -> bool {
     ip(&arguments)
 }
 
-/// A name server on the lab's own address that answers questions for addresses, until it falls silent.
+/// A name server on the lab's own address that answers questions for addresses, until it falls
+/// silent.
 pub struct NameServer(Arc<AtomicBool>);
 
 impl NameServer {
-    /// `hosts` tells the numbers of the hosts that a name stands for; a name without any does not exist.
+    /// `hosts` tells the numbers of the hosts that a name stands for; a name without any does not
+    /// exist.
     pub fn start(lab: &Lab, hosts: fn(&str) -> Vec<u8>) -> Self {
         let [a, b, c] = lab.network;
         let socket = UdpSocket::bind(SocketAddr::from(([a, b, c, 254], 53))).unwrap();
@@ -114,13 +137,16 @@ impl NameServer {
                     continue;
                 }
                 let question = &packet[..len];
-                // The header (RFC 1035 section 4.1.1), one question, and addresses for a question of type A.
+                // The header (RFC 1035 section 4.1.1), one question, and addresses for a question
+                // of type A.
                 let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
                 let is_a = question[end - 4..end - 2] == [0, 1];
                 let numbers = hosts(&name_of(&question[12..]));
                 let count = if is_a { numbers.len() as u8 } else { 0 };
                 let code = if numbers.is_empty() { 3 } else { 0 };
-                let mut answer = [&question[..2], &[0x84, code, 0, 1, 0, count, 0, 0, 0, 0], &question[12..end]].concat();
+                let mut answer =
+                    [&question[..2], &[0x84, code, 0, 1, 0, count, 0, 0, 0, 0], &question[12..end]]
+                        .concat();
                 for number in numbers.iter().filter(|_| is_a) {
                     answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, a, b, c, *number]);
                 }
@@ -146,7 +172,8 @@ fn name_of(mut question: &[u8]) -> String {
     labels.join(".")
 }
 
-/// What the programs of a namespace take for the host's resolver configuration; removed when dropped.
+/// What the programs of a namespace take for the host's resolver configuration; removed when
+/// dropped.
 pub struct ResolverFile(PathBuf);
 
 impl ResolverFile {
@@ -154,7 +181,11 @@ impl ResolverFile {
         let [a, b, c] = lab.network;
         let directory = Path::new("/etc/netns").join(host);
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("resolv.conf"), format!("nameserver {a}.{b}.{c}.254\n{more}")).unwrap();
+        std::fs::write(
+            directory.join("resolv.conf"),
+            format!("nameserver {a}.{b}.{c}.254\n{more}"),
+        )
+        .unwrap();
         Self(directory)
     }
 }

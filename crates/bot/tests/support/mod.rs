@@ -1,8 +1,15 @@
 //! Real bots as real processes on loopback, and a plain HTTP client to ask them.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "each test file uses a part of it"
+)]
 
 pub mod lab;
+pub mod mixed;
 pub mod original;
 pub mod pki;
 pub mod puppet;
@@ -34,7 +41,9 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// A loopback address that nobody else uses, so that ports on it are ours alone.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 0x00fe_0000;
+    let number =
+        std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))
+            % 0x00fe_0000;
     Ipv4Addr::from(0x7f01_0000 + number).into()
 }
 
@@ -77,22 +86,37 @@ impl Plan {
     /// Starts under limits of its own, as `ulimit` spells them.
     pub fn start_limited(&self, limits: &str) -> Bot {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_canary-bot")]);
+        command.args([
+            "-c",
+            &format!("{limits}; exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_canary-bot"),
+        ]);
         self.start_by(command)
     }
 
     fn start_as(&self, mut command: Command, stderr: Stdio) -> Bot {
-        command.args(["--name", &self.name, "--listen-address", &self.address.to_string(), "--token", TOKEN]).args([
-            "--listen-port",
-            &self.mesh_port.to_string(),
-            "--api-port",
-            &self.api_port.to_string(),
-        ]);
+        command
+            .args([
+                "--name",
+                &self.name,
+                "--listen-address",
+                &self.address.to_string(),
+                "--token",
+                TOKEN,
+            ])
+            .args([
+                "--listen-port",
+                &self.mesh_port.to_string(),
+                "--api-port",
+                &self.api_port.to_string(),
+            ]);
         for seed in &self.seeds {
             command.args(["--target", seed]);
         }
         command.args(&self.more).stderr(stderr);
-        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_")) {
+        for (variable, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_"))
+        {
             command.env_remove(variable);
         }
         self.start_bare(command)
@@ -127,7 +151,11 @@ pub fn plans(count: usize) -> Vec<Plan> {
 /// The same on a given address.
 pub fn plans_at(address: IpAddr, count: usize) -> Vec<Plan> {
     let ports = free_ports(address, 2 * count);
-    let seeds: Vec<_> = ports.iter().take(count.min(3)).map(|port| SocketAddr::new(address, *port).to_string()).collect();
+    let seeds: Vec<_> = ports
+        .iter()
+        .take(count.min(3))
+        .map(|port| SocketAddr::new(address, *port).to_string())
+        .collect();
     (0..count)
         .map(|index| Plan {
             name: format!("bot-{index:02}"),
@@ -158,7 +186,10 @@ impl Bot {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -183,7 +214,8 @@ impl Bot {
 
     /// What it wrote to stderr so far.
     pub fn logged(&self) -> String {
-        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_owned()
     }
 
     /// All that it wrote to stderr; ends it first.
@@ -213,7 +245,8 @@ impl Bot {
         samples.iter().map(Sample::of).collect()
     }
 
-    /// How many pairs this bot serves a number for, counted in the text: a matrix of a hundred is megabytes of it.
+    /// How many pairs this bot serves a number for, counted in the text: a matrix of a hundred is
+    /// megabytes of it.
     pub fn measured(&self) -> usize {
         let text = get(self.api(), "/api/v1/samples").map(|answer| answer.body).unwrap_or_default();
         let values = text.split(r#""type":"rtt_total","value":""#).skip(1);
@@ -222,7 +255,10 @@ impl Bot {
 
     /// Pairs whose total this bot serves as a number.
     pub fn measured_pairs(&self) -> BTreeSet<(String, String)> {
-        let totals = self.samples().into_iter().filter(|sample| sample.kind == "rtt_total" && sample.nanos.is_some());
+        let totals = self
+            .samples()
+            .into_iter()
+            .filter(|sample| sample.kind == "rtt_total" && sample.nanos.is_some());
         totals.map(|sample| (sample.from, sample.to)).collect()
     }
 }
@@ -256,7 +292,13 @@ impl Sample {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let value = text("value");
         assert!(value == "NaN" || value.parse::<u64>().is_ok(), "{value}");
-        Self { from: text("from"), to: text("to"), kind: text("type"), nanos: value.parse().ok(), ts: text("ts") }
+        Self {
+            from: text("from"),
+            to: text("to"),
+            kind: text("type"),
+            nanos: value.parse().ok(),
+            ts: text("ts"),
+        }
     }
 }
 
@@ -275,7 +317,8 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
 
 /// Whom to trust where an API speaks TLS: a CA in PEM by address.
 fn trusted() -> MutexGuard<'static, BTreeMap<SocketAddr, Arc<rustls::ClientConfig>>> {
-    static TRUSTED: Mutex<BTreeMap<SocketAddr, Arc<rustls::ClientConfig>>> = Mutex::new(BTreeMap::new());
+    static TRUSTED: Mutex<BTreeMap<SocketAddr, Arc<rustls::ClientConfig>>> =
+        Mutex::new(BTreeMap::new());
     TRUSTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -286,12 +329,21 @@ pub fn tls_client(ca: &str, own: Option<&(String, String)>) -> Arc<rustls::Clien
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = builder.with_root_certificates(roots);
     Arc::new(match own {
         Some((certificate, key)) => {
-            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
-            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
+                .map(Result::unwrap)
+                .collect();
+            builder
+                .with_client_auth_cert(
+                    chain,
+                    PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                )
+                .unwrap()
         }
         None => builder.with_no_client_auth(),
     })
@@ -301,9 +353,13 @@ pub fn tls_client(ca: &str, own: Option<&(String, String)>) -> Arc<rustls::Clien
 pub fn tls_server(own: &(String, String)) -> Arc<rustls::ServerConfig> {
     let chain = CertificateDer::pem_slice_iter(own.0.as_bytes()).map(Result::unwrap).collect();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = builder.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap()).unwrap();
+    let mut config = builder
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap())
+        .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.into()
 }
@@ -318,8 +374,13 @@ pub fn trust_exactly(address: SocketAddr, certificate: &str) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let expected = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
     let verifier = Exactly(expected, provider.signature_verification_algorithms);
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
     trusted().insert(address, Arc::new(config));
 }
 
@@ -374,7 +435,8 @@ pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<An
     let tls = trusted().get(&address).cloned();
     match tls {
         Some(config) => {
-            let session = rustls::ClientConnection::new(config, address.ip().into()).map_err(io::Error::other)?;
+            let session = rustls::ClientConnection::new(config, address.ip().into())
+                .map_err(io::Error::other)?;
             let mut stream = rustls::StreamOwned::new(session, stream);
             stream.write_all(request.as_bytes())?;
             stream.read_to_end(&mut answer)?;
@@ -386,7 +448,11 @@ pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<An
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or(io::ErrorKind::InvalidData)?;
     Ok(Answer { status, headers: head.to_lowercase(), body: body.to_owned() })
 }
 
@@ -398,14 +464,19 @@ pub fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
 /// The sum of the series of `/metrics` that begin with `series`.
 pub fn counted(bot: &Bot, series: &str) -> f64 {
     let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let values = text
+        .lines()
+        .filter(|line| line.starts_with(series))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     values.sum()
 }
 
 /// Failures of probes, of all kinds and targets.
 pub fn failures(bot: &Bot) -> f64 {
     let text = get(bot.api(), "/metrics").map(|answer| answer.body).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.starts_with("canary_probes_total") && !line.contains("result=\"success\""));
+    let lines = text.lines().filter(|line| {
+        line.starts_with("canary_probes_total") && !line.contains("result=\"success\"")
+    });
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -414,8 +485,13 @@ pub fn wait(limit: Duration, done: impl FnMut() -> bool) -> Option<Duration> {
     wait_at_rest(limit, 0, done)
 }
 
-/// The same, resting after each look for so many times as long as it took: for what is a load to look at.
-pub fn wait_at_rest(limit: Duration, rest: u32, mut done: impl FnMut() -> bool) -> Option<Duration> {
+/// The same, resting after each look for so many times as long as it took: for what is a load to
+/// look at.
+pub fn wait_at_rest(
+    limit: Duration,
+    rest: u32,
+    mut done: impl FnMut() -> bool,
+) -> Option<Duration> {
     let begun = Instant::now();
     loop {
         let looked = Instant::now();
@@ -425,7 +501,10 @@ pub fn wait_at_rest(limit: Duration, rest: u32, mut done: impl FnMut() -> bool) 
         if begun.elapsed() >= limit {
             return None;
         }
-        #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a state that is waited for")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause between two looks at a state that is waited for"
+        )]
         std::thread::sleep(LOOK.max(looked.elapsed() * rest));
     }
 }
@@ -437,7 +516,9 @@ pub fn names<'a>(bots: impl IntoIterator<Item = &'a Bot>) -> BTreeSet<String> {
 /// Whether every bot serves exactly the others.
 pub fn all_know_all(bots: &[Bot]) -> bool {
     let all = names(bots);
-    bots.iter().all(|bot| bot.nodes().is_some_and(|known| known.len() + 1 == all.len() && known.is_subset(&all)))
+    bots.iter().all(|bot| {
+        bot.nodes().is_some_and(|known| known.len() + 1 == all.len() && known.is_subset(&all))
+    })
 }
 
 /// Whether every bot serves a number for every pair of `bots`.

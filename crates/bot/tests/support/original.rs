@@ -1,5 +1,6 @@
-//! A bot of the original, played by the facts about its wire and without any of our code: it says what the original says when the original
-//! says it, dies of what the original dies of, and refuses what the original refuses.
+//! A bot of the original, played by the facts about its wire and without any of our code: it says
+//! what the original says when the original says it, dies of what the original dies of, and refuses
+//! what the original refuses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,8 @@ pub struct State {
     joining: bool,
     /// Somebody joined it, or told it of a node, meanwhile.
     joined_meanwhile: bool,
-    /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and everything else (defects-v1 5).
+    /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
+    /// everything else (defects-v1 5).
     pub stuck: bool,
     /// How often it was asked to let somebody in, and how many of those wait for ever.
     pub joins: usize,
@@ -59,7 +61,8 @@ pub struct Original {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// How it serves and how it dials where its mesh has TLS: it presents a certificate as a server, and none as a client.
+/// How it serves and how it dials where its mesh has TLS: it presents a certificate as a server,
+/// and none as a client.
 #[derive(Clone)]
 pub struct Tls {
     pub server: Arc<rustls::ServerConfig>,
@@ -156,7 +159,12 @@ impl Me {
     }
 
     fn some_nodes(&self, count: usize) -> Vec<(String, String)> {
-        let mut nodes: Vec<_> = self.state().nodes.iter().map(|(name, target)| (name.clone(), target.clone())).collect();
+        let mut nodes: Vec<_> = self
+            .state()
+            .nodes
+            .iter()
+            .map(|(name, target)| (name.clone(), target.clone()))
+            .collect();
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         fastrand::Rng::with_seed(u64::from(seed)).shuffle(&mut nodes);
         nodes.truncate(count);
@@ -216,7 +224,10 @@ impl Me {
                     }
                     let (key, ts) = (number(&sample, 3), number(&sample, 5) as i64);
                     let mut state = self.state();
-                    let held = state.samples.entry((from, to, key)).or_insert_with(|| (String::new(), i64::MIN));
+                    let held = state
+                        .samples
+                        .entry((from, to, key))
+                        .or_insert_with(|| (String::new(), i64::MIN));
                     if ts > held.1 {
                         *held = (value, ts);
                     }
@@ -228,7 +239,8 @@ impl Me {
         }
     }
 
-    /// Somebody is new: that ends its own joining. While it waits for an answer the end is kept, and there is room for one.
+    /// Somebody is new: that ends its own joining. While it waits for an answer the end is kept,
+    /// and there is room for one.
     fn discovered(&self) {
         let mut state = self.state();
         if state.joining {
@@ -259,7 +271,9 @@ impl Me {
 
     fn tell_of(&self, new: Vec<u8>) {
         let name = text(&new, 1);
-        for (_, target) in self.some_nodes(3).into_iter().filter(|(known, _)| *known != name).take(2) {
+        for (_, target) in
+            self.some_nodes(3).into_iter().filter(|(known, _)| *known != name).take(2)
+        {
             let news = Message::default().bytes(1, &new).message(2, &self.node());
             let me = self.clone();
             tokio::spawn(async move { me.call(&target, "NodeDiscovery", &news.0).await });
@@ -281,8 +295,11 @@ impl Me {
             let mut state = self.state();
             state.joining = false;
             if connected && state.joined_meanwhile {
-                // Two ends, and room for one: the routine that should read them waits to write (defects-v1 4).
-                state.died.get_or_insert_with(|| "it was asked while it joined, and waits for ever".to_owned());
+                // Two ends, and room for one: the routine that should read them waits to write
+                // (defects-v1 4).
+                state.died.get_or_insert_with(|| {
+                    "it was asked while it joined, and waits for ever".to_owned()
+                });
             }
             state.joined = connected || state.joined_meanwhile;
         }
@@ -290,7 +307,9 @@ impl Me {
 
     async fn join_at(&self, targets: &[String]) -> bool {
         for target in targets {
-            let Ok((answer, _)) = self.call(target, "JoinMesh", &self.node().0).await else { continue };
+            let Ok((answer, _)) = self.call(target, "JoinMesh", &self.node().0).await else {
+                continue;
+            };
             if number(&answer, 1) == 0 {
                 self.die("its name is not unique in the mesh");
                 return true;
@@ -337,10 +356,16 @@ impl Me {
             if !self.state().runs() {
                 continue;
             }
-            let samples = self.state().samples.iter().fold(Message::default(), |all, ((from, to, key), (value, ts))| {
-                let sample = Message::default().bytes(1, from.as_bytes()).bytes(2, to.as_bytes()).varint(3, *key);
-                all.message(1, &sample.bytes(4, value.as_bytes()).varint(5, *ts as u64))
-            });
+            let samples = self.state().samples.iter().fold(
+                Message::default(),
+                |all, ((from, to, key), (value, ts))| {
+                    let sample = Message::default()
+                        .bytes(1, from.as_bytes())
+                        .bytes(2, to.as_bytes())
+                        .varint(3, *key);
+                    all.message(1, &sample.bytes(4, value.as_bytes()).varint(5, *ts as u64))
+                },
+            );
             for (_, target) in self.some_nodes(2) {
                 let _ = self.call(&target, "PushSamples", &samples.0).await;
             }
@@ -385,19 +410,31 @@ impl Me {
         }
     }
 
-    async fn call(&self, target: &str, method: &str, body: &[u8]) -> std::io::Result<(Vec<u8>, Duration)> {
+    async fn call(
+        &self,
+        target: &str,
+        method: &str,
+        body: &[u8],
+    ) -> std::io::Result<(Vec<u8>, Duration)> {
         call_by(self.tls.as_ref(), target, method, body).await
     }
 
     async fn serve(self, stream: tokio::net::TcpStream) {
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(stream),
-            Some(tls) => match tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await {
-                Ok(stream) => Box::new(stream),
-                Err(_) => return,
-            },
+            Some(tls) => {
+                match tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await
+                {
+                    Ok(stream) => Box::new(stream),
+                    Err(_) => return,
+                }
+            }
         };
-        let Ok(mut connection) = h2::server::Builder::new().initial_window_size(1 << 20).handshake::<_, Bytes>(stream).await else {
+        let Ok(mut connection) = h2::server::Builder::new()
+            .initial_window_size(1 << 20)
+            .handshake::<_, Bytes>(stream)
+            .await
+        else {
             return;
         };
         let mut measured = false;
@@ -419,11 +456,16 @@ impl Me {
                     std::future::pending::<()>().await;
                 }
                 let answered = me.answer(method, message.get(5..).unwrap_or_default());
-                let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let head = http::Response::builder()
+                    .header("content-type", "application/grpc")
+                    .body(())
+                    .unwrap();
                 let Ok(mut send) = respond.send_response(head, false) else { return };
                 let status = answered.as_ref().err().copied().unwrap_or_default();
                 if let Ok(answer) = answered {
-                    let framed = [&[0][..], &u32::try_from(answer.len()).unwrap().to_be_bytes(), &answer].concat();
+                    let framed =
+                        [&[0][..], &u32::try_from(answer.len()).unwrap().to_be_bytes(), &answer]
+                            .concat();
                     let _ = send.send_data(framed.into(), false);
                 }
                 let mut trailers = http::HeaderMap::new();
@@ -443,7 +485,12 @@ pub async fn call(target: &str, method: &str, body: &[u8]) -> std::io::Result<(V
     call_by(None, target, method, body).await
 }
 
-async fn call_by(tls: Option<&Tls>, target: &str, method: &str, body: &[u8]) -> std::io::Result<(Vec<u8>, Duration)> {
+async fn call_by(
+    tls: Option<&Tls>,
+    target: &str,
+    method: &str,
+    body: &[u8],
+) -> std::io::Result<(Vec<u8>, Duration)> {
     let other = |error: h2::Error| std::io::Error::other(error);
     let calling = async {
         let stream = tokio::net::TcpStream::connect(target).await?;
@@ -451,18 +498,23 @@ async fn call_by(tls: Option<&Tls>, target: &str, method: &str, body: &[u8]) -> 
             None => Box::new(stream),
             Some(tls) => {
                 let host = stream.peer_addr()?.ip().into();
-                Box::new(tokio_rustls::TlsConnector::from(Arc::clone(&tls.client)).connect(host, stream).await?)
+                Box::new(
+                    tokio_rustls::TlsConnector::from(Arc::clone(&tls.client))
+                        .connect(host, stream)
+                        .await?,
+                )
             }
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (sender, connection) = h2::client::handshake(stream).await.map_err(other)?;
         let driving = tokio::spawn(connection);
         let mut sender = sender.ready().await.map_err(other)?;
-        let request = http::Request::post(format!("{scheme}://{target}/mesh.v1.MeshService/{method}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
+        let request =
+            http::Request::post(format!("{scheme}://{target}/mesh.v1.MeshService/{method}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(())
+                .unwrap();
         let begun = Instant::now();
         let (answer, mut send) = sender.send_request(request, false).map_err(other)?;
         let framed = [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
@@ -484,7 +536,9 @@ async fn call_by(tls: Option<&Tls>, target: &str, method: &str, body: &[u8]) -> 
         }
         Ok((message.get(5..).unwrap_or_default().to_vec(), begun.elapsed()))
     };
-    tokio::time::timeout(REQUEST_TIMEOUT, calling).await.map_err(|_| std::io::ErrorKind::TimedOut)?
+    tokio::time::timeout(REQUEST_TIMEOUT, calling)
+        .await
+        .map_err(|_| std::io::ErrorKind::TimedOut)?
 }
 
 /// The same for who does not wait in a runtime.
@@ -504,15 +558,26 @@ impl Original {
         Self::start_with(name, target, targets, None)
     }
 
-    pub fn start_with(name: &str, target: SocketAddr, targets: &[String], tls: Option<Tls>) -> Self {
+    pub fn start_with(
+        name: &str,
+        target: SocketAddr,
+        targets: &[String],
+        tls: Option<Tls>,
+    ) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let me = Me { name: name.to_owned(), target: target.to_string(), tls, state: Arc::clone(&state) };
+        let me = Me {
+            name: name.to_owned(),
+            target: target.to_string(),
+            tls,
+            state: Arc::clone(&state),
+        };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let targets = targets.to_vec();
         let listener = std::net::TcpListener::bind(target).unwrap();
         listener.set_nonblocking(true).unwrap();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::spawn(me.clone().join(targets));
@@ -556,7 +621,10 @@ impl Original {
     /// Pairs whose total it holds as a number.
     pub fn measured_pairs(&self) -> std::collections::BTreeSet<(String, String)> {
         let state = self.state();
-        let totals = state.samples.iter().filter(|((_, _, key), (value, _))| *key == RTT_TOTAL && value.parse::<u64>().is_ok());
+        let totals = state
+            .samples
+            .iter()
+            .filter(|((_, _, key), (value, _))| *key == RTT_TOTAL && value.parse::<u64>().is_ok());
         totals.map(|((from, to, _), _)| (from.clone(), to.clone())).collect()
     }
 

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
 
 /// A directory that goes with its holder.
 pub struct Directory(pub PathBuf);
@@ -77,8 +80,12 @@ impl Authority {
     }
 
     fn sign(&self, mut params: CertificateParams, kind: Kind) -> (String, String) {
-        params.extended_key_usages.extend(kind.server.then_some(ExtendedKeyUsagePurpose::ServerAuth));
-        params.extended_key_usages.extend(kind.client.then_some(ExtendedKeyUsagePurpose::ClientAuth));
+        params
+            .extended_key_usages
+            .extend(kind.server.then_some(ExtendedKeyUsagePurpose::ServerAuth));
+        params
+            .extended_key_usages
+            .extend(kind.client.then_some(ExtendedKeyUsagePurpose::ClientAuth));
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }

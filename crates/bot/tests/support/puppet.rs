@@ -1,4 +1,5 @@
-//! A stranger that speaks the mesh's protocol without any of our code: it says what it is told to, true or not.
+//! A stranger that speaks the mesh's protocol without any of our code: it says what it is told to,
+//! true or not.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -45,7 +46,11 @@ impl Message {
 
 /// A node as it would describe itself.
 pub fn node(name: &str, target: &str, incarnation: u64, instance: u64) -> Message {
-    Message::default().bytes(1, name.as_bytes()).bytes(2, target.as_bytes()).varint(4, incarnation).fixed(5, instance)
+    Message::default()
+        .bytes(1, name.as_bytes())
+        .bytes(2, target.as_bytes())
+        .varint(4, incarnation)
+        .fixed(5, instance)
 }
 
 /// A member with its heartbeat, as gossip tells of it.
@@ -83,14 +88,22 @@ pub fn frame(version: u64, roster: &[u8], unix_ms: u64, cells: &[u8]) -> Message
     Message::default().varint(1, version).bytes(2, roster).varint(3, unix_ms).message(5, &section)
 }
 
-/// Gossip of whole rows of these puppets over a roster: a success of half a millisecond or so, a second old, for everybody but itself;
-/// another latency in every version.
+/// Gossip of whole rows of these puppets over a roster: a success of half a millisecond or so, a
+/// second old, for everybody but itself; another latency in every version.
 pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64) -> Message {
     let roster = fingerprint(names).to_le_bytes();
     let row = |puppet: &Puppet| {
-        let cell = |name: &String| if *name == puppet.name { vec![0] } else { vec![1, version as u8, 0x7a, 0, 0x78, 90, 8] };
+        let cell = |name: &String| {
+            if *name == puppet.name {
+                vec![0]
+            } else {
+                vec![1, version as u8, 0x7a, 0, 0x78, 90, 8]
+            }
+        };
         let cells: Vec<u8> = names.iter().flat_map(cell).collect();
-        Message::default().fixed(1, puppet.instance).message(2, &frame(version, &roster, unix_ms, &cells))
+        Message::default()
+            .fixed(1, puppet.instance)
+            .message(2, &frame(version, &roster, unix_ms, &cells))
     };
     puppets.iter().fold(Message::default(), |gossip, puppet| gossip.message(6, &row(puppet)))
 }
@@ -111,9 +124,15 @@ pub fn call(address: SocketAddr, method: &str, body: &[u8]) -> io::Result<(u16, 
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let Some(end) = end else { return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())) };
+    let Some(end) = end else {
+        return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+    };
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or(io::ErrorKind::InvalidData)?;
     let body = &answer[end + 4..];
     let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
     Ok((status, if chunked { unchunk(body) } else { body.to_vec() }))
@@ -123,7 +142,10 @@ pub fn call(address: SocketAddr, method: &str, body: &[u8]) -> io::Result<(u16, 
 fn unchunk(mut body: &[u8]) -> Vec<u8> {
     let mut whole = Vec::new();
     while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
-        let size = std::str::from_utf8(&body[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok()).unwrap_or_default();
+        let size = std::str::from_utf8(&body[..end])
+            .ok()
+            .and_then(|size| usize::from_str_radix(size, 16).ok())
+            .unwrap_or_default();
         let Some(chunk) = body.get(end + 2..end + 2 + size).filter(|_| size > 0) else { break };
         whole.extend(chunk);
         body = body.get(end + 4 + size..).unwrap_or_default();
@@ -146,13 +168,18 @@ impl Puppet {
         let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let target = listener.local_addr().unwrap();
-        let instance = fastrand::Rng::with_seed(u64::from(target.port()) << 32 | u64::from(std::process::id())).u64(1..);
+        let instance = fastrand::Rng::with_seed(
+            u64::from(target.port()) << 32 | u64::from(std::process::id()),
+        )
+        .u64(1..);
         let dials = Arc::new(AtomicU64::new(0));
         let me = node(name, &target.to_string(), incarnation, instance);
-        let probe = Message::default().bytes(1, name.as_bytes()).varint(2, incarnation).fixed(3, instance);
+        let probe =
+            Message::default().bytes(1, name.as_bytes()).varint(2, incarnation).fixed(3, instance);
         let counted = Arc::clone(&dials);
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
@@ -170,7 +197,8 @@ impl Puppet {
 
     /// Asks to be let in; the result's number.
     pub fn join(&self, bot: SocketAddr) -> Option<u8> {
-        let (status, answer) = call(bot, "Join", &Message::default().message(1, &self.node()).0).ok()?;
+        let (status, answer) =
+            call(bot, "Join", &Message::default().message(1, &self.node()).0).ok()?;
         (status == 200 && answer.first() == Some(&8)).then(|| answer[1])
     }
 
@@ -191,7 +219,8 @@ async fn answer(stream: tokio::net::TcpStream, me: Message, probe: Message) {
             Some("Exchange") => Message::default().message(1, &Message::default()).0,
             _ => Message::default().varint(1, 3).0,
         };
-        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let head =
+            http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         let framed = [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat();
         let mut trailers = http::HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());

@@ -1,4 +1,5 @@
-//! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped; in CI, which installs all of them, it fails.
+//! Clients and programs that others wrote. What a machine lacks is said, and its test is skipped;
+//! in CI, which installs all of them, it fails.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -25,24 +26,34 @@ impl Drop for Running {
     }
 }
 
-/// Says why a test, or a part of one, cannot run here. Where `CANARY_TEST_STRICT` is set that is a failure.
+/// Says why a test, or a part of one, cannot run here. Where `CANARY_TEST_STRICT` is set that is a
+/// failure.
 pub fn skip(why: &str) {
-    assert!(std::env::var_os("CANARY_TEST_STRICT").is_none(), "skipped, and CANARY_TEST_STRICT is set: {why}");
+    assert!(
+        std::env::var_os("CANARY_TEST_STRICT").is_none(),
+        "skipped, and CANARY_TEST_STRICT is set: {why}"
+    );
     eprintln!("skipped: {why}");
 }
 
 /// A program of the system, such as `openssl`.
 pub fn program(name: &str) -> Option<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
     found_or_said(name, found)
 }
 
-/// A file of the folder that `CANARY_TEST_TOOLS` names: packages of PyPI in `python`, of npm in `node_modules`.
+/// A file of the folder that `CANARY_TEST_TOOLS` names: packages of PyPI in `python`, of npm in
+/// `node_modules`.
 fn tool(name: &str, path: &str) -> Option<PathBuf> {
-    let file = std::env::var_os("CANARY_TEST_TOOLS").map(|folder| PathBuf::from(folder).join(path)).filter(|file| file.is_file());
+    let file = std::env::var_os("CANARY_TEST_TOOLS")
+        .map(|folder| PathBuf::from(folder).join(path))
+        .filter(|file| file.is_file());
     if file.is_none() {
-        skip(&format!("{name} is not there; `.ci/tools FOLDER` installs it, and CANARY_TEST_TOOLS names the folder"));
+        skip(&format!(
+            "{name} is not there; `.ci/tools FOLDER` installs it, and CANARY_TEST_TOOLS names the folder"
+        ));
     }
     file
 }

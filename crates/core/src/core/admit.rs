@@ -19,14 +19,21 @@ use crate::time::Now;
 /// The answer to a joiner at whose target another node, or no bot, answers.
 const TOLD_ANOTHER: &str = "another answers there";
 
-/// The answer to a joiner after a failed dial-back: enough to correct its set-up, and too little to scan others.
+/// The answer to a joiner after a failed dial-back: enough to correct its set-up, and too little to
+/// scan others.
 fn told_joiner(failure: Failure) -> &'static str {
     match failure {
-        Failure::Tls | Failure::Auth => "it presents no credentials there that are accepted; compare certificates and mesh tokens of both",
-        Failure::Protocol | Failure::Identity => TOLD_ANOTHER,
-        Failure::Dns | Failure::Refused | Failure::Unreachable | Failure::Timeout | Failure::Reset | Failure::Local | Failure::Other => {
-            "no connection"
+        Failure::Tls | Failure::Auth => {
+            "it presents no credentials there that are accepted; compare certificates and mesh tokens of both"
         }
+        Failure::Protocol | Failure::Identity => TOLD_ANOTHER,
+        Failure::Dns
+        | Failure::Refused
+        | Failure::Unreachable
+        | Failure::Timeout
+        | Failure::Reset
+        | Failure::Local
+        | Failure::Other => "no connection",
     }
 }
 
@@ -57,7 +64,8 @@ impl Core {
             self.refuse(Refusal::JoinUnreachable);
             return self.reply(id, Response::Join(JoinAnswer::Unreachable(why)));
         }
-        // A node that answered us at this very target before is dialled without a charge, so that a flood of strangers keeps no member out.
+        // A node that answered us at this very target before is dialled without a charge, so that a
+        // flood of strangers keeps no member out.
         let held = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot));
         let is_known = held.is_some_and(|held| held.known && held.record.target == joiner.target);
         let full = self.calls.in_flight(Counted::Joiner) >= JOINS_PENDING_MAX;
@@ -65,10 +73,14 @@ impl Core {
             self.refuse(Refusal::JoinsFull);
             return self.reply(id, Response::Join(JoinAnswer::Busy));
         }
-        let incumbent = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot)).filter(|member| {
-            let other = member.record.instance != joiner.instance && member.record.target != joiner.target;
-            other && member.life.status() != Status::Left
-        });
+        let incumbent =
+            self.members.named(&joiner.name).and_then(|slot| self.members.get(slot)).filter(
+                |member| {
+                    let other = member.record.instance != joiner.instance
+                        && member.record.target != joiner.target;
+                    other && member.life.status() != Status::Left
+                },
+            );
         match incumbent.map(|member| Arc::clone(&member.record)) {
             Some(incumbent) => {
                 let calling = Calling::Incumbent { request: id, joiner };
@@ -78,17 +90,26 @@ impl Core {
         }
     }
 
-    /// Whether this very node answered us at this very target before, our latest probe of it did not fail, and nobody doubts that it lives: there
-    /// is nothing to prove.
+    /// Whether this very node answered us at this very target before, our latest probe of it did
+    /// not fail, and nobody doubts that it lives: there is nothing to prove.
     fn is_in(&self, joiner: &Record) -> bool {
-        let held = self.members.of_instance(joiner.instance).and_then(|slot| self.members.get(slot));
+        let held =
+            self.members.of_instance(joiner.instance).and_then(|slot| self.members.get(slot));
         held.is_some_and(|held| {
-            let undoubted = held.proven && held.life.status() == Status::Alive && held.pair.failing_since().is_none();
+            let undoubted = held.proven
+                && held.life.status() == Status::Alive
+                && held.pair.failing_since().is_none();
             undoubted && *held.record == *joiner && self.takes_part(held)
         })
     }
 
-    pub(super) fn incumbent_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn incumbent_answered(
+        &mut self,
+        request: RequestId,
+        joiner: Arc<Record>,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         match Found::instead_of(&joiner, result) {
             Found::OtherLife(record) if record.instance != joiner.instance => {
                 self.refuse(Refusal::NameTaken);
@@ -104,10 +125,21 @@ impl Core {
 
     fn dial_back(&mut self, request: RequestId, joiner: Arc<Record>) {
         let whom = Arc::clone(&joiner);
-        self.call(&whom, Calling::DialBack { request, joiner }, Request::Identify, IDENTIFY_TIMEOUT);
+        self.call(
+            &whom,
+            Calling::DialBack { request, joiner },
+            Request::Identify,
+            IDENTIFY_TIMEOUT,
+        );
     }
 
-    pub(super) fn dial_back_answered(&mut self, request: RequestId, joiner: Arc<Record>, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn dial_back_answered(
+        &mut self,
+        request: RequestId,
+        joiner: Arc<Record>,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         // The joiner learns only what it needs: the details are for our own log.
         let (unreachable, told) = match Found::instead_of(&joiner, result) {
             Found::Same(record) if record.mesh == joiner.mesh => {
@@ -120,9 +152,12 @@ impl Core {
                 (format!("another node answers there: {}", record.name), TOLD_ANOTHER)
             }
             Found::Busy => return self.reply(request, Response::Join(JoinAnswer::Busy)),
-            Found::Stranger => ("it answers something else than was asked".to_owned(), TOLD_ANOTHER),
+            Found::Stranger => {
+                ("it answers something else than was asked".to_owned(), TOLD_ANOTHER)
+            }
             Found::Nobody(error) => {
-                // Only where nothing answered: a living node must not be kept out because another claimed its address.
+                // Only where nothing answered: a living node must not be kept out because another
+                // claimed its address.
                 let told = told_joiner(error.failure);
                 self.guards.failed(&joiner.target, Some(told), now.time);
                 (error.detail, told)
@@ -130,26 +165,38 @@ impl Core {
         };
         self.refuse(Refusal::JoinUnreachable);
         self.reports.joiner_unreachable(&joiner, &unreachable, now);
-        self.journal.note(now, EventKind::NotLetIn(format!("{} at {}: {unreachable}", joiner.name, joiner.target)));
+        self.journal.note(
+            now,
+            EventKind::NotLetIn(format!("{} at {}: {unreachable}", joiner.name, joiner.target)),
+        );
         self.reply(request, Response::Join(JoinAnswer::Unreachable(told.to_owned())));
     }
 
     /// Admits the node that answered at `dialled`. Its answer counts, not what the joiner claimed.
     fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
-        if self.members.holder_elsewhere(record).is_some_and(|slot| self.members.get(slot).is_none_or(|member| member.proven)) {
+        if self
+            .members
+            .holder_elsewhere(record)
+            .is_some_and(|slot| self.members.get(slot).is_none_or(|member| member.proven))
+        {
             // Somebody else has its instance: it takes another one with its next life.
             self.refuse(Refusal::InstanceTaken);
             return JoinAnswer::Outdated(record.incarnation);
         }
-        if let Some(member) = self.members.named(&record.name).and_then(|slot| self.members.get(slot)) {
+        if let Some(member) =
+            self.members.named(&record.name).and_then(|slot| self.members.get(slot))
+        {
             let (held, left) = (&member.record, member.life.status() == Status::Left);
             let outdated = held.life() > record.life() && !member.gives_way_at(dialled);
             if outdated || (left && held.instance == record.instance) {
                 return JoinAnswer::Outdated(held.incarnation);
             }
         }
-        let record =
-            if record.target == *dialled { Arc::clone(record) } else { Arc::new(Record { target: dialled.clone(), ..(**record).clone() }) };
+        let record = if record.target == *dialled {
+            Arc::clone(record)
+        } else {
+            Arc::new(Record { target: dialled.clone(), ..(**record).clone() })
+        };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         match self.learn(heard, Source::Succeeds, now) {
             Some(_) => self.admission(),

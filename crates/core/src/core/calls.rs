@@ -1,4 +1,5 @@
-//! Calls in flight: what each is for, how many there are of a kind, and who was found where a node was expected.
+//! Calls in flight: what each is for, how many there are of a kind, and who was found where a node
+//! was expected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,11 +161,16 @@ pub(super) enum Found {
 }
 
 impl Found {
-    /// Judges the answer to [`Request::Identify`](crate::message::Request::Identify) where `expected` should be.
+    /// Judges the answer to [`Request::Identify`](crate::message::Request::Identify) where
+    /// `expected` should be.
     pub(super) fn instead_of(expected: &Record, result: Result<Response, CallError>) -> Self {
         match result {
-            Ok(Response::Identify(record)) if record.name != expected.name => Self::OtherName(record),
-            Ok(Response::Identify(record)) if record.life() == expected.life() => Self::Same(record),
+            Ok(Response::Identify(record)) if record.name != expected.name => {
+                Self::OtherName(record)
+            }
+            Ok(Response::Identify(record)) if record.life() == expected.life() => {
+                Self::Same(record)
+            }
             Ok(Response::Identify(record)) => Self::OtherLife(record),
             Ok(Response::Busy) => Self::Busy,
             Ok(_) => Self::Stranger,
@@ -201,7 +207,8 @@ mod tests {
         };
         let expected = record("eagle", 5, 7);
         let answered = |record: &Arc<Record>| Ok(Response::Identify(Arc::clone(record)));
-        let (restarted, same_time, other) = (record("eagle", 6, 8), record("eagle", 5, 9), record("goose", 5, 7));
+        let (restarted, same_time, other) =
+            (record("eagle", 6, 8), record("eagle", 5, 9), record("goose", 5, 7));
         let error = CallError { failure: Failure::Timeout, detail: "no answer".to_owned() };
         let table = [
             (answered(&expected), Found::Same(Arc::clone(&expected)), true),

@@ -12,8 +12,8 @@ use crate::tally::EventKind;
 use crate::time::{Now, Time};
 
 impl Core {
-    /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How long after nobody can tell, for the answer may
-    /// have been lost on its way and sent again.
+    /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How
+    /// long after nobody can tell, for the answer may have been lost on its way and sent again.
     pub(super) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
         let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {

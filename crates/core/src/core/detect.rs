@@ -12,8 +12,8 @@ use crate::cell::Failure;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX,
-    QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE,
+    NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -27,7 +27,8 @@ use crate::time::{Now, Time};
 struct Question {
     /// What belongs to a former question about the same member does not count for this one.
     number: Order,
-    /// The probe or call that is overdue, while nothing else failed; if it is answered after all, it is as if nobody had asked.
+    /// The probe or call that is overdue, while nothing else failed; if it is answered after all,
+    /// it is as if nobody had asked.
     raised_by: Option<Order>,
     first_failure: Time,
     /// Every attempt so far was refused.
@@ -74,24 +75,33 @@ impl Core {
             question.raised_by = question.raised_by.filter(|order| raised_by == Some(*order));
             return;
         }
-        let Some(member) = self.members.get(slot).filter(|member| slot != ME && member.is_partner()) else {
+        let Some(member) =
+            self.members.get(slot).filter(|member| slot != ME && member.is_partner())
+        else {
             return;
         };
-        let is_shared = |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
+        let is_shared =
+            |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
         if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(is_shared) {
             return;
         }
-        // Bots that reach it will suspect it when it is gone; our own failures say nothing new. In a mesh of two there is only us.
+        // Bots that reach it will suspect it when it is gone; our own failures say nothing new. In
+        // a mesh of two there is only us.
         if self.members.present() >= 2 && member.is_behind_a_broken_path(now.time) {
             return;
         }
-        if !self.load.keeps_up() && member.flaps(now.time) && now.time.since(member.questioned_at) < FLAP_PAUSE {
+        if !self.load.keeps_up()
+            && member.flaps(now.time)
+            && now.time.since(member.questioned_at) < FLAP_PAUSE
+        {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
         let present = self.members.present();
-        let full = self.questions.open.len() >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
-        // A question that was answered otherwise leaves its probes to their timeout, and each that is open may still repeat its own.
+        let full = self.questions.open.len()
+            >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
+        // A question that was answered otherwise leaves its probes to their timeout, and each that
+        // is open may still repeat its own.
         if full || self.probes.free(Lane::Question) < self.questions.open.len() + 2 {
             self.refuse(Refusal::QuestionsFull);
             return;
@@ -100,8 +110,16 @@ impl Core {
         let peers = self.peers_to_ask(slot);
         let number = self.outbox.number();
         let asks_open = peers.len() as u8;
-        let question =
-            Question { number, raised_by, first_failure: now.time, refused, probes_open: 2, asks_open, voids: 0, confirmed: false };
+        let question = Question {
+            number,
+            raised_by,
+            first_failure: now.time,
+            refused,
+            probes_open: 2,
+            asks_open,
+            voids: 0,
+            confirmed: false,
+        };
         self.questions.open.insert(slot, question);
         if let Some(member) = self.members.get_mut(slot) {
             member.questioned_at = now.time;
@@ -111,15 +129,22 @@ impl Core {
         self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
         for peer in peers {
             if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
-                self.call(&whom, Calling::Ask { about, question: number, sent_at: now.time }, Request::Ask(about), ASK_TIMEOUT);
+                self.call(
+                    &whom,
+                    Calling::Ask { about, question: number, sent_at: now.time },
+                    Request::Ask(about),
+                    ASK_TIMEOUT,
+                );
             }
         }
     }
 
     fn peers_to_ask(&mut self, about: Slot) -> Vec<Slot> {
         let may = |(slot, member): &(Slot, &crate::members::Member)| {
-            let fit =
-                *slot != about && member.is_partner() && member.life.status() == Status::Alive && !self.questions.open.contains_key(slot);
+            let fit = *slot != about
+                && member.is_partner()
+                && member.life.status() == Status::Alive
+                && !self.questions.open.contains_key(slot);
             fit && self.takes_part(member)
         };
         let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
@@ -138,8 +163,16 @@ impl Core {
         }
     }
 
-    pub(super) fn question_probed(&mut self, slot: Slot, number: Order, failure: &Option<Failure>, now: Now) {
-        let Some(question) = self.questions.open.get_mut(&slot).filter(|question| question.number == number) else {
+    pub(super) fn question_probed(
+        &mut self,
+        slot: Slot,
+        number: Order,
+        failure: &Option<Failure>,
+        now: Now,
+    ) {
+        let Some(question) =
+            self.questions.open.get_mut(&slot).filter(|question| question.number == number)
+        else {
             return;
         };
         question.probes_open = question.probes_open.saturating_sub(1);
@@ -154,14 +187,22 @@ impl Core {
         self.answered_enough(slot, now);
     }
 
-    pub(super) fn question_answered(&mut self, about: Instance, number: Order, asked_at: Time, answer: Answer, now: Now) {
+    pub(super) fn question_answered(
+        &mut self,
+        about: Instance,
+        number: Order,
+        asked_at: Time,
+        answer: Answer,
+        now: Now,
+    ) {
         let Some(slot) = self.members.of_instance(about) else {
             return;
         };
         let asked = |question: &&mut Question| question.number == number;
         if answer == Answer::Reached {
             self.reached_since(slot, asked_at, now);
-            // Our own loop may have stood still since it was asked, and the question have been forgiven so much.
+            // Our own loop may have stood still since it was asked, and the question have been
+            // forgiven so much.
             if self.questions.open.get_mut(&slot).filter(asked).is_some() {
                 self.drop_question(slot);
             }
@@ -181,18 +222,25 @@ impl Core {
 
     /// What was overdue is answered after all.
     pub(super) fn overdue_answered(&mut self, slot: Slot, order: Order) {
-        if self.questions.open.get(&slot).is_some_and(|question| question.raised_by == Some(order)) {
+        if self.questions.open.get(&slot).is_some_and(|question| question.raised_by == Some(order))
+        {
             self.drop_question(slot);
         }
     }
 
     fn answered_enough(&mut self, slot: Slot, now: Now) {
-        if self.questions.open.get(&slot).is_some_and(|question| question.probes_open == 0 && question.asks_open == 0) {
+        if self
+            .questions
+            .open
+            .get(&slot)
+            .is_some_and(|question| question.probes_open == 0 && question.asks_open == 0)
+        {
             self.close_question(slot, now);
         }
     }
 
-    /// Nobody reached it. Newer evidence may arrive until the deadline of the suspicion, which is shared unless the fault may be ours.
+    /// Nobody reached it. Newer evidence may arrive until the deadline of the suspicion, which is
+    /// shared unless the fault may be ours.
     pub(super) fn close_question(&mut self, slot: Slot, now: Now) {
         let Some(question) = self.take_question(slot) else {
             return;
@@ -209,7 +257,11 @@ impl Core {
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
         let unheard = on_our_word && self.witness.heard_nobody_since(question.first_failure);
-        let doubt = Doubt { first_failure: question.first_failure, refused: question.refused && nothing_open, unheard };
+        let doubt = Doubt {
+            first_failure: question.first_failure,
+            refused: question.refused && nothing_open,
+            unheard,
+        };
         if let Some(member) = self.members.get_mut(slot) {
             let change = member.life.suspect(doubt, now.time);
             self.apply_change(slot, change, now);
@@ -230,7 +282,12 @@ impl Core {
     /// Ends the question if newer evidence answered it.
     pub(super) fn settle_question(&mut self, slot: Slot) {
         let evidence_at = self.members.get(slot).map(|member| member.life.evidence_at());
-        if self.questions.open.get(&slot).is_some_and(|question| evidence_at > Some(question.first_failure)) {
+        if self
+            .questions
+            .open
+            .get(&slot)
+            .is_some_and(|question| evidence_at > Some(question.first_failure))
+        {
             self.drop_question(slot);
         }
     }
@@ -273,7 +330,10 @@ impl Core {
             Some(ME) => Answer::Reached,
             Some(slot) if self.may_ask(slot, now) => {
                 let ordered = self.order_probe(slot, Purpose::Ask(id), now);
-                let wait = self.members.get(slot).map(|member| member.pair.doubt_after(self.config.probe_timeout));
+                let wait = self
+                    .members
+                    .get(slot)
+                    .map(|member| member.pair.doubt_after(self.config.probe_timeout));
                 if let (Some(probe), Some(wait)) = (ordered, wait) {
                     self.timers.set(Timer::SlowProbe(probe), now.time + wait);
                 }
@@ -288,7 +348,8 @@ impl Core {
     }
 
     fn may_ask(&mut self, slot: Slot, now: Now) -> bool {
-        self.probes.admit(Lane::Ask, now.time).is_ok() && self.members.get(slot).is_some_and(|member| member.proven)
+        self.probes.admit(Lane::Ask, now.time).is_ok()
+            && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
     /// A peer says that nobody could reach this one: as news that it pushes, or in its digest.
@@ -302,27 +363,35 @@ impl Core {
             return;
         }
         if self.witness.input_is_stale(now.time) {
-            // Its age is unknown by now, and it may have been refuted. If it still stands, it comes again.
+            // Its age is unknown by now, and it may have been refuted. If it still stands, it comes
+            // again.
             return;
         }
-        let doubt = Doubt { first_failure: now.time.back(suspicion.age), refused: suspicion.refused, unheard: false };
+        let doubt = Doubt {
+            first_failure: now.time.back(suspicion.age),
+            refused: suspicion.refused,
+            unheard: false,
+        };
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         let change = member.life.suspect(doubt, now.time);
         self.apply_change(slot, change, now);
-        // What we know from a probe of ours is no evidence to others: only a heartbeat that is younger than the doubt is.
+        // What we know from a probe of ours is no evidence to others: only a heartbeat that is
+        // younger than the doubt is.
         let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
         match change {
             Change::Refuted if !pushed => {}
-            Change::Refuted if beat_at > Some(doubt.first_failure) => self.speak_for(slot, suspicion, now),
+            Change::Refuted if beat_at > Some(doubt.first_failure) => {
+                self.speak_for(slot, suspicion, now);
+            }
             Change::Refuted | Change::Suspected => self.inquire(slot, suspicion, now),
             _ => {}
         }
     }
 
-    /// Spreads a heartbeat that refutes a suspicion which could still lead to a death. A peer that repeats the suspicion does not make us spread it
-    /// each time.
+    /// Spreads a heartbeat that refutes a suspicion which could still lead to a death. A peer that
+    /// repeats the suspicion does not make us spread it each time.
     fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
         if suspicion.age < DEATH_AFTER_SILENCE * 2 && self.may_speak_for(slot, now) {
             self.spread_life(slot, now);
@@ -331,22 +400,32 @@ impl Core {
 
     /// Whether nothing was done for the sake of this doubted member just now.
     fn may_speak_for(&mut self, slot: Slot, now: Now) -> bool {
-        let Some(member) = self.members.get_mut(slot).filter(|member| now.time.since(member.inquired_at) > INQUIRY_PAUSE) else {
+        let Some(member) = self
+            .members
+            .get_mut(slot)
+            .filter(|member| now.time.since(member.inquired_at) > INQUIRY_PAUSE)
+        else {
             return false;
         };
         member.inquired_at = now.time;
         true
     }
 
-    /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach may live, and then it is for us to say so.
+    /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach
+    /// may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
         if self.witness.is_starved(now.time) && !self.load.keeps_up() {
             return;
         }
         let may = |member: &crate::members::Member| {
-            member.proven && member.pair.main().latest().is_some() && member.pair.failing_since().is_none()
+            member.proven
+                && member.pair.main().latest().is_some()
+                && member.pair.failing_since().is_none()
         };
-        if self.members.get(slot).is_some_and(may) && self.may_speak_for(slot, now) && self.questions.inquiries.take(1.0, now.time) {
+        if self.members.get(slot).is_some_and(may)
+            && self.may_speak_for(slot, now)
+            && self.questions.inquiries.take(1.0, now.time)
+        {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
             self.send_exchange(slot, exchange, Leg::Inquiry, now);
         }
@@ -362,7 +441,8 @@ impl Core {
             && alone
             && !doubt.refused
         {
-            // Hearing from nobody is first of all a finding about ourselves; it buys the others as much time again, once.
+            // Hearing from nobody is first of all a finding about ourselves; it buys the others as
+            // much time again, once.
             let extended = member.life.deadline().unwrap_or(now.time) + doubt.patience();
             if extended > now.time {
                 self.timers.set(Timer::Death(slot), extended);
@@ -376,7 +456,8 @@ impl Core {
         self.apply_change(slot, change, now);
     }
 
-    /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a death that we kept private may be shared.
+    /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a
+    /// death that we kept private may be shared.
     pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
         if self.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
@@ -386,7 +467,8 @@ impl Core {
         }
     }
 
-    /// There has been no evidence for so long that it is doubtful even though no probe of ours failed.
+    /// There has been no evidence for so long that it is doubtful even though no probe of ours
+    /// failed.
     pub(super) fn suspect_silent(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -394,7 +476,10 @@ impl Core {
         if member.proven {
             self.doubt(slot, false, now);
         } else {
-            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
+            let change = member.life.suspect(
+                Doubt { first_failure: now.time, refused: false, unheard: false },
+                now.time,
+            );
             self.apply_change(slot, change, now);
         }
     }

@@ -15,8 +15,9 @@ use crate::config::Config;
 use crate::identity::{Instance, Record};
 use crate::life::{Change, Status};
 use crate::limits::{
-    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT,
-    EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE,
+    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX,
+    EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL,
+    RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE,
     WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
@@ -89,7 +90,11 @@ impl Core {
     }
 
     pub(super) fn tick(&mut self, now: Now) {
-        let pause = self.config.gossip_interval.div_f64(self.config.gossip_fanout as f64).mul_f64(0.9 + 0.2 * self.rng.f64());
+        let pause = self
+            .config
+            .gossip_interval
+            .div_f64(self.config.gossip_fanout as f64)
+            .mul_f64(0.9 + 0.2 * self.rng.f64());
         self.timers.set(Timer::Tick, now.time + pause);
         self.beat(now);
         if self.naming.yields() {
@@ -128,7 +133,11 @@ impl Core {
                 self.gossip.partners = partners.into();
             }
             while let Some(slot) = self.gossip.partners.pop_front() {
-                if self.members.get(slot).is_some_and(|member| slot != ME && member.is_partner() && !member.exchanging) {
+                if self
+                    .members
+                    .get(slot)
+                    .is_some_and(|member| slot != ME && member.is_partner() && !member.exchanging)
+                {
                     return Some(slot);
                 }
             }
@@ -154,7 +163,13 @@ impl Core {
         }
         let (range, entries) = self.digest(now);
         let suspicions = self.doubts(now);
-        let exchange = Exchange { range: Some(range), entries, suspicions, wants_rosters: self.wanted_rosters(), ..Exchange::default() };
+        let exchange = Exchange {
+            range: Some(range),
+            entries,
+            suspicions,
+            wants_rosters: self.wanted_rosters(),
+            ..Exchange::default()
+        };
         self.send_exchange(slot, exchange, Leg::Digest, now);
     }
 
@@ -175,15 +190,22 @@ impl Core {
         self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
     }
 
-    /// What we have: of all members, or beyond a thousand of a rotating range and of those that changed recently.
+    /// What we have: of all members, or beyond a thousand of a rotating range and of those that
+    /// changed recently.
     fn digest(&mut self, now: Now) -> ((u64, u64), Vec<Entry>) {
         if self.members.len() <= DIGEST_ENTRIES_MAX {
-            let entries = self.members.in_range(0, u64::MAX).filter_map(|slot| self.entry(slot, now)).collect();
+            let entries = self
+                .members
+                .in_range(0, u64::MAX)
+                .filter_map(|slot| self.entry(slot, now))
+                .collect();
             return ((0, u64::MAX), entries);
         }
         let low = self.gossip.cursor;
-        let mut slots: Vec<_> = self.members.in_range(low, u64::MAX).take(DIGEST_ENTRIES_MAX + 1).collect();
-        // The range ends before the first one left out; at the end of all instances the next digest starts anew.
+        let mut slots: Vec<_> =
+            self.members.in_range(low, u64::MAX).take(DIGEST_ENTRIES_MAX + 1).collect();
+        // The range ends before the first one left out; at the end of all instances the next digest
+        // starts anew.
         let high = match slots.get(DIGEST_ENTRIES_MAX).and_then(|slot| self.members.get(*slot)) {
             Some(first_out) => {
                 self.gossip.cursor = first_out.record.instance.0;
@@ -199,18 +221,27 @@ impl Core {
         let lately = self
             .members
             .others()
-            .filter(|(_, member)| !inside(member.record.instance) && now.time.since(member.changed_at) < CHANGED_LATELY)
+            .filter(|(_, member)| {
+                !inside(member.record.instance)
+                    && now.time.since(member.changed_at) < CHANGED_LATELY
+            })
             .map(|(slot, _)| slot)
             .take(DIGEST_ENTRIES_MAX)
             .chain((!inside(self.record().instance)).then_some(ME));
-        let entries = slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
+        let entries =
+            slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
         ((low, high), entries)
     }
 
-    /// Members that were suspected or lost recently, for peers that missed the push of the suspicion.
+    /// Members that were suspected or lost recently, for peers that missed the push of the
+    /// suspicion.
     fn doubts(&self, now: Now) -> Vec<Suspicion> {
-        let lately = self.members.others().filter(|(_, member)| now.time.since(member.changed_at) < CHANGED_LATELY);
-        let doubted = lately.filter(|(_, member)| matches!(member.life.status(), Status::Suspect | Status::Dead));
+        let lately = self
+            .members
+            .others()
+            .filter(|(_, member)| now.time.since(member.changed_at) < CHANGED_LATELY);
+        let doubted = lately
+            .filter(|(_, member)| matches!(member.life.status(), Status::Suspect | Status::Dead));
         doubted.filter_map(|(_, member)| member.suspicion(now.time)).take(SUSPICIONS_MAX).collect()
     }
 
@@ -220,7 +251,12 @@ impl Core {
         if slot != ME && member.life.silence(now.time) > self.config.retain_nodes / 2 {
             return None;
         }
-        Some(member.entry(member.version_younger_than(self.config.retain_samples / 2, now.time), now.time))
+        Some(
+            member.entry(
+                member.version_younger_than(self.config.retain_samples / 2, now.time),
+                now.time,
+            ),
+        )
     }
 
     pub(super) fn handle_exchange(&mut self, id: RequestId, exchange: Exchange, now: Now) {
@@ -230,8 +266,13 @@ impl Core {
             self.refuse(Refusal::NotMe);
             return self.reply(id, Response::NotMe(me));
         }
-        let from = exchange.from.and_then(|instance| self.members.of_instance(instance)).filter(|slot| *slot != ME);
-        let admitted = from.filter(|slot| self.members.get(*slot).is_some_and(|member| member.life.status() != Status::Left));
+        let from = exchange
+            .from
+            .and_then(|instance| self.members.of_instance(instance))
+            .filter(|slot| *slot != ME);
+        let admitted = from.filter(|slot| {
+            self.members.get(*slot).is_some_and(|member| member.life.status() != Status::Left)
+        });
         let Some(from) = admitted else {
             self.refuse(Refusal::NotAdmitted);
             return self.reply(id, Response::NotAdmitted);
@@ -243,7 +284,9 @@ impl Core {
         // Without credit there is nothing but our own heartbeat, which a doubter has to hear.
         let mut answer = Exchange::default();
         if credit > 0.0 {
-            let for_rows = credit.min(self.gossip.rate.level(now.time)).min(self.gossip.answers.level(now.time));
+            let for_rows = credit
+                .min(self.gossip.rate.level(now.time))
+                .min(self.gossip.answers.level(now.time));
             answer = self.compose(reaction, credit, for_rows, now);
             if !pushed {
                 answer.suspicions = self.doubts(now);
@@ -270,8 +313,8 @@ impl Core {
         if self.members.get(from).is_some_and(|member| member.proven) { from } else { ME }
     }
 
-    /// How many bytes an answer to this peer may have. So nobody can ask for so much that others have to wait. Records are held back by it alone:
-    /// a newcomer has to learn of all members.
+    /// How many bytes an answer to this peer may have. So nobody can ask for so much that others
+    /// have to wait. Records are held back by it alone: a newcomer has to learn of all members.
     fn asker_credit(&mut self, asker: Slot, now: Now) -> f64 {
         let per_second = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
         let rate = Rate { per_second, burst: EXCHANGE_CONTENT_BYTES_MAX as f64 };
@@ -281,12 +324,19 @@ impl Core {
         member.asker.get_or_insert_with(|| Bucket::new(rate, now.time)).level(now.time)
     }
 
-    /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share of it.
+    /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share
+    /// of it.
     pub(super) fn own_credit(&mut self, now: Now) -> f64 {
         self.gossip.rate.level(now.time).max(self.gossip.own.level(now.time))
     }
 
-    pub(super) fn exchange_answered(&mut self, id: CallId, sent: SentExchange, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn exchange_answered(
+        &mut self,
+        id: CallId,
+        sent: SentExchange,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         let SentExchange { instance, leg, sent_at } = sent;
         let Some(slot) = self.members.of_instance(instance) else {
             return;
@@ -320,9 +370,16 @@ impl Core {
                 self.join_at_member(slot);
             }
             Ok(Response::NotMe(record)) => {
-                let held = self.members.get(slot).map(|member| (member.record.name.clone(), member.record.target.clone()));
+                let held = self
+                    .members
+                    .get(slot)
+                    .map(|member| (member.record.name.clone(), member.record.target.clone()));
                 if held == Some((record.name.clone(), record.target.clone())) {
-                    self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Answered, now);
+                    self.learn(
+                        Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
+                        Source::Answered,
+                        now,
+                    );
                 } else {
                     self.doubt(slot, Failure::Identity.is_refusal(), now);
                 }
@@ -334,8 +391,9 @@ impl Core {
         }
     }
 
-    /// Takes in what a peer says, and collects what it lacks. To a digest that is behind, the answer brings the newer heartbeat: only a
-    /// suspicion that is `pushed` has to be refuted to everybody.
+    /// Takes in what a peer says, and collects what it lacks. To a digest that is behind, the
+    /// answer brings the newer heartbeat: only a suspicion that is `pushed` has to be refuted to
+    /// everybody.
     fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
         let is_digest = exchange.is_digest();
@@ -354,7 +412,9 @@ impl Core {
             self.compare(entry, slot, is_digest, &mut reaction, now);
         }
         if let Some((low, high)) = exchange.range.filter(|(low, high)| low <= high) {
-            let told = |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
+            let told = |slot: &Slot| {
+                self.members.get(*slot).is_some_and(|member| worth_telling(member, now))
+            };
             let lacking = self.members.missing_in(&entries, low, high).into_iter().filter(told);
             for slot in lacking.filter(|slot| self.entry(*slot, now).is_some()) {
                 reaction.records.insert(slot);
@@ -371,26 +431,41 @@ impl Core {
             self.hear_suspicion(suspicion, pushed, now);
         }
         for instance in exchange.wants_records.into_iter().take(WANTS_MAX) {
-            reaction.records.extend(self.members.of_instance(instance).or_else(|| self.members.formerly(instance)));
+            reaction.records.extend(
+                self.members.of_instance(instance).or_else(|| self.members.formerly(instance)),
+            );
         }
         for (instance, version) in exchange.wants_rows.into_iter().take(WANTS_MAX) {
             if let Some(slot) = self.members.of_instance(instance) {
                 reaction.lacks(slot, version);
             }
         }
-        let wanted = exchange.wants_rosters.iter().take(WANTS_MAX).filter_map(|id| self.gossip.rosters.get(id));
+        let wanted = exchange
+            .wants_rosters
+            .iter()
+            .take(WANTS_MAX)
+            .filter_map(|id| self.gossip.rosters.get(id));
         reaction.answer.rosters.extend(wanted.cloned());
         reaction.answer.wants_rosters = self.wanted_rosters();
         reaction
     }
 
-    fn compare(&mut self, entry: &Entry, slot: Option<Slot>, digest: bool, reaction: &mut Reaction, now: Now) {
+    fn compare(
+        &mut self,
+        entry: &Entry,
+        slot: Option<Slot>,
+        digest: bool,
+        reaction: &mut Reaction,
+        now: Now,
+    ) {
         let Some(slot) = slot else {
             match self.members.formerly(entry.instance) {
                 Some(slot) => {
                     reaction.records.insert(slot);
                 }
-                None if entry.age <= UNPROVEN_FORGET_AFTER && reaction.answer.wants_records.len() < WANTS_MAX => {
+                None if entry.age <= UNPROVEN_FORGET_AFTER
+                    && reaction.answer.wants_records.len() < WANTS_MAX =>
+                {
                     reaction.answer.wants_records.push(entry.instance);
                 }
                 None => {}
@@ -403,9 +478,13 @@ impl Core {
         }
         if slot == ME {
             let (heartbeat, _) = self.members.me().life.heartbeat();
-            if entry.left || entry.heartbeat > heartbeat || entry.version > self.members.me().version() {
-                // A peer took our silence, or a lie, for a goodbye, or reports of us what we never said. Our own heartbeats would count as old from
-                // now on. Only a new incarnation ends that.
+            if entry.left
+                || entry.heartbeat > heartbeat
+                || entry.version > self.members.me().version()
+            {
+                // A peer took our silence, or a lie, for a goodbye, or reports of us what we never
+                // said. Our own heartbeats would count as old from now on. Only a new incarnation
+                // ends that.
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 return;
@@ -427,9 +506,16 @@ impl Core {
         if !digest && entry.version == 0 {
             return;
         }
-        let expected = self.members.get(slot).map_or(0, |member| member.version_expected(now.time, WANT_PATIENCE));
+        let expected = self
+            .members
+            .get(slot)
+            .map_or(0, |member| member.version_expected(now.time, WANT_PATIENCE));
         let has_room = self.members.get(slot).is_some_and(|member| self.may_hold(0, member.known));
-        if entry.version > expected && slot != ME && has_room && reaction.answer.wants_rows.len() < WANTS_MAX {
+        if entry.version > expected
+            && slot != ME
+            && has_room
+            && reaction.answer.wants_rows.len() < WANTS_MAX
+        {
             let held = self.members.get(slot).map_or(0, Member::version);
             reaction.answer.wants_rows.push((entry.instance, held));
             if let Some(member) = self.members.get_mut(slot) {
@@ -457,7 +543,8 @@ impl Core {
     }
 }
 
-/// Whether somebody who does not know a member would take it: the long dead are not learned by hearsay.
+/// Whether somebody who does not know a member would take it: the long dead are not learned by
+/// hearsay.
 fn worth_telling(member: &Member, now: Now) -> bool {
     member.is_present() || member.life.silence(now.time) <= UNPROVEN_FORGET_AFTER
 }

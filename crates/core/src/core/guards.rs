@@ -1,4 +1,5 @@
-//! Addresses that nobody proved: how often they are dialled, so that this bot cannot be aimed at a third party.
+//! Addresses that nobody proved: how often they are dialled, so that this bot cannot be aimed at a
+//! third party.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,10 +7,13 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::identity::Target;
-use crate::limits::{ADDRESS_GUARDS_MAX, Backoff, JOINER_BACKOFF_MAX, Rate, UNPROVEN_BACKOFF, UNPROVEN_DIALS};
+use crate::limits::{
+    ADDRESS_GUARDS_MAX, Backoff, JOINER_BACKOFF_MAX, Rate, UNPROVEN_BACKOFF, UNPROVEN_DIALS,
+};
 use crate::time::Time;
 
-/// Failing dial-backs of joiners: a mesh of a thousand may join at three seeds at once, and those succeed.
+/// Failing dial-backs of joiners: a mesh of a thousand may join at three seeds at once, and those
+/// succeed.
 const JOIN_DIALS: Rate = Rate { per_second: 20.0, burst: 512.0 };
 
 /// An address of something unproven that failed when it was dialled.
@@ -33,7 +37,11 @@ pub(super) struct Guards {
 
 impl Guards {
     pub(super) fn new(now: Time) -> Self {
-        Self { addresses: BTreeMap::new(), unproven: Bucket::new(UNPROVEN_DIALS, now), joiners: Bucket::new(JOIN_DIALS, now) }
+        Self {
+            addresses: BTreeMap::new(),
+            unproven: Bucket::new(UNPROVEN_DIALS, now),
+            joiners: Bucket::new(JOIN_DIALS, now),
+        }
     }
 
     /// Whether an unproven address may be dialled now, which is charged; else when.
@@ -76,14 +84,19 @@ impl Guards {
     pub(super) fn failed(&mut self, target: &Target, why: Option<&str>, now: Time) {
         let Backoff { first, longest } = UNPROVEN_BACKOFF;
         let longest = if why.is_some() { JOINER_BACKOFF_MAX } else { longest };
-        let backoff = self.addresses.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
+        let backoff =
+            self.addresses.get(target).map_or(first, |guard| (guard.backoff * 2).min(longest));
         self.insert(target, Guard { backoff, not_before: now + backoff, why: why.map(Arc::from) });
     }
 
-    /// This host spoiled the dial of an unproven address. That says nothing about the address, so the next turn of the pair, at `turn`, does not
-    /// wait for the guard. An address that failed before is still left alone.
+    /// This host spoiled the dial of an unproven address. That says nothing about the address, so
+    /// the next turn of the pair, at `turn`, does not wait for the guard. An address that failed
+    /// before is still left alone.
     pub(super) fn spoiled(&mut self, target: &Target, turn: Time) {
-        let guard = self.addresses.get_mut(target).filter(|guard| guard.backoff <= UNPROVEN_BACKOFF.first && guard.why.is_none());
+        let guard = self
+            .addresses
+            .get_mut(target)
+            .filter(|guard| guard.backoff <= UNPROVEN_BACKOFF.first && guard.why.is_none());
         if let Some(guard) = guard {
             guard.not_before = guard.not_before.min(turn);
         }
@@ -91,7 +104,11 @@ impl Guards {
 
     fn insert(&mut self, target: &Target, guard: Guard) {
         if self.addresses.len() >= ADDRESS_GUARDS_MAX && !self.addresses.contains_key(target) {
-            let soonest = self.addresses.iter().min_by_key(|(_, guard)| guard.not_before).map(|(target, _)| target.clone());
+            let soonest = self
+                .addresses
+                .iter()
+                .min_by_key(|(_, guard)| guard.not_before)
+                .map(|(target, _)| target.clone());
             if let Some(soonest) = soonest {
                 self.addresses.remove(&soonest);
             }

@@ -1,4 +1,5 @@
-//! How much memory others' rows and rosters may take: twice what an honest mesh of the known members needs, whichever peer sends them.
+//! How much memory others' rows and rosters may take: twice what an honest mesh of the known
+//! members needs, whichever peer sends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ const ROW_OVERHEAD: usize = 512;
 /// What a name in a roster takes whose letters are held anyway.
 const SHARED_NAME_BYTES: usize = 16;
 
-/// Bytes that are held, by who they are of. Exact once a second; in between what goes is counted with the next look.
+/// Bytes that are held, by who they are of. Exact once a second; in between what goes is counted
+/// with the next look.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     /// Members that answered this bot once.
@@ -27,7 +29,8 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    /// Twice what so many members need for a row and a roster each, and room for small meshes. Rosters differ while members come and go.
+    /// Twice what so many members need for a row and a roster each, and room for small meshes.
+    /// Rosters differ while members come and go.
     fn allowance(&self, known: usize) -> usize {
         let known = self.known.max(known) + 1;
         HOLDINGS_FLOOR + 2 * known * (known * (CELL_BYTES_MAX + SHARED_NAME_BYTES) + ROW_OVERHEAD)
@@ -42,17 +45,31 @@ impl Holdings {
         }
     }
 
-    /// Rosters count with the rows that refer to them: with those of known members, if any of theirs does.
+    /// Rosters count with the rows that refer to them: with those of known members, if any of
+    /// theirs does.
     fn recount(&mut self, members: &Members, rosters: &BTreeMap<RosterId, Arc<Roster>>) {
-        let of =
-            |is_known: bool| members.all().filter(move |(slot, member)| *slot != ME && member.known == is_known).map(|(_, member)| member);
+        let of = |is_known: bool| {
+            members
+                .all()
+                .filter(move |(slot, member)| *slot != ME && member.known == is_known)
+                .map(|(_, member)| member)
+        };
         let used = |is_known| -> BTreeSet<_> {
-            of(is_known).flat_map(|member| [member.row(), member.pending()]).flatten().map(|row| row.frame().roster()).collect()
+            of(is_known)
+                .flat_map(|member| [member.row(), member.pending()])
+                .flatten()
+                .map(|row| row.frame().roster())
+                .collect()
         };
         let (by_known, by_unknown) = (used(true), used(false));
         let bytes = |is_known: bool| {
-            let counts = |id: &RosterId| is_known != (by_unknown.contains(id) && !by_known.contains(id));
-            rosters.iter().filter(|(id, _)| counts(id)).map(|(_, roster)| roster.bytes()).sum::<usize>()
+            let counts =
+                |id: &RosterId| is_known != (by_unknown.contains(id) && !by_known.contains(id));
+            rosters
+                .iter()
+                .filter(|(id, _)| counts(id))
+                .map(|(_, roster)| roster.bytes())
+                .sum::<usize>()
         };
         *self = Self {
             known: of(true).count(),
@@ -72,7 +89,8 @@ impl Core {
 
     /// So many bytes more, or fewer, are held.
     pub(super) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
-        let held = if is_known { &mut self.holdings.of_known } else { &mut self.holdings.of_unknown };
+        let held =
+            if is_known { &mut self.holdings.of_known } else { &mut self.holdings.of_unknown };
         *held = (*held + after).saturating_sub(before);
     }
 

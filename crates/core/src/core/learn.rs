@@ -14,7 +14,8 @@ use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
 use crate::time::Now;
 
-/// Nodes that are greeted a second: those that are silent must not take the places of all exchanges.
+/// Nodes that are greeted a second: those that are silent must not take the places of all
+/// exchanges.
 const GREETINGS: usize = 8;
 
 /// How a record came to us, and so how far it is believed.
@@ -37,7 +38,8 @@ struct Held {
     is_same: bool,
     /// Both are at the same target.
     is_at_target: bool,
-    /// The held incarnation is implausible, and may be replaced at the reported target ([`Member::gives_way_at`](crate::members::Member)).
+    /// The held incarnation is implausible, and may be replaced at the reported target
+    /// ([`Member::gives_way_at`](crate::members::Member)).
     gives_way: bool,
     /// The held node answered, and there was evidence of it just now.
     lives: bool,
@@ -95,7 +97,9 @@ impl Core {
         }
         let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
         let is_held = held.is_some_and(|held| held.record.life() == record.life());
-        if heard.age > self.config.retain_nodes / 2 || !(record.incarnation.is_believable(first_hand) || is_held) {
+        if heard.age > self.config.retain_nodes / 2
+            || !(record.incarnation.is_believable(first_hand) || is_held)
+        {
             return None;
         }
         let life = Life::new(heard.heartbeat, heard.age, now.time);
@@ -134,20 +138,32 @@ impl Core {
             let change = member.life.leave(now.time);
             self.apply_change(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
-            // The peer reports a long silence, but its report may be stale: suspect first, so that it can be refuted.
-            let change = member.life.suspect(Doubt { first_failure: now.time, refused: false, unheard: false }, now.time);
+            // The peer reports a long silence, but its report may be stale: suspect first, so that
+            // it can be refuted.
+            let change = member.life.suspect(
+                Doubt { first_failure: now.time, refused: false, unheard: false },
+                now.time,
+            );
             self.apply_change(slot, change, now);
         }
         Some(slot)
     }
 
     /// A name that is held goes on in another life.
-    fn begin_life(&mut self, slot: Slot, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Now) {
+    fn begin_life(
+        &mut self,
+        slot: Slot,
+        record: Arc<Record>,
+        life: Life,
+        introducer: Option<Instance>,
+        now: Now,
+    ) {
         let moved = self.members.get(slot).is_some_and(|held| held.record.target != record.target);
         self.timers.cancel(Timer::Death(slot));
         self.timers.cancel(Timer::Dial(slot));
         self.drop_question(slot);
-        let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
+        let (name, target, labels) =
+            (record.name.clone(), record.target.clone(), record.labels.clone());
         self.members.replace(slot, record, life, introducer, now.time);
         info!(node = %name, %target, %labels, moved, "a node restarted");
         self.journal.note(now, EventKind::Restarted(name));
@@ -156,8 +172,15 @@ impl Core {
     }
 
     /// A name that is not held yet; none if there is no room for it.
-    fn take_in(&mut self, record: Arc<Record>, life: Life, introducer: Option<Instance>, now: Now) -> Option<Slot> {
-        let (name, target, labels) = (record.name.clone(), record.target.clone(), record.labels.clone());
+    fn take_in(
+        &mut self,
+        record: Arc<Record>,
+        life: Life,
+        introducer: Option<Instance>,
+        now: Now,
+    ) -> Option<Slot> {
+        let (name, target, labels) =
+            (record.name.clone(), record.target.clone(), record.labels.clone());
         let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
             Ok(inserted) => inserted,
             Err(refusal) => {
@@ -179,13 +202,24 @@ impl Core {
         Some(slot)
     }
 
-    /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may be some time off. Called once a second.
+    /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may
+    /// be some time off. Called once a second.
     pub(super) fn greet_outsiders(&mut self, now: Now) {
-        let is_new = |member: &Member| !member.proven && member.is_present() && !member.exchanging && !self.takes_part(member);
-        let new: Vec<_> = self.members.others().filter(|(_, member)| is_new(member)).map(|(slot, _)| slot).collect();
+        let is_new = |member: &Member| {
+            !member.proven && member.is_present() && !member.exchanging && !self.takes_part(member)
+        };
+        let new: Vec<_> = self
+            .members
+            .others()
+            .filter(|(_, member)| is_new(member))
+            .map(|(slot, _)| slot)
+            .collect();
         let mut greeted = 0;
         for slot in new {
-            let Some(target) = self.members.get(slot).map(|member| member.record.target.clone()) else { continue };
+            let Some(target) = self.members.get(slot).map(|member| member.record.target.clone())
+            else {
+                continue;
+            };
             if greeted < GREETINGS && self.guards.admit(&target, now.time).is_ok() {
                 greeted += 1;
                 self.begin_exchange(slot, now);
@@ -222,7 +256,8 @@ mod tests {
     fn the_truth_table_of_two_lives_of_a_name() {
         let told = Source::Told(Instance(9));
         let (answered, succeeds) = (Source::Answered, Source::Succeeds);
-        // Is the held life larger, the same process, at the same target, implausible, alive; who says so; and what follows.
+        // Is the held life larger, the same process, at the same target, implausible, alive; who
+        // says so; and what follows.
         #[rustfmt::skip]
         let table = [
             ("hearsay of the same life",                       [false, true,  true,  false, true ], told,     Choice::Held),
@@ -240,7 +275,11 @@ mod tests {
             ("the same, elsewhere, while the held one lives",  [true,  false, false, true,  true ], answered, Choice::AskFirst),
         ];
         for (what, [is_larger, is_same, is_at_target, gives_way, lives], source, choice) in table {
-            assert_eq!(which_life(Held { is_larger, is_same, is_at_target, gives_way, lives }, source), choice, "{what}");
+            assert_eq!(
+                which_life(Held { is_larger, is_same, is_at_target, gives_way, lives }, source),
+                choice,
+                "{what}"
+            );
         }
     }
 }

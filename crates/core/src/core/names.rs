@@ -19,12 +19,15 @@ use crate::time::{Now, Time};
 
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause between two checks of another claim to our own name. Gossip may repeat the claim all the time, and two nodes that cannot reach each other must
-/// not raise their incarnations without end.
-const CONTEST_PAUSE: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
-/// So often in a row the other holder of our name must fail to answer before it is held for gone; a refusal needs no second try.
+/// Pause between two checks of another claim to our own name. Gossip may repeat the claim all the
+/// time, and two nodes that cannot reach each other must not raise their incarnations without end.
+const CONTEST_PAUSE: Backoff =
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
+/// So often in a row the other holder of our name must fail to answer before it is held for gone; a
+/// refusal needs no second try.
 const CONTEST_TRIES: u8 = 3;
-/// Hosts that are asked whether they hold another holder of our name for alive: one liar among them decides nothing.
+/// Hosts that are asked whether they hold another holder of our name for alive: one liar among them
+/// decides nothing.
 const VOTES_MAX: usize = 5;
 
 /// Where this bot stands with its own name.
@@ -34,7 +37,8 @@ pub enum Standing {
     Starting,
     /// It was admitted, or admitted others.
     Member,
-    /// Another living node holds the name: this one publishes nothing and waits for the other to go.
+    /// Another living node holds the name: this one publishes nothing and waits for the other to
+    /// go.
     Yielded(Arc<Record>),
 }
 
@@ -64,7 +68,13 @@ struct Votes {
 
 impl Naming {
     pub(super) fn new(now: Time) -> Self {
-        Self { standing: Standing::Starting, look_after: now, pause: CONTEST_PAUSE.first, failures: 0, votes: None }
+        Self {
+            standing: Standing::Starting,
+            look_after: now,
+            pause: CONTEST_PAUSE.first,
+            failures: 0,
+            votes: None,
+        }
     }
 
     pub(super) fn standing(&self) -> &Standing {
@@ -119,34 +129,59 @@ impl Core {
         }
     }
 
-    pub(super) fn identify_answered(&mut self, slot: Slot, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn identify_answered(
+        &mut self,
+        slot: Slot,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         member.identifying = false;
         let expected = Arc::clone(&member.record);
         if let Some(record) = Found::instead_of(&expected, result).of_that_name() {
-            let source = if record.target == expected.target { Source::Answered } else { Source::Told(record.instance) };
-            self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, source, now);
+            let source = if record.target == expected.target {
+                Source::Answered
+            } else {
+                Source::Told(record.instance)
+            };
+            self.learn(
+                Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
+                source,
+                now,
+            );
         }
     }
 
-    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one stays unless it does not answer any more and
-    /// the other does. At one place there is but one of them.
+    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one
+    /// stays unless it does not answer any more and the other does. At one place there is but one
+    /// of them.
     pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         let incumbent = Arc::clone(&member.record);
         let same_place = incumbent.target == successor.target;
-        if member.identifying || (!same_place && self.guards.admit(&successor.target, now.time).is_err()) {
+        if member.identifying
+            || (!same_place && self.guards.admit(&successor.target, now.time).is_err())
+        {
             return;
         }
         if let Some(member) = self.members.get_mut(slot) {
             member.identifying = true;
         }
-        let (whom, asked) = if same_place { (Arc::clone(&successor), Succession::Successor) } else { (incumbent, Succession::Incumbent) };
-        self.call(&whom, Calling::Succession { slot, successor, asked }, Request::Identify, IDENTIFY_TIMEOUT);
+        let (whom, asked) = if same_place {
+            (Arc::clone(&successor), Succession::Successor)
+        } else {
+            (incumbent, Succession::Incumbent)
+        };
+        self.call(
+            &whom,
+            Calling::Succession { slot, successor, asked },
+            Request::Identify,
+            IDENTIFY_TIMEOUT,
+        );
     }
 
     pub(super) fn succession_answered(
@@ -157,7 +192,9 @@ impl Core {
         result: Result<Response, CallError>,
         now: Now,
     ) {
-        let Some(member) = self.members.get_mut(slot).filter(|member| member.record.name == successor.name) else {
+        let Some(member) =
+            self.members.get_mut(slot).filter(|member| member.record.name == successor.name)
+        else {
             return;
         };
         member.identifying = false;
@@ -166,12 +203,20 @@ impl Core {
             return;
         }
         match (asked, found.of_that_name()) {
-            // It lives at its place, perhaps in a next life. While it yields its name it answers with the holder.
-            (Succession::Incumbent, Some(record)) if record.target == member.record.target && record.instance != successor.instance => {
+            // It lives at its place, perhaps in a next life. While it yields its name it answers
+            // with the holder.
+            (Succession::Incumbent, Some(record))
+                if record.target == member.record.target
+                    && record.instance != successor.instance =>
+            {
                 let held_at = member.record.target.clone();
                 self.refuse(Refusal::NameTaken);
                 self.reports.name_claimed(&successor, &held_at, now);
-                self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Answered, now);
+                self.learn(
+                    Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
+                    Source::Answered,
+                    now,
+                );
             }
             (Succession::Incumbent, _) => {
                 member.identifying = true;
@@ -183,14 +228,24 @@ impl Core {
                 if record.target != member.record.target {
                     self.guards.refund_unproven();
                 }
-                self.learn(Heard { record, heartbeat: 0, age: Duration::ZERO, left: false }, Source::Succeeds, now);
+                self.learn(
+                    Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
+                    Source::Succeeds,
+                    now,
+                );
             }
             (Succession::Successor, _) => {}
         }
     }
 
-    /// Whether a record may have its instance: no instance belongs to two names. A node that answered itself takes precedence over a reported one.
-    pub(super) fn may_have_instance(&mut self, record: &Record, first_hand: bool, now: Now) -> bool {
+    /// Whether a record may have its instance: no instance belongs to two names. A node that
+    /// answered itself takes precedence over a reported one.
+    pub(super) fn may_have_instance(
+        &mut self,
+        record: &Record,
+        first_hand: bool,
+        now: Now,
+    ) -> bool {
         let holder = match self.members.holder_elsewhere(record) {
             None if record.instance.0 != 0 => return true,
             holder => holder,
@@ -198,13 +253,20 @@ impl Core {
         self.refuse(Refusal::InstanceTaken);
         match holder {
             // Bots that learned this first ignore us from now on. Only another instance ends that.
-            Some(ME) if self.members.of_instance(record.instance) == Some(ME) && self.naming.may_look(now.time) => {
+            Some(ME)
+                if self.members.of_instance(record.instance) == Some(ME)
+                    && self.naming.may_look(now.time) =>
+            {
                 self.naming.lengthen();
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 false
             }
-            Some(slot) if first_hand && slot != ME && self.members.get(slot).is_some_and(|member| !member.proven) => {
+            Some(slot)
+                if first_hand
+                    && slot != ME
+                    && self.members.get(slot).is_some_and(|member| !member.proven) =>
+            {
                 self.forget(slot, now);
                 true
             }
@@ -227,7 +289,8 @@ impl Core {
         self.look_at_claimant(record);
     }
 
-    /// Looks whether the other holder of our name lives. A larger life that does not is a leftover, and is overtaken.
+    /// Looks whether the other holder of our name lives. A larger life that does not is a leftover,
+    /// and is overtaken.
     pub(super) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
         if self.naming.votes.is_some() || self.calls.in_flight(Counted::Contest) > 0 {
             return;
@@ -243,7 +306,12 @@ impl Core {
         }
     }
 
-    pub(super) fn contest_answered(&mut self, claimant: Arc<Record>, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn contest_answered(
+        &mut self,
+        claimant: Arc<Record>,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         let yielded = self.naming.yields();
         let found = Found::instead_of(&claimant, result);
         if let Found::Nobody(error) = &found
@@ -257,7 +325,9 @@ impl Core {
         match found {
             // It is there, and has no time: it is looked at again.
             Found::Busy => self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
-            Found::Same(record) | Found::OtherLife(record) if record.instance != self.record().instance => {
+            Found::Same(record) | Found::OtherLife(record)
+                if record.instance != self.record().instance =>
+            {
                 if !yielded && record.life() < self.record().life() {
                     return;
                 }
@@ -279,26 +349,37 @@ impl Core {
         }
     }
 
-    /// Another holder of our name answered, in a larger life. That others hold it for the one of this name is for them to say: a peer that
-    /// claims to be us persuades itself alone. With nobody to ask its answer counts.
+    /// Another holder of our name answered, in a larger life. That others hold it for the one of
+    /// this name is for them to say: a peer that claims to be us persuades itself alone. With
+    /// nobody to ask its answer counts.
     fn ask_for_votes(&mut self, claimant: Arc<Record>, now: Now) {
         let elsewhere = |member: &Member| member.record.target.host() != claimant.target.host();
-        let fit = |member: &Member| member.is_partner() && member.record.target != claimant.target && self.takes_part(member);
+        let fit = |member: &Member| {
+            member.is_partner()
+                && member.record.target != claimant.target
+                && self.takes_part(member)
+        };
         let fitting = || self.members.others().filter(|(_, member)| fit(member));
-        let mut peers: Vec<_> = fitting().filter(|(_, member)| elsewhere(member)).map(|(slot, _)| slot).collect();
+        let mut peers: Vec<_> =
+            fitting().filter(|(_, member)| elsewhere(member)).map(|(slot, _)| slot).collect();
         if peers.is_empty() {
             peers = fitting().map(|(slot, _)| slot).collect();
         }
         self.rng.shuffle(&mut peers);
         // One vote for each host.
         let mut hosts = BTreeSet::new();
-        peers.retain(|slot| self.members.get(*slot).is_some_and(|member| hosts.insert(member.record.target.host().to_owned())));
+        peers.retain(|slot| {
+            self.members
+                .get(*slot)
+                .is_some_and(|member| hosts.insert(member.record.target.host().to_owned()))
+        });
         peers.truncate(VOTES_MAX);
         if peers.is_empty() {
             return self.yield_to(claimant, now);
         }
         let about = claimant.instance;
-        self.naming.votes = Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
+        self.naming.votes =
+            Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
         for slot in peers {
             if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
                 self.call(&whom, Calling::Vote { about }, Request::Ask(about), ASK_TIMEOUT);
@@ -306,8 +387,15 @@ impl Core {
         }
     }
 
-    pub(super) fn vote_answered(&mut self, about: Instance, result: &Result<Response, CallError>, now: Now) {
-        let Some(votes) = self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about) else {
+    pub(super) fn vote_answered(
+        &mut self,
+        about: Instance,
+        result: &Result<Response, CallError>,
+        now: Now,
+    ) {
+        let Some(votes) =
+            self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about)
+        else {
             return;
         };
         votes.open = votes.open.saturating_sub(1);
@@ -346,7 +434,8 @@ impl Core {
         self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
     }
 
-    /// At the start a peer said that this node has our name: it is asked itself, or a lie would end us.
+    /// At the start a peer said that this node has our name: it is asked itself, or a lie would end
+    /// us.
     pub(super) fn ask_holder(&mut self, seed: Option<Target>, holder: Arc<Record>) {
         let whom = Arc::clone(&holder);
         self.call(&whom, Calling::Holder { seed, holder }, Request::Identify, IDENTIFY_TIMEOUT);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::{Core, Timer};
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
-use crate::limits::{JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE};
+use crate::limits::{
+    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE,
+};
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
 use crate::orders::Output;
@@ -30,16 +32,18 @@ pub(super) struct Publisher {
     roster: Arc<Roster>,
     /// Which member has which place in the roster, by the index of its slot.
     places: Vec<Option<(Slot, u32)>>,
-    /// Members came or went since the roster was made, or something else of a frame changed that others must hear of soon.
+    /// Members came or went since the roster was made, or something else of a frame changed that
+    /// others must hear of soon.
     roster_stale: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
-    /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for the tick: on a noisy host they jump all the time,
-    /// and every push is passed on by everybody.
+    /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for
+    /// the tick: on a noisy host they jump all the time, and every push is passed on by everybody.
     change_is_news: bool,
     /// The latest version that was pushed, or is a frame.
     told: Version,
-    /// Some changed pairs are not in the roster yet. They are first published by the next frame, which is due soon.
+    /// Some changed pairs are not in the roster yet. They are first published by the next frame,
+    /// which is due soon.
     frame_is_news: bool,
     secured: Option<Secured>,
     release: Option<Release>,
@@ -106,22 +110,27 @@ impl Publisher {
 }
 
 impl Core {
-    /// How often the whole own row is published: the configured interval, the pair interval, or what the gossip rate allows.
+    /// How often the whole own row is published: the configured interval, the pair interval, or
+    /// what the gossip rate allows.
     pub fn publish_interval(&self) -> Duration {
         let rows = self.members.present_known() + 1;
-        let row_bytes = self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
-        let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
+        let row_bytes =
+            self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
+        let allowed =
+            (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
     }
 
-    /// The name list has changed: rows need a new roster, soon but not for every one of a thousand newcomers.
+    /// The name list has changed: rows need a new roster, soon but not for every one of a thousand
+    /// newcomers.
     pub(super) fn roster_changed(&mut self, now: Now) {
         self.publisher.roster_stale = true;
         let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
-    /// What the own row tells of bots of the original that do not let this bot in: others hear of it soon, or each of them asks there as well.
+    /// What the own row tells of bots of the original that do not let this bot in: others hear of
+    /// it soon, or each of them asks there as well.
     pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
         self.publisher.pending = pending;
         self.publisher.frame_is_news = true;
@@ -153,7 +162,8 @@ impl Core {
             return;
         }
         let row = self.members.me().row();
-        let roster_pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
+        let roster_pause =
+            ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         let since_frame = now.time.since(self.publisher.framed_at);
         let whole = row.is_none_or(|row| row.patches().len() >= PATCHES_MAX)
             || since_frame >= interval
@@ -170,7 +180,8 @@ impl Core {
         self.timers.set(Timer::Publish, next.max(now.time + PATCH_INTERVAL));
     }
 
-    /// The label of a row published now: whole ticks of our own clock, so that a sample keeps its label from row to row.
+    /// The label of a row published now: whole ticks of our own clock, so that a sample keeps its
+    /// label from row to row.
     fn label(now: Now) -> (Time, Wall) {
         let into_tick = Duration::from_micros(now.time.micros() % TICK.as_micros() as u64);
         (now.time, now.wall.back(into_tick))
@@ -178,37 +189,59 @@ impl Core {
 
     fn publish_frame(&mut self, now: Now) {
         if self.publisher.roster_stale {
-            let listed = |slot| self.members.get(slot).is_some_and(|member| member.known && !member.left_long_ago(now.time));
-            let (names, slots): (Vec<_>, Vec<_>) =
-                self.members.by_name().filter(|(_, slot)| listed(*slot)).map(|(name, slot)| (name.clone(), slot)).unzip();
+            let listed = |slot| {
+                self.members
+                    .get(slot)
+                    .is_some_and(|member| member.known && !member.left_long_ago(now.time))
+            };
+            let (names, slots): (Vec<_>, Vec<_>) = self
+                .members
+                .by_name()
+                .filter(|(_, slot)| listed(*slot))
+                .map(|(name, slot)| (name.clone(), slot))
+                .unzip();
             self.publisher.places.clear();
-            self.publisher.places.resize(slots.iter().map(|slot| slot.index() + 1).max().unwrap_or_default(), None);
+            self.publisher
+                .places
+                .resize(slots.iter().map(|slot| slot.index() + 1).max().unwrap_or_default(), None);
             for (place, slot) in slots.into_iter().enumerate() {
                 self.publisher.places[slot.index()] = Some((slot, place as u32));
             }
             if *names != *self.publisher.roster.names() {
                 let roster = Roster::new(names);
                 // A roster that a peer sent is the same by content: one copy is enough.
-                self.publisher.roster = Arc::clone(self.gossip.rosters.entry(roster.id()).or_insert(roster));
+                self.publisher.roster =
+                    Arc::clone(self.gossip.rosters.entry(roster.id()).or_insert(roster));
             }
             self.publisher.roster_stale = false;
         }
         let (label, wall) = Self::label(now);
         let cells = self.own_cells(ProbeKind::MAIN, label);
-        let others: Vec<_> = self.schedule.kinds().iter().map(|kind| (*kind, self.own_cells(*kind, label))).collect();
+        let others: Vec<_> = self
+            .schedule
+            .kinds()
+            .iter()
+            .map(|kind| (*kind, self.own_cells(*kind, label)))
+            .collect();
         self.publisher.version += 1;
         let frame = Frame::new(self.publisher.version, self.publisher.roster.id(), wall, &cells)
             .with_secured(self.publisher.secured)
             .with_release(self.publisher.release.clone())
             .with_pending(self.publisher.pending.clone())
             .with_series(others);
-        let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.publisher.roster)), Duration::ZERO, now.time);
+        let row = Row::new(
+            Arc::new(frame),
+            Some(Arc::clone(&self.publisher.roster)),
+            Duration::ZERO,
+            now.time,
+        );
         self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         self.publisher.changed.clear();
-        let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news].map(std::mem::take);
+        let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news]
+            .map(std::mem::take);
         if is_news.contains(&true) {
             self.spread_own_row(self.publisher.version - 1, now);
         }
@@ -217,23 +250,33 @@ impl Core {
 
     /// What we measured, in the order of the roster.
     fn own_cells(&self, kind: ProbeKind, label: Time) -> Vec<Cell> {
-        // Both lists of names are in order: one walk through both instead of a search for each name.
+        // Both lists of names are in order: one walk through both instead of a search for each
+        // name.
         let mut members = self.members.by_name().peekable();
         let cell_of = |name: &NodeName| {
             while members.next_if(|(other, _)| *other < name).is_some() {}
-            let slot = members.next_if(|(other, _)| *other == name).map(|(_, slot)| slot).filter(|slot| *slot != ME);
-            slot.and_then(|slot| self.members.get(slot)).map(|member| member.pair.cell(kind, label)).unwrap_or_default()
+            let slot = members
+                .next_if(|(other, _)| *other == name)
+                .map(|(_, slot)| slot)
+                .filter(|slot| *slot != ME);
+            slot.and_then(|slot| self.members.get(slot))
+                .map(|member| member.pair.cell(kind, label))
+                .unwrap_or_default()
         };
         self.publisher.roster.names().iter().map(cell_of).collect()
     }
 
-    /// Reports, if that is wanted, what is new in the readable row of a member since version `before`.
+    /// Reports, if that is wanted, what is new in the readable row of a member since version
+    /// `before`.
     pub(super) fn tell_published(&mut self, slot: Slot, before: Version, now: Now) {
         if !self.publisher.tells {
             return;
         }
-        let held = self.members.get(slot).and_then(|member| Some((member.record.instance, member.row()?)));
-        let news = held.and_then(|(source, row)| Some((RowNews::since(source, row, before, now.time)?, Arc::clone(row))));
+        let held =
+            self.members.get(slot).and_then(|member| Some((member.record.instance, member.row()?)));
+        let news = held.and_then(|(source, row)| {
+            Some((RowNews::since(source, row, before, now.time)?, Arc::clone(row)))
+        });
         if let Some((news, row)) = news {
             self.outbox.push(Output::Published { news, row });
         }

@@ -1,7 +1,8 @@
-//! What the log reports: one line for each thing that happened, however many bots, pairs or attempts show it.
+//! What the log reports: one line for each thing that happened, however many bots, pairs or
+//! attempts show it.
 //!
-//! Changes of one kind are collected for a moment, so that a partition is one line and not one for each node behind it. What repeats is logged
-//! once a minute, with the number of lines left out.
+//! Changes of one kind are collected for a moment, so that a partition is one line and not one for
+//! each node behind it. What repeats is logged once a minute, with the number of lines left out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::identity::{NodeName, Record, Target};
 use crate::members::{Member, Slot};
 use crate::time::{Now, Time};
 
-/// A change waits so long for others of its kind; every further one adds as much again, up to the second figure.
+/// A change waits so long for others of its kind; every further one adds as much again, up to the
+/// second figure.
 const GATHER: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(5));
 /// Up to so many changes of one kind have a line each.
 const LINES_MAX: usize = 3;
@@ -133,11 +135,13 @@ impl Reports {
     }
 
     fn gather(&mut self, topic: Topic, change: Change, now: Now) {
-        let fresh = || Gathered { first_at: now.time, latest_at: now.time, changes: Vec::new(), more: 0 };
+        let fresh =
+            || Gathered { first_at: now.time, latest_at: now.time, changes: Vec::new(), more: 0 };
         let gathered = self.gathered.entry(topic).or_insert_with(fresh);
         gathered.latest_at = now.time;
         // A node that dies and comes back again and again is one node.
-        if let Some(before) = gathered.changes.iter_mut().find(|before| before.name == change.name) {
+        if let Some(before) = gathered.changes.iter_mut().find(|before| before.name == change.name)
+        {
             *before = change;
         } else if gathered.changes.len() < GATHERED_MAX {
             gathered.changes.push(change);
@@ -148,9 +152,21 @@ impl Reports {
 }
 
 impl Core {
-    fn gather(&mut self, slot: Slot, topic: Topic, kind: Option<Failure>, lasted: Duration, now: Now) {
+    fn gather(
+        &mut self,
+        slot: Slot,
+        topic: Topic,
+        kind: Option<Failure>,
+        lasted: Duration,
+        now: Now,
+    ) {
         if let Some(member) = self.members.get(slot) {
-            let change = Change { name: member.record.name.clone(), target: member.record.target.clone(), kind, lasted };
+            let change = Change {
+                name: member.record.name.clone(),
+                target: member.record.target.clone(),
+                kind,
+                lasted,
+            };
             self.reports.gather(topic, change, now);
         }
     }
@@ -161,7 +177,11 @@ impl Core {
             return;
         };
         let refused = member.life.doubt().is_some_and(|doubt| doubt.refused);
-        let kind = if refused { Failure::Refused } else { member.pair.main().latest_failure().unwrap_or(Failure::Timeout) };
+        let kind = if refused {
+            Failure::Refused
+        } else {
+            member.pair.main().latest_failure().unwrap_or(Failure::Timeout)
+        };
         let silence = member.life.silence(now.time);
         self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
@@ -182,15 +202,18 @@ impl Core {
         self.gather(slot, Topic::Unreached, kind, lasted, now);
     }
 
-    /// The pair to a node was measured: a second failure in a row is logged, and the success that ends it.
+    /// The pair to a node was measured: a second failure in a row is logged, and the success that
+    /// ends it.
     pub(super) fn report_path(&mut self, slot: Slot, now: Now) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        let failed_again = member.pair.failed_again().then(|| member.pair.failing_since()).flatten();
+        let failed_again =
+            member.pair.failed_again().then(|| member.pair.failing_since()).flatten();
         match (member.path_reported, failed_again) {
             (None, Some(since)) if member.is_present() => {
-                let (kind, lasted, known) = (member.pair.main().latest_failure(), now.time.since(since), member.known);
+                let (kind, lasted, known) =
+                    (member.pair.main().latest_failure(), now.time.since(since), member.known);
                 member.path_reported = Some(since);
                 if known {
                     self.gather(slot, Topic::Unreached, kind, lasted, now);
@@ -213,8 +236,17 @@ impl Core {
 
     /// Logs what is due. Called once a second.
     pub(super) fn report(&mut self, now: Now) {
-        let due = |gathered: &Gathered| now.time.since(gathered.latest_at) >= GATHER.0 || now.time.since(gathered.first_at) >= GATHER.1;
-        let topics: Vec<_> = self.reports.gathered.iter().filter(|(_, gathered)| due(gathered)).map(|(topic, _)| *topic).collect();
+        let due = |gathered: &Gathered| {
+            now.time.since(gathered.latest_at) >= GATHER.0
+                || now.time.since(gathered.first_at) >= GATHER.1
+        };
+        let topics: Vec<_> = self
+            .reports
+            .gathered
+            .iter()
+            .filter(|(_, gathered)| due(gathered))
+            .map(|(topic, _)| *topic)
+            .collect();
         for topic in topics {
             if let Some(gathered) = self.reports.gathered.remove(&topic) {
                 self.log(topic, &gathered);
@@ -233,12 +265,20 @@ impl Core {
         if count <= LINES_MAX {
             return gathered.changes.iter().for_each(|change| self.log_one(topic, change));
         }
-        let names: Vec<_> = gathered.changes.iter().take(NAMES_MAX).map(|change| change.name.as_str()).collect();
-        let (names, known) = (names.join(" "), self.members.others().filter(|(_, member)| member.known).count());
+        let names: Vec<_> =
+            gathered.changes.iter().take(NAMES_MAX).map(|change| change.name.as_str()).collect();
+        let (names, known) =
+            (names.join(" "), self.members.others().filter(|(_, member)| member.known).count());
         match topic {
-            Topic::Dead => warn!(nodes = count, known, names, "many nodes are dead at once: a partition, or this host is cut off"),
+            Topic::Dead => warn!(
+                nodes = count,
+                known, names, "many nodes are dead at once: a partition, or this host is cut off"
+            ),
             Topic::Back => info!(nodes = count, known, names, "nodes are back"),
-            Topic::Unreached => warn!(nodes = count, known, names, "this bot cannot reach many nodes: its own way out, or a partition"),
+            Topic::Unreached => warn!(
+                nodes = count,
+                known, names, "this bot cannot reach many nodes: its own way out, or a partition"
+            ),
             Topic::Reached => info!(nodes = count, known, names, "this bot reaches nodes again"),
         }
         for change in &gathered.changes {
@@ -252,7 +292,9 @@ impl Core {
         match topic {
             Topic::Dead => warn!(%node, %target, kind, silent_for = lasted, "a node is dead"),
             Topic::Back => info!(%node, %target, gone_for = lasted, "a node is back"),
-            Topic::Reached => info!(%node, %target, failed_for = lasted, "this bot reaches a node again"),
+            Topic::Reached => {
+                info!(%node, %target, failed_for = lasted, "this bot reaches a node again");
+            }
             Topic::Unreached => {
                 let (reached_by, asked) = self.reached_by(node);
                 warn!(%node, %target, kind, failing_for = lasted, reached_by, others = asked, "this bot cannot reach a node");
@@ -262,8 +304,14 @@ impl Core {
 
     /// How many others reach a node, by what they published of it, and how many published anything.
     fn reached_by(&self, node: &NodeName) -> (usize, usize) {
-        let rows = self.members.others().filter(|(_, member)| member.is_partner() && member.record.name != *node);
-        let cells = rows.filter_map(|(_, member)| member.row()).take(ROWS_READ_MAX).filter_map(|row| row.cell_of(node));
+        let rows = self
+            .members
+            .others()
+            .filter(|(_, member)| member.is_partner() && member.record.name != *node);
+        let cells = rows
+            .filter_map(|(_, member)| member.row())
+            .take(ROWS_READ_MAX)
+            .filter_map(|row| row.cell_of(node));
         cells.fold((0, 0), |(reached, asked), cell| match cell.state {
             State::Ok { .. } => (reached + 1, asked + 1),
             State::Failed(_) => (reached, asked + 1),
@@ -271,7 +319,8 @@ impl Core {
         })
     }
 
-    /// Targets that do not let this bot in, and being alone: the commonest mistakes of a first start.
+    /// Targets that do not let this bot in, and being alone: the commonest mistakes of a first
+    /// start.
     fn report_targets(&mut self, now: Now) {
         let alone = !self.members.others().any(|(_, member)| member.is_present() && member.known);
         if !alone {
@@ -300,15 +349,25 @@ impl Core {
             Some((target, why)) => {
                 warn!(%target, why, targets_failing = problems.len(), "no target lets this bot in, and it knows nobody; check its targets");
             }
-            None => warn!("this bot is alone: no target leads to another one, and none has joined; give --target"),
+            None => warn!(
+                "this bot is alone: no target leads to another one, and none has joined; give --target"
+            ),
         }
     }
 
     /// If all others fail to reach this bot while it reaches them, the fault is near itself.
     fn report_unreached(&mut self, now: Now) {
         let me = self.record().clone();
-        let rows = self.members.others().filter(|(_, member)| member.is_partner()).filter_map(|(_, member)| member.row());
-        let states: Vec<_> = rows.take(ROWS_READ_MAX).filter_map(|row| row.cell_of(&me.name)).map(|cell| cell.state).collect();
+        let rows = self
+            .members
+            .others()
+            .filter(|(_, member)| member.is_partner())
+            .filter_map(|(_, member)| member.row());
+        let states: Vec<_> = rows
+            .take(ROWS_READ_MAX)
+            .filter_map(|row| row.cell_of(&me.name))
+            .map(|cell| cell.state)
+            .collect();
         let failures: Vec<_> = states
             .iter()
             .filter_map(|state| match state {
@@ -316,7 +375,8 @@ impl Core {
                 State::Ok { .. } | State::Unknown => None,
             })
             .collect();
-        let unreached = failures.len() >= 2 && failures.len() == states.len() && !self.witness.is_isolated();
+        let unreached =
+            failures.len() >= 2 && failures.len() == states.len() && !self.witness.is_isolated();
         match (&mut self.reports.unreached, unreached) {
             (None, true) => self.reports.unreached = Some((now.time, false)),
             (Some((_, logged)), true) if !*logged => {
@@ -326,7 +386,10 @@ impl Core {
             }
             (Some((since, logged)), false) => {
                 if *logged {
-                    info!(failed_for = shown(now.time.since(*since)), "others reach this bot again");
+                    info!(
+                        failed_for = shown(now.time.since(*since)),
+                        "others reach this bot again"
+                    );
                 }
                 self.reports.unreached = None;
             }
@@ -334,12 +397,15 @@ impl Core {
         }
     }
 
-    /// Samples are dated by their source's clock: one that is far from the others' misleads readers.
+    /// Samples are dated by their source's clock: one that is far from the others' misleads
+    /// readers.
     fn report_clock(&mut self, now: Now) {
         if now.time < self.reports.clock_again {
             return;
         }
-        let offset = |(_, member): (Slot, &Member)| Some(member.row().filter(|_| member.is_partner())?.clock_offset_millis(now));
+        let offset = |(_, member): (Slot, &Member)| {
+            Some(member.row().filter(|_| member.is_partner())?.clock_offset_millis(now))
+        };
         let mut offsets: Vec<_> = self.members.others().filter_map(offset).collect();
         if offsets.len() < 2 {
             return;
@@ -350,7 +416,11 @@ impl Core {
             self.reports.clock_again = now.time + CLOCK.1;
             let direction = if median > 0 { "behind" } else { "ahead of" };
             let seconds = median.unsigned_abs() / 1000;
-            error!(seconds, direction, "this host's clock is far from the others'; set it, or its samples carry wrong times");
+            error!(
+                seconds,
+                direction,
+                "this host's clock is far from the others'; set it, or its samples carry wrong times"
+            );
         }
     }
 }
@@ -372,7 +442,12 @@ mod tests {
         let mut reports = Reports::new(now.time);
         for name in ["owl", "owl", "duck", "owl"] {
             let target = Target::new(name, 8081).unwrap();
-            let change = Change { name: name.parse().unwrap(), target, kind: Some(Failure::Timeout), lasted: Duration::from_secs(3) };
+            let change = Change {
+                name: name.parse().unwrap(),
+                target,
+                kind: Some(Failure::Timeout),
+                lasted: Duration::from_secs(3),
+            };
             reports.gather(Topic::Dead, change, now);
         }
         let gathered = &reports.gathered[&Topic::Dead];

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::Core;
 use super::rumour::{FRAME_IS_NEWS, Rumour};
-use crate::limits::{EXCHANGE_CONTENT_BYTES_MAX, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, WANTS_MAX};
+use crate::limits::{
+    EXCHANGE_CONTENT_BYTES_MAX, RECORD_BYTES_MAX, RECORDS_PER_EXCHANGE_MAX, WANTS_MAX,
+};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Exchange, RowNews};
 use crate::roster::{Roster, RosterId};
@@ -33,16 +35,24 @@ impl Core {
     /// Rosters that rows wait for.
     pub(super) fn wanted_rosters(&mut self) -> Vec<RosterId> {
         let members = &self.members;
-        self.gossip.lacking.retain(|(roster, slot)| members.get(*slot).is_some_and(|member| member.lacks(*roster)));
+        self.gossip.lacking.retain(|(roster, slot)| {
+            members.get(*slot).is_some_and(|member| member.lacks(*roster))
+        });
         let mut wanted: Vec<_> = self.gossip.lacking.iter().map(|(roster, _)| *roster).collect();
         wanted.dedup();
         wanted.truncate(WANTS_MAX);
         wanted
     }
 
-    /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first, as much as one message and the rate
-    /// allow. The rest travels with a later one.
-    pub(super) fn compose(&mut self, reaction: Reaction, for_records: f64, for_rows: f64, now: Now) -> Exchange {
+    /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first,
+    /// as much as one message and the rate allow. The rest travels with a later one.
+    pub(super) fn compose(
+        &mut self,
+        reaction: Reaction,
+        for_records: f64,
+        for_rows: f64,
+        now: Now,
+    ) -> Exchange {
         let Reaction { mut answer, rows, records } = reaction;
         let mut rows: Vec<_> = rows.into_iter().collect();
         let credit = for_rows.max(0.0) as usize;
@@ -67,16 +77,24 @@ impl Core {
             fits
         });
         rows.sort_by_key(|(slot, version)| {
-            let lag = self.members.get(*slot).map_or(0, |member| member.version().saturating_sub(*version));
-            let whole = self.members.get(*slot).and_then(Member::row).is_none_or(|row| *version < row.frame().version());
+            let lag = self
+                .members
+                .get(*slot)
+                .map_or(0, |member| member.version().saturating_sub(*version));
+            let whole = self
+                .members
+                .get(*slot)
+                .and_then(Member::row)
+                .is_none_or(|row| *version < row.frame().version());
             (whole, std::cmp::Reverse(lag))
         });
         let age_max = self.config.retain_samples / 2;
         let mut held_back = false;
         for (slot, version) in rows {
             let Some(member) = self.members.get(slot) else { continue };
-            let Some(news) =
-                member.fresh_row(now.time, age_max).and_then(|row| RowNews::since(member.record.instance, row, version, now.time))
+            let Some(news) = member
+                .fresh_row(now.time, age_max)
+                .and_then(|row| RowNews::since(member.record.instance, row, version, now.time))
             else {
                 continue;
             };
@@ -133,7 +151,8 @@ impl Core {
         let before = member.version();
         // As its source does: what changed its state is pushed, everything else waits for the tick.
         let is_recent = news.age < FRAME_IS_NEWS;
-        let changes_state = is_recent && member.newest_row().is_some_and(|row| row.changes_state(&news.patches));
+        let changes_state =
+            is_recent && member.newest_row().is_some_and(|row| row.changes_state(&news.patches));
         let mut is_news = false;
         for patch in &news.patches {
             match member.extend(patch, news.age, now.time) {
@@ -150,15 +169,26 @@ impl Core {
         self.now_holds(bytes_before, bytes, is_known);
         self.tell_published(slot, readable_before, now);
         if is_news {
-            // All that came: others may lack a patch that is here already, and could not read those after it.
-            let came_after = news.patches.first().map_or(before, |first| first.version().saturating_sub(1).max(frame));
+            // All that came: others may lack a patch that is here already, and could not read those
+            // after it.
+            let came_after = news
+                .patches
+                .first()
+                .map_or(before, |first| first.version().saturating_sub(1).max(frame));
             self.spread(Rumour::Row(news.source), before.min(came_after), now);
         }
     }
 
     pub(super) fn take_roster(&mut self, roster: Arc<Roster>, now: Now) {
-        let listed = self.gossip.lacking.range((roster.id(), ME)..).take_while(|(id, _)| *id == roster.id()).map(|(_, slot)| *slot);
-        let waiting: Vec<_> = listed.filter(|slot| self.members.get(*slot).is_some_and(|member| member.lacks(roster.id()))).collect();
+        let listed = self
+            .gossip
+            .lacking
+            .range((roster.id(), ME)..)
+            .take_while(|(id, _)| *id == roster.id())
+            .map(|(_, slot)| *slot);
+        let waiting: Vec<_> = listed
+            .filter(|slot| self.members.get(*slot).is_some_and(|member| member.lacks(roster.id())))
+            .collect();
         if waiting.is_empty() {
             if !self.gossip.rosters.contains_key(&roster.id()) {
                 self.refuse(Refusal::RosterUnwanted);
@@ -167,7 +197,8 @@ impl Core {
         }
         let roster = roster.sharing(self.members.by_name().map(|(name, _)| name));
         let (bytes, is_new) = (roster.bytes(), !self.gossip.rosters.contains_key(&roster.id()));
-        let is_known = waiting.iter().any(|slot| self.members.get(*slot).is_some_and(|member| member.known));
+        let is_known =
+            waiting.iter().any(|slot| self.members.get(*slot).is_some_and(|member| member.known));
         if is_new && !self.may_hold(bytes, is_known) {
             self.refuse(Refusal::RowsFull);
             for slot in waiting {

@@ -7,8 +7,8 @@ use super::{Core, Timer};
 use crate::identity::Instance;
 use crate::life::Status;
 use crate::limits::{
-    EXCHANGE_CONTENT_BYTES_MAX, PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR, RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX,
-    SUSPICIONS_MAX,
+    EXCHANGE_CONTENT_BYTES_MAX, PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR,
+    RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX,
 };
 use crate::members::Slot;
 use crate::message::{Exchange, RowNews};
@@ -16,7 +16,8 @@ use crate::row::Version;
 use crate::tally::Refusal;
 use crate::time::Now;
 
-/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a patch.
+/// A frame without patches that is younger than this is worth a rumour: its changes did not fit a
+/// patch.
 pub(super) const FRAME_IS_NEWS: Duration = Duration::from_secs(2);
 /// Rate credit without which no exchange is begun: the digest alone would exceed the rate.
 pub(super) const CREDIT_MIN: f64 = 0.0;
@@ -72,11 +73,15 @@ impl Core {
             return self.refuse(Refusal::RumoursFull);
         }
         let since = held.map_or(since, |held| held.since.min(since));
-        let pushes = if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
+        let pushes =
+            if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
         self.gossip.rumours.insert(rumour, Waiting { pushes, since });
         // That we live cannot wait for us to have time.
         let refutes = rumour == Rumour::Life(self.record().instance);
-        self.push_after(if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) }, now);
+        self.push_after(
+            if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) },
+            now,
+        );
     }
 
     /// Pushes so long after the last push, if not before.
@@ -94,8 +99,12 @@ impl Core {
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;
         }
-        // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours puts them first.
-        let urgent = matches!(self.gossip.rumours.first_key_value(), Some((Rumour::Suspicion(_) | Rumour::Life(_), _)));
+        // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours
+        // puts them first.
+        let urgent = matches!(
+            self.gossip.rumours.first_key_value(),
+            Some((Rumour::Suspicion(_) | Rumour::Life(_), _))
+        );
         if self.own_credit(now) < CREDIT_MIN && !urgent {
             self.refuse(Refusal::GossipRate);
             self.timers.set(Timer::Push, now.time + PUSH_RETRY);
@@ -118,15 +127,23 @@ impl Core {
 
     fn rumours_to_push(&mut self, now: Now) -> Exchange {
         let mut exchange = Exchange::default();
-        let mut room = EXCHANGE_CONTENT_BYTES_MAX.min(self.own_credit(now).max(0.0) as usize / PUSH_FANOUT);
-        let rumours: Vec<_> = self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
+        let mut room =
+            EXCHANGE_CONTENT_BYTES_MAX.min(self.own_credit(now).max(0.0) as usize / PUSH_FANOUT);
+        let rumours: Vec<_> =
+            self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
         for (rumour, waiting) in rumours {
-            let (Rumour::Suspicion(instance) | Rumour::Life(instance) | Rumour::Record(instance) | Rumour::Row(instance)) = rumour;
+            let (Rumour::Suspicion(instance)
+            | Rumour::Life(instance)
+            | Rumour::Record(instance)
+            | Rumour::Row(instance)) = rumour;
             let member = self.members.of_instance(instance).and_then(|slot| self.members.get(slot));
             match (rumour, member) {
                 (_, None) => {}
                 (Rumour::Suspicion(_), Some(member)) => {
-                    if let Some(suspicion) = member.suspicion(now.time).filter(|_| member.life.status() == Status::Suspect) {
+                    if let Some(suspicion) = member
+                        .suspicion(now.time)
+                        .filter(|_| member.life.status() == Status::Suspect)
+                    {
                         if exchange.suspicions.len() >= SUSPICIONS_MAX {
                             continue;
                         }
@@ -144,8 +161,9 @@ impl Core {
                 }
                 (Rumour::Row(_), Some(member)) => {
                     let news = member.row().and_then(|row| {
-                        RowNews::since(instance, row, waiting.since, now.time)
-                            .filter(|news| news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS)
+                        RowNews::since(instance, row, waiting.since, now.time).filter(|news| {
+                            news.frame.is_none() || row.age(now.time) < FRAME_IS_NEWS
+                        })
                     });
                     if let Some(news) = news {
                         let len = news.packed_len();
@@ -158,7 +176,9 @@ impl Core {
                 }
             }
             if waiting.pushes > 1 && member.is_some() {
-                self.gossip.rumours.insert(rumour, Waiting { pushes: waiting.pushes - 1, ..waiting });
+                self.gossip
+                    .rumours
+                    .insert(rumour, Waiting { pushes: waiting.pushes - 1, ..waiting });
             } else {
                 self.gossip.rumours.remove(&rumour);
             }

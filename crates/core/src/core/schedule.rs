@@ -1,4 +1,5 @@
-//! Whose turn it is: every pair is measured, spread over time, within a budget, and without anybody to coordinate.
+//! Whose turn it is: every pair is measured, spread over time, within a budget, and without anybody
+//! to coordinate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +18,25 @@ use crate::series::{Attempt, ProbeKind, Timing};
 use crate::tally::{EventKind, Histogram, Refusal};
 use crate::time::{Now, Time};
 
-/// First probes of new pairs start within this: bots that start together would else dial each other in one instant.
+/// First probes of new pairs start within this: bots that start together would else dial each other
+/// in one instant.
 const FIRST_PROBE_SPREAD: Duration = Duration::from_millis(100);
-/// The turn after a regular one comes after this share of the interval at the least, and after as much more than the interval at the most.
+/// The turn after a regular one comes after this share of the interval at the least, and after as
+/// much more than the interval at the most.
 pub(super) const SHORTEST_TURN: f64 = 0.95;
-/// A first probe that this host spoiled is tried again after about this share of the configured interval.
+/// A first probe that this host spoiled is tried again after about this share of the configured
+/// interval.
 const VOID_RETRY: f64 = 1.0 / 3.0;
 
-/// Probes of a pair that this host spoiled in a row, after which it is a failure: what goes on for so long has to be seen.
+/// Probes of a pair that this host spoiled in a row, after which it is a failure: what goes on for
+/// so long has to be seen.
 const VOIDS_IN_A_ROW: u32 = 5;
 
 /// Why a pair gets a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It is new, its node came back while an attempt was failing, or a question about it decided nothing.
+    /// It is new, its node came back while an attempt was failing, or a question about it decided
+    /// nothing.
     AtOnce,
     /// Its node was suspected or lost, and is found again.
     Back,
@@ -44,14 +50,16 @@ pub(super) enum Why {
     Shorter,
 }
 
-/// Whether a pair was ever measured. The first measurement of a pair goes before the next one of another.
+/// Whether a pair was ever measured. The first measurement of a pair goes before the next one of
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Measured {
     Never,
     Before,
 }
 
-/// Turns that have come and wait for a place or the budget, and what is measured with a turn beside the main kind.
+/// Turns that have come and wait for a place or the budget, and what is measured with a turn beside
+/// the main kind.
 #[derive(Debug)]
 pub(super) struct Schedule {
     kinds: Vec<ProbeKind>,
@@ -64,13 +72,22 @@ pub(super) struct Schedule {
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { kinds: Vec::new(), responds: |_, _| false, ready: Queue::default(), delay: Histogram::default() }
+        Self {
+            kinds: Vec::new(),
+            responds: |_, _| false,
+            ready: Queue::default(),
+            delay: Histogram::default(),
+        }
     }
 }
 
 impl Schedule {
     /// Measures these kinds as well.
-    pub(super) fn measure(&mut self, mut kinds: Vec<ProbeKind>, responds: fn(&Record, ProbeKind) -> bool) {
+    pub(super) fn measure(
+        &mut self,
+        mut kinds: Vec<ProbeKind>,
+        responds: fn(&Record, ProbeKind) -> bool,
+    ) {
         kinds.retain(|kind| *kind != ProbeKind::MAIN);
         kinds.sort_unstable();
         kinds.dedup();
@@ -114,48 +131,68 @@ impl Core {
             return;
         };
         match why {
-            // All bots do this at one instant: a node that only so many may measure a second is measured by one after the other.
+            // All bots do this at one instant: a node that only so many may measure a second is
+            // measured by one after the other.
             Why::AtOnce => {
                 member.in_step = takes_part;
-                let within = if takes_part { self.load.stretched(FIRST_PROBE_SPREAD) } else { interval };
+                let within =
+                    if takes_part { self.load.stretched(FIRST_PROBE_SPREAD) } else { interval };
                 self.timers.set_earlier(timer, now.time + within.mul_f64(self.rng.f64()));
             }
-            // Measure soon: if our own path is broken we must know it, or we doubt a node that others reach. A host that does not keep up waits for the
-            // usual turn if the latest probe was answered recently. For a node that flaps it draws a turn from a whole interval. Otherwise all bots
-            // dial a node that is short of time at once, all time out, all lose it, and its next heartbeat makes all dial it at once again.
+            // Measure soon: if our own path is broken we must know it, or we doubt a node that
+            // others reach. A host that does not keep up waits for the usual turn if the latest
+            // probe was answered recently. For a node that flaps it draws a turn from a whole
+            // interval. Otherwise all bots dial a node that is short of time at once, all time out,
+            // all lose it, and its next heartbeat makes all dial it at once again.
             Why::Back => {
                 let flaps = member.flaps(now.time);
                 member.revived_at = Some(now.time);
-                let turn = member.pair.main().answered_latest().map(|begun| begun + interval).filter(|turn| *turn > now.time);
-                let turn = turn.or_else(|| flaps.then(|| now.time + interval.mul_f64(self.rng.f64())));
+                let turn = member
+                    .pair
+                    .main()
+                    .answered_latest()
+                    .map(|begun| begun + interval)
+                    .filter(|turn| *turn > now.time);
+                let turn =
+                    turn.or_else(|| flaps.then(|| now.time + interval.mul_f64(self.rng.f64())));
                 match turn.filter(|_| !keeps_up) {
                     Some(turn) => self.timers.set_earlier(timer, turn),
                     None => self.give_turn(slot, Why::AtOnce, now),
                 }
             }
-            // A pair that was never measured does not wait a whole interval: nothing is known of it. It does not wait longer on a host that does not
-            // keep up either: after a few spoiled probes that is booked, and the window bounds how many are in flight.
+            // A pair that was never measured does not wait a whole interval: nothing is known of
+            // it. It does not wait longer on a host that does not keep up either: after a few
+            // spoiled probes that is booked, and the window bounds how many are in flight.
             Why::Spoiled => {
                 if self.timers.at(timer).is_some() && member.pair.main().latest().is_none() {
-                    let turn = now.time + self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
+                    let turn = now.time
+                        + self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
                     self.timers.set_earlier(timer, turn);
                     if !member.proven {
                         self.guards.spoiled(&member.record.target, turn);
                     }
                 }
             }
-            // All bots' turns for one node are spread over the interval, or a fault right after them would be noticed by nobody for as long. It costs
-            // half a turn: first everybody is to be measured at all, and the host to keep up.
+            // All bots' turns for one node are spread over the interval, or a fault right after
+            // them would be noticed by nobody for as long. It costs half a turn: first everybody is
+            // to be measured at all, and the host to keep up.
             Why::Regular => {
-                let spread = member.in_step && keeps_up && member.pair.main().answered_latest().is_some();
+                let spread =
+                    member.in_step && keeps_up && member.pair.main().answered_latest().is_some();
                 member.in_step &= !spread;
                 let draw = self.rng.f64();
                 self.timers.set(
                     timer,
-                    now.time + interval.mul_f64(if spread { 0.05 + draw } else { SHORTEST_TURN + 2.0 * (1.0 - SHORTEST_TURN) * draw }),
+                    now.time
+                        + interval.mul_f64(if spread {
+                            0.05 + draw
+                        } else {
+                            SHORTEST_TURN + 2.0 * (1.0 - SHORTEST_TURN) * draw
+                        }),
                 );
             }
-            // Not to the same instant each time: a host that runs in slices would be too late each time.
+            // Not to the same instant each time: a host that runs in slices would be too late each
+            // time.
             Why::NotBefore(time) => {
                 self.timers.set(timer, time + FIRST_PROBE_SPREAD.mul_f64(self.rng.f64()));
             }
@@ -168,7 +205,8 @@ impl Core {
         }
     }
 
-    /// The pair interval became shorter: pairs that wait for longer, and the own row, get a turn within it.
+    /// The pair interval became shorter: pairs that wait for longer, and the own row, get a turn
+    /// within it.
     pub(super) fn reschedule(&mut self, now: Now) {
         self.publish_sooner(now);
         for slot in self.members.other_slots() {
@@ -188,7 +226,8 @@ impl Core {
         let delay = now.time.since(due);
         self.schedule.delay.observe(delay);
         self.load.began_late(delay);
-        let measured = if member.pair.main().latest().is_some() { Measured::Before } else { Measured::Never };
+        let measured =
+            if member.pair.main().latest().is_some() { Measured::Before } else { Measured::Never };
         if self.schedule.ready.at(slot).is_none() {
             self.schedule.ready.set(slot, (measured, due));
         }
@@ -219,7 +258,8 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
             return;
         };
-        let (is_probing, proven, target) = (member.probing, member.proven, member.record.target.clone());
+        let (is_probing, proven, target) =
+            (member.probing, member.proven, member.record.target.clone());
         self.give_turn(slot, Why::Regular, now);
         if is_probing {
             return;
@@ -239,7 +279,9 @@ impl Core {
     /// Orders probes of the other kinds that the node answers.
     fn measure_others(&mut self, slot: Slot, now: Now) {
         for kind in self.schedule.kinds.clone() {
-            let responds = self.members.get(slot).is_some_and(|member| member.proven && (self.schedule.responds)(&member.record, kind));
+            let responds = self.members.get(slot).is_some_and(|member| {
+                member.proven && (self.schedule.responds)(&member.record, kind)
+            });
             if responds && self.probes.admit(Lane::Measure, now.time).is_ok() {
                 self.order_probe(slot, Purpose::Measure(kind), now);
             } else if responds {
@@ -283,7 +325,8 @@ impl Core {
         }
         if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome {
             // The report may have waited for a second request that was never answered.
-            self.witness.handle_contact((probing.begun + timing.resolve + timing.total()).min(now.time));
+            self.witness
+                .handle_contact((probing.begun + timing.resolve + timing.total()).min(now.time));
             if let Some(member) = self.members.get_mut(probing.slot) {
                 Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
             }
@@ -308,7 +351,9 @@ impl Core {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
             Purpose::Evidence | Purpose::Measure(_) => {}
-            Purpose::Question(number) => self.question_probed(probing.slot, number, &failure_of(&outcome), now),
+            Purpose::Question(number) => {
+                self.question_probed(probing.slot, number, &failure_of(&outcome), now);
+            }
             Purpose::Ask(request) => {
                 let answer = match outcome {
                     Outcome::Reached(_) => Answer::Reached,
@@ -326,10 +371,19 @@ impl Core {
     fn judge(&self, probing: &Probing, report: ProbeReport) -> Option<Outcome> {
         let member = self.members.get(probing.slot)?;
         Some(match report {
-            // A probe is over at its timeout: what claims to be slower was measured by a host that did not run.
-            ProbeReport::Answered { timing, .. } if timing.total() > self.config.probe_timeout => Outcome::Void,
-            ProbeReport::Answered { name, .. } if name != member.record.name => Outcome::Failed(Failure::Identity),
-            ProbeReport::Answered { instance, timing, .. } if instance != member.record.instance => Outcome::Renewed(timing),
+            // A probe is over at its timeout: what claims to be slower was measured by a host that
+            // did not run.
+            ProbeReport::Answered { timing, .. } if timing.total() > self.config.probe_timeout => {
+                Outcome::Void
+            }
+            ProbeReport::Answered { name, .. } if name != member.record.name => {
+                Outcome::Failed(Failure::Identity)
+            }
+            ProbeReport::Answered { instance, timing, .. }
+                if instance != member.record.instance =>
+            {
+                Outcome::Renewed(timing)
+            }
             ProbeReport::Answered { timing, .. } => Outcome::Reached(timing),
             ProbeReport::Failed(kind) => Outcome::Failed(kind),
             ProbeReport::Void => Outcome::Void,
@@ -355,8 +409,10 @@ impl Core {
         };
         member.voids = if attempt == Attempt::Failed(Failure::Local) { member.voids } else { 0 };
         let before = member.pair.main().latest().map(|(attempt, _)| attempt);
-        let urgency = Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
-        let (name, proven, target) = (member.record.name.clone(), member.proven, member.record.target.clone());
+        let urgency =
+            Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
+        let (name, proven, target) =
+            (member.record.name.clone(), member.proven, member.record.target.clone());
         self.path_event(name, before, attempt, now);
         self.report_path(slot, now);
         self.pair_changed(slot, urgency, now);
@@ -367,8 +423,13 @@ impl Core {
             if !proven {
                 self.guards.failed(&target, None, now.time);
             }
-            // It came back while this attempt was under way: the failure is the past's, and must not be taken for a broken path.
-            if self.members.get(slot).is_some_and(|member| member.is_present() && member.life.since() > probing.begun) {
+            // It came back while this attempt was under way: the failure is the past's, and must
+            // not be taken for a broken path.
+            if self
+                .members
+                .get(slot)
+                .is_some_and(|member| member.is_present() && member.life.since() > probing.begun)
+            {
                 self.give_turn(slot, Why::AtOnce, now);
             }
             self.doubt(slot, kind.is_refusal(), now);
@@ -390,7 +451,9 @@ impl Core {
 
     /// A dead member is dialled: that, and the seeds, is what heals a partition.
     pub(super) fn dial_dead(&mut self, slot: Slot, now: Now) {
-        let Some(member) = self.members.get(slot).filter(|member| member.life.status() == Status::Dead) else {
+        let Some(member) =
+            self.members.get(slot).filter(|member| member.life.status() == Status::Dead)
+        else {
             return;
         };
         let (proven, target) = (member.proven, member.record.target.clone());
@@ -410,14 +473,17 @@ impl Core {
         }
     }
 
-    /// Two bots dial a dead member often, by rendezvous hashing of the names that are present; the others seldom.
+    /// Two bots dial a dead member often, by rendezvous hashing of the names that are present; the
+    /// others seldom.
     pub(super) fn dial_interval(&self, slot: Slot) -> Duration {
         let Some(dead) = self.members.get(slot) else {
             return DEAD_DIAL_INTERVAL_OTHERS;
         };
         let weight = |name: &NodeName| rendezvous(name, &dead.record.name);
         let mine = weight(&self.members.me().record.name);
-        let ahead = self.members.all().filter(|(other, member)| *other != ME && member.is_present() && weight(&member.record.name) > mine);
+        let ahead = self.members.all().filter(|(other, member)| {
+            *other != ME && member.is_present() && weight(&member.record.name) > mine
+        });
         if ahead.take(2).count() < 2 { DEAD_DIAL_INTERVAL } else { DEAD_DIAL_INTERVAL_OTHERS }
     }
 }
@@ -430,7 +496,8 @@ fn failure_of(outcome: &Outcome) -> Option<Failure> {
     }
 }
 
-/// The weight of `chooser` for `chosen`: equal on every bot, and as good as random (64-bit FNV-1a with a final mix).
+/// The weight of `chooser` for `chosen`: equal on every bot, and as good as random (64-bit FNV-1a
+/// with a final mix).
 fn rendezvous(chooser: &NodeName, chosen: &NodeName) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in chooser.as_str().bytes().chain([0xff]).chain(chosen.as_str().bytes()) {

@@ -18,12 +18,14 @@ use crate::time::{Now, Time};
 
 /// A seed that is a living member is looked at again after so long.
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
-/// Joins of ours under way at once: a name may have thousands of addresses, and each holds a descriptor until it answers.
+/// Joins of ours under way at once: a name may have thousands of addresses, and each holds a
+/// descriptor until it answers.
 const JOINS_OUT_MAX: usize = 32;
 /// How soon a target is tried that found no place among them.
 const JOIN_TURN: Duration = Duration::from_millis(250);
 /// Why a bot of the original whose loops are stuck does not let us in.
-const STUCK: &str = "it answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
+const STUCK: &str =
+    "it answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
 
 /// Why one is not asked yet.
 const IN_TURN: &str = "a bot of the original is there, and ours ask it one after the other";
@@ -65,7 +67,8 @@ impl Seeds {
         self.0.iter().position(|seed| seed.target == *target).map(|index| index as u32)
     }
 
-    /// A place for one more: that of a seed that is not listed any more, so that indices stay what timers know.
+    /// A place for one more: that of a seed that is not listed any more, so that indices stay what
+    /// timers know.
     fn place(&mut self, seed: Seed) -> Option<u32> {
         let free = self.0.iter().position(|seed| !seed.listed && !seed.asking);
         match free {
@@ -76,11 +79,13 @@ impl Seeds {
         Some(free.unwrap_or(self.0.len() - 1) as u32)
     }
 
-    /// The targets but this bot itself, if there are any and each of them is a bot of the original whose loops are stuck.
+    /// The targets but this bot itself, if there are any and each of them is a bot of the original
+    /// whose loops are stuck.
     pub(super) fn only_stuck(&self, me: Instance) -> Option<Vec<String>> {
         let others = || self.listed().filter(|seed| seed.answered != Some(me));
         let all: Vec<_> = others().map(|seed| seed.target.to_string()).collect();
-        (!all.is_empty() && others().all(|seed| seed.problem.as_deref() == Some(STUCK))).then_some(all)
+        (!all.is_empty() && others().all(|seed| seed.problem.as_deref() == Some(STUCK)))
+            .then_some(all)
     }
 
     /// Those that discovery lists.
@@ -88,9 +93,12 @@ impl Seeds {
         self.0.iter().filter(|seed| seed.listed)
     }
 
-    /// Listed targets that nobody let this bot in at, but for bots of the original: one of ours waits there, and all of ours tell of it.
+    /// Listed targets that nobody let this bot in at, but for bots of the original: one of ours
+    /// waits there, and all of ours tell of it.
     pub(super) fn wrong(&mut self) -> impl Iterator<Item = &mut Seed> {
-        let is_original = |seed: &Seed| seed.problem.as_deref().is_some_and(|problem| problem == STUCK || problem == IN_TURN);
+        let is_original = |seed: &Seed| {
+            seed.problem.as_deref().is_some_and(|problem| problem == STUCK || problem == IN_TURN)
+        };
         self.0.iter_mut().filter(move |seed| seed.listed && !is_original(seed))
     }
 }
@@ -104,7 +112,11 @@ impl Core {
         for target in targets {
             if let Some(index) = self.seeds.find(&target) {
                 // One that was listed before and is again has lost its turn.
-                if self.seeds.get_mut(index).is_some_and(|seed| !std::mem::replace(&mut seed.listed, true)) {
+                if self
+                    .seeds
+                    .get_mut(index)
+                    .is_some_and(|seed| !std::mem::replace(&mut seed.listed, true))
+                {
                     self.timers.set(Timer::Seed(index), now.time);
                 }
                 continue;
@@ -128,12 +140,18 @@ impl Core {
 
     /// Seeds that did not let us in, with their reasons.
     pub(super) fn join_problems(&self) -> Vec<(Target, String)> {
-        self.seeds.listed().filter_map(|seed| Some((seed.target.clone(), seed.problem.clone()?))).collect()
+        self.seeds
+            .listed()
+            .filter_map(|seed| Some((seed.target.clone(), seed.problem.clone()?)))
+            .collect()
     }
 
     /// Every listed seed, with whether it let us in.
     pub(super) fn targets(&self) -> Vec<(Target, bool)> {
-        self.seeds.listed().map(|seed| (seed.target.clone(), seed.answered.is_some() && seed.problem.is_none())).collect()
+        self.seeds
+            .listed()
+            .map(|seed| (seed.target.clone(), seed.answered.is_some() && seed.problem.is_none()))
+            .collect()
     }
 
     pub(super) fn seed_due(&mut self, index: u32, now: Now) {
@@ -143,8 +161,13 @@ impl Core {
         if !seed.listed {
             return;
         }
-        // Behind another address there may be many: who answered there once is not all that can be found there.
-        let at_its_own = |slot| self.members.get(slot).is_some_and(|member| member.record.target == seed.target && member.is_present());
+        // Behind another address there may be many: who answered there once is not all that can be
+        // found there.
+        let at_its_own = |slot| {
+            self.members
+                .get(slot)
+                .is_some_and(|member| member.record.target == seed.target && member.is_present())
+        };
         let again = match seed.answered.and_then(|instance| self.members.of_instance(instance)) {
             Some(ME) if at_its_own(ME) => Some(SELF_SEED_INTERVAL),
             Some(slot) if at_its_own(slot) => Some(KNOWN_SEED_INTERVAL),
@@ -184,7 +207,12 @@ impl Core {
         }
     }
 
-    pub(super) fn join_answered(&mut self, target: Option<Target>, result: Result<Response, CallError>, now: Now) {
+    pub(super) fn join_answered(
+        &mut self,
+        target: Option<Target>,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         let index = target.as_ref().and_then(|target| self.seeds.find(target));
         if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
             seed.asking = false;
@@ -192,14 +220,25 @@ impl Core {
         let answer = match result {
             Ok(Response::Join(answer)) => answer,
             Ok(Response::Busy) => JoinAnswer::Busy,
-            Ok(_) => return self.not_let_in(index, "it answered something else than was asked".to_owned(), now),
+            Ok(_) => {
+                return self.not_let_in(
+                    index,
+                    "it answered something else than was asked".to_owned(),
+                    now,
+                );
+            }
             Err(error) => return self.not_let_in(index, error.detail, now),
         };
         match answer {
             JoinAnswer::Admitted(record) => self.let_in(index, record, target.as_ref(), now),
-            JoinAnswer::Yourself => self.seed_answered(index, self.record().instance, KNOWN_SEED_INTERVAL, now),
+            JoinAnswer::Yourself => {
+                self.seed_answered(index, self.record().instance, KNOWN_SEED_INTERVAL, now);
+            }
             JoinAnswer::NameTaken(holder) => {
-                let reason = format!("the name {} is held by a living node at {}", holder.name, holder.target);
+                let reason = format!(
+                    "the name {} is held by a living node at {}",
+                    holder.name, holder.target
+                );
                 self.not_let_in(index, reason, now);
                 if self.naming.starts() {
                     self.ask_holder(target, holder);
@@ -208,7 +247,8 @@ impl Core {
                 }
             }
             JoinAnswer::Outdated(incarnation) => {
-                // Many seeds may say so of one request: the first is heeded. What nobody would believe of us is not outdone.
+                // Many seeds may say so of one request: the first is heeded. What nobody would
+                // believe of us is not outdone.
                 let own = self.record().incarnation;
                 if incarnation >= own && incarnation.can_be_outdone_by(own) {
                     self.reincarnate(incarnation, now);
@@ -216,7 +256,11 @@ impl Core {
                 self.seed_again(index, JOIN_BACKOFF_MIN, now);
             }
             JoinAnswer::Unreachable(why) => {
-                self.not_let_in(index, format!("it cannot reach this bot at {}: {why}", self.record().target), now);
+                self.not_let_in(
+                    index,
+                    format!("it cannot reach this bot at {}: {why}", self.record().target),
+                    now,
+                );
             }
             JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
             JoinAnswer::Stuck => {
@@ -224,17 +268,30 @@ impl Core {
                 self.seed_again(index, self.config.join_interval.max(STUCK_SEED_INTERVAL), now);
             }
             JoinAnswer::InTurn => self.not_let_in(index, IN_TURN.to_owned(), now),
-            JoinAnswer::Unknown(number) => self.not_let_in(index, format!("it gave an answer of a later release (number {number})"), now),
+            JoinAnswer::Unknown(number) => self.not_let_in(
+                index,
+                format!("it gave an answer of a later release (number {number})"),
+                now,
+            ),
             JoinAnswer::OtherMesh(theirs) => {
                 let (theirs, ours) = (theirs.as_str(), self.record().mesh.as_str());
-                let reason = format!("it belongs to the mesh {theirs:?} and this bot to {ours:?}; give both the same --mesh-name");
+                let reason = format!(
+                    "it belongs to the mesh {theirs:?} and this bot to {ours:?}; give both the same --mesh-name"
+                );
                 self.not_let_in(index, reason, now);
             }
         }
     }
 
-    /// The node that a peer names as the holder of our name was asked itself. Only its own answer ends this bot.
-    pub(super) fn holder_answered(&mut self, seed: Option<Target>, holder: &Record, result: Result<Response, CallError>, now: Now) {
+    /// The node that a peer names as the holder of our name was asked itself. Only its own answer
+    /// ends this bot.
+    pub(super) fn holder_answered(
+        &mut self,
+        seed: Option<Target>,
+        holder: &Record,
+        result: Result<Response, CallError>,
+        now: Now,
+    ) {
         if !self.naming.starts() {
             return;
         }
@@ -244,20 +301,33 @@ impl Core {
             }
             _ => {
                 let index = seed.as_ref().and_then(|target| self.seeds.find(target));
-                let reason = format!("it says that this bot's name is held by a node at {}, which does not answer by it", holder.target);
+                let reason = format!(
+                    "it says that this bot's name is held by a node at {}, which does not answer by it",
+                    holder.target
+                );
                 self.not_let_in(index, reason, now);
             }
         }
     }
 
-    fn let_in(&mut self, index: Option<u32>, record: Arc<Record>, dialled: Option<&Target>, now: Now) {
+    fn let_in(
+        &mut self,
+        index: Option<u32>,
+        record: Arc<Record>,
+        dialled: Option<&Target>,
+        now: Now,
+    ) {
         self.naming.is_in();
         self.seed_answered(index, record.instance, KNOWN_SEED_INTERVAL, now);
         if record.name == self.record().name {
             return;
         }
         // What answered at its own target is proven; behind another address it is hearsay.
-        let source = if dialled == Some(&record.target) { Source::Answered } else { Source::Told(record.instance) };
+        let source = if dialled == Some(&record.target) {
+            Source::Answered
+        } else {
+            Source::Told(record.instance)
+        };
         let heard = Heard { record, heartbeat: 0, age: Duration::ZERO, left: false };
         if let Some(slot) = self.learn(heard, source, now) {
             self.begin_exchange(slot, now);
@@ -296,7 +366,8 @@ impl Core {
             seed.failing_since = now.time;
         }
         if seed.problem.as_ref() != Some(&why) {
-            // Nobody has to act on a peer that is still starting: it is said aloud only when it is not about a connection.
+            // Nobody has to act on a peer that is still starting: it is said aloud only when it is
+            // not about a connection.
             debug!(%target, why, "not let in yet");
             seed.problem = Some(why.clone());
             self.journal.note(now, EventKind::NotLetIn(format!("{target}: {why}")));

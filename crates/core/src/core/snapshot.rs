@@ -17,7 +17,8 @@ use crate::time::{Now, Time};
 /// A bot of the original that measures publishes something within this.
 const MEASURES_WITHIN: Duration = Duration::from_secs(30);
 
-/// Everything a bot knows at one instant. Rows and pairs are shared, so that it costs a few pointers a member, never the matrix.
+/// Everything a bot knows at one instant. Rows and pairs are shared, so that it costs a few
+/// pointers a member, never the matrix.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// When it was made.
@@ -65,13 +66,15 @@ pub struct MemberView {
     pub evidence_at: Time,
     /// Whether it ever answered this bot in its present life.
     pub proven: bool,
-    /// Whether it ever answered this bot in any life, or others reach it. If not it is a name that others tell of.
+    /// Whether it ever answered this bot in any life, or others reach it. If not it is a name that
+    /// others tell of.
     pub known: bool,
     /// What this bot measured of it, exact.
     pub pair: Arc<Pair>,
     /// How often this bot measures it.
     pub interval: Duration,
-    /// Whether it takes part in gossip. A bot of the original does not: it measures by timings of its own.
+    /// Whether it takes part in gossip. A bot of the original does not: it measures by timings of
+    /// its own.
     pub takes_part: bool,
     /// What it published; none before the first row is readable.
     pub row: Option<Arc<Row>>,
@@ -103,33 +106,47 @@ impl Snapshot {
         self.members.iter().filter(|member| member.is_listed())
     }
 
-    /// All others that are alive or suspected, including those known by hearsay: the membership, on which all bots agree.
+    /// All others that are alive or suspected, including those known by hearsay: the membership, on
+    /// which all bots agree.
     pub fn membership(&self) -> impl Iterator<Item = &MemberView> {
         self.members.iter().filter(|member| member.status.is_present())
     }
 
-    /// Bots of ours that are there and wait for bots of the original to let them in, this one included: who waits, and where.
+    /// Bots of ours that are there and wait for bots of the original to let them in, this one
+    /// included: who waits, and where.
     pub fn pending(&self) -> impl Iterator<Item = (&NodeName, &PendingJoin)> {
-        let others =
-            self.present().filter(|member| member.takes_part).filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
+        let others = self
+            .present()
+            .filter(|member| member.takes_part)
+            .filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));
         let own = self.own_row.as_ref().map(|row| (&self.me.name, row));
-        others.chain(own).flat_map(|(name, row)| row.frame().pending().iter().map(move |pending| (name, pending)))
+        others.chain(own).flat_map(|(name, row)| {
+            row.frame().pending().iter().map(move |pending| (name, pending))
+        })
     }
 
-    /// Whether a node that takes no part in gossip published anything of late: its loops run, whatever others say.
+    /// Whether a node that takes no part in gossip published anything recently: its loops
+    /// run, whatever others say.
     pub fn measures(&self, member: &MemberView) -> bool {
         member.row.as_ref().is_some_and(|row| row.age(self.now.time) < MEASURES_WITHIN)
     }
 
-    /// Addresses at which a bot of the original answers while its own loops are stuck: it measures nothing and lets nobody in.
+    /// Addresses at which a bot of the original answers while its own loops are stuck: it measures
+    /// nothing and lets nobody in.
     pub fn stuck(&self) -> BTreeSet<&Target> {
-        let mut stuck: BTreeSet<_> = self.pending().filter(|(_, pending)| pending.is_stuck()).map(|(_, pending)| &pending.target).collect();
+        let mut stuck: BTreeSet<_> = self
+            .pending()
+            .filter(|(_, pending)| pending.is_stuck())
+            .map(|(_, pending)| &pending.target)
+            .collect();
         if stuck.is_empty() {
             return stuck;
         }
         stuck.remove(&self.me.target);
         // What is dead does not answer, and ours are none of them.
-        let refutes = |member: &&MemberView| member.takes_part || !member.status.is_present() || self.measures(member);
+        let refutes = |member: &&MemberView| {
+            member.takes_part || !member.status.is_present() || self.measures(member)
+        };
         for member in self.members.iter().filter(refutes) {
             stuck.remove(&member.record.target);
         }
@@ -159,7 +176,11 @@ impl Core {
                 known: member.known,
                 pair: Arc::clone(&member.pair),
                 takes_part: self.takes_part(member),
-                interval: if self.takes_part(member) { regular } else { *seldom.get_or_insert_with(|| self.outsider_interval()) },
+                interval: if self.takes_part(member) {
+                    regular
+                } else {
+                    *seldom.get_or_insert_with(|| self.outsider_interval())
+                },
                 row: member.row().cloned(),
                 version: member.version(),
             })

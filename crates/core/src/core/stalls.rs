@@ -8,12 +8,21 @@ use crate::tally::EventKind;
 use crate::time::Now;
 
 impl Core {
-    /// Begins to handle an input: the answer to the order with this number, or something else. Every patience is longer by a stall of our own.
+    /// Begins to handle an input: the answer to the order with this number, or something else.
+    /// Every patience is longer by a stall of our own.
     pub(super) fn take_input(&mut self, order: Option<Order>, now: Now) {
-        let Some(stall) = self.witness.handle_input(order, self.timers.first().map(|(at, _)| at), self.outbox.latest(), now.time) else {
+        let Some(stall) = self.witness.handle_input(
+            order,
+            self.timers.first().map(|(at, _)| at),
+            self.outbox.latest(),
+            now.time,
+        ) else {
             return;
         };
-        warn!(?stall, "this bot's own loop did not run; silence of others in that time is not held against them");
+        warn!(
+            ?stall,
+            "this bot's own loop did not run; silence of others in that time is not held against them"
+        );
         self.journal.note(now, EventKind::Stalled(stall));
         for slot in self.members.other_slots() {
             if let Some(member) = self.members.get_mut(slot) {
@@ -33,7 +42,8 @@ impl Core {
         }
     }
 
-    /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one *is* hearing nobody.
+    /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one
+    /// *is* hearing nobody.
     pub(super) fn hears_nobody(&self, now: Now) -> bool {
         self.witness.hears_nobody(now.time) && self.members.present() >= 2
     }

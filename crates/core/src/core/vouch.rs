@@ -1,4 +1,5 @@
-//! Nodes that live and never answered this bot: known members that reach one vouch for it. It is a broken path then, and has to be seen.
+//! Nodes that live and never answered this bot: known members that reach one vouch for it. It is a
+//! broken path then, and has to be seen.
 
 use tracing::info;
 
@@ -15,15 +16,20 @@ const LOOKED_FOR_MAX: usize = 8;
 const ROWS_READ_MAX: usize = 128;
 
 impl Core {
-    /// Takes for known what this bot failed to reach twice in a row and a known member reaches. Called once a second.
+    /// Takes for known what this bot failed to reach twice in a row and a known member reaches.
+    /// Called once a second.
     pub(super) fn look_for_vouchers(&mut self, now: Now) {
-        let unknown = self.members.others().filter(|(_, member)| !member.known && member.is_present() && member.pair.failed_again());
+        let unknown = self.members.others().filter(|(_, member)| {
+            !member.known && member.is_present() && member.pair.failed_again()
+        });
         let mut candidates: Vec<_> = unknown.map(|(slot, _)| slot).collect();
         // Another few each time: names that nobody vouches for hold up no others.
         self.rng.shuffle(&mut candidates);
         for slot in candidates.into_iter().take(LOOKED_FOR_MAX) {
-            // A liar can publish that it reaches anybody: there are never more of those than of nodes that answered.
-            let known = self.members.others().filter(|(_, member)| member.known && !member.vouched).count();
+            // A liar can publish that it reaches anybody: there are never more of those than of
+            // nodes that answered.
+            let known =
+                self.members.others().filter(|(_, member)| member.known && !member.vouched).count();
             let vouched = self.members.others().filter(|(_, member)| member.vouched).count();
             if vouched >= known.max(VOUCHED_MIN) {
                 return;
@@ -45,7 +51,11 @@ impl Core {
         let Some(name) = self.members.get(slot).map(|member| &member.record.name) else {
             return false;
         };
-        let rows = self.members.others().filter(|(_, member)| member.is_partner()).filter_map(|(_, member)| member.row());
+        let rows = self
+            .members
+            .others()
+            .filter(|(_, member)| member.is_partner())
+            .filter_map(|(_, member)| member.row());
         let mut cells = rows.take(ROWS_READ_MAX).filter_map(|row| row.cell_of(name));
         cells.any(|cell| matches!(cell.state, State::Ok { .. }))
     }

@@ -1,17 +1,25 @@
 //! One core, driven by hand.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Exchange, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record, Request, RequestId, Response, Status, Target,
-    Time, Timing, Wall,
+    Config, Core, Exchange, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record,
+    Request, RequestId, Response, Status, Target, Time, Timing, Wall,
 };
 
 pub fn at(millis: u64) -> Now {
-    Now { time: Time::from_micros((1 << 50) + millis * 1000), wall: Wall::from_unix_millis(1_700_000_000_000 + millis) }
+    Now {
+        time: Time::from_micros((1 << 50) + millis * 1000),
+        wall: Wall::from_unix_millis(1_700_000_000_000 + millis),
+    }
 }
 
 pub fn record(name: &str) -> Arc<Record> {
@@ -26,7 +34,14 @@ pub fn record(name: &str) -> Arc<Record> {
 }
 
 pub fn core(config: Config) -> Core {
-    Core::new(config, "me".parse().unwrap(), Target::new("me", 8081).unwrap(), Labels::default(), 1, at(0))
+    Core::new(
+        config,
+        "me".parse().unwrap(),
+        Target::new("me", 8081).unwrap(),
+        Labels::default(),
+        1,
+        at(0),
+    )
 }
 
 /// The core is asked to let `joiner` in, and reaches it.
@@ -51,7 +66,11 @@ pub fn answer_of(whom: &Record) -> ProbeReport {
 
 /// What `peer` says; what the core does about it stays in its output.
 pub fn say(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
-    core.handle_request(RequestId(2), Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })), now);
+    core.handle_request(
+        RequestId(2),
+        Request::Exchange(Box::new(Exchange { from: Some(peer.instance), ..exchange })),
+        now,
+    );
 }
 
 /// What `peer` says; what the core does about it at once is nobody's concern.
@@ -70,5 +89,9 @@ pub fn drain(core: &mut Core) {
 
 /// The answer of who has no news.
 pub fn nothing_new(exchange: &Exchange) -> Response {
-    Response::Exchange(Box::new(Exchange { from: exchange.to, to: exchange.from, ..Exchange::default() }))
+    Response::Exchange(Box::new(Exchange {
+        from: exchange.to,
+        to: exchange.from,
+        ..Exchange::default()
+    }))
 }

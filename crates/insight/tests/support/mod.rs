@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Cell, Events, Failure, Frame, Histogram, Incarnation, Instance, Labels, LatencyCode, MemberView, MeshName, NodeName, Now, Pair, Record,
-    Refusals, Release, Roster, Row, Secured, Snapshot, Standing, State, Status, Target, Time, Wall,
+    Cell, Events, Failure, Frame, Histogram, Incarnation, Instance, Labels, LatencyCode,
+    MemberView, MeshName, NodeName, Now, Pair, Record, Refusals, Release, Roster, Row, Secured,
+    Snapshot, Standing, State, Status, Target, Time, Wall,
 };
 
 /// A mesh of hosts of which some pairs are broken.
@@ -23,7 +24,8 @@ pub struct Lab {
     pub secured: Option<Secured>,
     /// The release of each host; none if it tells none.
     pub releases: Vec<Option<Release>>,
-    /// Whether every pair has a latency of its own, from 0.2 to 80 ms, with noise of 5 %: nothing of it repeats.
+    /// Whether every pair has a latency of its own, from 0.2 to 80 ms, with noise of 5 %: nothing
+    /// of it repeats.
     pub ragged: bool,
     labels: Vec<Labels>,
     rows: Vec<Option<Arc<Row>>>,
@@ -53,7 +55,9 @@ fn ragged(source: usize, target: usize, seconds: u64) -> u64 {
 
 impl Lab {
     pub fn new(nodes: usize, zones: usize) -> Self {
-        let zone = |index: usize| (zones > 0).then(|| ("zone".to_owned(), (index * zones / nodes).to_string()));
+        let zone = |index: usize| {
+            (zones > 0).then(|| ("zone".to_owned(), (index * zones / nodes).to_string()))
+        };
         Self {
             nodes,
             seconds: 0,
@@ -89,7 +93,9 @@ impl Lab {
 
     fn publish(&mut self, source: usize) {
         let cell = |target: usize| {
-            let failure = Failure::ALL.into_iter().find(|kind| self.failing.contains(&(source, target, *kind)));
+            let failure = Failure::ALL
+                .into_iter()
+                .find(|kind| self.failing.contains(&(source, target, *kind)));
             // Latencies differ from pair to pair and a little from time to time.
             let noise = (source * 7 + target * 13 + self.seconds as usize) % 5;
             let base = 2_000 + 100 * noise as u64;
@@ -98,7 +104,11 @@ impl Lab {
             let state = match failure {
                 _ if source == target => State::Unknown,
                 Some(kind) => State::Failed(kind),
-                None => State::Ok { total: LatencyCode::encode(Duration::from_micros(micros)), request: None, jitter: None },
+                None => State::Ok {
+                    total: LatencyCode::encode(Duration::from_micros(micros)),
+                    request: None,
+                    jitter: None,
+                },
             };
             Cell { state, age_ticks: 2, loss: 0, retransmissions: 0 }
         };
@@ -106,7 +116,12 @@ impl Lab {
         let frame = Frame::new(self.seconds, self.roster.id(), self.now().wall, &cells)
             .with_secured(self.secured)
             .with_release(self.releases[source].clone());
-        let row = Row::new(Arc::new(frame), Some(Arc::clone(&self.roster)), Duration::ZERO, self.now().time);
+        let row = Row::new(
+            Arc::new(frame),
+            Some(Arc::clone(&self.roster)),
+            Duration::ZERO,
+            self.now().time,
+        );
         self.rows[source] = Some(Arc::new(row));
     }
 
@@ -114,7 +129,8 @@ impl Lab {
     pub fn second(&mut self) -> Snapshot {
         self.seconds += 1;
         for source in 0..self.nodes {
-            let is_turn = self.rows[source].is_none() || (source as u64 + self.seconds).is_multiple_of(self.published_every);
+            let is_turn = self.rows[source].is_none()
+                || (source as u64 + self.seconds).is_multiple_of(self.published_every);
             if self.status[source].is_present() && is_turn {
                 self.publish(source);
             }
@@ -154,7 +170,9 @@ impl Lab {
 
     /// Nobody reaches a host, and it says nothing.
     pub fn lose(&mut self, host: usize, kind: Failure) {
-        self.failing.extend((0..self.nodes).filter(|source| *source != host).map(|source| (source, host, kind)));
+        self.failing.extend(
+            (0..self.nodes).filter(|source| *source != host).map(|source| (source, host, kind)),
+        );
         self.status[host] = Status::Dead;
     }
 }

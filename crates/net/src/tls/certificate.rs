@@ -34,19 +34,23 @@ pub struct Facts {
     pub purposes: (bool, bool),
 }
 
-/// The hosts that the certificate of a peer names; in the extensions of every request of a peer that presented one.
+/// The hosts that the certificate of a peer names; in the extensions of every request of a peer
+/// that presented one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerNames(Arc<[String]>);
 
 impl PeerNames {
-    /// Whether it names this host or this node, with a wildcard for one label as in RFC 6125 section 6.4.3.
+    /// Whether it names this host or this node, with a wildcard for one label as in RFC 6125
+    /// section 6.4.3.
     pub fn cover(&self, name: &str) -> bool {
         let bare = name.trim_matches(['[', ']']);
         self.0.iter().any(|known| {
             known.eq_ignore_ascii_case(bare)
                 || known.strip_prefix("*.").is_some_and(|parent| {
                     bare.parse::<IpAddr>().is_err()
-                        && bare.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+                        && bare.split_once('.').is_some_and(|(label, rest)| {
+                            !label.is_empty() && rest.eq_ignore_ascii_case(parent)
+                        })
                 })
         })
     }
@@ -100,15 +104,22 @@ fn moment(time: ASN1Time) -> SystemTime {
 
 /// RFC 5280 sections 4.2.1.3 and 4.2.1.9. What cannot be read, or says nothing, is none.
 fn is_authority(certificate: &X509Certificate<'_>) -> bool {
-    let signs = certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
-    signs && certificate.basic_constraints().is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.value.ca))
+    let signs = certificate
+        .key_usage()
+        .is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+    signs
+        && certificate
+            .basic_constraints()
+            .is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.value.ca))
 }
 
 /// RFC 5280 section 4.2.1.12: who says nothing may be both; what cannot be read is neither.
 fn purposes(certificate: &X509Certificate<'_>) -> (bool, bool) {
     match certificate.extended_key_usage() {
         Ok(None) => (true, true),
-        Ok(Some(usage)) => (usage.value.any || usage.value.server_auth, usage.value.any || usage.value.client_auth),
+        Ok(Some(usage)) => {
+            (usage.value.any || usage.value.server_auth, usage.value.any || usage.value.client_auth)
+        }
         Err(_) => (false, false),
     }
 }
@@ -135,11 +146,21 @@ mod tests {
 
     #[test]
     fn a_wildcard_covers_one_label() {
-        let names = PeerNames(["*.example.net", "swan", "192.0.2.7", "2001:db8::1"].map(str::to_owned).into());
+        let names = PeerNames(
+            ["*.example.net", "swan", "192.0.2.7", "2001:db8::1"].map(str::to_owned).into(),
+        );
         for covered in ["a.example.net", "A.Example.NET", "SWAN", "192.0.2.7", "[2001:db8::1]"] {
             assert!(names.cover(covered), "{covered}");
         }
-        for foreign in ["example.net", "a.b.example.net", ".example.net", "swan.example.org", "192.0.2.8", "", "goose"] {
+        for foreign in [
+            "example.net",
+            "a.b.example.net",
+            ".example.net",
+            "swan.example.org",
+            "192.0.2.8",
+            "",
+            "goose",
+        ] {
             assert!(!names.cover(foreign), "{foreign}");
         }
     }

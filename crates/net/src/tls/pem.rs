@@ -1,4 +1,5 @@
-//! PEM as it comes out of files, variables and vaults, and what is wrong with it in our own words: a library's text may quote a key.
+//! PEM as it comes out of files, variables and vaults, and what is wrong with it in our own words:
+//! a library's text may quote a key.
 
 use std::borrow::Cow;
 
@@ -8,15 +9,22 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// The same PEM with markers on lines of their own: variables and vaults often lose the ends of lines, or write them as `\n`. A byte-order mark
-/// is left out.
+/// The same PEM with markers on lines of their own: variables and vaults often lose the ends of
+/// lines, or write them as `\n`. A byte-order mark is left out.
 pub(super) fn lines(bytes: &[u8]) -> Cow<'_, [u8]> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Cow::Borrowed(bytes);
     };
-    let whole = |line: &str| line.starts_with(DASHES) && line.ends_with(DASHES) && line.matches(DASHES).count() == 2;
-    if text.lines().map(str::trim).filter(|line| line.contains(BEGIN) || line.contains(END)).all(whole) {
+    let whole = |line: &str| {
+        line.starts_with(DASHES) && line.ends_with(DASHES) && line.matches(DASHES).count() == 2
+    };
+    if text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains(BEGIN) || line.contains(END))
+        .all(whole)
+    {
         return Cow::Borrowed(bytes);
     }
     let text = text.replace("\\r", "").replace("\\n", "\n");
@@ -49,8 +57,12 @@ pub(super) fn why(error: &Error, bytes: &[u8]) -> &'static str {
         return "the file is UTF-16; write it as ASCII";
     }
     match error {
-        Error::MissingSectionEnd { .. } => "an END line is missing: the text is cut off, or its lines are gone",
-        Error::IllegalSectionStart { .. } => "a BEGIN line is damaged; BEGIN and END stand on lines of their own",
+        Error::MissingSectionEnd { .. } => {
+            "an END line is missing: the text is cut off, or its lines are gone"
+        }
+        Error::IllegalSectionStart { .. } => {
+            "a BEGIN line is damaged; BEGIN and END stand on lines of their own"
+        }
         Error::Base64Decode(_) => "the text between BEGIN and END is no base64",
         Error::NoItemsFound => "there is nothing of that kind in it",
         Error::SectionTooLarge => "a section is too long",
@@ -72,13 +84,28 @@ mod tests {
     #[test]
     fn pem_that_lost_its_lines_gets_them_back() {
         let body = |text: &str| text.split_whitespace().collect::<String>();
-        for lost in [PEM.replace('\n', ""), PEM.replace('\n', " "), PEM.replace('\n', "\\n"), PEM.replace('\n', "\\r\\n")] {
+        for lost in [
+            PEM.replace('\n', ""),
+            PEM.replace('\n', " "),
+            PEM.replace('\n', "\\n"),
+            PEM.replace('\n', "\\r\\n"),
+        ] {
             let text = repaired(&lost);
             assert_eq!(body(&text), body(PEM), "{lost}");
-            assert!(text.starts_with("-----BEGIN PRIVATE KEY-----\n") && text.ends_with("\n-----END PRIVATE KEY-----\n"));
+            assert!(
+                text.starts_with("-----BEGIN PRIVATE KEY-----\n")
+                    && text.ends_with("\n-----END PRIVATE KEY-----\n")
+            );
         }
         assert_eq!(repaired(&format!("\u{feff}{PEM}")), PEM);
-        assert_eq!(repaired(&format!("subject=x\r\n{}", PEM.replace('\n', "\r\n"))), format!("subject=x\r\n{}", PEM.replace('\n', "\r\n")));
-        assert_eq!(repaired("-----BEGIN PRIVATE KEY-----TUlH"), "", "what has no end stays unreadable");
+        assert_eq!(
+            repaired(&format!("subject=x\r\n{}", PEM.replace('\n', "\r\n"))),
+            format!("subject=x\r\n{}", PEM.replace('\n', "\r\n"))
+        );
+        assert_eq!(
+            repaired("-----BEGIN PRIVATE KEY-----TUlH"),
+            "",
+            "what has no end stays unreadable"
+        );
     }
 }

@@ -11,9 +11,11 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use super::certificate::Facts;
 
-/// Accepts a peer's certificate that is itself one of the configured ones, if its name and dates are right; everything else is left to `chains`.
+/// Accepts a peer's certificate that is itself one of the configured ones, if its name and dates
+/// are right; everything else is left to `chains`.
 ///
-/// A self-signed certificate that a user names as its own CA is no valid end of a chain for the library, and is what many small meshes have.
+/// A self-signed certificate that a user names as its own CA is no valid end of a chain for the
+/// library, and is what many small meshes have.
 #[derive(Debug)]
 pub(super) struct Configured<V: ?Sized> {
     /// None when nobody is configured who may sign others.
@@ -25,7 +27,12 @@ pub(super) struct Configured<V: ?Sized> {
 }
 
 impl<V: ?Sized> Configured<V> {
-    fn is_configured(&self, certificate: &CertificateDer<'_>, now: UnixTime, fits: impl Fn(&Facts) -> bool) -> Result<bool, Error> {
+    fn is_configured(
+        &self,
+        certificate: &CertificateDer<'_>,
+        now: UnixTime,
+        fits: impl Fn(&Facts) -> bool,
+    ) -> Result<bool, Error> {
         if !self.certificates.iter().any(|configured| configured == certificate) {
             return Ok(false);
         }
@@ -51,7 +58,12 @@ macro_rules! signatures {
             certificate: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+            rustls::crypto::verify_tls12_signature(
+                message,
+                certificate,
+                signature,
+                &self.algorithms,
+            )
         }
 
         fn verify_tls13_signature(
@@ -60,7 +72,12 @@ macro_rules! signatures {
             certificate: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+            rustls::crypto::verify_tls13_signature(
+                message,
+                certificate,
+                signature,
+                &self.algorithms,
+            )
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -79,10 +96,19 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Configured<V> {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if self.is_configured(end_entity, now, |facts| facts.purposes.0)? {
-            rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            rustls::client::verify_server_name(
+                &ParsedCertificate::try_from(end_entity)?,
+                server_name,
+            )?;
             return Ok(ServerCertVerified::assertion());
         }
-        self.chains()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.chains()?.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )
     }
 
     signatures!();

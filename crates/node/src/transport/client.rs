@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use buffa::Message as _;
 use bytes::Bytes;
-use canary_core::{CallError, Detail, Failure, Instance, NodeName, Record, Request, Response, Snapshot, Target};
+use canary_core::{
+    CallError, Detail, Failure, Instance, NodeName, Record, Request, Response, Snapshot, Target,
+};
 use canary_net::{Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
@@ -33,7 +35,8 @@ const LINKS_MAX: usize = 512;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How often a peer with a call under way is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How long a call waits for a name that was never resolved: less than any call may take, so that the reason can be reported.
+/// How long a call waits for a name that was never resolved: less than any call may take, so that
+/// the reason can be reported.
 const LOOKUP_PATIENCE: Duration = Duration::from_millis(1200);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -94,15 +97,20 @@ impl ClientTransport for Link {
     fn send(
         &self,
         mut request: http::Request<ClientBody>,
-    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Self::ResponseBody>, LinkError>> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Self::ResponseBody>, LinkError>> + Send>>
+    {
         let mut sender = self.sender.clone();
         if let Some(token) = self.tokens.get().header() {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         Box::pin(async move {
-            let (parts, body) = sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
+            let (parts, body) =
+                sender.send_request(request).await.map_err(LinkError::Http2)?.into_parts();
             // Collected here, so that a reset in mid-body keeps its cause.
-            let body = Limited::new(body, MESSAGE_BYTES_MAX + 5).collect().await.map_err(LinkError::Body)?;
+            let body = Limited::new(body, MESSAGE_BYTES_MAX + 5)
+                .collect()
+                .await
+                .map_err(LinkError::Body)?;
             Ok(http::Response::from_parts(parts, body))
         })
     }
@@ -121,9 +129,22 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(resolver: Resolver, guard: Guard, traffic: Arc<Traffic>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
+    pub(crate) fn new(
+        resolver: Resolver,
+        guard: Guard,
+        traffic: Arc<Traffic>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+    ) -> Self {
         let strangers = resolver.for_strangers();
-        Self { resolver, strangers, guard, traffic, snapshot, links: Mutex::default(), malformed: AtomicU64::new(0) }
+        Self {
+            resolver,
+            strangers,
+            guard,
+            traffic,
+            snapshot,
+            links: Mutex::default(),
+            malformed: AtomicU64::new(0),
+        }
     }
 
     /// Times that the last good addresses of a name were used because it was not resolved.
@@ -148,18 +169,28 @@ impl Links {
             Err(_) => {
                 // What does not answer is not worth keeping warm: the next call finds out afresh.
                 self.forget(target);
-                Err(CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {timeout:?}") })
+                Err(CallError {
+                    failure: Failure::Timeout,
+                    detail: format!("{target} did not answer within {timeout:?}"),
+                })
             }
         }
     }
 
     /// Asks a peer by our own protocol.
-    pub(crate) async fn ask_ours(&self, target: &Target, request: Request) -> Result<Response, Unanswered> {
+    pub(crate) async fn ask_ours(
+        &self,
+        target: &Target,
+        request: Request,
+    ) -> Result<Response, Unanswered> {
         let link = if matches!(request, Request::Join(_)) {
-            // Ask the node that answers at this address now: names move, and one address may have many nodes behind it.
+            // Ask the node that answers at this address now: names move, and one address may have
+            // many nodes behind it.
             self.forget(target);
             let found_as = self.resolver.found_as(target);
-            let link = self.dial(&self.resolver, target, found_as.as_deref().unwrap_or(target.host())).await?;
+            let link = self
+                .dial(&self.resolver, target, found_as.as_deref().unwrap_or(target.host()))
+                .await?;
             if found_as.is_none() {
                 self.keep(target, &link);
             }
@@ -180,11 +211,19 @@ impl Links {
         let response = match self.ask(&client, request).await {
             Ok(response) => response,
             // It lives, and has no time for this.
-            Err(error) if error.code == ErrorCode::ResourceExhausted && error.source().is_none() => return Ok(Response::Busy),
+            Err(error)
+                if error.code == ErrorCode::ResourceExhausted && error.source().is_none() =>
+            {
+                return Ok(Response::Busy);
+            }
             Err(error) => {
-                let unimplemented = error.code == ErrorCode::Unimplemented && error.source().is_none();
+                let unimplemented =
+                    error.code == ErrorCode::Unimplemented && error.source().is_none();
                 let mut call = self.explain(target, &error);
-                if let Some(failure) = cause.get().filter(|_| matches!(call.failure, Failure::Reset | Failure::Protocol)) {
+                if let Some(failure) = cause
+                    .get()
+                    .filter(|_| matches!(call.failure, Failure::Reset | Failure::Protocol))
+                {
                     call.failure = *failure;
                 }
                 if call.failure == Failure::Reset && scheme == "http" {
@@ -195,18 +234,36 @@ impl Links {
         };
         response.map_err(|why| {
             self.malformed.fetch_add(1, Ordering::Relaxed);
-            CallError { failure: Failure::Protocol, detail: format!("{target} gave a malformed answer: {why}") }.into()
+            CallError {
+                failure: Failure::Protocol,
+                detail: format!("{target} gave a malformed answer: {why}"),
+            }
+            .into()
         })
     }
 
     /// Asks a member, as the instance `from`, what it knows of its pair to `target`.
-    pub(crate) async fn describe(&self, member: &Record, from: Instance, target: &NodeName) -> Result<Detail, CallError> {
+    pub(crate) async fn describe(
+        &self,
+        member: &Record,
+        from: Instance,
+        target: &NodeName,
+    ) -> Result<Detail, CallError> {
         let whom = &member.target;
         let link = self.member_link(whom).await?;
         let client = pb::MeshServiceClient::new(link.clone(), config_for(whom, &link)?);
-        let request = pb::DescribeRequest { from: from.0, to: member.instance.0, target: target.as_str().to_owned(), ..Default::default() };
+        let request = pb::DescribeRequest {
+            from: from.0,
+            to: member.instance.0,
+            target: target.as_str().to_owned(),
+            ..Default::default()
+        };
         self.traffic.count(Kind::Describe, Direction::Out, request.encoded_len() as usize);
-        let answer = client.describe(request).await.map_err(|error| self.explain(whom, &error))?.into_owned();
+        let answer = client
+            .describe(request)
+            .await
+            .map_err(|error| self.explain(whom, &error))?
+            .into_owned();
         self.traffic.count(Kind::Describe, Direction::In, answer.encoded_len() as usize);
         Ok(detail::read(answer))
     }
@@ -220,7 +277,10 @@ impl Links {
     }
 
     /// A client of the original's protocol, on a connection that is shared with ours.
-    pub(crate) async fn original(&self, target: &Target) -> Result<super::original::MeshServiceClient<Link>, CallError> {
+    pub(crate) async fn original(
+        &self,
+        target: &Target,
+    ) -> Result<super::original::MeshServiceClient<Link>, CallError> {
         let link = self.member_link(target).await?;
         let config = config_for(target, &link)?;
         Ok(super::original::MeshServiceClient::new(link, config))
@@ -236,7 +296,11 @@ impl Links {
         Ok(link)
     }
 
-    async fn ask(&self, client: &pb::MeshServiceClient<Link>, request: Request) -> Result<Result<Response, wire::Malformed>, ConnectError> {
+    async fn ask(
+        &self,
+        client: &pb::MeshServiceClient<Link>,
+        request: Request,
+    ) -> Result<Result<Response, wire::Malformed>, ConnectError> {
         let sent = |kind, len: u32| self.traffic.count(kind, Direction::Out, len as usize);
         let received = |kind, len: u32| self.traffic.count(kind, Direction::In, len as usize);
         Ok(match request {
@@ -247,14 +311,20 @@ impl Links {
                 wire::record(node).map(Response::Identify)
             }
             Request::Join(record) => {
-                let request = pb::JoinRequest { node: Some(wire::node(&record)).into(), ..Default::default() };
+                let request = pb::JoinRequest {
+                    node: Some(wire::node(&record)).into(),
+                    ..Default::default()
+                };
                 sent(Kind::Join, request.encoded_len());
                 let answer = client.join(request).await?.into_owned();
                 received(Kind::Join, answer.encoded_len());
                 wire::join_answer(answer).map(Response::Join)
             }
             Request::Exchange(exchange) => {
-                let request = pb::ExchangeRequest { gossip: Some(wire::gossip(&exchange)).into(), ..Default::default() };
+                let request = pb::ExchangeRequest {
+                    gossip: Some(wire::gossip(&exchange)).into(),
+                    ..Default::default()
+                };
                 sent(Kind::Exchange, request.encoded_len());
                 let answer = client.exchange(request).await?.into_owned();
                 received(Kind::Exchange, answer.encoded_len());
@@ -272,7 +342,11 @@ impl Links {
 
     /// Whether somebody answered at a target who is known by it.
     fn is_members(&self, target: &Target) -> bool {
-        self.snapshot.borrow().members.iter().any(|member| member.proven && member.record.target == *target)
+        self.snapshot
+            .borrow()
+            .members
+            .iter()
+            .any(|member| member.proven && member.record.target == *target)
     }
 
     fn warm(&self, target: &Target) -> Option<Link> {
@@ -302,21 +376,33 @@ impl Links {
     }
 
     /// Connects to a peer that proves to be `host`.
-    async fn dial(&self, resolver: &Resolver, target: &Target, host: &str) -> Result<Link, CallError> {
-        let fail = |failure, why: &dyn std::fmt::Display| CallError { failure, detail: format!("cannot connect to {target}: {why}") };
-        let addresses = resolver.resolve(target, LOOKUP_PATIENCE).await.map_err(|error| match error {
-            LookupError::Local(_) => fail(Failure::Unreachable, &error),
-            // Nothing is known of the peer.
-            LookupError::NoThread(_) => fail(Failure::Timeout, &error),
-            _ => fail(Failure::Dns, &error),
-        })?;
-        let (stream, _) = connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
-            Blame::Network(failure) => fail(failure, &error),
-            // Nothing is known of the peer, and nothing worse may be concluded than that it was not heard in time.
-            Blame::Ourselves => fail(Failure::Timeout, &error),
-        })?;
+    async fn dial(
+        &self,
+        resolver: &Resolver,
+        target: &Target,
+        host: &str,
+    ) -> Result<Link, CallError> {
+        let fail = |failure, why: &dyn std::fmt::Display| CallError {
+            failure,
+            detail: format!("cannot connect to {target}: {why}"),
+        };
+        let addresses =
+            resolver.resolve(target, LOOKUP_PATIENCE).await.map_err(|error| match error {
+                LookupError::Local(_) => fail(Failure::Unreachable, &error),
+                // Nothing is known of the peer.
+                LookupError::NoThread(_) => fail(Failure::Timeout, &error),
+                _ => fail(Failure::Dns, &error),
+            })?;
+        let (stream, _) =
+            connect_any(&addresses).await.map_err(|error| match blame_connect(&error) {
+                Blame::Network(failure) => fail(failure, &error),
+                // Nothing is known of the peer, and nothing worse may be concluded than that it was
+                // not heard in time.
+                Blame::Ourselves => fail(Failure::Timeout, &error),
+            })?;
         let set = self.guard.tls.get();
-        let stream = secure::secure(&set, host, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
+        let stream =
+            secure::secure(&set, host, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
         let (stream, cause) = Remembering::new(stream);
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -332,13 +418,21 @@ impl Links {
             }
         });
         let (tokens, scheme) = (self.guard.tokens.clone(), secure::scheme(&set));
-        Ok(Link { sender, tokens, scheme, since: Instant::now(), cause, driver: Arc::new(Driver(driver)) })
+        Ok(Link {
+            sender,
+            tokens,
+            scheme,
+            since: Instant::now(),
+            cause,
+            driver: Arc::new(Driver(driver)),
+        })
     }
 
     fn keep(&self, target: &Target, link: &Link) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if links.len() >= LINKS_MAX {
-            let oldest = links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());
+            let oldest =
+                links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());
             oldest.and_then(|target| links.remove(&target));
         }
         links.insert(target.clone(), (link.clone(), Instant::now()));
@@ -346,10 +440,13 @@ impl Links {
 }
 
 fn config_for(target: &Target, link: &Link) -> Result<ClientConfig, CallError> {
-    let uri: http::Uri = format!("{}://{target}", link.scheme)
-        .parse()
-        .map_err(|_| CallError { failure: Failure::Protocol, detail: format!("{target} is not a target that can be called") })?;
-    Ok(ClientConfig::new(uri).with_protocol(Protocol::Grpc).with_default_max_message_size(MESSAGE_BYTES_MAX))
+    let uri: http::Uri = format!("{}://{target}", link.scheme).parse().map_err(|_| CallError {
+        failure: Failure::Protocol,
+        detail: format!("{target} is not a target that can be called"),
+    })?;
+    Ok(ClientConfig::new(uri)
+        .with_protocol(Protocol::Grpc)
+        .with_default_max_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// What an error of the RPC library says about the peer.
@@ -361,7 +458,10 @@ fn explain(target: &Target, error: &ConnectError) -> CallError {
                 Blame::Network(failure) => failure,
                 Blame::Ourselves => Failure::Timeout,
             };
-            return CallError { failure, detail: format!("the connection to {target} failed: {io}") };
+            return CallError {
+                failure,
+                detail: format!("the connection to {target} failed: {io}"),
+            };
         }
         cause = inner.source();
     }
@@ -376,7 +476,9 @@ fn explain(target: &Target, error: &ConnectError) -> CallError {
     let message = error.message.as_deref().map(wire::detail).unwrap_or_default();
     let detail = match message.as_str() {
         // What our own API answers to a client without a token.
-        "no token provided" => format!("{target} is a bot's API port; give its mesh port, 8081 by default"),
+        "no token provided" => {
+            format!("{target} is a bot's API port; give its mesh port, 8081 by default")
+        }
         _ if transport => format!("{target} closed the connection without an answer"),
         _ => format!("{target} answered with an error: {message}"),
     };

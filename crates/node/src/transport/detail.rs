@@ -28,7 +28,9 @@ pub(super) fn pack(detail: &Detail) -> pb::DescribeResponse {
         kernel_segments: timing.kernel.map_or(0, |kernel| kernel.segments),
         ..Default::default()
     });
-    let counted = |kind: &Failure| Some((u32::from(kind.code()), *detail.failures.get(usize::from(kind.code()))?));
+    let counted = |kind: &Failure| {
+        Some((u32::from(kind.code()), *detail.failures.get(usize::from(kind.code()))?))
+    };
     pb::DescribeResponse {
         latest: latest.into(),
         failing: optional(detail.failing_for),
@@ -41,7 +43,8 @@ pub(super) fn pack(detail: &Detail) -> pb::DescribeResponse {
     }
 }
 
-/// As it arrived. Kinds of failure of a later release are left out: nothing but their number is known.
+/// As it arrived. Kinds of failure of a later release are left out: nothing but their number is
+/// known.
 pub(super) fn read(described: pb::DescribeResponse) -> Detail {
     let latest = described.latest.into_option().map(|timing| {
         let kernel = time_of(timing.kernel_rtt.into_option()).map(|rtt| KernelTiming {
@@ -65,7 +68,9 @@ pub(super) fn read(described: pb::DescribeResponse) -> Detail {
             *counted = count;
         }
     }
-    let last_success = Some(described.last_success_unix_ms).filter(|millis| *millis > 0).map(Wall::from_unix_millis);
+    let last_success = Some(described.last_success_unix_ms)
+        .filter(|millis| *millis > 0)
+        .map(Wall::from_unix_millis);
     Detail {
         latest,
         failing_for: time_of(described.failing.into_option()),
@@ -83,17 +88,32 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_pair_travels_whole_and_what_is_not_stays_unknown() {
-        let kernel = Some(KernelTiming { rtt: Duration::from_nanos(7), retransmissions: 1, segments: 9 });
+        let kernel =
+            Some(KernelTiming { rtt: Duration::from_nanos(7), retransmissions: 1, segments: 9 });
         let spent = Duration::from_micros;
-        let timing = Timing { resolve: spent(0), connect: spent(3), tls: Some(spent(0)), first_request: spent(5), request: None, kernel };
-        let mut full = Detail { latest: Some(timing), last_success: Some(Wall::from_unix_millis(5)), ..Detail::default() };
+        let timing = Timing {
+            resolve: spent(0),
+            connect: spent(3),
+            tls: Some(spent(0)),
+            first_request: spent(5),
+            request: None,
+            kernel,
+        };
+        let mut full = Detail {
+            latest: Some(timing),
+            last_success: Some(Wall::from_unix_millis(5)),
+            ..Detail::default()
+        };
         full.failures[3] = 4;
         (full.successes, full.segments, full.retransmissions) = (u64::MAX, 2, 1);
         let failing = Detail { failing_for: Some(Duration::from_secs(3)), ..Detail::default() };
         for detail in [full, failing, Detail::default()] {
             assert_eq!(read(pack(&detail)), detail);
         }
-        let later = pb::DescribeResponse { failures: [(11, 1), (u32::MAX, 2)].into_iter().collect(), ..Default::default() };
+        let later = pb::DescribeResponse {
+            failures: [(11, 1), (u32::MAX, 2)].into_iter().collect(),
+            ..Default::default()
+        };
         assert_eq!(read(later), Detail::default());
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use buffa::{Message as _, MessageView as _};
 use canary_core::{
-    CallId, Config, Core, Incarnation, Instance, Labels, MeshName, Now, Output, Record, Request, RequestId, Response, Time, Wall,
+    CallId, Config, Core, Incarnation, Instance, Labels, MeshName, Now, Output, Record, Request,
+    RequestId, Response, Time, Wall,
 };
 
 use super::{pb, wire};
@@ -15,7 +16,10 @@ const MEMBER: Instance = Instance(2);
 const OTHER: Instance = Instance(3);
 
 fn at(millis: u64) -> Now {
-    Now { time: Time::ZERO + Duration::from_secs(1 << 20) + Duration::from_millis(millis), wall: Wall::from_unix_millis(1 << 40) }
+    Now {
+        time: Time::ZERO + Duration::from_secs(1 << 20) + Duration::from_millis(millis),
+        wall: Wall::from_unix_millis(1 << 40),
+    }
 }
 
 /// A core with two members, and an exchange with the first under way.
@@ -45,7 +49,11 @@ fn living() -> Option<(Core, CallId)> {
                     let record = if target == peer.target { &peer } else { &other };
                     core.handle_response(id, Ok(Response::Identify(Arc::clone(record))), at(step));
                 }
-                Output::Call { id, target, request: Request::Exchange(_), .. } if target == peer.target => exchanging = Some(id),
+                Output::Call { id, target, request: Request::Exchange(_), .. }
+                    if target == peer.target =>
+                {
+                    exchanging = Some(id);
+                }
                 _ => {}
             }
         }
@@ -65,23 +73,34 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
     let now = at(6000);
     match kind % 8 {
         0 => {
-            let Some(gossip) = pb::ExchangeRequest::decode_from_slice(body).ok().and_then(|request| request.gossip.into_option()) else {
+            let Some(gossip) = pb::ExchangeRequest::decode_from_slice(body)
+                .ok()
+                .and_then(|request| request.gossip.into_option())
+            else {
                 return;
             };
             let mut exchange = wire::exchange(gossip);
-            // Of a stranger nothing is taken; that the speaker is a member is what the fuzzer need not find out.
+            // Of a stranger nothing is taken; that the speaker is a member is what the fuzzer need
+            // not find out.
             (exchange.from, exchange.to) = (Some(MEMBER), None);
             core.handle_request(RequestId(9), Request::Exchange(Box::new(exchange)), now);
         }
         1 => {
-            let Some(response) = pb::ExchangeResponse::decode_from_slice(body).ok().and_then(|answer| wire::exchange_answer(answer).ok())
+            let Some(response) = pb::ExchangeResponse::decode_from_slice(body)
+                .ok()
+                .and_then(|answer| wire::exchange_answer(answer).ok())
             else {
                 return;
             };
             core.handle_response(call, Ok(response), now);
         }
         2 => {
-            let Some(node) = pb::JoinRequest::decode_from_slice(body).ok().and_then(|request| request.node.into_option()) else { return };
+            let Some(node) = pb::JoinRequest::decode_from_slice(body)
+                .ok()
+                .and_then(|request| request.node.into_option())
+            else {
+                return;
+            };
             let Ok(record) = wire::record(node) else { return };
             core.handle_request(RequestId(9), Request::Join(record), now);
         }
@@ -89,7 +108,9 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
             let _ = pb::JoinResponse::decode_from_slice(body).ok().map(wire::join_answer);
         }
         4 => {
-            let _ = pb::AskResponse::decode_from_slice(body).ok().map(|response| wire::answer(&response));
+            let _ = pb::AskResponse::decode_from_slice(body)
+                .ok()
+                .map(|response| wire::answer(&response));
         }
         5 => {
             let _ = wire::decode_probe_response(body);
@@ -103,7 +124,9 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
             }
         }
         _ => {
-            let Ok(answer) = pb::mesh::v1::JoinMeshResponse::decode_from_slice(body) else { return };
+            let Ok(answer) = pb::mesh::v1::JoinMeshResponse::decode_from_slice(body) else {
+                return;
+            };
             for request in v1::foreign::joined(answer, &core) {
                 core.handle_request(RequestId(9), request, now);
             }
@@ -122,8 +145,15 @@ fn live_on(core: &mut Core, now: Now) {
                 Output::Reply { response: Response::Exchange(exchange), .. } => exchange,
                 _ => continue,
             };
-            assert!(wire::gossip(&said).encoded_len() as usize <= super::MESSAGE_BYTES_MAX, "a message of ours is too long");
-            assert_eq!(wire::exchange(wire::gossip(&said)).unread, 0, "a message of ours cannot be read");
+            assert!(
+                wire::gossip(&said).encoded_len() as usize <= super::MESSAGE_BYTES_MAX,
+                "a message of ours is too long"
+            );
+            assert_eq!(
+                wire::exchange(wire::gossip(&said)).unread,
+                0,
+                "a message of ours cannot be read"
+            );
         }
         now.time = now.time + Duration::from_millis(50);
         if core.poll_timeout().is_some_and(|due| due <= now.time) {

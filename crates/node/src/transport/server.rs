@@ -1,4 +1,5 @@
-//! The mesh port's service: probes and questions about pairs are answered on the spot, everything else by the driver.
+//! The mesh port's service: probes and questions about pairs are answered on the spot, everything
+//! else by the driver.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +10,8 @@ use canary_net::tls::PeerNames;
 use canary_net::token::Verdict;
 use canary_net::{Guard, IpNet, Ledger, Peer, Rates, Seldom};
 use connectrpc::{
-    CompressionPolicy, CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits, RequestContext, Response as RpcResponse,
-    Router, ServiceRequest, ServiceResult,
+    CompressionPolicy, CompressionRegistry, ConnectError, ConnectRpcService, ErrorCode, Limits,
+    RequestContext, Response as RpcResponse, Router, ServiceRequest, ServiceResult,
 };
 use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,12 +21,15 @@ use crate::driver::Identity;
 use crate::traffic::{Direction, Kind, Traffic};
 use crate::v1;
 
-/// Memory that the elements of one message may take once decoded: entries of a few bytes become structs.
+/// Memory that the elements of one message may take once decoded: entries of a few bytes become
+/// structs.
 const ELEMENT_MEMORY_MAX: usize = 8 * MESSAGE_BYTES_MAX;
-/// How long the driver may take for an answer: two identifications of a joiner, and what it takes to be scheduled.
+/// How long the driver may take for an answer: two identifications of a joiner, and what it takes
+/// to be scheduled.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Codes of answers to what cannot be read, is too long, or asks for what there is not, as HTTP says it.
+/// Codes of answers to what cannot be read, is too long, or asks for what there is not, as HTTP
+/// says it.
 const REFUSING_HTTP: [u16; 6] = [400, 404, 405, 413, 415, 429];
 /// The same as gRPC says it: INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED.
 const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
@@ -39,9 +43,11 @@ const UNIMPLEMENTED: u16 = 12;
 /// gRPC's code for a caller who asks for too much at once.
 const RESOURCE_EXHAUSTED: u16 = 8;
 
-/// Joins of one address that fail: so many at once, and so many a second after that. Each has a bot dial an address; those that succeed are free.
+/// Joins of one address that fail: so many at once, and so many a second after that. Each has a bot
+/// dial an address; those that succeed are free.
 const JOINS_FAILING: (f64, f64) = (64.0, 2.0);
-/// Bytes of messages under way, in all and of one address: fourteen of the longest, and three. Most are a few hundred bytes long.
+/// Bytes of messages under way, in all and of one address: fourteen of the longest, and three. Most
+/// are a few hundred bytes long.
 const BYTES_UNDER_WAY: (usize, usize) = (8 << 20, 2 << 20);
 /// Largest request to join in bytes: a name, a target and labels.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
@@ -71,7 +77,10 @@ impl Impostor {
         if names.cover(speaker.name.as_str()) || names.cover(speaker.target.host()) {
             return Ok(());
         }
-        Err(Self { node: speaker.name.as_str().to_owned(), names: names.iter().take(8).collect::<Vec<_>>().join(", ") })
+        Err(Self {
+            node: speaker.name.as_str().to_owned(),
+            names: names.iter().take(8).collect::<Vec<_>>().join(", "),
+        })
     }
 }
 
@@ -121,12 +130,15 @@ impl MeshService {
     }
 
     /// The service as the accept loop takes it.
-    pub(crate) fn into_service(self: Arc<Self>) -> ConnectRpcService<impl connectrpc::Dispatcher + 'static> {
+    pub(crate) fn into_service(
+        self: Arc<Self>,
+    ) -> ConnectRpcService<impl connectrpc::Dispatcher + 'static> {
         let limits = Limits::default()
             .with_max_request_body_size(MESSAGE_BYTES_MAX + 5)
             .with_max_message_size(MESSAGE_BYTES_MAX)
             .with_element_memory_limit(ELEMENT_MEMORY_MAX);
-        // Rows are packed already: to compress them again costs the processor more than the network gains.
+        // Rows are packed already: to compress them again costs the processor more than the network
+        // gains.
         ConnectRpcService::new(pb::MeshServiceServer::from_arc(self))
             .with_limits(limits)
             .with_compression(CompressionRegistry::new())
@@ -164,24 +176,35 @@ impl MeshService {
         self.overdrawn.load(Ordering::Relaxed)
     }
 
-    /// Messages that were refused because they could not be read, and because the driver had too much to do.
+    /// Messages that were refused because they could not be read, and because the driver had too
+    /// much to do.
     pub(crate) fn refused(&self) -> (u64, u64) {
         (self.refused.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed))
     }
 
-    /// Requests without a valid token, and of peers that spoke as another than their certificate names.
+    /// Requests without a valid token, and of peers that spoke as another than their certificate
+    /// names.
     pub(crate) fn unauthenticated(&self) -> (u64, u64) {
         (self.tokenless.load(Ordering::Relaxed), self.impostors.load(Ordering::Relaxed))
     }
 
-    /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if it may pass.
-    pub(crate) fn turn_away<B, A: Default>(&self, guard: &Guard, request: &http::Request<B>) -> Option<http::Response<A>> {
+    /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if
+    /// it may pass.
+    pub(crate) fn turn_away<B, A: Default>(
+        &self,
+        guard: &Guard,
+        request: &http::Request<B>,
+    ) -> Option<http::Response<A>> {
         let tokens = guard.tokens.get();
         let headers = request.headers();
         let kind = headers.get(http::header::CONTENT_TYPE);
-        let packed =
-            |name| headers.get(name).is_some_and(|coding: &http::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-        // What is compressed costs far more than it took to send, and nobody who belongs to a mesh compresses. A watch never ends.
+        let packed = |name| {
+            headers.get(name).is_some_and(|coding: &http::HeaderValue| {
+                !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+            })
+        };
+        // What is compressed costs far more than it took to send, and nobody who belongs to a mesh
+        // compresses. A watch never ends.
         if packed("grpc-encoding")
             || packed("content-encoding")
             || packed("connect-content-encoding")
@@ -191,13 +214,17 @@ impl MeshService {
             return Some(unimplemented(request));
         }
         // A few bytes of JSON make large structures, and nobody who belongs to a mesh speaks it.
-        if kind.is_some_and(|kind| kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"))) {
+        if kind.is_some_and(|kind| {
+            kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"))
+        }) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             let mut response = http::Response::new(A::default());
             *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Some(response);
         }
-        if tokens.is_empty() || tokens.judge(request.headers().get(http::header::AUTHORIZATION)) == Verdict::Valid {
+        if tokens.is_empty()
+            || tokens.judge(request.headers().get(http::header::AUTHORIZATION)) == Verdict::Valid
+        {
             return None;
         }
         self.tokenless.fetch_add(1, Ordering::Relaxed);
@@ -206,12 +233,21 @@ impl MeshService {
         if let Some(left_out) = TOKENLESS[usize::from(is_guest)].allows() {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
             if is_guest {
-                tracing::warn!(peer, left_out, "a bot of the original stays outside: it cannot present a mesh token");
+                tracing::warn!(
+                    peer,
+                    left_out,
+                    "a bot of the original stays outside: it cannot present a mesh token"
+                );
             } else {
-                tracing::warn!(peer, left_out, "refused a peer: its mesh token is missing or wrong; give both the same");
+                tracing::warn!(
+                    peer,
+                    left_out,
+                    "refused a peer: its mesh token is missing or wrong; give both the same"
+                );
             }
         }
-        if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip())) {
+        if request.extensions().get::<Peer>().is_some_and(|peer| !guard.failures.note(peer.0.ip()))
+        {
             return Some(later(request));
         }
         let words = [("grpc-message", "the mesh token is missing or wrong")];
@@ -229,23 +265,38 @@ impl MeshService {
         later(request)
     }
 
-    /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has seen.
+    /// Looks at an answer on its way out: what the RPC library refused by itself, no handler has
+    /// seen.
     pub(crate) fn note<B>(&self, answer: &http::Response<B>) {
-        let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let code = answer
+            .headers()
+            .get("grpc-status")
+            .and_then(|code| code.to_str().ok()?.parse().ok())
+            .unwrap_or(0);
         // Responses with Retry-After are already counted as `busy`.
         let busy = answer.headers().contains_key(http::header::RETRY_AFTER);
-        if !busy && (REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code)) {
+        if !busy
+            && (REFUSING_HTTP.contains(&answer.status().as_u16()) || REFUSING_GRPC.contains(&code))
+        {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    async fn ask_driver(&self, ctx: &RequestContext, request: Request) -> Result<Response, ConnectError> {
+    async fn ask_driver(
+        &self,
+        ctx: &RequestContext,
+        request: Request,
+    ) -> Result<Response, ConnectError> {
         let (reply, answer) = oneshot::channel();
         let names = ctx.extensions().get::<PeerNames>().cloned();
         self.driver.try_send(Arrived { request, names, reply }).map_err(|_| {
             self.busy.fetch_add(1, Ordering::Relaxed);
-            let later = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"))]);
-            ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later").with_headers(later)
+            let later = http::HeaderMap::from_iter([(
+                http::header::RETRY_AFTER,
+                http::HeaderValue::from_static("1"),
+            )]);
+            ConnectError::new(ErrorCode::ResourceExhausted, "too many requests; come again later")
+                .with_headers(later)
         })?;
         match tokio::time::timeout(ANSWER_TIME, answer).await {
             Ok(Ok(Ok(response))) => Ok(response),
@@ -266,13 +317,22 @@ impl MeshService {
     }
 
     /// The member that speaks as this instance, held to the names of its certificate.
-    fn member(&self, ctx: &RequestContext, snapshot: &Snapshot, instance: Instance) -> Result<(), ConnectError> {
-        let member = snapshot.members.iter().find(|member| member.record.instance == instance && member.proven);
+    fn member(
+        &self,
+        ctx: &RequestContext,
+        snapshot: &Snapshot,
+        instance: Instance,
+    ) -> Result<(), ConnectError> {
+        let member = snapshot
+            .members
+            .iter()
+            .find(|member| member.record.instance == instance && member.proven);
         let Some(member) = member else {
             return Err(ConnectError::new(ErrorCode::PermissionDenied, "join first"));
         };
         match ctx.extensions().get::<PeerNames>() {
-            Some(names) => Impostor::unless(names, &member.record).map_err(|impostor| self.refuse(ctx, &impostor)),
+            Some(names) => Impostor::unless(names, &member.record)
+                .map_err(|impostor| self.refuse(ctx, &impostor)),
             None => Ok(()),
         }
     }
@@ -288,17 +348,24 @@ const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The answer to what this port does not do.
 fn unimplemented<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
-    refusal(request, http::StatusCode::UNSUPPORTED_MEDIA_TYPE, UNIMPLEMENTED, &[("grpc-accept-encoding", "identity")])
+    refusal(
+        request,
+        http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        UNIMPLEMENTED,
+        &[("grpc-accept-encoding", "identity")],
+    )
 }
 
 /// The answer to a client that is to come again later.
 fn later<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
-    let mut response = refusal(request, http::StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, &[]);
+    let mut response =
+        refusal(request, http::StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, &[]);
     response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     response
 }
 
-/// An empty answer that refuses a request: by gRPC's code and headers where gRPC is spoken, by the HTTP status elsewhere.
+/// An empty answer that refuses a request: by gRPC's code and headers where gRPC is spoken, by the
+/// HTTP status elsewhere.
 fn refusal<B, A: Default>(
     request: &http::Request<B>,
     status: http::StatusCode,
@@ -330,19 +397,31 @@ fn unexpected() -> ConnectError {
 
 #[expect(refining_impl_trait, reason = "the handlers name what they return")]
 impl pb::MeshService for MeshService {
-    async fn probe(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::ProbeRequest>) -> ServiceResult<pb::ProbeResponse> {
+    async fn probe(
+        &self,
+        _ctx: RequestContext,
+        _request: ServiceRequest<'_, pb::ProbeRequest>,
+    ) -> ServiceResult<pb::ProbeResponse> {
         let answer = wire::probe_response(&self.me.borrow().me);
         self.count(Kind::Probe, 0, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
 
-    async fn identify(&self, _ctx: RequestContext, _request: ServiceRequest<'_, pb::IdentifyRequest>) -> ServiceResult<pb::Node> {
+    async fn identify(
+        &self,
+        _ctx: RequestContext,
+        _request: ServiceRequest<'_, pb::IdentifyRequest>,
+    ) -> ServiceResult<pb::Node> {
         let answer = wire::node(&self.me.borrow().introduction);
         self.count(Kind::Identify, 0, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
 
-    async fn join(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::JoinRequest>) -> ServiceResult<pb::JoinResponse> {
+    async fn join(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::JoinRequest>,
+    ) -> ServiceResult<pb::JoinResponse> {
         let request: pb::JoinRequest = request.to_owned_message();
         let received = encoded_len(&request);
         let node = request.node.into_option().ok_or_else(|| malformed("the node is missing"))?;
@@ -351,7 +430,9 @@ impl pb::MeshService for MeshService {
             return Err(malformed("a bot of the original does not speak this protocol"));
         }
         let address = ctx.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        let address = address.filter(|address| !self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical())));
+        let address = address.filter(|address| {
+            !self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()))
+        });
         let answer = if address.is_none_or(|address| self.joins.take(address)) {
             let Response::Join(answer) = self.ask_driver(&ctx, Request::Join(record)).await? else {
                 return Err(unexpected());
@@ -361,7 +442,11 @@ impl pb::MeshService for MeshService {
             self.joins_limited.fetch_add(1, Ordering::Relaxed);
             JoinAnswer::Busy
         };
-        if let (Some(address), JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::Outdated(_)) = (address, &answer) {
+        if let (
+            Some(address),
+            JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::Outdated(_),
+        ) = (address, &answer)
+        {
             self.joins.refund(address);
         }
         let answer = wire::join_response(&answer);
@@ -369,10 +454,15 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn exchange(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::ExchangeRequest>) -> ServiceResult<pb::ExchangeResponse> {
+    async fn exchange(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::ExchangeRequest>,
+    ) -> ServiceResult<pb::ExchangeResponse> {
         let request: pb::ExchangeRequest = request.to_owned_message();
         let received = encoded_len(&request);
-        let gossip = request.gossip.into_option().ok_or_else(|| malformed("the gossip is missing"))?;
+        let gossip =
+            request.gossip.into_option().ok_or_else(|| malformed("the gossip is missing"))?;
         let exchange = wire::exchange(gossip);
         let response = self.ask_driver(&ctx, Request::Exchange(Box::new(exchange))).await?;
         let answer = wire::exchange_response(&response).ok_or_else(unexpected)?;
@@ -380,8 +470,14 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn ask(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::AskRequest>) -> ServiceResult<pb::AskResponse> {
-        let Response::Asked(answer) = self.ask_driver(&ctx, Request::Ask(Instance(request.instance))).await? else {
+    async fn ask(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::AskRequest>,
+    ) -> ServiceResult<pb::AskResponse> {
+        let Response::Asked(answer) =
+            self.ask_driver(&ctx, Request::Ask(Instance(request.instance))).await?
+        else {
             return Err(unexpected());
         };
         let answer = wire::ask_response(answer);
@@ -389,15 +485,26 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn describe(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::DescribeRequest>) -> ServiceResult<pb::DescribeResponse> {
+    async fn describe(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::DescribeRequest>,
+    ) -> ServiceResult<pb::DescribeResponse> {
         let request: pb::DescribeRequest = request.to_owned_message();
         let snapshot = Arc::clone(&self.snapshot.borrow());
         self.member(&ctx, &snapshot, Instance(request.from))?;
         if request.to != snapshot.me.instance.0 {
-            return Err(ConnectError::new(ErrorCode::FailedPrecondition, "another node answers here"));
+            return Err(ConnectError::new(
+                ErrorCode::FailedPrecondition,
+                "another node answers here",
+            ));
         }
-        let target = request.target.parse().map_err(|error: canary_core::NameError| malformed(&error.to_string()))?;
-        let unknown = || ConnectError::new(ErrorCode::NotFound, "this node does not know the target");
+        let target = request
+            .target
+            .parse()
+            .map_err(|error: canary_core::NameError| malformed(&error.to_string()))?;
+        let unknown =
+            || ConnectError::new(ErrorCode::NotFound, "this node does not know the target");
         let pair = &snapshot.member(&target).ok_or_else(unknown)?.pair;
         let answer = detail::pack(&pair.detail(snapshot.now.time));
         self.count(Kind::Describe, encoded_len(&request), encoded_len(&answer));
@@ -407,14 +514,20 @@ impl pb::MeshService for MeshService {
 
 /// What the mesh port serves beside our own protocol.
 pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
-    let limits = |bytes: usize| Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes);
+    let limits = |bytes: usize| {
+        Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes)
+    };
     let mut router = Router::new();
     if let Some(original) = original {
-        router = router.add_service(original).with_route_limits(v1::PUSH_PATH, limits(v1::MESSAGE_BYTES_MAX));
+        router = router
+            .add_service(original)
+            .with_route_limits(v1::PUSH_PATH, limits(v1::MESSAGE_BYTES_MAX));
     }
-    let (router, _) = connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
+    let (router, _) =
+        connectrpc_health::install_static(router, ["mesh.v2.MeshService", "mesh.v1.MeshService"]);
     // The descriptors are this build's own.
-    let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS).expect("the generator wrote the descriptors");
+    let reflector = Reflector::from_descriptor_set_bytes(super::DESCRIPTORS)
+        .expect("the generator wrote the descriptors");
     ConnectRpcService::new(connectrpc_reflection::install(router, reflector))
         .with_limits(limits(v1::SHORT_BYTES_MAX))
         .with_compression(CompressionRegistry::new())
@@ -456,7 +569,8 @@ mod tests {
         let service = MeshService::new(me, snapshot, driver, Arc::default(), Arc::default());
         let ask = || {
             let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0]);
-            let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask").header("content-type", "application/grpc");
+            let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask")
+                .header("content-type", "application/grpc");
             let request = request.body(http_body_util::Full::new(message)).unwrap();
             tower_service::Service::call(&mut Arc::clone(&service).into_service(), request)
         };

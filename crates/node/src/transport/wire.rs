@@ -1,17 +1,21 @@
 //! Between the core's types and the generated ones.
 //!
-//! What arrives becomes a type that cannot be wrong. Of gossip, each record, row, roster and list is read on its own: what cannot be read is left
-//! out and counted, and the rest is taken. So a later release can add to the protocol, and its bots live in one mesh with bots of this one.
+//! What arrives becomes a type that cannot be wrong. Of gossip, each record, row, roster and list
+//! is read on its own: what cannot be read is left out and counted, and the rest is taken. So a
+//! later release can add to the protocol, and its bots live in one mesh with bots of this one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buffa::Message as _;
-use canary_core::limits::{LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX};
+use canary_core::limits::{
+    LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX,
+};
 use canary_core::{
-    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName, Patch, Record, Response, Roster,
-    RosterId, RowNews, Suspicion, Wall, pack_entries, unpack_entries,
+    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName,
+    Patch, Record, Response, Roster, RosterId, RowNews, Suspicion, Wall, pack_entries,
+    unpack_entries,
 };
 
 use super::pb;
@@ -24,7 +28,9 @@ fn malformed(error: impl std::fmt::Display) -> Malformed {
 }
 
 /// Reads the answer to a probe from its gRPC body: a five-byte prefix and the message.
-pub(crate) fn decode_probe_response(body: &[u8]) -> Result<(NodeName, Incarnation, Instance), Malformed> {
+pub(crate) fn decode_probe_response(
+    body: &[u8],
+) -> Result<(NodeName, Incarnation, Instance), Malformed> {
     let (prefix, message) = body.split_at_checked(5).ok_or("the answer has no message")?;
     if prefix[0] != 0 {
         return Err("the answer is compressed".to_owned());
@@ -34,7 +40,11 @@ pub(crate) fn decode_probe_response(body: &[u8]) -> Result<(NodeName, Incarnatio
         return Err("the answer is not one message".to_owned());
     }
     let answer = pb::ProbeResponse::decode_from_slice(message).map_err(malformed)?;
-    Ok((answer.name.parse().map_err(malformed)?, Incarnation(answer.incarnation), Instance(answer.instance)))
+    Ok((
+        answer.name.parse().map_err(malformed)?,
+        Incarnation(answer.incarnation),
+        Instance(answer.instance),
+    ))
 }
 
 pub(super) fn probe_response(record: &Record) -> pb::ProbeResponse {
@@ -50,7 +60,11 @@ pub(super) fn node(record: &Record) -> pb::Node {
     pb::Node {
         name: record.name.as_str().to_owned(),
         target: record.target.to_string(),
-        labels: record.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        labels: record
+            .labels
+            .iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
         incarnation: record.incarnation.0,
         instance: record.instance.0,
         mesh: record.mesh.as_str().to_owned(),
@@ -80,7 +94,10 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
     pb::Gossip {
         from: exchange.from.map_or(0, |instance| instance.0),
         to: exchange.to.map_or(0, |instance| instance.0),
-        range: exchange.range.map(|(low, high)| pb::Range { low, high, ..Default::default() }).into(),
+        range: exchange
+            .range
+            .map(|(low, high)| pb::Range { low, high, ..Default::default() })
+            .into(),
         entries: pack_entries(&exchange.entries),
         records: exchange
             .records
@@ -109,15 +126,29 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
         wants_rows: exchange
             .wants_rows
             .iter()
-            .map(|(source, version)| pb::WantedRow { source: source.0, version: *version, ..Default::default() })
+            .map(|(source, version)| pb::WantedRow {
+                source: source.0,
+                version: *version,
+                ..Default::default()
+            })
             .collect(),
-        wants_rosters: exchange.wants_rosters.iter().map(|id| id.0.to_le_bytes().to_vec()).collect(),
+        wants_rosters: exchange
+            .wants_rosters
+            .iter()
+            .map(|id| id.0.to_le_bytes().to_vec())
+            .collect(),
         ..Default::default()
     }
 }
 
 fn sections<'a>(sections: impl Iterator<Item = (u32, Cow<'a, [u8]>)>) -> Vec<pb::Section> {
-    sections.map(|(kind, packed)| pb::Section { kind, packed: packed.into_owned(), ..Default::default() }).collect()
+    sections
+        .map(|(kind, packed)| pb::Section {
+            kind,
+            packed: packed.into_owned(),
+            ..Default::default()
+        })
+        .collect()
 }
 
 fn told(sections: &[pb::Section]) -> impl Iterator<Item = (u32, &[u8])> {
@@ -171,16 +202,29 @@ struct Reading {
 }
 
 impl Reading {
-    fn each<T, U>(&mut self, parts: Vec<T>, max: usize, read: impl Fn(T) -> Result<U, Malformed>) -> Vec<U> {
+    fn each<T, U>(
+        &mut self,
+        parts: Vec<T>,
+        max: usize,
+        read: impl Fn(T) -> Result<U, Malformed>,
+    ) -> Vec<U> {
         self.unread += u32::try_from(parts.len().saturating_sub(max)).unwrap_or(u32::MAX);
-        let read = parts.into_iter().take(max).map(read).inspect(|part| self.unread += u32::from(part.is_err()));
+        let read = parts
+            .into_iter()
+            .take(max)
+            .map(read)
+            .inspect(|part| self.unread += u32::from(part.is_err()));
         read.filter_map(Result::ok).collect()
     }
 }
 
 pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
     let mut reading = Reading::default();
-    let mut range = gossip.range.into_option().map(|range| (range.low, range.high)).filter(|(low, high)| low <= high);
+    let mut range = gossip
+        .range
+        .into_option()
+        .map(|range| (range.low, range.high))
+        .filter(|(low, high)| low <= high);
     let entries = unpack_entries(&gossip.entries).unwrap_or_else(|_| {
         reading.unread += 1;
         // It is a digest still, and complete of nobody: no instance is zero.
@@ -188,7 +232,11 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
         Vec::new()
     });
     let suspicion = |told: pb::Suspicion| {
-        Ok(Suspicion { instance: Instance(told.instance), age: Duration::from_millis(told.age_ms), refused: told.refused })
+        Ok(Suspicion {
+            instance: Instance(told.instance),
+            age: Duration::from_millis(told.age_ms),
+            refused: told.refused,
+        })
     };
     Exchange {
         from: instance(gossip.from),
@@ -197,10 +245,13 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
         entries,
         records: reading.each(gossip.records, RECORDS_PER_EXCHANGE_MAX, heard),
         rows: reading.each(gossip.rows, WANTS_MAX, news),
-        rosters: reading.each(gossip.rosters, WANTS_MAX, |bytes| Roster::unpack(&bytes).map_err(malformed)),
+        rosters: reading
+            .each(gossip.rosters, WANTS_MAX, |bytes| Roster::unpack(&bytes).map_err(malformed)),
         suspicions: reading.each(gossip.suspicions, SUSPICIONS_MAX, suspicion),
-        wants_records: reading.each(gossip.wants_records, WANTS_MAX, |instance| Ok(Instance(instance))),
-        wants_rows: reading.each(gossip.wants_rows, WANTS_MAX, |want| Ok((Instance(want.source), want.version))),
+        wants_records: reading
+            .each(gossip.wants_records, WANTS_MAX, |instance| Ok(Instance(instance))),
+        wants_rows: reading
+            .each(gossip.wants_rows, WANTS_MAX, |want| Ok((Instance(want.source), want.version))),
         wants_rosters: reading.each(gossip.wants_rosters, WANTS_MAX, |id| roster_id(&id)),
         unread: reading.unread,
     }
@@ -222,14 +273,21 @@ fn news(news: pb::RowNews) -> Result<RowNews, Malformed> {
     let frame = match news.frame.into_option() {
         Some(frame) => {
             let wall = Wall::from_unix_millis(frame.unix_ms);
-            let read = Frame::from_sections(frame.version, roster_id(&frame.roster)?, wall, told(&frame.sections)).map_err(malformed)?;
+            let read = Frame::from_sections(
+                frame.version,
+                roster_id(&frame.roster)?,
+                wall,
+                told(&frame.sections),
+            )
+            .map_err(malformed)?;
             Some((Arc::new(read), Duration::from_millis(frame.age_ms)))
         }
         None => None,
     };
     let patch = |patch: pb::Patch| {
         let wall = Wall::from_unix_millis(patch.unix_ms);
-        let read = Patch::from_sections(patch.version, wall, told(&patch.sections)).map_err(malformed)?;
+        let read =
+            Patch::from_sections(patch.version, wall, told(&patch.sections)).map_err(malformed)?;
         Ok::<_, Malformed>(Arc::new(read))
     };
     Ok(RowNews {
@@ -244,23 +302,41 @@ pub(super) fn join_response(answer: &JoinAnswer) -> pb::JoinResponse {
     use pb::join_response::Result as Code;
     let response = |result: Code| pb::JoinResponse { result: result.into(), ..Default::default() };
     match answer {
-        JoinAnswer::Admitted(record) => pb::JoinResponse { node: Some(node(record)).into(), ..response(Code::RESULT_ADMITTED) },
+        JoinAnswer::Admitted(record) => {
+            pb::JoinResponse { node: Some(node(record)).into(), ..response(Code::RESULT_ADMITTED) }
+        }
         JoinAnswer::Yourself => response(Code::RESULT_YOURSELF),
-        JoinAnswer::NameTaken(record) => pb::JoinResponse { node: Some(node(record)).into(), ..response(Code::RESULT_NAME_TAKEN) },
-        JoinAnswer::Outdated(incarnation) => pb::JoinResponse { incarnation: incarnation.0, ..response(Code::RESULT_OUTDATED) },
-        JoinAnswer::Unreachable(detail) => pb::JoinResponse { detail: detail.clone(), ..response(Code::RESULT_UNREACHABLE) },
-        JoinAnswer::Busy | JoinAnswer::Stuck | JoinAnswer::InTurn | JoinAnswer::Unknown(_) => response(Code::RESULT_BUSY),
-        JoinAnswer::OtherMesh(name) => pb::JoinResponse { detail: name.as_str().to_owned(), ..response(Code::RESULT_OTHER_MESH) },
+        JoinAnswer::NameTaken(record) => pb::JoinResponse {
+            node: Some(node(record)).into(),
+            ..response(Code::RESULT_NAME_TAKEN)
+        },
+        JoinAnswer::Outdated(incarnation) => {
+            pb::JoinResponse { incarnation: incarnation.0, ..response(Code::RESULT_OUTDATED) }
+        }
+        JoinAnswer::Unreachable(detail) => {
+            pb::JoinResponse { detail: detail.clone(), ..response(Code::RESULT_UNREACHABLE) }
+        }
+        JoinAnswer::Busy | JoinAnswer::Stuck | JoinAnswer::InTurn | JoinAnswer::Unknown(_) => {
+            response(Code::RESULT_BUSY)
+        }
+        JoinAnswer::OtherMesh(name) => pb::JoinResponse {
+            detail: name.as_str().to_owned(),
+            ..response(Code::RESULT_OTHER_MESH)
+        },
     }
 }
 
 /// Longest reason of a peer that is shown to a person, in bytes.
 const DETAIL_BYTES_MAX: usize = 256;
 
-/// A peer's words, as far as they may be shown: bounded, and without what would corrupt a terminal or a log.
+/// A peer's words, as far as they may be shown: bounded, and without what would corrupt a terminal
+/// or a log.
 pub(super) fn detail(text: &str) -> String {
     let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let end = (0..=shown.len().min(DETAIL_BYTES_MAX)).rev().find(|end| shown.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=shown.len().min(DETAIL_BYTES_MAX))
+        .rev()
+        .find(|end| shown.is_char_boundary(*end))
+        .unwrap_or(0);
     shown[..end].to_owned()
 }
 
@@ -270,11 +346,15 @@ pub(super) fn join_answer(response: pb::JoinResponse) -> Result<JoinAnswer, Malf
     Ok(match response.result.as_known() {
         Some(Code::RESULT_ADMITTED) => JoinAnswer::Admitted(holder(response.node.into_option())?),
         Some(Code::RESULT_YOURSELF) => JoinAnswer::Yourself,
-        Some(Code::RESULT_NAME_TAKEN) => JoinAnswer::NameTaken(holder(response.node.into_option())?),
+        Some(Code::RESULT_NAME_TAKEN) => {
+            JoinAnswer::NameTaken(holder(response.node.into_option())?)
+        }
         Some(Code::RESULT_OUTDATED) => JoinAnswer::Outdated(Incarnation(response.incarnation)),
         Some(Code::RESULT_UNREACHABLE) => JoinAnswer::Unreachable(detail(&response.detail)),
         Some(Code::RESULT_BUSY) => JoinAnswer::Busy,
-        Some(Code::RESULT_OTHER_MESH) => JoinAnswer::OtherMesh(response.detail.parse().map_err(malformed)?),
+        Some(Code::RESULT_OTHER_MESH) => {
+            JoinAnswer::OtherMesh(response.detail.parse().map_err(malformed)?)
+        }
         Some(Code::RESULT_UNSPECIFIED) | None => JoinAnswer::Unknown(response.result.to_i32()),
     })
 }
@@ -284,7 +364,11 @@ pub(super) fn exchange_response(response: &Response) -> Option<pb::ExchangeRespo
         Response::Exchange(exchange) => pb::ExchangeResult::Gossip(Box::new(gossip(exchange))),
         Response::NotAdmitted => pb::ExchangeResult::NotAdmitted(Box::default()),
         Response::NotMe(record) => pb::ExchangeResult::NotMe(Box::new(node(record))),
-        Response::Join(_) | Response::Identify(_) | Response::Asked(_) | Response::Busy | Response::Unknown => return None,
+        Response::Join(_)
+        | Response::Identify(_)
+        | Response::Asked(_)
+        | Response::Busy
+        | Response::Unknown => return None,
     };
     Some(pb::ExchangeResponse { result: Some(result), ..Default::default() })
 }
@@ -312,9 +396,10 @@ pub(super) fn answer(response: &pb::AskResponse) -> Answer {
     use pb::ask_response::Answer as Code;
     match response.answer.as_known() {
         Some(Code::ANSWER_REACHED) => Answer::Reached,
-        Some(Code::ANSWER_FAILED) => {
-            response.failure.checked_sub(1).map_or(Answer::Unknown, |code| Answer::Failed(Failure::from_code(code)))
-        }
+        Some(Code::ANSWER_FAILED) => response
+            .failure
+            .checked_sub(1)
+            .map_or(Answer::Unknown, |code| Answer::Failed(Failure::from_code(code))),
         Some(Code::ANSWER_UNKNOWN | Code::ANSWER_UNSPECIFIED) | None => Answer::Unknown,
     }
 }
@@ -326,12 +411,22 @@ mod tests {
     use super::*;
 
     fn node_called(name: &str) -> pb::Node {
-        pb::Node { name: name.to_owned(), target: format!("{name}:8081"), instance: 7, ..Default::default() }
+        pb::Node {
+            name: name.to_owned(),
+            target: format!("{name}:8081"),
+            instance: 7,
+            ..Default::default()
+        }
     }
 
     fn row_of(source: u64, cells: &[u8]) -> pb::RowNews {
         let section = pb::Section { kind: 1, packed: cells.to_vec(), ..Default::default() };
-        let frame = pb::Frame { version: 1, roster: vec![0; 16], sections: vec![section], ..Default::default() };
+        let frame = pb::Frame {
+            version: 1,
+            roster: vec![0; 16],
+            sections: vec![section],
+            ..Default::default()
+        };
         pb::RowNews { source, frame: Some(frame).into(), ..Default::default() }
     }
 
@@ -350,7 +445,11 @@ mod tests {
             range: Some(pb::Range { low: 0, high: u64::MAX, ..Default::default() }).into(),
             // Cut off inside a number.
             entries: vec![1, 0, 0, 0, 0, 0, 0, 0, 0x80],
-            records: vec![told(pb::Node { labels: long_label, ..node_called("owl") }), told(node_called("duck")), told(node_called(""))],
+            records: vec![
+                told(pb::Node { labels: long_label, ..node_called("owl") }),
+                told(node_called("duck")),
+                told(node_called("")),
+            ],
             // A tag with a flag and no state.
             rows: vec![row_of(7, &[0x10]), row_of(8, &[0])],
             rosters: vec![vec![9], Roster::new(["duck".parse().unwrap()]).pack()],
@@ -360,10 +459,17 @@ mod tests {
         let request = pb::ExchangeRequest { gossip: Some(gossip).into(), ..Default::default() };
         let read = pb::ExchangeRequest::decode_from_slice(&with_unknown_field(&request)).unwrap();
         let exchange = exchange(read.gossip.into_option().unwrap());
-        assert_eq!(exchange.records.iter().map(|heard| heard.record.name.as_str()).collect::<Vec<_>>(), ["duck"]);
+        assert_eq!(
+            exchange.records.iter().map(|heard| heard.record.name.as_str()).collect::<Vec<_>>(),
+            ["duck"]
+        );
         assert_eq!(exchange.rows.iter().map(|news| news.source.0).collect::<Vec<_>>(), [8]);
         assert_eq!((exchange.rosters.len(), exchange.wants_rosters.len()), (1, 1));
-        assert_eq!(exchange.range, Some((0, 0)), "a digest whose entries cannot be read is complete of nobody");
+        assert_eq!(
+            exchange.range,
+            Some((0, 0)),
+            "a digest whose entries cannot be read is complete of nobody"
+        );
         assert_eq!(exchange.unread, 6);
     }
 
@@ -376,10 +482,17 @@ mod tests {
 
     #[test]
     fn answers_of_a_later_release_are_told_apart_from_none() {
-        assert!(matches!(exchange_answer(pb::ExchangeResponse::default()).unwrap(), Response::Unknown));
+        assert!(matches!(
+            exchange_answer(pb::ExchangeResponse::default()).unwrap(),
+            Response::Unknown
+        ));
         let joined = pb::JoinResponse { result: buffa::EnumValue::from(99), ..Default::default() };
         assert!(matches!(join_answer(joined).unwrap(), JoinAnswer::Unknown(99)));
-        let failed = pb::AskResponse { answer: pb::ask_response::Answer::ANSWER_FAILED.into(), failure: 13, ..Default::default() };
+        let failed = pb::AskResponse {
+            answer: pb::ask_response::Answer::ANSWER_FAILED.into(),
+            failure: 13,
+            ..Default::default()
+        };
         assert_eq!(answer(&failed), Answer::Failed(Failure::Other));
     }
 }

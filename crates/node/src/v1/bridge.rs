@@ -1,12 +1,13 @@
-//! Between guests and the mesh: lets guests in, publishes their rows, and tells them what they lack.
+//! Between guests and the mesh: lets guests in, publishes their rows, and tells them what they
+//! lack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Exchange, Instance, JoinAnswer, MemberView, NodeName, PendingJoin, Record, Request, Response, Roster, RowNews, Snapshot, Target,
-    Version,
+    Exchange, Instance, JoinAnswer, MemberView, NodeName, PendingJoin, Record, Request, Response,
+    Roster, RowNews, Snapshot, Target, Version,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -14,12 +15,13 @@ use tokio::time::Instant;
 
 use super::guest::{is_guest, record, record_for, sponsors};
 use super::joins::Joined;
-use super::samples::{Measured, PAGE_SAMPLES_MAX, Progress, Sample, fresh_since, news_of, pages, roster};
+use super::samples::{Measured, Progress, Sample, fresh_since, pages, roster};
 use super::server::Place;
-use super::speak::{Context, Found, node};
+use super::speak::{Context, Found, PATIENCE};
+use super::tell::{pushed, tell};
 use crate::clock;
 use crate::driver::Command;
-use crate::transport::{Arrived, Links, original as pb};
+use crate::transport::{Arrived, original as pb};
 
 /// What waits for the bridge. A push counts as one, and holds its place until it is done.
 pub(crate) const TOLD_WAITING_MAX: usize = 4096;
@@ -29,31 +31,33 @@ const LOOK: Duration = Duration::from_millis(500);
 const PUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a guest's row is published, at most.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a guest gets the list of members and is asked for its own: it forgets a node that does not answer once, and never asks again.
+/// How often a guest gets the list of members and is asked for its own: it forgets a node that does
+/// not answer once, and never asks again.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a guest gets all samples once more: it may have lost some.
 const TELL_ALL_INTERVAL: Duration = Duration::from_secs(300);
 /// Nodes that guests reported and that are not members yet. Further ones are reported again.
 const CANDIDATES_MAX: usize = 1024;
-/// Candidates that are looked at at once, and begun with at one look: eight dials a second, otherwise a client that reaches one port could aim the mesh.
+/// Candidates that are looked at at once, and begun with at one look: eight dials a second,
+/// otherwise a client that reaches one port could aim the mesh.
 const LOOKS_MAX: (usize, usize) = (8, 4);
 /// Candidates of one teller, so that none keeps others' out.
 const CANDIDATES_PER_TELLER_MAX: usize = 64;
-/// A bot of the original that is asked while it waits for its own answer never wakes from that. A node that joins, or is reported because it joined
-/// somewhere, is left alone for so long. One that pings has joined.
+/// A bot of the original that is asked while it waits for its own answer never wakes from that. A
+/// node that joins, or is reported because it joined somewhere, is left alone for so long. One that
+/// pings has joined.
 const JOINING: Duration = Duration::from_secs(2);
 /// First pause before a candidate is looked at again; each is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
 /// After so many looks a candidate is forgotten, unless somebody tells of it again.
 const TRIES_MAX: u32 = 6;
-/// Samples that wait to be passed on, and pairs whose latest was. Further ones are not: they come by others, or by the guest itself.
+/// Samples that wait to be passed on, and pairs whose latest was. Further ones are not: they come
+/// by others, or by the guest itself.
 const FORWARD_MAX: usize = 100_000;
 /// A row's version beyond this was never made by a host: nothing could follow it.
 const VERSION_MAX: Version = 1 << 62;
 /// How often samples of who is not known any more are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(10);
-/// How long one candidate, and one call to a guest, may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What guests tell.
 #[derive(Debug)]
@@ -210,17 +214,26 @@ impl Bridge {
     fn hear(&mut self, told: Told, tasks: &mut JoinSet<Done>) {
         let snapshot = self.context.snapshot();
         match told {
-            Told::Node { name, target, sign, teller } => self.hear_of(&snapshot, name, target, sign, teller),
+            Told::Node { name, target, sign, teller } => {
+                self.hear_of(&snapshot, name, target, sign, teller);
+            }
             Told::Spoiled(record) => self.renew(&record, tasks),
             Told::Samples(samples, _place) => {
                 let mut mine = BTreeMap::new();
-                let mut room = FORWARD_MAX.saturating_sub(self.passed.len().max(self.forward.len()));
+                let mut room =
+                    FORWARD_MAX.saturating_sub(self.passed.len().max(self.forward.len()));
                 for sample in samples {
-                    if *mine.entry(sample.from.clone()).or_insert_with(|| is_sponsored(&snapshot, &sample.from)) {
+                    if *mine
+                        .entry(sample.from.clone())
+                        .or_insert_with(|| is_sponsored(&snapshot, &sample.from))
+                    {
                         if self.measured.take(&sample) {
                             self.dirty.insert(sample.from);
                         }
-                    } else if room > 0 && sample.is_fresh(snapshot.now.wall) && self.passed.take(&sample) {
+                    } else if room > 0
+                        && sample.is_fresh(snapshot.now.wall)
+                        && self.passed.take(&sample)
+                    {
                         room -= 1;
                         self.forward.push(sample.spell());
                     }
@@ -229,7 +242,14 @@ impl Bridge {
         }
     }
 
-    fn hear_of(&mut self, snapshot: &Snapshot, name: NodeName, target: Target, sign: Sign, teller: Arc<str>) {
+    fn hear_of(
+        &mut self,
+        snapshot: &Snapshot,
+        name: NodeName,
+        target: Target,
+        sign: Sign,
+        teller: Arc<str>,
+    ) {
         let now = Instant::now();
         let held = snapshot.member(&name).filter(|member| member.status.is_present());
         let joins = sign == Sign::Joins;
@@ -244,7 +264,8 @@ impl Bridge {
         {
             (care.rejoined, care.pushed_at) = (true, Some(now));
         }
-        let known = held.is_some_and(|held| !joins || (is_guest(&held.record) && held.record.target == target));
+        let known = held
+            .is_some_and(|held| !joins || (is_guest(&held.record) && held.record.target == target));
         if known || name == snapshot.me.name || target == snapshot.me.target {
             return;
         }
@@ -255,24 +276,36 @@ impl Bridge {
             if sign == Sign::Pings && candidate.tries == 0 && candidate.target == target {
                 candidate.not_before = now;
             }
-            // Another address has to wait until the first has failed, and is not looked at sooner for it.
+            // Another address has to wait until the first has failed, and is not looked at sooner
+            // for it.
             if !candidate.looking && candidate.tries > 0 && !claimed {
                 candidate.target = target;
             }
             return;
         }
-        let of_teller = self.candidates.values().filter(|candidate| candidate.teller == teller).count();
+        let of_teller =
+            self.candidates.values().filter(|candidate| candidate.teller == teller).count();
         if claimed || of_teller >= CANDIDATES_PER_TELLER_MAX {
             return;
         }
         if self.candidates.len() >= CANDIDATES_MAX {
             // The one that failed most often gives way.
-            let failed = self.candidates.iter().filter(|(_, candidate)| !candidate.looking && candidate.tries > 0);
-            let Some(name) = failed.max_by_key(|(_, candidate)| candidate.tries).map(|(name, _)| name.clone()) else { return };
+            let failed = self
+                .candidates
+                .iter()
+                .filter(|(_, candidate)| !candidate.looking && candidate.tries > 0);
+            let Some(name) =
+                failed.max_by_key(|(_, candidate)| candidate.tries).map(|(name, _)| name.clone())
+            else {
+                return;
+            };
             self.candidates.remove(&name);
         }
         let not_before = if sign == Sign::Pings { now } else { now + JOINING };
-        self.candidates.insert(name, Candidate { target, teller, joins, not_before, tries: 0, looking: false });
+        self.candidates.insert(
+            name,
+            Candidate { target, teller, joins, not_before, tries: 0, looking: false },
+        );
     }
 
     fn done(&mut self, done: Done) {
@@ -281,9 +314,14 @@ impl Bridge {
                 self.candidates.remove(&name);
             }
             Done::Looked(name, Looked::Another(other)) => {
-                let known = self.context.snapshot().member(&other).is_some_and(|member| member.status.is_present());
+                let known = self
+                    .context
+                    .snapshot()
+                    .member(&other)
+                    .is_some_and(|member| member.status.is_present());
                 self.failed(&name);
-                // It takes the place of the reported node, with its pauses: otherwise the address could be asked without end.
+                // It takes the place of the reported node, with its pauses: otherwise the address
+                // could be asked without end.
                 if !known
                     && !self.candidates.contains_key(&other)
                     && let Some(candidate) = self.candidates.remove(&name)
@@ -293,7 +331,9 @@ impl Bridge {
             }
             Done::Looked(name, Looked::Failed) => self.failed(&name),
             Done::Pushed(name, instance, progress, told) => {
-                if let Some(care) = self.cares.get_mut(&name).filter(|care| care.instance == instance) {
+                if let Some(care) =
+                    self.cares.get_mut(&name).filter(|care| care.instance == instance)
+                {
                     (care.pushing, care.progress, care.told) = (false, progress, told);
                 }
             }
@@ -322,14 +362,22 @@ impl Bridge {
         }
         self.look_at_candidates(&snapshot, tasks);
         self.look_at_pending(&snapshot, tasks);
-        let guests: Vec<_> = snapshot.membership().filter(|member| is_guest(&member.record)).collect();
+        let guests: Vec<_> =
+            snapshot.membership().filter(|member| is_guest(&member.record)).collect();
         if self.forgot_at.elapsed() > FORGET_INTERVAL {
             self.forgot_at = Instant::now();
-            let known = |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
-            self.measured.retain(|name| guest_in(&snapshot, name) && is_sponsored(&snapshot, name), known);
+            let known =
+                |name: &NodeName| *name == snapshot.me.name || snapshot.member(name).is_some();
+            self.measured
+                .retain(|name| guest_in(&snapshot, name) && is_sponsored(&snapshot, name), known);
             self.passed.forget_before(fresh_since(snapshot.now.wall));
         }
-        let life = |name: &NodeName| snapshot.member(name).filter(|member| member.status.is_present()).map(|member| member.record.instance);
+        let life = |name: &NodeName| {
+            snapshot
+                .member(name)
+                .filter(|member| member.status.is_present())
+                .map(|member| member.record.instance)
+        };
         self.cares.retain(|name, care| life(name) == Some(care.instance));
         self.dirty.retain(|name| guest_in(&snapshot, name));
         for guest in &guests {
@@ -342,20 +390,33 @@ impl Bridge {
     }
 
     fn look_at_candidates(&mut self, snapshot: &Arc<Snapshot>, tasks: &mut JoinSet<Done>) {
-        let present = |name: &NodeName| snapshot.member(name).is_some_and(|member| member.status.is_present());
-        self.candidates.retain(|name, candidate| candidate.looking || candidate.joins || !present(name));
+        let present = |name: &NodeName| {
+            snapshot.member(name).is_some_and(|member| member.status.is_present())
+        };
+        self.candidates
+            .retain(|name, candidate| candidate.looking || candidate.joins || !present(name));
         let now = Instant::now();
         let looking = self.candidates.values().filter(|candidate| candidate.looking).count();
-        let mut due: Vec<_> =
-            self.candidates.iter_mut().filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now).collect();
+        let mut due: Vec<_> = self
+            .candidates
+            .iter_mut()
+            .filter(|(_, candidate)| !candidate.looking && candidate.not_before <= now)
+            .collect();
         // Who was never looked at is next, and of those who waits longest, whatever its name.
         due.sort_by_key(|(_, candidate)| (candidate.tries, candidate.not_before));
-        for (name, candidate) in due.into_iter().take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1)) {
+        for (name, candidate) in
+            due.into_iter().take(LOOKS_MAX.0.saturating_sub(looking).min(LOOKS_MAX.1))
+        {
             candidate.looking = true;
-            let (name, target, snapshot) = (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
+            let (name, target, snapshot) =
+                (name.clone(), candidate.target.clone(), Arc::clone(snapshot));
             let (context, driver) = (self.context.clone(), self.driver.clone());
             tasks.spawn(async move {
-                let found = tokio::time::timeout(PATIENCE, find(&context, &driver, &snapshot, &name, &target)).await;
+                let found = tokio::time::timeout(
+                    PATIENCE,
+                    find(&context, &driver, &snapshot, &name, &target),
+                )
+                .await;
                 Done::Looked(name, found.unwrap_or(Looked::Failed))
             });
         }
@@ -367,8 +428,14 @@ impl Bridge {
         for PendingJoin { target, .. } in pending.iter().filter(|pending| pending.is_stuck()) {
             let now = clock::now().time;
             // It measures; or it died, and what answers there next is another process.
-            let refutes = |member: &&MemberView| !member.status.is_present() || snapshot.measures(member);
-            if snapshot.members.iter().filter(|member| member.record.target == *target).any(|member| refutes(&member)) {
+            let refutes =
+                |member: &&MemberView| !member.status.is_present() || snapshot.measures(member);
+            if snapshot
+                .members
+                .iter()
+                .filter(|member| member.record.target == *target)
+                .any(|member| refutes(&member))
+            {
                 self.context.joins.forget(target);
             }
             if self.context.joins.is_due(target, now) {
@@ -380,16 +447,25 @@ impl Bridge {
                 });
             }
         }
-        if pending != self.pending && self.commands.try_send(Command::Pending(pending.clone())).is_ok() {
+        if pending != self.pending
+            && self.commands.try_send(Command::Pending(pending.clone())).is_ok()
+        {
             self.pending = pending;
         }
     }
 
     /// Publishes the row of a guest for it, if there is anything new in it.
-    async fn publish(&mut self, snapshot: &Snapshot, guest: &MemberView, tasks: &mut JoinSet<Done>) {
+    async fn publish(
+        &mut self,
+        snapshot: &Snapshot,
+        guest: &MemberView,
+        tasks: &mut JoinSet<Done>,
+    ) {
         let name = &guest.record.name;
         let care = self.cares.entry(name.clone()).or_insert_with(|| Care::of(&guest.record));
-        if care.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) || !self.dirty.remove(name) {
+        if care.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL)
+            || !self.dirty.remove(name)
+        {
             return;
         }
         care.published_at = Some(Instant::now());
@@ -401,7 +477,13 @@ impl Bridge {
         if guest.version >= VERSION_MAX {
             return self.renew(&guest.record, tasks);
         }
-        let gossip = gossip_of(&self.measured, &guest.record, guest.version + 1, roster(snapshot), snapshot.me.instance);
+        let gossip = gossip_of(
+            &self.measured,
+            &guest.record,
+            guest.version + 1,
+            roster(snapshot),
+            snapshot.me.instance,
+        );
         for exchange in gossip {
             ask(&self.driver, Request::Exchange(Box::new(exchange))).await;
         }
@@ -409,18 +491,21 @@ impl Bridge {
 
     /// Tells a guest what changed, and of members that it may not know.
     fn push(&mut self, snapshot: &Arc<Snapshot>, guest: &MemberView, tasks: &mut JoinSet<Done>) {
-        let care = self.cares.entry(guest.record.name.clone()).or_insert_with(|| Care::of(&guest.record));
+        let care =
+            self.cares.entry(guest.record.name.clone()).or_insert_with(|| Care::of(&guest.record));
         if care.pushing || care.pushed_at.is_some_and(|at| at.elapsed() < PUSH_INTERVAL) {
             return;
         }
         (care.pushing, care.pushed_at) = (true, Some(Instant::now()));
-        let due = |at: Option<Instant>, interval| at.is_none_or(|at: Instant| at.elapsed() > interval);
+        let due =
+            |at: Option<Instant>, interval| at.is_none_or(|at: Instant| at.elapsed() > interval);
         let discover = due(care.discovered_at, DISCOVERY_INTERVAL);
         if discover {
             care.discovered_at = Some(Instant::now());
             care.told.clear();
         }
-        if due(care.all_told_at, if care.rejoined { DISCOVERY_INTERVAL } else { TELL_ALL_INTERVAL }) {
+        if due(care.all_told_at, if care.rejoined { DISCOVERY_INTERVAL } else { TELL_ALL_INTERVAL })
+        {
             (care.all_told_at, care.rejoined) = (Some(Instant::now()), false);
             care.progress.clear();
         }
@@ -428,9 +513,12 @@ impl Bridge {
         let (context, snapshot) = (self.context.clone(), Arc::clone(snapshot));
         let (progress, told) = (care.progress.clone(), care.told.clone());
         tasks.spawn(async move {
-            // What it answers is heard by way of the context. One that does not answer this would not answer whom it is told of, either.
+            // What it answers is heard by way of the context. One that does not answer this would
+            // not answer `NodeDiscovery` either.
             let answers = match discover {
-                true => matches!(context.join(&guest.target).await, Ok(Joined::As(_) | Joined::Unnamed)),
+                true => {
+                    matches!(context.join(&guest.target).await, Ok(Joined::As(_) | Joined::Unnamed))
+                }
                 false => !context.is_pending(&snapshot, &guest.target),
             };
             let (progress, told) = match answers {
@@ -441,7 +529,8 @@ impl Bridge {
         });
     }
 
-    /// Passes samples of guests on to those who care for them; they take from us what they would take from a guest.
+    /// Passes samples of guests on to those who care for them; they take from us what they would
+    /// take from a guest.
     fn forward(&mut self, snapshot: &Snapshot, tasks: &mut JoinSet<Done>) {
         let mut by_host = BTreeMap::<Target, Vec<pb::Sample>>::new();
         let mut hosts = BTreeMap::<String, Vec<Target>>::new();
@@ -449,14 +538,18 @@ impl Bridge {
             let of = |from: &str| {
                 let from = from.parse().ok();
                 let chosen = from.map(|from| sponsored(snapshot, &from)).unwrap_or_default();
-                chosen.into_iter().filter_map(|host| Some(snapshot.member(host)?.record.target.clone())).collect()
+                chosen
+                    .into_iter()
+                    .filter_map(|host| Some(snapshot.member(host)?.record.target.clone()))
+                    .collect()
             };
             for host in hosts.entry(sample.from.clone()).or_insert_with_key(|from| of(from)) {
                 by_host.entry(host.clone()).or_default().push(sample.clone());
             }
         }
         for (target, samples) in by_host {
-            // What does not reach a host that is slow or gone comes to it by others, or by the guest itself.
+            // What does not reach a host that is slow or gone comes to it by others, or by the
+            // guest itself.
             if !self.forwarding.insert(target.clone()) {
                 continue;
             }
@@ -472,7 +565,8 @@ impl Bridge {
         }
     }
 
-    /// Has a guest begin a new life: what was reported of this one cannot be outdone. One of ours does that by itself.
+    /// Has a guest begin a new life: what was reported of this one cannot be outdone. One of ours
+    /// does that by itself.
     fn renew(&self, guest: &Record, tasks: &mut JoinSet<Done>) {
         let next = Arc::new(record(&guest.name, &guest.target, guest.incarnation.next()));
         let driver = self.driver.clone();
@@ -484,20 +578,36 @@ impl Bridge {
 }
 
 /// The row of a guest as it would gossip it itself. A roster is taken once a row waits for it.
-pub(super) fn gossip_of(measured: &Measured, guest: &Record, version: Version, roster: Arc<Roster>, to: Instance) -> [Exchange; 2] {
+pub(super) fn gossip_of(
+    measured: &Measured,
+    guest: &Record,
+    version: Version,
+    roster: Arc<Roster>,
+    to: Instance,
+) -> [Exchange; 2] {
     let frame = Arc::new(measured.frame(&guest.name, version, &roster));
-    let news = RowNews { source: guest.instance, frame: Some((frame, Duration::ZERO)), patches: Vec::new(), age: Duration::ZERO };
+    let news = RowNews {
+        source: guest.instance,
+        frame: Some((frame, Duration::ZERO)),
+        patches: Vec::new(),
+        age: Duration::ZERO,
+    };
     let exchange = || Exchange { from: Some(guest.instance), to: Some(to), ..Exchange::default() };
     [Exchange { rows: vec![news], ..exchange() }, Exchange { rosters: vec![roster], ..exchange() }]
 }
 
 fn guest_in(snapshot: &Snapshot, name: &NodeName) -> bool {
-    snapshot.member(name).is_some_and(|member| member.status.is_present() && is_guest(&member.record))
+    snapshot
+        .member(name)
+        .is_some_and(|member| member.status.is_present() && is_guest(&member.record))
 }
 
 /// Who of our bots cares for a guest.
 fn sponsored<'a>(snapshot: &'a Snapshot, guest: &NodeName) -> Vec<&'a NodeName> {
-    let hosts = snapshot.membership().filter(|member| !is_guest(&member.record)).map(|member| &member.record.name);
+    let hosts = snapshot
+        .membership()
+        .filter(|member| !is_guest(&member.record))
+        .map(|member| &member.record.name);
     sponsors(guest, hosts.chain([&snapshot.me.name]))
 }
 
@@ -514,17 +624,30 @@ async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Respons
 }
 
 /// Has the core let a guest in: it dials back, as it does with every joiner.
-async fn let_in(driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Option<Response> {
+async fn let_in(
+    driver: &mpsc::Sender<Arrived>,
+    snapshot: &Snapshot,
+    name: &NodeName,
+    target: &Target,
+) -> Option<Response> {
     let joiner = record_for(name, target, snapshot.member(name));
     match ask(driver, Request::Join(Arc::new(joiner))).await {
         // A goodbye or a larger incarnation was reported in between.
-        Some(Response::Join(JoinAnswer::Outdated(held))) => ask(driver, Request::Join(Arc::new(record(name, target, held.next())))).await,
+        Some(Response::Join(JoinAnswer::Outdated(held))) => {
+            ask(driver, Request::Join(Arc::new(record(name, target, held.next())))).await
+        }
         answer => answer,
     }
 }
 
 /// Finds out what a node speaks that somebody told of, and has it let in.
-async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snapshot, name: &NodeName, target: &Target) -> Looked {
+async fn find(
+    context: &Context,
+    driver: &mpsc::Sender<Arrived>,
+    snapshot: &Snapshot,
+    name: &NodeName,
+    target: &Target,
+) -> Looked {
     let answer = match context.find(target, Some(name)).await {
         // One of ours: gossip will bring it, or this is how islands meet.
         Ok(Found::Ours(record)) => ask(driver, Request::Join(record)).await,
@@ -534,54 +657,9 @@ async fn find(context: &Context, driver: &mpsc::Sender<Arrived>, snapshot: &Snap
     };
     match answer {
         // Where the name is held by a living one there is nothing to find out.
-        Some(Response::Join(JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::NameTaken(_))) => Looked::Settled,
+        Some(Response::Join(
+            JoinAnswer::Admitted(_) | JoinAnswer::Yourself | JoinAnswer::NameTaken(_),
+        )) => Looked::Settled,
         _ => Looked::Failed,
     }
-}
-
-async fn pushed(links: &Links, target: &Target, page: pb::Samples) -> bool {
-    let pushing = async { links.original(target).await.ok()?.push_samples(page).await.ok() };
-    tokio::time::timeout(PATIENCE, pushing).await.is_ok_and(|answer| answer.is_some())
-}
-
-/// Tells a guest of members and samples; how far it took them.
-async fn tell(
-    links: &Links,
-    snapshot: &Snapshot,
-    guest: &Record,
-    mut told_until: Progress,
-    mut told: BTreeSet<NodeName>,
-) -> (Progress, BTreeSet<NodeName>) {
-    told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
-    let me: &Record = &snapshot.me;
-    for member in snapshot.present().filter(|member| member.record.name != guest.name) {
-        if told.contains(&member.record.name) {
-            continue;
-        }
-        let news = pb::NodeDiscoveryRequest {
-            new_node: Some(node(&member.record)).into(),
-            i_am_node: Some(node(me)).into(),
-            ..Default::default()
-        };
-        let telling = async { links.original(&guest.target).await.ok()?.node_discovery(news).await.ok() };
-        if !tokio::time::timeout(PATIENCE, telling).await.is_ok_and(|answer| answer.is_some()) {
-            return (told_until, told);
-        }
-        told.insert(member.record.name.clone());
-    }
-    told_until.retain(|name, _| *name == me.name || told.contains(name));
-    let (rows, mut progress, mut waiting) = (snapshot.members.len(), told_until.clone(), Vec::new());
-    for row in 0..=rows {
-        waiting.extend(news_of(row, &guest.name, snapshot, &mut progress));
-        if waiting.len() < PAGE_SAMPLES_MAX && row < rows {
-            continue;
-        }
-        for page in pages(std::mem::take(&mut waiting)) {
-            if !pushed(links, &guest.target, page).await {
-                return (told_until, told);
-            }
-        }
-        told_until.clone_from(&progress);
-    }
-    (told_until, told)
 }

@@ -12,14 +12,29 @@ use super::speak::told_of;
 use crate::transport::original as pb;
 
 /// What a push of `guest` leads to.
-pub(crate) fn pushed(pushed: &pb::SamplesView<'_>, guest: &Record, me: &Record, now: Wall) -> impl Iterator<Item = Request> + use<> {
-    let read = |sample: &pb::SampleView<'_>| read(sample, Duration::from_secs(3), now).ok().flatten();
+pub(crate) fn pushed(
+    pushed: &pb::SamplesView<'_>,
+    guest: &Record,
+    me: &Record,
+    now: Wall,
+) -> impl Iterator<Item = Request> + use<> {
+    let read =
+        |sample: &pb::SampleView<'_>| read(sample, Duration::from_secs(3), now).ok().flatten();
     let mut measured = Measured::default();
-    let taken = pushed.samples.iter().filter_map(read).filter(|sample| measured.take(sample)).map(|sample| sample.spell()).collect();
+    let taken = pushed
+        .samples
+        .iter()
+        .filter_map(read)
+        .filter(|sample| measured.take(sample))
+        .map(|sample| sample.spell())
+        .collect();
     for page in pages(taken) {
         let bytes = page.encode_to_vec();
         let told_on = pb::SamplesView::decode_view(&bytes).expect("what was written can be read");
-        assert!(told_on.samples.iter().all(|sample| read(sample).is_some()), "another host would not take it");
+        assert!(
+            told_on.samples.iter().all(|sample| read(sample).is_some()),
+            "another host would not take it"
+        );
     }
     let names = [guest.name.clone(), me.name.clone()];
     measured.retain(|from| *from == guest.name, |to| names.contains(to));
@@ -31,7 +46,8 @@ pub(crate) fn pushed(pushed: &pb::SamplesView<'_>, guest: &Record, me: &Record, 
 pub(crate) fn joined(answer: pb::JoinMeshResponse, core: &Core) -> Vec<Request> {
     let own = answer.my_name.parse::<NodeName>().ok();
     let at = own.and_then(|name| Some((name.clone(), format!("{name}:1").parse().ok()?)));
-    let records = told_of(answer.nodes).chain(at).map(|(name, target)| record_for(&name, &target, None));
+    let records =
+        told_of(answer.nodes).chain(at).map(|(name, target)| record_for(&name, &target, None));
     records
         .inspect(|record| assert!(is_guest(record) && record.instance != core.record().instance))
         .map(|record| Request::Join(Arc::new(record)))

@@ -1,16 +1,27 @@
 //! Who a guest is to the mesh: a record that every host makes alike.
 
-use canary_core::{Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Snapshot, Status, Target};
+use canary_core::{
+    Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Snapshot, Status, Target,
+};
 
-/// A guest tells of no life and of no process: both follow from what it tells, so that all hosts agree.
+/// A guest tells of no life and of no process: both follow from what it tells, so that all hosts
+/// agree.
 pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);
     // It names no mesh: a mesh with a name takes no guests.
     let mesh = MeshName::default();
-    Record { mesh, name: name.clone(), target: target.clone(), labels: Labels::default(), incarnation, instance }
+    Record {
+        mesh,
+        name: name.clone(),
+        target: target.clone(),
+        labels: Labels::default(),
+        incarnation,
+        instance,
+    }
 }
 
-/// How the instance of every guest ends: a node of ours is told from one without making the hash, but for one in 65,536.
+/// How the instance of every guest ends: for all but one in 65,536 nodes of ours no hash has to be
+/// made.
 const MARK: u64 = 0xca11;
 
 /// 64-bit FNV-1a with a final mix, and the mark of guests at its end.
@@ -22,36 +33,52 @@ fn instance_of(name: &NodeName, target: &Target, incarnation: Incarnation) -> In
 }
 
 fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
     hash ^= hash >> 32;
     hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether a record is a guest's.
 pub(crate) fn is_guest(record: &Record) -> bool {
-    record.instance.0 & 0xffff == MARK && record.instance == instance_of(&record.name, &record.target, record.incarnation)
+    record.instance.0 & 0xffff == MARK
+        && record.instance == instance_of(&record.name, &record.target, record.incarnation)
 }
 
-/// The record of a guest that says that it is `name` at `target`, where `held` is what the mesh knows by that name.
+/// The record of a guest that says that it is `name` at `target`, where `held` is what the mesh
+/// knows by that name.
 pub(super) fn record_for(name: &NodeName, target: &Target, held: Option<&MemberView>) -> Record {
     match held {
-        Some(held) if is_guest(&held.record) && held.record.target == *target && held.status != Status::Left => (*held.record).clone(),
+        Some(held)
+            if is_guest(&held.record)
+                && held.record.target == *target
+                && held.status != Status::Left =>
+        {
+            (*held.record).clone()
+        }
         // A guest that takes a name over, or comes back from a goodbye, is a new life of it.
         Some(held) => record(name, target, held.record.incarnation.next()),
         None => record(name, target, Incarnation(1)),
     }
 }
 
-/// The two hosts of a guest, by rendezvous hashing of the hosts that are there: all hosts choose alike.
-pub(super) fn sponsors<'a>(guest: &NodeName, hosts: impl Iterator<Item = &'a NodeName>) -> Vec<&'a NodeName> {
-    let weight = |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(guest.as_str().bytes()));
+/// The two hosts of a guest, by rendezvous hashing of the hosts that are there: all hosts choose
+/// alike.
+pub(super) fn sponsors<'a>(
+    guest: &NodeName,
+    hosts: impl Iterator<Item = &'a NodeName>,
+) -> Vec<&'a NodeName> {
+    let weight =
+        |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(guest.as_str().bytes()));
     let mut hosts: Vec<_> = hosts.collect();
     hosts.sort_unstable_by_key(|host| (std::cmp::Reverse(weight(host)), *host));
     hosts.truncate(2);
     hosts
 }
 
-/// How many of ours are before this bot at an address, in an order that all agree on, and how many there are.
+/// How many of ours are before this bot at an address, in an order that all agree on, and how many
+/// there are.
 pub(super) fn rank(snapshot: &Snapshot, target: &Target) -> (usize, usize) {
     let target = target.to_string();
     let weight = |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(target.bytes()));
@@ -97,12 +124,21 @@ mod tests {
         assert!(is_guest(&first));
         assert_eq!(record_for(&owl, &target, Some(&held(&first, Status::Dead))), first);
         assert!(!is_guest(&Record { instance: Instance(7), ..first.clone() }));
-        // It moves, takes over from one of ours, or comes back from a goodbye that somebody told of it: a larger life.
-        let moved = record_for(&owl, &"elsewhere:1".parse().unwrap(), Some(&held(&first, Status::Dead)));
+        // It moves, takes over from one of ours, or comes back from a goodbye that somebody told of
+        // it: a larger life.
+        let moved =
+            record_for(&owl, &"elsewhere:1".parse().unwrap(), Some(&held(&first, Status::Dead)));
         let back = record_for(&owl, &target, Some(&held(&first, Status::Left)));
-        assert!([&moved, &back].iter().all(|record| is_guest(record) && record.incarnation > first.incarnation));
+        assert!(
+            [&moved, &back]
+                .iter()
+                .all(|record| is_guest(record) && record.incarnation > first.incarnation)
+        );
         let ours = Record { instance: Instance(7), incarnation: Incarnation(1 << 40), ..first };
-        assert_eq!(record_for(&owl, &target, Some(&held(&ours, Status::Dead))).incarnation, ours.incarnation.next());
+        assert_eq!(
+            record_for(&owl, &target, Some(&held(&ours, Status::Dead))).incarnation,
+            ours.incarnation.next()
+        );
     }
 
     #[test]

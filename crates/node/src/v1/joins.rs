@@ -1,7 +1,8 @@
 //! When `JoinMesh` is called at an address, and what came of it.
 //!
-//! A guest says who it is only when it is asked to let a node in. But a stuck one never answers that call, and each leaves something behind there for
-//! good. So a guest that others know is not asked at all, a stuck one seldom and by one of ours, and the rows of ours tell who asks where.
+//! A guest says who it is only when it is asked to let a node in. But a stuck one never answers
+//! that call, and each leaves something behind there for good. So a guest that others know is not
+//! asked at all, a stuck one seldom and by one of ours, and the rows of ours tell who asks where.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,25 +15,31 @@ use canary_core::{CallError, Failure, NodeName, PendingJoin, Record, Target, Tim
 const SEEN_MAX: usize = 4096;
 /// An answer is taken for another question for so long.
 const JUST_NOW: Duration = Duration::from_secs(5);
-/// After how long it is asked again who is at the address of a guest that is doubted, for addresses are used anew.
+/// After how long it is asked again who is at the address of a guest that is doubted, for addresses
+/// are used anew.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long it is believed who was found there, if nobody tells any more.
 const FOUND_OF_LATE: Duration = Duration::from_secs(60);
 /// How long an address is left alone after it was asked, or is to be.
 const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// When a guest is asked again that did not answer.
-const UNANSWERED: Backoff = Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
+const UNANSWERED: Backoff =
+    Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
 /// A call that failed after so long was given up, and not answered.
 const GIVEN_UP: Duration = Duration::from_secs(3);
-/// A call that is under way for so long is told to the others: a guest that is well answers at once.
+/// A call that is under way for so long is published: a guest that is well answers at
+/// once.
 const TELL_AFTER: Duration = Duration::from_millis(500);
-/// How long a bot waits for others to tell it of a guest, before it asks at an address without a name.
+/// How long a bot waits for others to tell it of a guest, before it asks at an address without a
+/// name.
 const LISTEN: Duration = Duration::from_secs(1);
-/// The first bots of ours take their turns at such an address so far apart that the next one hears of it before: how far, and how many.
+/// The first bots of ours take their turns at such an address so far apart that the next one hears
+/// of it before: how far, and how many.
 const TURNS: (Duration, u32) = (Duration::from_secs(3), 10);
 /// All others follow within so long: the bot that was given this address may be any.
 const LATE_TURNS: Duration = Duration::from_secs(30);
-/// How often it is looked whether one of ours took the place of a guest that nobody doubts. A guest answers that question at once, with no.
+/// How often it is looked whether one of ours took the place of a guest that nobody doubts. A guest
+/// answers that question at once, with no.
 const LOOK_SELDOM: Duration = Duration::from_secs(300);
 
 /// Who answered at an address.
@@ -101,11 +108,12 @@ impl Seen {
 
     /// What others should hear of it.
     fn pending(&self, now: Time) -> bool {
-        self.unanswered > 0 || (self.is_asking() && self.began.is_some_and(|began| now.since(began) >= TELL_AFTER))
+        self.unanswered > 0
+            || (self.is_asking() && self.began.is_some_and(|began| now.since(began) >= TELL_AFTER))
     }
 }
 
-/// What this bot knows of addresses of guests, by what it was told there.
+/// What this bot knows of addresses of guests, by what was answered there.
 #[derive(Debug, Default)]
 pub(crate) struct Joins(Mutex<BTreeMap<Target, Seen>>);
 
@@ -117,7 +125,10 @@ impl Joins {
     fn seen<T>(&self, target: &Target, now: Time, change: impl FnOnce(&mut Seen) -> T) -> T {
         let mut all = self.all();
         if all.len() >= SEEN_MAX && !all.contains_key(target) {
-            let oldest = all.iter().filter(|(_, seen)| !seen.is_asking()).min_by_key(|(_, seen)| seen.used_at);
+            let oldest = all
+                .iter()
+                .filter(|(_, seen)| !seen.is_asking())
+                .min_by_key(|(_, seen)| seen.used_at);
             let oldest = oldest.map(|(target, _)| target.clone());
             oldest.and_then(|target| all.remove(&target));
         }
@@ -126,7 +137,8 @@ impl Joins {
         change(seen)
     }
 
-    /// Whether this bot may call there. `elsewhere` is what another of ours tells of that address, if this bot has to give way to it.
+    /// Whether this bot may call there. `elsewhere` is what another of ours tells of that address,
+    /// if this bot has to give way to it.
     pub(super) fn turn(&self, target: &Target, elsewhere: Option<&PendingJoin>, now: Time) -> Turn {
         self.seen(target, now, |seen| {
             if seen.is_asking() {
@@ -146,7 +158,12 @@ impl Joins {
     }
 
     /// A call has ended. Tells whether the bot there was found to be stuck, or not to be, just now.
-    pub(super) fn ended(&self, target: &Target, outcome: Result<Joined, CallError>, now: Time) -> bool {
+    pub(super) fn ended(
+        &self,
+        target: &Target,
+        outcome: Result<Joined, CallError>,
+        now: Time,
+    ) -> bool {
         self.seen(target, now, |seen| {
             let given_up = seen.began.is_some_and(|began| now.since(began) >= GIVEN_UP);
             let was_stuck = seen.unanswered > 0;
@@ -157,9 +174,12 @@ impl Joins {
                     seen.not_before = now + pause.min(UNANSWERED.longest);
                 }
                 Ok(_) => seen.forget(),
-                // Where nobody is, nobody is stuck. A call that was given up may have left something behind, whatever else failed.
+                // Where nobody is, nobody is stuck. A call that was given up may have left
+                // something behind, whatever else failed.
                 Err(error) if error.failure == Failure::Refused => seen.forget(),
-                Err(_) => seen.not_before = now + if given_up { UNANSWERED.first } else { ASK_PAUSE },
+                Err(_) => {
+                    seen.not_before = now + if given_up { UNANSWERED.first } else { ASK_PAUSE }
+                }
             }
             if let Ok(Joined::As(name)) = &outcome {
                 seen.found = Some((Who::Guest(name.clone()), now));
@@ -176,11 +196,13 @@ impl Joins {
         self.all().get(target)?.outcome.clone()
     }
 
-    /// The bot there was heard of itself: its loops run, and it need not be left alone as long as one that is stuck.
+    /// The bot there called one of ours by itself: its loops run, and it need not be left alone as
+    /// long as one that is stuck.
     pub(super) fn heard(&self, target: &Target, now: Time) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| seen.unanswered > 0) {
             // Anybody can say so: it becomes no way to have it asked all the time.
-            let pause = (ASK_PAUSE * 2_u32.saturating_pow((seen.unanswered - 1).min(16))).min(UNANSWERED.longest);
+            let pause = (ASK_PAUSE * 2_u32.saturating_pow((seen.unanswered - 1).min(16)))
+                .min(UNANSWERED.longest);
             seen.not_before = seen.not_before.min(seen.began.map_or(now, |began| began + pause));
         }
     }
@@ -239,7 +261,8 @@ impl Joins {
         })
     }
 
-    /// Whether it is this bot's turn to ask at an address without a name. `rank` is how many of all `ours` go before it, and may want to or not.
+    /// Whether it is this bot's turn to ask at an address without a name. `rank` is how many of all
+    /// `ours` go before it, and may want to or not.
     pub(super) fn is_turn(&self, target: &Target, (rank, ours): (usize, usize), now: Time) -> bool {
         self.seen(target, now, |seen| {
             if now < *seen.wanted_at.get_or_insert(now) + LISTEN {
@@ -252,9 +275,19 @@ impl Joins {
         })
     }
 
-    /// What the others should hear: where this bot waits, or leaves a stuck guest alone for now. Addresses at which it gives way are the other's.
-    pub(super) fn pending(&self, gives_way: impl Fn(&Target) -> bool, now: Time) -> Vec<PendingJoin> {
-        let mut pending: Vec<_> = self.all().iter().filter(|(_, seen)| seen.pending(now)).map(|(target, _)| target.clone()).collect();
+    /// What the others should hear: where this bot waits, or leaves a stuck guest alone for now.
+    /// Addresses at which it gives way are the other's.
+    pub(super) fn pending(
+        &self,
+        gives_way: impl Fn(&Target) -> bool,
+        now: Time,
+    ) -> Vec<PendingJoin> {
+        let mut pending: Vec<_> = self
+            .all()
+            .iter()
+            .filter(|(_, seen)| seen.pending(now))
+            .map(|(target, _)| target.clone())
+            .collect();
         pending.retain(|target| {
             let stays = !gives_way(target);
             if !stays {
@@ -265,7 +298,10 @@ impl Joins {
         pending.truncate(PENDING_JOINS_MAX);
         let all = self.all();
         let unanswered = |target: &Target| all.get(target).map_or(0, |seen| seen.unanswered);
-        pending.into_iter().map(|target| PendingJoin { unanswered: unanswered(&target), target }).collect()
+        pending
+            .into_iter()
+            .map(|target| PendingJoin { unanswered: unanswered(&target), target })
+            .collect()
     }
 
     /// Whether it is time to ask a stuck guest again; if so, it is taken for asked.
@@ -295,7 +331,8 @@ mod tests {
     /// How long what a bot publishes is on its way to the others.
     const WAY: Duration = Duration::from_secs(1);
 
-    /// Bots of ours that share an address with a stuck guest, and hear each other's rows a moment later.
+    /// Bots of ours that share an address with a stuck guest, and hear each other's rows a moment
+    /// later.
     struct Mesh {
         bots: Vec<Joins>,
         /// What each bot told, and since when.
@@ -306,7 +343,11 @@ mod tests {
     impl Mesh {
         fn new(bots: usize) -> Self {
             let told = vec![Vec::new(); bots];
-            Self { bots: (0..bots).map(|_| Joins::default()).collect(), told, held: BTreeMap::new() }
+            Self {
+                bots: (0..bots).map(|_| Joins::default()).collect(),
+                told,
+                held: BTreeMap::new(),
+            }
         }
 
         /// What `bot` has heard from the one that it gives way to.
@@ -314,30 +355,35 @@ mod tests {
             let own = self.bots[bot].is_pending(target, now);
             let heard = |other: usize| {
                 let latest = self.told[other].iter().rev().find(|(at, _)| *at + WAY <= now);
-                latest.and_then(|(_, pending)| pending.iter().find(|pending| pending.target == *target)).cloned()
+                latest
+                    .and_then(|(_, pending)| {
+                        pending.iter().find(|pending| pending.target == *target)
+                    })
+                    .cloned()
             };
-            (0..self.bots.len()).filter(|other| *other != bot && (!own || *other < bot)).find_map(heard)
+            (0..self.bots.len())
+                .filter(|other| *other != bot && (!own || *other < bot))
+                .find_map(heard)
         }
 
         /// One look of one bot, at targets that never answer.
         fn look(&mut self, bot: usize, targets: &[Target], wants: bool, now: Time) {
             for target in targets {
                 // A call is given up after three seconds.
-                if self.bots[bot]
-                    .all()
-                    .get(target)
-                    .is_some_and(|seen| seen.is_asking() && now.since(seen.began.unwrap()) >= Duration::from_secs(3))
-                {
+                if self.bots[bot].all().get(target).is_some_and(|seen| {
+                    seen.is_asking() && now.since(seen.began.unwrap()) >= Duration::from_secs(3)
+                }) {
                     self.bots[bot].ended(target, Ok(Joined::Stuck), now);
                 }
-                let wants =
-                    (wants && self.bots[bot].is_turn(target, (bot, self.bots.len()), now)) || self.bots[bot].is_pending(target, now);
+                let wants = (wants && self.bots[bot].is_turn(target, (bot, self.bots.len()), now))
+                    || self.bots[bot].is_pending(target, now);
                 let elsewhere = self.elsewhere(bot, target, now);
                 if wants && self.bots[bot].turn(target, elsewhere.as_ref(), now) == Turn::Ask {
                     *self.held.entry(target.clone()).or_default() += 1;
                 }
             }
-            let pending = self.bots[bot].pending(|target| self.elsewhere(bot, target, now).is_some(), now);
+            let pending =
+                self.bots[bot].pending(|target| self.elsewhere(bot, target, now).is_some(), now);
             if self.told[bot].last().is_none_or(|(_, before)| *before != pending) {
                 self.told[bot].push((now, pending));
             }
@@ -370,19 +416,31 @@ mod tests {
         for now in 0..3600 {
             if joins.turn(&old, None, second(now)) == Turn::Ask {
                 asked.push(now);
-                assert_eq!(joins.ended(&old, Ok(Joined::Stuck), second(now + 3)), asked.len() == 1, "it is said once");
+                assert_eq!(
+                    joins.ended(&old, Ok(Joined::Stuck), second(now + 3)),
+                    asked.len() == 1,
+                    "it is said once"
+                );
             }
         }
         assert_eq!(asked[..7], [0, 63, 186, 429, 912, 1515, 2118]);
         assert_eq!(joins.turn(&old, None, second(3600)), Turn::Stuck);
         joins.heard(&old, second(3600));
-        assert_eq!(joins.turn(&old, None, second(3600)), Turn::Stuck, "anybody can say that it pings");
+        assert_eq!(
+            joins.turn(&old, None, second(3600)),
+            Turn::Stuck,
+            "anybody can say that it pings"
+        );
         joins.forget(&old);
         assert_eq!(joins.turn(&old, None, second(3600)), Turn::Ask, "it measures");
         joins.ended(&old, Ok(Joined::Stuck), second(3603));
         joins.heard(&old, second(3610));
         assert_eq!(joins.turn(&old, None, second(3614)), Turn::Stuck);
-        assert_eq!(joins.turn(&old, None, second(3615)), Turn::Ask, "it was heard of soon after the first call");
+        assert_eq!(
+            joins.turn(&old, None, second(3615)),
+            Turn::Ask,
+            "it was heard of soon after the first call"
+        );
         assert!(joins.ended(&old, Ok(Joined::As("old-1".parse().unwrap())), second(3600)));
         assert_eq!(joins.pending(|_| false, second(3600)), []);
     }
@@ -391,16 +449,30 @@ mod tests {
     fn of_two_that_wait_at_one_address_one_gives_way_and_goes_on_when_the_other_is_gone() {
         let (first, second, [old, _]) = (Joins::default(), Joins::default(), targets());
         let at = |millis: u64| Time::ZERO + Duration::from_millis(millis);
-        assert_eq!((first.turn(&old, None, at(0)), second.turn(&old, None, at(0))), (Turn::Ask, Turn::Ask));
-        assert_eq!(first.pending(|_| false, at(499)), [], "a guest that is well has answered by then");
+        assert_eq!(
+            (first.turn(&old, None, at(0)), second.turn(&old, None, at(0))),
+            (Turn::Ask, Turn::Ask)
+        );
+        assert_eq!(
+            first.pending(|_| false, at(499)),
+            [],
+            "a guest that is well has answered by then"
+        );
         let waits = first.pending(|_| false, at(500));
         assert_eq!(waits, [PendingJoin { target: old.clone(), unanswered: 0 }]);
         for joins in [&first, &second] {
             joins.ended(&old, Ok(Joined::Stuck), at(3000));
         }
         assert_eq!(second.pending(|_| true, at(3000)), [], "it gives way");
-        assert_eq!(second.turn(&old, first.pending(|_| false, at(3000)).first(), at(200_000)), Turn::Stuck);
-        assert_eq!(second.pending(|_| false, at(200_000)), [], "what the other found out since is for that one to tell");
+        assert_eq!(
+            second.turn(&old, first.pending(|_| false, at(3000)).first(), at(200_000)),
+            Turn::Stuck
+        );
+        assert_eq!(
+            second.pending(|_| false, at(200_000)),
+            [],
+            "what the other found out since is for that one to tell"
+        );
         assert_eq!(second.turn(&old, None, at(200_000)), Turn::Ask, "the other is gone");
     }
 }

@@ -1,4 +1,5 @@
-//! `mesh.v1`: what guests call. Everything is answered at once from what is known; what it leads to is the bridge's.
+//! `mesh.v1`: what guests call. Everything is answered at once from what is known; what it leads to
+//! is the bridge's.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use buffa_types::google::protobuf::Empty;
 use canary_core::{NodeName, Record, Request, Response, Target};
 use canary_net::tls::PeerNames;
 use canary_net::{Full, IpNet, Ledger, Peer};
-use connectrpc::{ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult};
+use connectrpc::{
+    ConnectError, ErrorCode, RequestContext, Response as RpcResponse, ServiceRequest, ServiceResult,
+};
 use tokio::sync::Semaphore;
 
 use super::bridge::{Sign, Told};
@@ -18,11 +21,13 @@ use super::speak::{Context, node};
 use crate::clock;
 use crate::transport::original as pb;
 
-/// How long the holder of a joiner's name has for its answer: the original gives up after three seconds.
+/// How long the holder of a joiner's name has for its answer: the original gives up after three
+/// seconds.
 const JOIN_TIME: Duration = Duration::from_millis(1500);
 /// Holders of names that are asked at once.
 const INCUMBENTS_ASKED_MAX: usize = 16;
-/// Pushes that are under way or waiting at once, in all and of one address: each may be four megabytes. Further ones have to come again.
+/// Pushes that are under way or waiting at once, in all and of one address: each may be four
+/// megabytes. Further ones have to come again.
 const PUSHES_MAX: (usize, usize) = (8, 2);
 
 /// The one method with long messages.
@@ -50,7 +55,10 @@ impl GuestService {
     /// Gives a request whose body may be long its place; an error if there is none.
     pub(crate) fn place<B>(&self, request: &mut http::Request<B>) -> Result<(), Full> {
         if request.uri().path() == PUSH_PATH {
-            let address = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+            let address = request
+                .extensions()
+                .get::<Peer>()
+                .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
             let place = self.pushes.take(address)?;
             request.extensions_mut().insert(Arc::new(place));
         }
@@ -61,9 +69,19 @@ impl GuestService {
         if self.context.tell(told) { Ok(()) } else { Err(busy()) }
     }
 
-    fn tell_of(&self, ctx: &RequestContext, (name, target): (NodeName, Target), sign: Sign) -> Result<(), ConnectError> {
-        // A peer with a certificate speaks only as the node that it names, here as in our own protocol.
-        if ctx.extensions().get::<PeerNames>().is_some_and(|names| !names.cover(name.as_str()) && !names.cover(target.host())) {
+    fn tell_of(
+        &self,
+        ctx: &RequestContext,
+        (name, target): (NodeName, Target),
+        sign: Sign,
+    ) -> Result<(), ConnectError> {
+        // A peer with a certificate speaks only as the node that it names, here as in our own
+        // protocol.
+        if ctx
+            .extensions()
+            .get::<PeerNames>()
+            .is_some_and(|names| !names.cover(name.as_str()) && !names.cover(target.host()))
+        {
             return Err(ConnectError::new(
                 ErrorCode::PermissionDenied,
                 "the certificate names neither the node nor the host of its target",
@@ -95,9 +113,15 @@ fn teller(ctx: &RequestContext) -> Arc<str> {
 }
 
 fn read(node: &pb::Node) -> Result<(NodeName, Target), ConnectError> {
-    let malformed = |why: String| ConnectError::new(ErrorCode::InvalidArgument, format!("the message is malformed: {why}"));
-    let name = node.name.parse().map_err(|error: canary_core::NameError| malformed(error.to_string()))?;
-    let target = node.target.parse().map_err(|error: canary_core::TargetError| malformed(error.to_string()))?;
+    let malformed = |why: String| {
+        ConnectError::new(ErrorCode::InvalidArgument, format!("the message is malformed: {why}"))
+    };
+    let name =
+        node.name.parse().map_err(|error: canary_core::NameError| malformed(error.to_string()))?;
+    let target = node
+        .target
+        .parse()
+        .map_err(|error: canary_core::TargetError| malformed(error.to_string()))?;
     Ok((name, target))
 }
 
@@ -107,7 +131,11 @@ fn empty() -> ServiceResult<Empty> {
 
 #[expect(refining_impl_trait, reason = "the handlers name what they return")]
 impl pb::MeshService for GuestService {
-    async fn join_mesh(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<pb::JoinMeshResponse> {
+    async fn join_mesh(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::Node>,
+    ) -> ServiceResult<pb::JoinMeshResponse> {
         let (name, target) = read(&request.to_owned_message())?;
         let snapshot = self.context.snapshot();
         if snapshot.name_conflict().is_some() {
@@ -115,8 +143,11 @@ impl pb::MeshService for GuestService {
             return Err(busy());
         }
         let my_name = snapshot.me.name.as_str().to_owned();
-        let incumbent = snapshot.member(&name).filter(|held| held.status.is_present() && held.record.target != target);
-        // A guest that is known by another address, as behind a Service, would end if it were told that its name is held.
+        let incumbent = snapshot
+            .member(&name)
+            .filter(|held| held.status.is_present() && held.record.target != target);
+        // A guest that is known by another address, as behind a Service, would end if it were told
+        // that its name is held.
         let is_held = match incumbent.filter(|held| !is_guest(&held.record)) {
             Some(held) => self.lives(&held.record).await?,
             None => name == snapshot.me.name,
@@ -126,17 +157,33 @@ impl pb::MeshService for GuestService {
         }
         // The joiner itself is not asked anything before it has its answer.
         self.tell_of(&ctx, (name.clone(), target), Sign::Joins)?;
-        let others = snapshot.present().filter(|member| member.record.name != name).map(|member| node(&member.record));
+        let others = snapshot
+            .present()
+            .filter(|member| member.record.name != name)
+            .map(|member| node(&member.record));
         let nodes = std::iter::once(node(&snapshot.me)).chain(others).collect();
-        RpcResponse::ok(pb::JoinMeshResponse { name_unique: true, my_name, nodes, ..Default::default() })
+        RpcResponse::ok(pb::JoinMeshResponse {
+            name_unique: true,
+            my_name,
+            nodes,
+            ..Default::default()
+        })
     }
 
-    async fn ping(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Node>) -> ServiceResult<Empty> {
+    async fn ping(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::Node>,
+    ) -> ServiceResult<Empty> {
         self.tell_of(&ctx, read(&request.to_owned_message())?, Sign::Pings)?;
         empty()
     }
 
-    async fn node_discovery(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::NodeDiscoveryRequest>) -> ServiceResult<Empty> {
+    async fn node_discovery(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::NodeDiscoveryRequest>,
+    ) -> ServiceResult<Empty> {
         let request: pb::NodeDiscoveryRequest = request.to_owned_message();
         // The original says of itself where it listens, which nobody need reach.
         if let Some(node) = request.new_node.into_option() {
@@ -145,7 +192,11 @@ impl pb::MeshService for GuestService {
         empty()
     }
 
-    async fn push_samples(&self, ctx: RequestContext, request: ServiceRequest<'_, pb::Samples>) -> ServiceResult<Empty> {
+    async fn push_samples(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, pb::Samples>,
+    ) -> ServiceResult<Empty> {
         let snapshot = self.context.snapshot();
         let now = clock::now().wall;
         // Two kinds of every pair: more than that is no news.
@@ -155,12 +206,17 @@ impl pb::MeshService for GuestService {
             match samples::read(sample, self.context.probe_timeout, now) {
                 Ok(sample) => {
                     good = true;
-                    read.extend(sample.filter(|_| read.len() < most).and_then(|sample| sample.of(&snapshot)));
+                    read.extend(
+                        sample
+                            .filter(|_| read.len() < most)
+                            .and_then(|sample| sample.of(&snapshot)),
+                    );
                 }
                 Err(why) => refused = Some(why),
             }
         }
-        // What is good of it is kept: guests pass on what they were told, and one bad sample would silence all others.
+        // What is good of it is kept: guests pass on what they were told, and one bad sample would
+        // silence all others.
         match refused.filter(|_| !good) {
             Some(why) => Err(ConnectError::new(ErrorCode::InvalidArgument, why)),
             None => {
@@ -170,7 +226,11 @@ impl pb::MeshService for GuestService {
         }
     }
 
-    async fn rtt(&self, _ctx: RequestContext, _request: ServiceRequest<'_, Empty>) -> ServiceResult<Empty> {
+    async fn rtt(
+        &self,
+        _ctx: RequestContext,
+        _request: ServiceRequest<'_, Empty>,
+    ) -> ServiceResult<Empty> {
         empty()
     }
 }

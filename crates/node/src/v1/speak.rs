@@ -6,14 +6,14 @@ use std::time::Duration;
 use buffa_types::google::protobuf::Empty;
 use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, INCARNATION_ROOM};
 use canary_core::{
-    Answer, CallError, Entry, Exchange, Failure, JoinAnswer, MemberView, NodeName, PendingJoin, Record, Request, Response, Snapshot,
-    Status, Target,
+    Answer, CallError, Entry, Exchange, Failure, JoinAnswer, MemberView, NodeName, PendingJoin,
+    Record, Request, Response, Snapshot, Status, Target,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 use super::Protocol;
-use super::bridge::{PATIENCE, Sign, Told};
+use super::bridge::{Sign, Told};
 use super::guest::{is_guest, rank, record_for};
 use super::joins::{Joined, Joins, Turn, Who};
 use crate::clock;
@@ -21,10 +21,14 @@ use crate::transport::{Links, original as pb};
 
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
 const ASKED_AT_ONCE: usize = 16;
-/// How long a connection to a guest has been there before it is asked to let us in: one that started just now may wait for an answer to its own
-/// joining, and never wakes if it is asked before that.
+/// How long a connection to a guest has been there before it is asked to let us in: one that
+/// started just now may wait for an answer to its own joining, and never wakes if it is asked
+/// before that.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How long whoever wants to be let in by a guest waits for that. The core waits little longer for who is at an address.
+/// How long one candidate, and one call to a guest, may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a caller waits to be let in by a guest. The core waits little longer for who is at an
+/// address.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// When the call is given up, as the original gives up its own.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -65,7 +69,16 @@ impl Context {
         probe_timeout: Duration,
     ) -> Self {
         let asking = Arc::new(Semaphore::new(ASKED_AT_ONCE));
-        Self { links, joins: Arc::default(), ended: Arc::default(), snapshot, told, protocol, probe_timeout, asking }
+        Self {
+            links,
+            joins: Arc::default(),
+            ended: Arc::default(),
+            snapshot,
+            told,
+            protocol,
+            probe_timeout,
+            asking,
+        }
     }
 
     pub(super) fn links(&self) -> &Arc<Links> {
@@ -81,9 +94,13 @@ impl Context {
         self.told.try_send(told).is_ok()
     }
 
-    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now. A guest that is stuck does not say; others say that
-    /// it is `expected`.
-    pub(super) async fn find(&self, target: &Target, expected: Option<&NodeName>) -> Result<Found, CallError> {
+    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
+    /// A guest that is stuck does not say; others say that it is `expected`.
+    pub(super) async fn find(
+        &self,
+        target: &Target,
+        expected: Option<&NodeName>,
+    ) -> Result<Found, CallError> {
         if self.protocol == Protocol::Auto {
             match self.links.ask_ours(target, Request::Identify).await {
                 Ok(Response::Identify(record)) => {
@@ -114,7 +131,9 @@ impl Context {
                 let known = guest_at(&snapshot, target).map(|guest| guest.record.name.clone());
                 Ok(Found::Guest(Some(known.unwrap_or_else(|| name.clone()))))
             }
-            (Joined::Stuck | Joined::Later, None) => Err(failed(target, "it does not say who it is")),
+            (Joined::Stuck | Joined::Later, None) => {
+                Err(failed(target, "it does not say who it is"))
+            }
         }
     }
 
@@ -123,7 +142,7 @@ impl Context {
         let snapshot = self.snapshot();
         let now = clock::now().time;
         match self.joins.turn(target, self.elsewhere(&snapshot, target), now) {
-            // Whoever asks may have less time than the guest. What came of it is kept.
+            // The caller may have less time than the guest. What came of it is kept.
             Turn::Ask => drop(tokio::spawn({
                 let (context, target) = (self.clone(), target.clone());
                 async move { context.ask(&target).await }
@@ -150,7 +169,8 @@ impl Context {
     async fn ask(&self, target: &Target) {
         let outcome = self.ask_now(target).await;
         let snapshot = self.snapshot();
-        let node = guest_at(&snapshot, target).map_or("unknown", |guest| guest.record.name.as_str());
+        let node =
+            guest_at(&snapshot, target).map_or("unknown", |guest| guest.record.name.as_str());
         let is_stuck = outcome == Ok(Joined::Stuck);
         let gives_way = self.elsewhere(&snapshot, target).is_some();
         if self.joins.ended(target, outcome, clock::now().time) && !gives_way {
@@ -166,7 +186,8 @@ impl Context {
 
     /// Asks a guest to let us in. It tells its name, and whom it knows.
     async fn ask_now(&self, target: &Target) -> Result<Joined, CallError> {
-        let _turn = self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
+        let _turn =
+            self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
         let client = in_time(target, PATIENCE, self.links.original(target)).await?;
         let me = node(&self.snapshot().me);
         let Ok(answer) = tokio::time::timeout(JOIN_TIMEOUT, client.join_mesh(me)).await else {
@@ -182,7 +203,12 @@ impl Context {
         let teller: Arc<str> = target.host().into();
         for (name, target) in told_of(answer.nodes) {
             // What does not fit is reported again.
-            self.tell(Told::Node { name, target, sign: Sign::Hearsay, teller: Arc::clone(&teller) });
+            self.tell(Told::Node {
+                name,
+                target,
+                sign: Sign::Hearsay,
+                teller: Arc::clone(&teller),
+            });
         }
         if !answer.name_unique && answer.my_name.is_empty() {
             return Ok(Joined::Unnamed);
@@ -190,31 +216,45 @@ impl Context {
         Ok(Joined::As(answer.my_name.parse().map_err(|_| failed(target, "its name is not valid"))?))
     }
 
-    /// Whether a bot of the original is there: it answers what it answers even if its loops are stuck.
+    /// Whether a bot of the original is there: it answers what it answers even if its loops are
+    /// stuck.
     async fn is_there(&self, target: &Target) -> Result<(), CallError> {
         let asked = async {
             let client = self.links.original(target).await?;
-            client.ping(node(&self.snapshot().me)).await.map_err(|error| self.links.explain(target, &error))?;
-            client.rtt(Empty::default()).await.map_err(|error| self.links.explain(target, &error))?;
+            client
+                .ping(node(&self.snapshot().me))
+                .await
+                .map_err(|error| self.links.explain(target, &error))?;
+            client
+                .rtt(Empty::default())
+                .await
+                .map_err(|error| self.links.explain(target, &error))?;
             Ok(())
         };
         in_time(target, PATIENCE, asked).await
     }
 
-    /// What another of ours, to which this one gives way, tells of an address: where two began at once, the first by name goes on.
+    /// What another of ours, to which this one gives way, tells of an address: where two began at
+    /// once, the first by name goes on.
     fn elsewhere<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<&'a PendingJoin> {
         let own = self.joins.is_pending(target, clock::now().time);
-        // A guest that measures is not stuck, whoever says so.
+        // A guest that measures is not stuck, whatever others say.
         if guest_at(snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
             return None;
         }
-        let others = snapshot.pending().filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name);
-        others.filter(|(name, _)| !own || **name < snapshot.me.name).map(|(_, pending)| pending).next()
+        let others = snapshot
+            .pending()
+            .filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name);
+        others
+            .filter(|(name, _)| !own || **name < snapshot.me.name)
+            .map(|(_, pending)| pending)
+            .next()
     }
 
     /// Whether a guest is known not to answer, or not to have answered yet.
     pub(super) fn is_pending(&self, snapshot: &Snapshot, target: &Target) -> bool {
-        self.joins.is_pending(target, clock::now().time) || self.elsewhere(snapshot, target).is_some()
+        self.joins.is_pending(target, clock::now().time)
+            || self.elsewhere(snapshot, target).is_some()
     }
 
     /// Where this bot waits for guests, for the others to hear.
@@ -222,12 +262,18 @@ impl Context {
         self.joins.pending(|target| self.elsewhere(snapshot, target).is_some(), clock::now().time)
     }
 
-    /// The last known node at the address of a guest. One that nobody doubts is who it was: two of ours ask it all the time. Else it is asked in the
-    /// background: a node that is slow to answer this may answer everything else.
+    /// The last known node at the address of a guest. One that nobody doubts is who it was: two of
+    /// ours ask it all the time. Else it is asked in the background: a node that is slow to answer
+    /// this may answer everything else.
     fn at(&self, guest: &Record) -> Option<Who> {
         let (snapshot, target) = (self.snapshot(), &guest.target);
-        let is_unsound = |member: &MemberView| member.status != Status::Alive || member.record.target != *target;
-        let claimed = || snapshot.membership().any(|member| member.record.target == *target && member.record.name != guest.name);
+        let is_unsound =
+            |member: &MemberView| member.status != Status::Alive || member.record.target != *target;
+        let claimed = || {
+            snapshot
+                .membership()
+                .any(|member| member.record.target == *target && member.record.name != guest.name)
+        };
         let is_doubted = snapshot.member(&guest.name).is_some_and(is_unsound) || claimed();
         let now = clock::now().time;
         // A bot that yields its name does not use it.
@@ -241,10 +287,15 @@ impl Context {
                     let _ = tokio::time::timeout(PATIENCE, context.find(&at, None)).await;
                 }
             });
-        } else if !is_doubted && self.protocol == Protocol::Auto && self.joins.look_seldom(target, now) {
+        } else if !is_doubted
+            && self.protocol == Protocol::Auto
+            && self.joins.look_seldom(target, now)
+        {
             tokio::spawn(async move {
                 let asked = context.links.ask_ours(&at, Request::Identify);
-                if let Ok(Ok(Response::Identify(record))) = tokio::time::timeout(PATIENCE, asked).await {
+                if let Ok(Ok(Response::Identify(record))) =
+                    tokio::time::timeout(PATIENCE, asked).await
+                {
                     context.joins.found_ours(&at, record, clock::now().time);
                 }
             });
@@ -283,11 +334,17 @@ pub(crate) async fn speak(
     let guest = whom.filter(|(whom, _)| is_guest(whom));
     match (request, guest) {
         (request @ Request::Join(_), _) => join(context, target, request).await,
-        (Request::Identify, guest) => identify(context, guest.map(|(guest, _)| guest), target).await,
-        (Request::Exchange(exchange), Some((guest, heartbeat))) => exchange_with(context, &guest, heartbeat, &exchange).await,
+        (Request::Identify, guest) => {
+            identify(context, guest.map(|(guest, _)| guest), target).await
+        }
+        (Request::Exchange(exchange), Some((guest, heartbeat))) => {
+            exchange_with(context, &guest, heartbeat, &exchange).await
+        }
         // It cannot try others for us.
         (Request::Ask(_), Some(_)) => Ok(Response::Asked(Answer::Unknown)),
-        (request, None) => context.links.ask_ours(target, request).await.map_err(|error| error.call),
+        (request, None) => {
+            context.links.ask_ours(target, request).await.map_err(|error| error.call)
+        }
     }
 }
 
@@ -308,12 +365,16 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
         Some(Who::Guest(name)) => snapshot.member(&name).filter(|member| is_guest(&member.record)),
         _ => None,
     };
-    if let Some(guest) = said.or_else(|| guest_at(&snapshot, target)).filter(|guest| guest.status == Status::Alive) {
+    if let Some(guest) =
+        said.or_else(|| guest_at(&snapshot, target)).filter(|guest| guest.status == Status::Alive)
+    {
         context.is_there(target).await?;
         return answer(JoinAnswer::Admitted(Arc::clone(&guest.record)));
     }
     // Another of ours waits there: it is said why, and not whose turn it is.
-    if context.elsewhere(&snapshot, target).is_none() && !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time) {
+    if context.elsewhere(&snapshot, target).is_none()
+        && !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time)
+    {
         return answer(JoinAnswer::InTurn);
     }
     let name = match context.join(target).await? {
@@ -332,7 +393,9 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
     let held = snapshot.member(&name);
     match held.filter(|held| held.status.is_present() && held.record.target != *target) {
         // The same one by another address: what is known of it stays.
-        Some(held) if is_guest(&held.record) => answer(JoinAnswer::Admitted(Arc::clone(&held.record))),
+        Some(held) if is_guest(&held.record) => {
+            answer(JoinAnswer::Admitted(Arc::clone(&held.record)))
+        }
         Some(held) => answer(JoinAnswer::Unreachable(format!(
             "a bot of the original there has the name of the node {name} at {}",
             held.record.target
@@ -341,7 +404,11 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
     }
 }
 
-async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target) -> Result<Response, CallError> {
+async fn identify(
+    context: &Context,
+    guest: Option<Arc<Record>>,
+    target: &Target,
+) -> Result<Response, CallError> {
     let expected = guest.as_ref().map(|guest| &guest.name);
     let name = match context.find(target, expected).await? {
         Found::Ours(record) => return Ok(Response::Identify(record)),
@@ -350,35 +417,57 @@ async fn identify(context: &Context, guest: Option<Arc<Record>>, target: &Target
     };
     let snapshot = context.snapshot();
     let held = snapshot.member(&name);
-    // Guests have no incarnation, so we choose one. Above what is believed by hearsay it grows by one.
+    // Guests have no incarnation, so we choose one. Above what is believed by hearsay it grows by
+    // one.
     let most = INCARNATION_MAX + INCARNATION_ROOM;
     let largest = held.map_or(most, |held| held.record.incarnation.next().0.max(most));
     let record = match guest {
-        Some(guest) if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest => guest,
+        Some(guest)
+            if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest =>
+        {
+            guest
+        }
         _ => Arc::new(record_for(&name, target, held)),
     };
     Ok(Response::Identify(record))
 }
 
 /// Asks a guest whether it is there, and answers as it would: with its next heartbeat.
-async fn exchange_with(context: &Context, guest: &Arc<Record>, heartbeat: u64, asked: &Exchange) -> Result<Response, CallError> {
+async fn exchange_with(
+    context: &Context,
+    guest: &Arc<Record>,
+    heartbeat: u64,
+    asked: &Exchange,
+) -> Result<Response, CallError> {
     let target = &guest.target;
     match context.at(guest) {
         Some(Who::Ours(record)) => return Ok(Response::NotMe(record)),
         Some(Who::Guest(name)) if name != guest.name => {
-            return Err(CallError { failure: Failure::Identity, detail: format!("{target}: it is {name} by now") });
+            return Err(CallError {
+                failure: Failure::Identity,
+                detail: format!("{target}: it is {name} by now"),
+            });
         }
         Some(Who::Guest(_)) | None => {}
     }
     let client = context.links.original(target).await?;
-    client.ping(node(&context.snapshot().me)).await.map_err(|error| context.links.explain(target, &error))?;
+    client
+        .ping(node(&context.snapshot().me))
+        .await
+        .map_err(|error| context.links.explain(target, &error))?;
     if heartbeat >= HEARTBEAT_MAX {
         // Somebody told a lie of it that it cannot refute itself.
         context.tell(Told::Spoiled(Arc::clone(guest)));
     }
     let heartbeat = heartbeat.saturating_add(1);
-    let entry = Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
-    Ok(Response::Exchange(Box::new(Exchange { from: Some(guest.instance), to: asked.from, entries: vec![entry], ..Exchange::default() })))
+    let entry =
+        Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
+    Ok(Response::Exchange(Box::new(Exchange {
+        from: Some(guest.instance),
+        to: asked.from,
+        entries: vec![entry],
+        ..Exchange::default()
+    })))
 }
 
 /// The guest that is known to be at an address.
@@ -388,20 +477,34 @@ pub(super) fn guest_at<'a>(snapshot: &'a Snapshot, target: &Target) -> Option<&'
 
 /// Whom a guest tells of, as far as it can be.
 pub(super) fn told_of(nodes: Vec<pb::Node>) -> impl Iterator<Item = (NodeName, Target)> {
-    nodes.into_iter().take(HEARD_PER_INTRODUCER_MAX).filter_map(|node| Some((node.name.parse().ok()?, node.target.parse().ok()?)))
+    nodes
+        .into_iter()
+        .take(HEARD_PER_INTRODUCER_MAX)
+        .filter_map(|node| Some((node.name.parse().ok()?, node.target.parse().ok()?)))
 }
 
 pub(super) fn node(record: &Record) -> pb::Node {
-    pb::Node { name: record.name.as_str().to_owned(), target: record.target.to_string(), ..Default::default() }
+    pb::Node {
+        name: record.name.as_str().to_owned(),
+        target: record.target.to_string(),
+        ..Default::default()
+    }
 }
 
 /// What a guest answers within some time.
-async fn in_time<T>(target: &Target, limit: Duration, asked: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+async fn in_time<T>(
+    target: &Target,
+    limit: Duration,
+    asked: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
     tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err(late(target, limit)))
 }
 
 fn late(target: &Target, limit: Duration) -> CallError {
-    CallError { failure: Failure::Timeout, detail: format!("{target} did not answer within {limit:?}") }
+    CallError {
+        failure: Failure::Timeout,
+        detail: format!("{target} did not answer within {limit:?}"),
+    }
 }
 
 fn failed(target: &Target, why: &str) -> CallError {

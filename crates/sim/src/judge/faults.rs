@@ -89,7 +89,8 @@ const DOWN: &[Kind] = &[Kind::BotDown, Kind::NodeUnreachable, Kind::HostCutOff];
 const OUTBOUND: &[Kind] = &[Kind::OutboundBroken];
 const INBOUND: &[Kind] = &[Kind::InboundBroken];
 /// Nothing is accepted in either direction, so that the row is silent as well.
-const REJECTED: &[Kind] = &[Kind::InboundBroken, Kind::OutboundBroken, Kind::NodeUnreachable, Kind::HostCutOff];
+const REJECTED: &[Kind] =
+    &[Kind::InboundBroken, Kind::OutboundBroken, Kind::NodeUnreachable, Kind::HostCutOff];
 const PATH: &[Kind] = &[Kind::PathFailing];
 const CUT: &[Kind] = &[Kind::Partition];
 
@@ -155,7 +156,13 @@ fn start_again(mesh: &mut Mesh, expect: &mut Expect) {
 }
 
 /// Connections to the first and from it fail in these ways.
-fn deny(mesh: &mut Mesh, expect: &mut Expect, inbound: Option<Failure>, outbound: Option<Failure>, kinds: &'static [Kind]) {
+fn deny(
+    mesh: &mut Mesh,
+    expect: &mut Expect,
+    inbound: Option<Failure>,
+    outbound: Option<Failure>,
+    kinds: &'static [Kind],
+) {
     mesh.world.deny_inbound(expect.first(), inbound);
     mesh.world.deny_outbound(expect.first(), outbound);
     expect.blame_first(kinds);
@@ -189,7 +196,13 @@ fn mend_path(mesh: &mut Mesh, expect: &mut Expect) {
 }
 
 const fn slow() -> Link {
-    Link { delay: Duration::from_millis(40), jitter: Duration::from_micros(200), loss: 0.0, duplicate: 0.0, reorder: 0.0 }
+    Link {
+        delay: Duration::from_millis(40),
+        jitter: Duration::from_micros(200),
+        loss: 0.0,
+        duplicate: 0.0,
+        reorder: 0.0,
+    }
 }
 
 const fn lossy() -> Link {
@@ -250,13 +263,48 @@ pub const ALL: &[Fault] = &[
         },
         |mesh, expect| mesh.world.put_on_island(expect.first(), 0),
     ),
-    fault("egress dropped", one, |mesh, expect| deny(mesh, expect, None, Some(Failure::Timeout), OUTBOUND), allow),
-    fault("ingress dropped", one, |mesh, expect| deny(mesh, expect, Some(Failure::Timeout), None, INBOUND), allow),
-    fault("ingress refused", one, |mesh, expect| deny(mesh, expect, Some(Failure::Refused), None, INBOUND), allow),
-    fault("resolver broken", one, |mesh, expect| deny(mesh, expect, None, Some(Failure::Dns), OUTBOUND), allow),
-    fault("ports exhausted", one, |mesh, expect| deny(mesh, expect, None, Some(Failure::Local), OUTBOUND), allow),
-    fault("certificate expired", one, |mesh, expect| deny(mesh, expect, Some(Failure::Tls), Some(Failure::Tls), REJECTED), allow),
-    fault("wrong token", one, |mesh, expect| deny(mesh, expect, Some(Failure::Auth), Some(Failure::Auth), REJECTED), allow),
+    fault(
+        "egress dropped",
+        one,
+        |mesh, expect| deny(mesh, expect, None, Some(Failure::Timeout), OUTBOUND),
+        allow,
+    ),
+    fault(
+        "ingress dropped",
+        one,
+        |mesh, expect| deny(mesh, expect, Some(Failure::Timeout), None, INBOUND),
+        allow,
+    ),
+    fault(
+        "ingress refused",
+        one,
+        |mesh, expect| deny(mesh, expect, Some(Failure::Refused), None, INBOUND),
+        allow,
+    ),
+    fault(
+        "resolver broken",
+        one,
+        |mesh, expect| deny(mesh, expect, None, Some(Failure::Dns), OUTBOUND),
+        allow,
+    ),
+    fault(
+        "ports exhausted",
+        one,
+        |mesh, expect| deny(mesh, expect, None, Some(Failure::Local), OUTBOUND),
+        allow,
+    ),
+    fault(
+        "certificate expired",
+        one,
+        |mesh, expect| deny(mesh, expect, Some(Failure::Tls), Some(Failure::Tls), REJECTED),
+        allow,
+    ),
+    fault(
+        "wrong token",
+        one,
+        |mesh, expect| deny(mesh, expect, Some(Failure::Auth), Some(Failure::Auth), REJECTED),
+        allow,
+    ),
     fault(
         "port reused",
         one,
@@ -328,9 +376,33 @@ pub const ALL: &[Fault] = &[
         },
         join_groups,
     ),
-    from(8, fault("cut with 1 bridge", |mesh, expect| zone_but(mesh, expect, 1), cut_groups, join_groups)),
-    from(20, fault("cut with 3 bridges", |mesh, expect| zone_but(mesh, expect, 3), cut_groups, join_groups)),
-    from(100, fault("cut with 10 bridges", |mesh, expect| zone_but(mesh, expect, 10), cut_groups, join_groups)),
+    from(
+        8,
+        fault(
+            "cut with 1 bridge",
+            |mesh, expect| zone_but(mesh, expect, 1),
+            cut_groups,
+            join_groups,
+        ),
+    ),
+    from(
+        20,
+        fault(
+            "cut with 3 bridges",
+            |mesh, expect| zone_but(mesh, expect, 3),
+            cut_groups,
+            join_groups,
+        ),
+    ),
+    from(
+        100,
+        fault(
+            "cut with 10 bridges",
+            |mesh, expect| zone_but(mesh, expect, 10),
+            cut_groups,
+            join_groups,
+        ),
+    ),
     from(20, fault("rack cut", rack, cut_groups, join_groups)),
     warm(fault(
         "slow node",
@@ -382,7 +454,8 @@ pub const ALL: &[Fault] = &[
         "starved observer",
         one,
         |mesh, expect| {
-            let starvation = Starvation { run: Duration::from_millis(20), every: Duration::from_millis(400) };
+            let starvation =
+                Starvation { run: Duration::from_millis(20), every: Duration::from_millis(400) };
             mesh.world.starve(expect.first(), Some(starvation));
             expect.blame_first(&[Kind::ObserverUnreliable, Kind::NodeSlow]);
         },
@@ -443,7 +516,8 @@ pub const ALL: &[Fault] = &[
         |mesh, expect| {
             zone(mesh, expect);
             // Not a bot that others join at, and not one of the zone.
-            let spared: Vec<_> = expect.groups.0.iter().copied().chain((0..3).map(HostId)).collect();
+            let spared: Vec<_> =
+                expect.groups.0.iter().copied().chain((0..3).map(HostId)).collect();
             expect.chosen = vec![mesh.any_but(&spared)];
         },
         |mesh, expect| {
@@ -514,7 +588,13 @@ pub const ALL: &[Fault] = &[
     )),
     healthy(warm(at_length(fault(
         "a week of health",
-        |mesh, _| mesh.world.set_link(Link { delay: Duration::from_millis(10), loss: 0.0005, ..Link::default() }),
+        |mesh, _| {
+            mesh.world.set_link(Link {
+                delay: Duration::from_millis(10),
+                loss: 0.0005,
+                ..Link::default()
+            });
+        },
         |mesh, _| {
             for step in 0..7 * 24 * 12 {
                 let share = (f64::from(step) / (24.0 * 12.0) * std::f64::consts::TAU).sin();

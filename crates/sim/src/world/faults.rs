@@ -59,7 +59,8 @@ impl World {
         self.hosts[id.0].wall_ahead += millis;
     }
 
-    /// Packets from one host to another vanish, or travel again. No connection works without both directions.
+    /// Packets from one host to another vanish, or travel again. No connection works without both
+    /// directions.
     pub fn cut(&mut self, from: HostId, to: HostId, cut: bool) {
         if cut {
             self.cuts.insert((from, to))
@@ -68,12 +69,14 @@ impl World {
         };
     }
 
-    /// Connections from one host to another are refused, or accepted again. The other direction is another matter.
+    /// Connections from one host to another are refused, or accepted again. The other direction is
+    /// another matter.
     pub fn refuse(&mut self, from: HostId, to: HostId, refuse: bool) {
         self.deny(from, to, refuse.then_some(Failure::Refused));
     }
 
-    /// Connections from one host to another fail in this way, or no longer. The other direction is another matter.
+    /// Connections from one host to another fail in this way, or no longer. The other direction is
+    /// another matter.
     pub fn deny(&mut self, from: HostId, to: HostId, how: Option<Failure>) {
         match how {
             Some(how) => self.denials.insert((from, to), how),

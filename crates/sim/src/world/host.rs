@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Core, Failure, Labels, NodeName, Output, ProbeId, ProbeReport, Request, RequestId, Response, Target, Time,
+    CallError, CallId, Core, Failure, Labels, NodeName, Output, ProbeId, ProbeReport, Request,
+    RequestId, Response, Target, Time,
 };
 
 use super::{HostId, Link, Release, World};
@@ -58,7 +59,8 @@ pub(super) struct Host {
     pub(super) waiting: BTreeMap<RequestId, Waiting>,
     /// Calls that have not ended: whichever of answer and timeout comes first wins.
     pub(super) open_calls: BTreeSet<CallId>,
-    /// Probes that have not ended, likewise, with what they measured so far: once the first request is answered they no longer fail.
+    /// Probes that have not ended, likewise, with what they measured so far: once the first request
+    /// is answered they no longer fail.
     pub(super) open_probes: BTreeMap<ProbeId, Option<ProbeReport>>,
     /// It asked to end because its name was taken.
     pub(super) refused_name: bool,
@@ -261,7 +263,9 @@ impl World {
             let Some(output) = core.poll_output() else { break };
             match output {
                 Output::Probe { id: probe, whom, .. } => self.probe(id, probe, &whom.target),
-                Output::Call { id: call, target, request, timeout, .. } => self.call(id, call, &target, request, timeout),
+                Output::Call { id: call, target, request, timeout, .. } => {
+                    self.call(id, call, &target, request, timeout);
+                }
                 Output::Reply { to, response } => self.reply(id, to, response),
                 Output::NameTaken(_) => host.refused_name = true,
                 Output::Left => host.left = true,

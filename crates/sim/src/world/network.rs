@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Exchange, Failure, KernelTiming, ProbeId, ProbeReport, Record, Request, RequestId, Response, Target, Timing,
+    CallError, CallId, Exchange, Failure, KernelTiming, ProbeId, ProbeReport, Record, Request,
+    RequestId, Response, Target, Timing,
 };
 
 use super::host::{Input, Knock, Waiting};
@@ -22,7 +23,8 @@ impl World {
     /// Whether packets travel between two hosts, both ways.
     pub(super) fn linked(&self, a: HostId, b: HostId) -> bool {
         let (here, there) = (&self.hosts[a.0], &self.hosts[b.0]);
-        let cut = !self.cuts.is_empty() && (self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a)));
+        let cut =
+            !self.cuts.is_empty() && (self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a)));
         !here.silent && !there.silent && here.island == there.island && !cut
     }
 
@@ -30,7 +32,10 @@ impl World {
     fn denied(&self, from: HostId, to: HostId) -> Option<Failure> {
         let (here, there) = (&self.hosts[from.0], &self.hosts[to.0]);
         let dead = || there.core.is_none().then_some(Failure::Refused);
-        here.outbound.or_else(dead).or(there.inbound).or_else(|| self.denials.get(&(from, to)).copied())
+        here.outbound
+            .or_else(dead)
+            .or(there.inbound)
+            .or_else(|| self.denials.get(&(from, to)).copied())
     }
 
     /// How packets travel between two hosts.
@@ -65,12 +70,19 @@ impl World {
         let timeout = self.config.probe_timeout;
         let to = self.listening.get(target).copied();
         let link = to.map_or(self.link, |to| self.way(from, to));
-        let ((there, again), (back, once_more)) = (self.carry(link, SYN_RETRY), self.carry(link, SYN_RETRY));
+        let ((there, again), (back, once_more)) =
+            (self.carry(link, SYN_RETRY), self.carry(link, SYN_RETRY));
         let connect = there + back;
-        let fail = |failure: Failure| Input::Probe { probe, report: ProbeReport::Failed(failure), from: None };
+        let fail = |failure: Failure| Input::Probe {
+            probe,
+            report: ProbeReport::Failed(failure),
+            from: None,
+        };
         self.hosts[from.0].open_probes.insert(probe, None);
         self.schedule(self.now + timeout, from, fail(Failure::Timeout));
-        let Some(to) = to else { return self.schedule(self.now + connect, from, fail(Failure::Refused)) };
+        let Some(to) = to else {
+            return self.schedule(self.now + connect, from, fail(Failure::Refused));
+        };
         if !self.linked(from, to) || connect > timeout {
             return;
         }
@@ -82,7 +94,15 @@ impl World {
                 let sent = self.now + connect;
                 let (there, lost) = self.carry(link, DATA_RETRY);
                 let retransmissions = again + once_more + lost;
-                let knock = Knock { prober: from, prober_life, probe, sent, connect, retransmissions, first_request: None };
+                let knock = Knock {
+                    prober: from,
+                    prober_life,
+                    probe,
+                    sent,
+                    connect,
+                    retransmissions,
+                    first_request: None,
+                };
                 self.schedule(sent + there, to, Input::Knock(knock));
             }
         }
@@ -90,25 +110,48 @@ impl World {
 
     /// A request of a probe is answered. The second follows the first on the same connection.
     pub(super) fn answer_knock(&mut self, id: HostId, knock: Knock, record: &Record) {
-        let Knock { prober, prober_life, probe, sent, connect, retransmissions, first_request } = knock;
-        if self.hosts[prober.0].life != prober_life || !self.hosts[prober.0].open_probes.contains_key(&probe) {
+        let Knock { prober, prober_life, probe, sent, connect, retransmissions, first_request } =
+            knock;
+        if self.hosts[prober.0].life != prober_life
+            || !self.hosts[prober.0].open_probes.contains_key(&probe)
+        {
             return;
         }
         let link = self.way(prober, id);
         let answered = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
         let taken = answered.since(sent);
-        let (name, incarnation, instance) = (record.name.clone(), record.incarnation, record.instance);
-        let kernel = KernelTiming { rtt: link.delay * 2, retransmissions, segments: SEGMENTS + retransmissions };
+        let (name, incarnation, instance) =
+            (record.name.clone(), record.incarnation, record.instance);
+        let kernel = KernelTiming {
+            rtt: link.delay * 2,
+            retransmissions,
+            segments: SEGMENTS + retransmissions,
+        };
         let answer = |first_request: Duration, request: Option<Duration>| {
-            let timing = Timing { connect, first_request, request, kernel: Some(kernel), ..Timing::default() };
+            let timing = Timing {
+                connect,
+                first_request,
+                request,
+                kernel: Some(kernel),
+                ..Timing::default()
+            };
             ProbeReport::Answered { timing, name, incarnation, instance }
         };
         match first_request {
-            Some(first) => self.schedule(answered, prober, Input::Probe { probe, report: answer(first, Some(taken)), from: Some(id) }),
+            Some(first) => self.schedule(
+                answered,
+                prober,
+                Input::Probe { probe, report: answer(first, Some(taken)), from: Some(id) },
+            ),
             None if connect + taken <= self.config.probe_timeout => {
                 self.hosts[prober.0].open_probes.insert(probe, Some(answer(taken, None)));
                 let (there, lost) = self.carry(link, DATA_RETRY);
-                let next = Knock { sent: answered, first_request: Some(taken), retransmissions: retransmissions + lost, ..knock };
+                let next = Knock {
+                    sent: answered,
+                    first_request: Some(taken),
+                    retransmissions: retransmissions + lost,
+                    ..knock
+                };
                 self.schedule(answered + there, id, Input::Knock(next));
             }
             None => {}
@@ -120,7 +163,12 @@ impl World {
         let Knock { prober, prober_life, probe, first_request, .. } = knock;
         let failure = if first_request.is_some() { Failure::Reset } else { Failure::Refused };
         let at = self.now + self.travel(self.link, DATA_RETRY);
-        self.schedule_for(at, prober, prober_life, Input::Probe { probe, report: ProbeReport::Failed(failure), from: None });
+        self.schedule_for(
+            at,
+            prober,
+            prober_life,
+            Input::Probe { probe, report: ProbeReport::Failed(failure), from: None },
+        );
     }
 
     /// An exchange as it arrives, by the releases of both ends.
@@ -128,11 +176,22 @@ impl World {
         let speaker = &self.hosts[from.0];
         match (speaker.release, &speaker.core) {
             (Release::This, _) | (_, None) => exchange,
-            (release, Some(core)) => Box::new(release.translated(*exchange, core.record().instance, self.hosts[to.0].release)),
+            (release, Some(core)) => Box::new(release.translated(
+                *exchange,
+                core.record().instance,
+                self.hosts[to.0].release,
+            )),
         }
     }
 
-    pub(super) fn call(&mut self, from: HostId, call: CallId, target: &Target, request: Request, timeout: Duration) {
+    pub(super) fn call(
+        &mut self,
+        from: HostId,
+        call: CallId,
+        target: &Target,
+        request: Request,
+        timeout: Duration,
+    ) {
         let request = match request {
             Request::Exchange(exchange) => {
                 self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
@@ -161,7 +220,11 @@ impl World {
                 let waiting = Waiting { caller: from, caller_life, call };
                 if link.duplicate > 0.0 && self.rng.f64() < link.duplicate {
                     let again = self.now + self.travel(link, DATA_RETRY);
-                    self.schedule(again, to, Input::Request { request: request.clone(), from: waiting });
+                    self.schedule(
+                        again,
+                        to,
+                        Input::Request { request: request.clone(), from: waiting },
+                    );
                 }
                 let at = self.now + self.travel(link, DATA_RETRY);
                 self.schedule(at, to, Input::Request { request, from: waiting });
@@ -187,7 +250,11 @@ impl World {
         if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
             let link = self.way(from, caller);
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
-            self.schedule(at, caller, Input::Response { call, result: Ok(response), from: Some(from) });
+            self.schedule(
+                at,
+                caller,
+                Input::Response { call, result: Ok(response), from: Some(from) },
+            );
         }
     }
 }

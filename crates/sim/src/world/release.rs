@@ -1,7 +1,9 @@
 //! What a bot of a later release would say, as far as one of this release can tell.
 //!
-//! The cores of all hosts are of this release. On its way, what a host of the next release publishes of itself is put into the form of that release:
-//! a section of a kind that is unknown here, kinds of failures and figures in cells that are unknown here, or a row that cannot be read at all.
+//! The cores of all hosts are of this release. On its way, what a host of the next release
+//! publishes of itself is put into the form of that release: a section of a kind that is unknown
+//! here, kinds of failures and figures in cells that are unknown here, or a row that cannot be read
+//! at all.
 
 use std::sync::Arc;
 
@@ -60,19 +62,34 @@ fn next_frame(frame: &Frame) -> Arc<Frame> {
 fn next_patch(patch: &Patch) -> Arc<Patch> {
     let sections = next_sections(patch.sections(), true);
     let sections = sections.iter().map(|(kind, packed)| (*kind, &**packed));
-    Arc::new(Patch::from_sections(patch.version(), patch.wall(), sections).expect("a patch of the next release is read by this one"))
+    Arc::new(
+        Patch::from_sections(patch.version(), patch.wall(), sections)
+            .expect("a patch of the next release is read by this one"),
+    )
 }
 
-fn next_sections<'a>(sections: impl Iterator<Item = (u32, std::borrow::Cow<'a, [u8]>)>, with_positions: bool) -> Vec<(u32, Vec<u8>)> {
+fn next_sections<'a>(
+    sections: impl Iterator<Item = (u32, std::borrow::Cow<'a, [u8]>)>,
+    with_positions: bool,
+) -> Vec<(u32, Vec<u8>)> {
     let mut next: Vec<_> = sections
-        .map(|(kind, packed)| (kind, if kind == CELLS { next_cells(&packed, with_positions) } else { packed.into_owned() }))
+        .map(|(kind, packed)| {
+            (
+                kind,
+                if kind == CELLS {
+                    next_cells(&packed, with_positions)
+                } else {
+                    packed.into_owned()
+                },
+            )
+        })
         .collect();
     next.push((FUTURE, b"what the next release adds".to_vec()));
     next
 }
 
-/// The same cells, each with one more figure, and refusals of a kind that is not known here. It follows the protocol's description, not the code of
-/// the core.
+/// The same cells, each with one more figure, and refusals of a kind that is not known here. It
+/// follows the protocol's description, not the code of the core.
 fn next_cells(mut packed: &[u8], with_positions: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * packed.len());
     let mut copy = |out: &mut Vec<u8>, len: usize| {
