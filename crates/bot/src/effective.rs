@@ -9,7 +9,7 @@ use crate::list::List;
 use crate::sources::{Given, Sources};
 
 /// Settings whose values are secrets.
-const SECRETS: [&str; 3] = ["token", "mesh-token", "server-key"];
+const SECRETS: [&str; 5] = ["token", "mesh-token", "server-key", "server-cert", "ca-cert"];
 /// What stands in place of a secret.
 const HIDDEN: &str = "(hidden)";
 
@@ -74,13 +74,17 @@ fn shown(flag: &Flag, given: &Given) -> String {
     given.values.iter().map(|value| without_password(value)).collect::<Vec<_>>().join(",")
 }
 
-/// A URL without the credentials in it; any other text as it is.
+/// A URL without what may be a secret in it: user and password, query and fragment. Any other text
+/// as it is.
 fn without_password(text: &str) -> String {
-    match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
-        Some((scheme, (credentials, host))) if !credentials.contains('/') => {
-            format!("{scheme}://{HIDDEN}@{host}")
-        }
-        _ => text.to_owned(),
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (rest, more) = match rest.find(['?', '#']) {
+        Some(end) => (&rest[..end], HIDDEN),
+        None => (rest, ""),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}{more}"),
+        None => format!("{scheme}://{rest}{more}"),
     }
 }
 
@@ -110,7 +114,9 @@ mod tests {
             without_password("https://me:secret@host:1/push"),
             "https://(hidden)@host:1/push"
         );
-        assert_eq!(without_password("https://host/a@b"), "https://host/a@b");
+        assert_eq!(without_password("https://me:p/w@r@host/push"), "https://(hidden)@host/push");
+        assert_eq!(without_password("https://host/push?key=secret#x"), "https://host/push(hidden)");
+        assert_eq!(without_password("https://host/push"), "https://host/push");
         assert_eq!(without_password("owl:8081"), "owl:8081");
     }
 }

@@ -31,9 +31,14 @@ impl Status {
     }
 
     /// For programs.
-    pub(crate) fn write_json(mut self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_json(self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}", escaped(&format!("{:#}", self.into_json())))
+    }
+
+    /// The verdict with the open incidents: an object.
+    pub(crate) fn into_json(mut self) -> Value {
         self.verdict["open_incidents"] = self.incidents;
-        writeln!(out, "{}", escaped(&format!("{:#}", self.verdict)))
+        self.verdict
     }
 
     /// For people.

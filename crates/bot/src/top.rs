@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::ask::{AskError, Server};
 use crate::grid::Grid;
 use crate::run::RunError;
+use crate::status::Status;
 use screen::{Loaded, Screen, Wish};
 
 /// How often to ask the bot: a large matrix costs it more.
@@ -44,8 +45,7 @@ pub(crate) async fn once(server: &Server, metric: &str) -> Result<(), RunError> 
 /// The same for programs: the verdict with the open incidents, as `status --json` has them, and the
 /// matrix.
 pub(crate) async fn once_json(server: &Server, metric: &str) -> Result<(), RunError> {
-    let mut all = server.get("/api/v2/verdict").await?;
-    all["open_incidents"] = server.get("/api/v2/incidents?state=open").await?["incidents"].take();
+    let mut all = Status::of(server).await?.into_json();
     all["matrix"] = server.get(&format!("/api/v2/matrix?metric={metric}")).await?;
     let text = crate::status::escaped(&format!("{all:#}"));
     let mut out = io::stdout().lock();

@@ -204,8 +204,10 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
     // That a node says nothing which is down needs no word.
     let down = open
         .iter()
-        .filter(|incident| {
-            matches!(incident.kind, Kind::BotDown | Kind::NodeUnreachable | Kind::OriginalStuck)
+        .filter(|incident| match incident.kind {
+            Kind::BotDown | Kind::NodeUnreachable => true,
+            Kind::OriginalStuck => matches!(incident.culprit, Culprit::Node(_)),
+            _ => false,
         })
         .count();
     if hidden > down {

@@ -332,12 +332,12 @@ impl Matrix {
         self.index.get(name).copied()
     }
 
-    /// How often each pair is measured.
     /// How often others measure a node.
     pub(crate) fn interval_of(&self, target: Index) -> Duration {
         self.node(target).map_or(self.pair_interval, |node| node.interval)
     }
 
+    /// How often each pair is measured.
     pub(crate) fn pair_interval(&self) -> Duration {
         self.pair_interval
     }

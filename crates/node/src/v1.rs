@@ -4,7 +4,8 @@
 //! To the core such a bot is a member like any other, a *guest*. Its hosts, our bots, play its part
 //! of `mesh.v2`: [`speak`] answers the calls that the core orders for it after asking the guest
 //! itself by `mesh.v1`, and the [`bridge`] tells the core what the guests tell, as if they
-//! gossiped, and tells the guests what they lack. [`server`] is what guests call. So the rules of
+//! gossiped, and tells the guests what they lack. [`joins`] remembers where a
+//! guest was asked to let a bot of ours in. [`server`] is what guests call. So the rules of
 //! the mesh hold for them unchanged, and know nothing of them.
 
 pub(crate) mod bridge;

@@ -213,8 +213,8 @@ impl Row {
 /// A state is 0 (unknown), 1 (ok), 2 + the number of the failure (0 dns, 1 refused, 2 unreachable,
 /// 3 timeout, 4 tls, 5 reset, 6 protocol, 7 auth, 8 identity, 9 local, 13 other), or 0x40 (the node
 /// itself); 0x80 is added if it is too old to be the present one. A value is 0 for none. Otherwise
-/// a latency is 1 ns · exp((value − 1) · 27.631021 / 65534), within 0.7 %, and a ratio is (value −
-/// 1) / 10000.
+/// a latency is `1 ns · exp((value − 1) · 27.631021 / 65534)`, within 0.7 %, and a ratio is
+/// `(value − 1) / 10000`.
 #[utoipa::path(
     get,
     path = "/api/v2/matrix",

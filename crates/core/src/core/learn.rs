@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::calls::Counted;
+use super::rumour::CREDIT_MIN;
 use super::schedule::Why;
 use super::{Core, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
-use crate::limits::{SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER};
+use crate::limits::{
+    EXCHANGES_IN_FLIGHT_MAX, SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER,
+};
 use crate::members::{Member, Slot};
 use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
@@ -205,6 +209,10 @@ impl Core {
     /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may
     /// be some time off. Called once a second.
     pub(super) fn greet_outsiders(&mut self, now: Now) {
+        let full = self.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX;
+        if self.naming.yields() || full || self.own_credit(now) < CREDIT_MIN {
+            return;
+        }
         let is_new = |member: &Member| {
             !member.proven && member.is_present() && !member.exchanging && !self.takes_part(member)
         };

@@ -143,11 +143,9 @@ impl Snapshot {
             return stuck;
         }
         stuck.remove(&self.me.target);
-        // What is dead does not answer, and ours are none of them.
-        let refutes = |member: &&MemberView| {
-            member.takes_part || !member.status.is_present() || self.measures(member)
-        };
-        for member in self.members.iter().filter(refutes) {
+        // Ours are none of them. What died there, and when, is for the bot that asks to judge.
+        let refutes = |member: &&MemberView| member.takes_part || self.measures(member);
+        for member in self.membership().filter(refutes) {
             stuck.remove(&member.record.target);
         }
         stuck

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::guest::{is_guest, record, record_for, sponsors};
 use super::joins::Joined;
-use super::samples::{Measured, Progress, Sample, fresh_since, pages, roster};
+use super::samples::{Measured, Progress, Sample, fresh_since, is_ahead, pages, roster};
 use super::server::Place;
 use super::speak::{Context, Found, PATIENCE};
 use super::tell::{pushed, tell};
@@ -427,15 +427,14 @@ impl Bridge {
         let pending = self.context.pending(snapshot);
         for PendingJoin { target, .. } in pending.iter().filter(|pending| pending.is_stuck()) {
             let now = clock::now().time;
-            // It measures; or it died, and what answers there next is another process.
-            let refutes =
-                |member: &&MemberView| !member.status.is_present() || snapshot.measures(member);
-            if snapshot
-                .members
-                .iter()
-                .filter(|member| member.record.target == *target)
-                .any(|member| refutes(&member))
-            {
+            let began = self.context.joins.began(target);
+            // It measures; or it died since, and what answers there next is another process.
+            let refutes = |member: &MemberView| match member.status.is_present() {
+                true => snapshot.measures(member),
+                false => began.is_some_and(|began| member.since > began),
+            };
+            let mut there = snapshot.members.iter().filter(|view| view.record.target == *target);
+            if there.any(refutes) {
                 self.context.joins.forget(target);
             }
             if self.context.joins.is_due(target, now) {
@@ -470,6 +469,13 @@ impl Bridge {
         }
         care.published_at = Some(Instant::now());
         if let Some(row) = &guest.row {
+            // Other guests repeat what they know of it: where nothing is newer, it need not have
+            // measured anything.
+            let published = row.frame().wall().unix_millis() / 1000;
+            let is_news = self.measured.newest(name).is_some_and(|newest| newest > published);
+            if !is_news && guest.version < VERSION_MAX && !is_ahead(published, snapshot.now.wall) {
+                return;
+            }
             // What its other host published is as good.
             self.measured.take_row(name, row, self.context.probe_timeout, snapshot.now.wall);
         }

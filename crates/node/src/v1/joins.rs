@@ -27,6 +27,8 @@ const UNANSWERED: Backoff =
     Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
 /// A call that failed after so long was given up, and not answered.
 const GIVEN_UP: Duration = Duration::from_secs(3);
+/// After so many looks in a row that nobody answered, nobody is there.
+const MISSES: u8 = 2;
 /// A call that is under way for so long is published: a guest that is well answers at
 /// once.
 const TELL_AFTER: Duration = Duration::from_millis(500);
@@ -86,6 +88,8 @@ struct Seen {
     outcome: Option<Result<Joined, CallError>>,
     /// Calls in a row that were given up while other calls were answered.
     unanswered: u32,
+    /// Looks in a row that failed otherwise.
+    misses: u8,
     not_before: Time,
     /// When a look in the background was last planned.
     planned_at: Option<Time>,
@@ -96,6 +100,11 @@ struct Seen {
     used_at: Time,
 }
 
+/// Whether a failure says that nobody is there.
+fn says_gone(failure: Failure) -> bool {
+    matches!(failure, Failure::Refused | Failure::Unreachable | Failure::Dns)
+}
+
 impl Seen {
     fn is_asking(&self) -> bool {
         self.began.is_some() && self.outcome.is_none()
@@ -103,7 +112,8 @@ impl Seen {
 
     /// Somebody answers there who is not stuck, or nobody: nothing has to be waited for.
     fn forget(&mut self) {
-        (self.unanswered, self.not_before, self.wanted_at, self.turn) = (0, Time::ZERO, None, None);
+        (self.unanswered, self.misses, self.not_before) = (0, 0, Time::ZERO);
+        (self.wanted_at, self.turn) = (None, None);
     }
 
     /// What others should hear of it.
@@ -175,10 +185,13 @@ impl Joins {
                 }
                 Ok(_) => seen.forget(),
                 // Where nobody is, nobody is stuck. A call that was given up may have left
-                // something behind, whatever else failed.
-                Err(error) if error.failure == Failure::Refused => seen.forget(),
-                Err(_) => {
-                    seen.not_before = now + if given_up { UNANSWERED.first } else { ASK_PAUSE }
+                // something behind, whatever else failed; one that was answered has not.
+                Err(error) if says_gone(error.failure) => seen.forget(),
+                Err(error) => {
+                    if error.failure == Failure::Protocol {
+                        seen.unanswered = 0;
+                    }
+                    seen.not_before = now + if given_up { UNANSWERED.first } else { ASK_PAUSE };
                 }
             }
             if let Ok(Joined::As(name)) = &outcome {
@@ -215,7 +228,22 @@ impl Joins {
         });
     }
 
-    /// Nobody is there, or a guest that others know.
+    /// Nobody answered there in our own protocol. One lost packet says nothing of what is there.
+    pub(super) fn missed(&self, target: &Target, failure: Failure) {
+        if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
+            seen.misses += 1;
+            if says_gone(failure) || seen.misses >= MISSES {
+                seen.forget();
+            }
+        }
+    }
+
+    /// When the latest call there began.
+    pub(super) fn began(&self, target: &Target) -> Option<Time> {
+        self.all().get(target)?.began
+    }
+
+    /// One of ours is there, or a guest that others know.
     pub(super) fn forget(&self, target: &Target) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
             seen.forget();

@@ -181,6 +181,11 @@ impl Measured {
         }
     }
 
+    /// When the latest of a guest was measured, in Unix seconds by its own clock.
+    pub(super) fn newest(&self, from: &NodeName) -> Option<u64> {
+        self.0.get(from)?.values().filter_map(|pair| Some(pair.total?.unix)).max()
+    }
+
     /// How many pairs there are.
     pub(super) fn len(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
@@ -253,6 +258,11 @@ impl Pair {
             retransmissions: 0,
         }
     }
+}
+
+/// Whether a second is so far ahead that it is a lie.
+pub(super) fn is_ahead(unix: u64, now: Wall) -> bool {
+    unix > now.unix_millis() / 1000 + AHEAD_MAX.as_secs()
 }
 
 /// What was measured before this second is not passed on any more: it was when it was new.

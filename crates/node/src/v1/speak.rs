@@ -111,9 +111,7 @@ impl Context {
                 Ok(_) => return Err(failed(target, "it answers something else than was asked")),
                 Err(error) if error.unimplemented => {}
                 Err(error) => {
-                    if error.call.failure == Failure::Refused {
-                        self.joins.forget(target);
-                    }
+                    self.joins.missed(target, error.call.failure);
                     return Err(error.call);
                 }
             }
@@ -352,6 +350,10 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
     if context.protocol == Protocol::Auto {
         match context.links.ask_ours(target, request).await {
             Err(error) if error.unimplemented => {}
+            Err(error) => {
+                context.joins.missed(target, error.call.failure);
+                return Err(error.call);
+            }
             answered => {
                 context.joins.forget(target);
                 return answered.map_err(|error| error.call);
@@ -375,12 +377,19 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
     if context.elsewhere(&snapshot, target).is_none()
         && !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time)
     {
+        if context.protocol == Protocol::V1 {
+            // Nothing was asked yet: somebody has to be there at all.
+            in_time(target, PATIENCE, context.links.original(target)).await?;
+        }
         return answer(JoinAnswer::InTurn);
     }
     let name = match context.join(target).await? {
         Joined::As(name) => name,
         Joined::Stuck => return answer(JoinAnswer::Stuck),
-        Joined::Later => return answer(JoinAnswer::InTurn),
+        Joined::Later => match context.joins.outcome(target) {
+            Some(Err(error)) => return Err(error),
+            _ => return answer(JoinAnswer::InTurn),
+        },
         Joined::Unnamed => {
             let holds = "a bot of the original there holds our name for another target; it forgets that some time after nobody is there";
             return answer(JoinAnswer::Unreachable(holds.to_owned()));
