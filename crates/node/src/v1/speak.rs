@@ -170,8 +170,11 @@ impl Context {
         let node =
             guest_at(&snapshot, target).map_or("unknown", |guest| guest.record.name.as_str());
         let is_stuck = outcome == Ok(Joined::Stuck);
-        let gives_way = self.elsewhere(&snapshot, target).is_some();
-        if self.joins.ended(target, outcome, clock::now().time) && !gives_way {
+        // One line in the whole mesh is enough.
+        let is_known = snapshot.pending().any(|(name, pending)| {
+            pending.is_stuck() && pending.target == *target && *name != snapshot.me.name
+        });
+        if self.joins.ended(target, outcome, clock::now().time) && !is_known {
             if is_stuck {
                 let what = "a bot of the original answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
                 warn!(%target, node, "{what}");
