@@ -104,8 +104,8 @@ fn a_guest_that_is_known_by_another_address_may_restart() {
     }
 }
 
-/// One of ours refutes what is told of its life by a new one. A guest cannot, and its hosts do it
-/// for it.
+/// A bot of ours refutes a lie about its life by beginning a new one. A guest cannot, so our bots
+/// do it for the guest.
 #[test]
 fn lies_about_a_guests_life_are_overcome() {
     use support::puppet::{Message, Puppet, frame, packed_roster};
@@ -202,7 +202,7 @@ fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
     becomes_whole(&bots, std::slice::from_ref(&original));
     original.state().stuck = true;
-    // Longer than it is believed who is at an address.
+    // Longer than an answer about who is at an address is used.
     let doubted = wait(Duration::from_secs(70), || {
         bots.iter().any(|bot| bot.logged().contains("it is suspected"))
     });

@@ -74,7 +74,7 @@ fn stuck_originals_are_members_and_told_as_what_they_are_and_seldom_asked() {
         bots.iter().map(|bot| bot.nodes().map(|nodes| nodes.len())).collect::<Vec<_>>()
     );
     eprintln!("all know all after {:.1} s", begun.elapsed().as_secs_f64());
-    // It is an incident everywhere, whoever found out.
+    // It is an incident at every bot, not only at the one that asked.
     let told = wait(Duration::from_secs(30), || bots.iter().all(|bot| stuck_at(bot).len() == 2));
     assert!(told.is_some(), "{:?}", bots.iter().map(stuck_at).collect::<Vec<_>>());
     let (_, sentence) = &stuck_at(&bots[7])[0];

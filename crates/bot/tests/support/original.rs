@@ -33,7 +33,7 @@ pub struct State {
     /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
     /// everything else (defects-v1 5).
     pub stuck: bool,
-    /// How often it was asked to let somebody in, and how many of those wait for ever.
+    /// How often `JoinMesh` was called, and how many calls are never answered.
     pub joins: usize,
     pub held: usize,
     /// Connections on which it was measured.
@@ -181,7 +181,7 @@ impl Me {
         name != self.name && self.state().nodes.insert(name, target).is_none()
     }
 
-    /// Whether a call waits for ever.
+    /// Whether this call is never answered.
     fn holds(&self, method: &str) -> bool {
         let mut state = self.state();
         let joins = method == "JoinMesh";

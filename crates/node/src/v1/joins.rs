@@ -18,8 +18,8 @@ const JUST_NOW: Duration = Duration::from_secs(5);
 /// After how long it is asked again who is at the address of a guest that is doubted, for addresses
 /// are used anew.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// How long it is believed who was found there, if nobody tells any more.
-const FOUND_OF_LATE: Duration = Duration::from_secs(60);
+/// How long an answer about who is there is used.
+const FOUND_RECENTLY: Duration = Duration::from_secs(60);
 /// How long an address is left alone after it was asked, or is to be.
 const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// When a guest is asked again that did not answer.
@@ -154,6 +154,8 @@ impl Joins {
             if seen.is_asking() {
                 return Turn::UnderWay;
             }
+            // Callers come here after the bot there has answered in our own protocol, with no.
+            seen.misses = 0;
             if let Some(pending) = elsewhere {
                 // Should it leave, the turns are drawn anew.
                 seen.turn = None;
@@ -254,7 +256,7 @@ impl Joins {
     pub(super) fn at(&self, target: &Target, now: Time) -> Option<Who> {
         let all = self.all();
         let (who, at) = all.get(target)?.found.as_ref()?;
-        (now.since(*at) < FOUND_OF_LATE).then(|| who.clone())
+        (now.since(*at) < FOUND_RECENTLY).then(|| who.clone())
     }
 
     /// The guest that answered there a moment ago.
