@@ -109,8 +109,8 @@ fn a_failed_pair_is_nan_and_counted() {
         bots[0].samples().iter().any(failed) && counted.is_some_and(|count| count >= 1.0)
     });
     assert!(failed.is_some(), "every bot serves that the pair failed; counted {counted:?}");
-    // Once the node is dead its samples are gone; its series stay, and go on counting, for whoever
-    // alerts on them.
+    // Once the node is dead its samples are gone; its series stay and go on counting, for alerts
+    // rest on them.
     let dead = wait(secs(6), || {
         metric(&bots[0], "canary_mesh_members", &[("state", "dead")]) == Some(1.0)
     });

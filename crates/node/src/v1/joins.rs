@@ -25,8 +25,8 @@ const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// When a guest is asked again that did not answer.
 const UNANSWERED: Backoff =
     Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
-/// A call that failed after so long was given up, and not answered.
-const GIVEN_UP: Duration = Duration::from_secs(3);
+/// When a call is given up, as the original gives up its own.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// After so many looks in a row that nobody answered, nobody is there.
 const MISSES: u8 = 2;
 /// A call that is under way for so long is published: a guest that is well answers at
@@ -177,7 +177,7 @@ impl Joins {
         now: Time,
     ) -> bool {
         self.seen(target, now, |seen| {
-            let given_up = seen.began.is_some_and(|began| now.since(began) >= GIVEN_UP);
+            let given_up = seen.began.is_some_and(|began| now.since(began) >= JOIN_TIMEOUT);
             let was_stuck = seen.unanswered > 0;
             match &outcome {
                 Ok(Joined::Stuck) => {

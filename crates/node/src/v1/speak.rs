@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Protocol;
 use super::bridge::{Sign, Told};
 use super::guest::{is_guest, rank, record_for};
-use super::joins::{Joined, Joins, Turn, Who};
+use super::joins::{JOIN_TIMEOUT, Joined, Joins, Turn, Who};
 use crate::clock;
 use crate::transport::{Links, original as pb};
 
@@ -30,8 +30,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a caller waits to be let in by a guest. The core waits little longer for who is at an
 /// address.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
-/// When the call is given up, as the original gives up its own.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// A heartbeat beyond this was never made by a host: nothing could advance it.
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
