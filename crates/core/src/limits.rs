@@ -106,8 +106,9 @@ pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Records in one exchange.
 pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
-/// Entries of one digest; past it a digest is a rotating range and what changed lately.
-pub const DIGEST_ENTRIES_MAX: usize = 1000;
+/// Entries of one digest; past it a digest is a rotating range and what changed lately. Heartbeats
+/// of all advance all the time, so a longer one costs more than it finds.
+pub const DIGEST_ENTRIES_MAX: usize = 256;
 /// Entries accepted from a peer: a digest, what changed lately, and room for a newer version's
 /// larger mesh.
 pub const ENTRIES_ACCEPTED_MAX: usize = 2 * MEMBERS_MAX;

@@ -1,7 +1,7 @@
 //! Everybody we know, ourselves included, each in a slot that stays the same for as long as the
 //! name is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -590,6 +590,20 @@ impl Members {
     /// The slots of everybody else, for loops that change members.
     pub(crate) fn other_slots(&self) -> Vec<Slot> {
         self.others().map(|(slot, _)| slot).collect()
+    }
+
+    /// Rosters that rows of the fitting others refer to.
+    pub(crate) fn rosters(&self, fit: impl Fn(&Member) -> bool) -> BTreeSet<RosterId> {
+        let mut rosters: Vec<_> = self
+            .others()
+            .filter(|(_, member)| fit(member))
+            .flat_map(|(_, member)| [member.row(), member.pending()])
+            .flatten()
+            .map(|row| row.frame().roster())
+            .collect();
+        // Nearly all are the same.
+        rosters.dedup();
+        rosters.into_iter().collect()
     }
 
     /// The fitting members that gossip may go to: those we reach, or all present ones if we reach

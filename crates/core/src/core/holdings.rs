@@ -1,12 +1,12 @@
 //! How much memory others' rows and rosters may take: twice what an honest mesh of the known
 //! members needs, whichever peer sends them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Core;
 use crate::limits::{HOLDINGS_FLOOR, HOLDINGS_UNKNOWN};
-use crate::members::{ME, Member, Members};
+use crate::members::Members;
 use crate::roster::{Roster, RosterId};
 
 /// Largest packed cell of an honest row.
@@ -48,34 +48,20 @@ impl Holdings {
     /// Rosters count with the rows that refer to them: with those of known members, if any of
     /// theirs does.
     fn recount(&mut self, members: &Members, rosters: &BTreeMap<RosterId, Arc<Roster>>) {
-        let of = |is_known: bool| {
-            members
-                .all()
-                .filter(move |(slot, member)| *slot != ME && member.known == is_known)
-                .map(|(_, member)| member)
-        };
-        let used = |is_known| -> BTreeSet<_> {
-            of(is_known)
-                .flat_map(|member| [member.row(), member.pending()])
-                .flatten()
-                .map(|row| row.frame().roster())
-                .collect()
-        };
-        let (by_known, by_unknown) = (used(true), used(false));
-        let bytes = |is_known: bool| {
-            let counts =
-                |id: &RosterId| is_known != (by_unknown.contains(id) && !by_known.contains(id));
-            rosters
-                .iter()
-                .filter(|(id, _)| counts(id))
-                .map(|(_, roster)| roster.bytes())
-                .sum::<usize>()
-        };
-        *self = Self {
-            known: of(true).count(),
-            of_known: of(true).map(Member::row_bytes).sum::<usize>() + bytes(true),
-            of_unknown: of(false).map(Member::row_bytes).sum::<usize>() + bytes(false),
-        };
+        *self = Self::default();
+        for (_, member) in members.others() {
+            self.known += usize::from(member.known);
+            *self.held(member.known) += member.row_bytes();
+        }
+        let [by_known, by_unknown] =
+            [true, false].map(|is_known| members.rosters(|member| member.known == is_known));
+        for (id, roster) in rosters {
+            *self.held(by_known.contains(id) || !by_unknown.contains(id)) += roster.bytes();
+        }
+    }
+
+    fn held(&mut self, is_known: bool) -> &mut usize {
+        if is_known { &mut self.of_known } else { &mut self.of_unknown }
     }
 }
 
@@ -89,8 +75,7 @@ impl Core {
 
     /// So many bytes more, or fewer, are held.
     pub(super) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
-        let held =
-            if is_known { &mut self.holdings.of_known } else { &mut self.holdings.of_unknown };
+        let held = self.holdings.held(is_known);
         *held = (*held + after).saturating_sub(before);
     }
 

@@ -33,15 +33,21 @@ impl Reaction {
 
 impl Core {
     /// Rosters that rows wait for.
-    pub(super) fn wanted_rosters(&mut self) -> Vec<RosterId> {
-        let members = &self.members;
-        self.gossip.lacking.retain(|(roster, slot)| {
-            members.get(*slot).is_some_and(|member| member.lacks(*roster))
-        });
-        let mut wanted: Vec<_> = self.gossip.lacking.iter().map(|(roster, _)| *roster).collect();
-        wanted.dedup();
-        wanted.truncate(WANTS_MAX);
+    pub(super) fn wanted_rosters(&self) -> Vec<RosterId> {
+        let mut wanted: Vec<RosterId> = Vec::new();
+        for (roster, slot) in &self.gossip.lacking {
+            if wanted.len() >= WANTS_MAX {
+                break;
+            }
+            if wanted.last() != Some(roster) && self.waits_for(*roster, *slot) {
+                wanted.push(*roster);
+            }
+        }
         wanted
+    }
+
+    fn waits_for(&self, roster: RosterId, slot: Slot) -> bool {
+        self.members.get(slot).is_some_and(|member| member.lacks(roster))
     }
 
     /// Fills an answer with what the other lacks: changes before refreshes, the most lagging first,
@@ -143,6 +149,9 @@ impl Core {
                 member.hold(Some(Arc::new(row)), None);
             } else {
                 let readable = member.row().cloned();
+                if let Some(waiting) = member.pending() {
+                    self.gossip.lacking.remove(&(waiting.frame().roster(), slot));
+                }
                 self.gossip.lacking.insert((row.frame().roster(), slot));
                 member.hold(readable, Some(Arc::new(row)));
             }
@@ -186,9 +195,10 @@ impl Core {
             .range((roster.id(), ME)..)
             .take_while(|(id, _)| *id == roster.id())
             .map(|(_, slot)| *slot);
-        let waiting: Vec<_> = listed
-            .filter(|slot| self.members.get(*slot).is_some_and(|member| member.lacks(roster.id())))
-            .collect();
+        let waiting: Vec<_> = listed.filter(|slot| self.waits_for(roster.id(), *slot)).collect();
+        for slot in &waiting {
+            self.gossip.lacking.remove(&(roster.id(), *slot));
+        }
         if waiting.is_empty() {
             if !self.gossip.rosters.contains_key(&roster.id()) {
                 self.refuse(Refusal::RosterUnwanted);
@@ -227,19 +237,16 @@ impl Core {
         self.gossip.rosters.insert(roster.id(), roster);
     }
 
-    /// Lets go of rosters that no row refers to.
+    /// Lets go of rosters that no row refers to, and of rows that wait no more.
     pub(super) fn collect_rosters(&mut self) {
+        let mut lacking = std::mem::take(&mut self.gossip.lacking);
+        lacking.retain(|(roster, slot)| self.waits_for(*roster, *slot));
+        self.gossip.lacking = lacking;
         if self.gossip.rosters.len() <= 1 {
             return;
         }
-        let used: BTreeSet<_> = self
-            .members
-            .all()
-            .flat_map(|(_, member)| [member.row(), member.pending()])
-            .flatten()
-            .map(|row| row.frame().roster())
-            .chain([self.publisher.roster()])
-            .collect();
-        self.gossip.rosters.retain(|id, _| used.contains(id));
+        let used = self.members.rosters(|_| true);
+        let own = self.publisher.roster();
+        self.gossip.rosters.retain(|id, _| *id == own || used.contains(id));
     }
 }
