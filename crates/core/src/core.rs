@@ -48,12 +48,12 @@ use crate::message::{Answer, Exchange, Request, Response};
 use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
 use crate::pending::PendingJoin;
 use crate::probes::{Probes, Probing, Purpose};
-use crate::queue::Timers;
+use crate::queue::Queue;
 use crate::release::Release;
 use crate::secured::Secured;
 use crate::series::ProbeKind;
 use crate::tally::{Events, Journal, Refusal};
-use crate::time::{Now, Time};
+use crate::time::{Attentive, Moment, Now, Time};
 use crate::witness::Witness;
 
 pub use self::names::Standing;
@@ -73,6 +73,19 @@ enum Timer {
     Budget,
     /// It is the turn of the pair to this member.
     Probe(Slot),
+    /// A dead member is dialled.
+    Dial(Slot),
+    /// A target is asked to let us in.
+    Seed(u32),
+    /// Another holder of our name is looked at again.
+    Contest,
+    /// Enough waited for goodbyes.
+    Leave,
+}
+
+/// What waits for others, on the attentive clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Patience {
     /// A probe has been unanswered for too long.
     SlowProbe(ProbeId),
     /// A call has been unanswered for too long.
@@ -83,14 +96,13 @@ enum Timer {
     Verdict(Slot),
     /// A suspect dies.
     Death(Slot),
-    /// A dead member is dialled.
-    Dial(Slot),
-    /// A target is asked to let us in.
-    Seed(u32),
-    /// Another holder of our name is looked at again.
-    Contest,
-    /// Enough waited for goodbyes.
-    Leave,
+}
+
+/// A deadline of either kind.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Timer(Timer),
+    Patience(Patience),
 }
 
 /// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive
@@ -127,8 +139,10 @@ pub struct Core {
     publisher: Publisher,
     /// Calls in flight.
     calls: Calls,
-    /// Every deadline.
-    timers: Timers<Timer>,
+    /// What is to be done when.
+    timers: Queue<Timer, Time>,
+    /// Until when others have time.
+    patience: Queue<Patience, Attentive>,
     /// What the driver has to do.
     outbox: Outbox,
     /// What happened, for readers.
@@ -164,12 +178,13 @@ impl Core {
             instance,
         });
         let time = now.time;
-        let mut timers = Timers::default();
+        let witness = Witness::new(time);
+        let mut timers = Queue::default();
         timers.set(Timer::Tick, time);
         timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
             rng,
-            members: Members::new(me, time),
+            members: Members::new(me, witness.moment(now)),
             naming: Naming::new(time),
             seeds: Seeds::default(),
             guards: Guards::new(time),
@@ -177,12 +192,13 @@ impl Core {
             probes: Probes::new(&config, time),
             load: Load::default(),
             questions: Questions::new(time),
-            witness: Witness::new(time),
+            witness,
             gossip: Gossip::new(&config, time),
             holdings: Holdings::default(),
             publisher: Publisher::new(time),
             calls: Calls::default(),
             timers,
+            patience: Queue::default(),
             outbox: Outbox::default(),
             journal: Journal::default(),
             reports: Reports::new(time),
@@ -232,8 +248,16 @@ impl Core {
 impl Core {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.take_input(None, now);
-        while let Some((due, timer)) = self.timers.pop_due(now.time) {
+        let now = self.take_input(None, now);
+        while let Some((due, what)) = self.pop_due(now) {
+            let timer = match what {
+                Due::Timer(timer) => timer,
+                Due::Patience(_) if self.leaving => continue,
+                Due::Patience(patience) => {
+                    self.patience_ended(patience, now);
+                    continue;
+                }
+            };
             match timer {
                 Timer::Leave => self.outbox.push(Output::Left),
                 _ if self.leaving => {}
@@ -243,11 +267,6 @@ impl Core {
                 Timer::Housekeeping => self.keep_house(now),
                 Timer::Budget => self.fire_ready(now),
                 Timer::Probe(slot) => self.pair_due(slot, due, now),
-                Timer::SlowProbe(id) => self.probe_slow(id, now),
-                Timer::SlowCall(id) => self.call_slow(id, now),
-                Timer::Repeat(slot) => self.repeat_question(slot, now),
-                Timer::Verdict(slot) => self.close_question(slot, now),
-                Timer::Death(slot) => self.death_due(slot, now),
                 Timer::Dial(slot) => self.dial_dead(slot, now),
                 Timer::Seed(index) => self.seed_due(index, now),
                 Timer::Contest => self.contest_again(),
@@ -257,7 +276,7 @@ impl Core {
 
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
-        self.take_input(None, now);
+        let now = self.take_input(None, now);
         self.witness.handle_contact(now.time);
         match request {
             Request::Join(record) => self.handle_join(id, record, now),
@@ -269,8 +288,8 @@ impl Core {
 
     /// A call that was ordered has ended.
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
-        self.take_input(Some(id.0), now);
-        self.timers.cancel(Timer::SlowCall(id));
+        let now = self.take_input(Some(id.0), now);
+        self.patience.cancel(Patience::SlowCall(id));
         let Some(calling) = self.calls.remove(id) else {
             return;
         };
@@ -313,6 +332,7 @@ impl Core {
         if std::mem::replace(&mut self.leaving, true) {
             return;
         }
+        let now = self.take_input(None, now);
         let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
         let fit = |member: &Member| member.is_partner() && self.takes_part(member);
         let mut partners: Vec<_> =
@@ -338,12 +358,13 @@ impl Core {
 
     /// Tells which targets to join at, in place of those before. The own address may be among them.
     pub fn handle_seeds(&mut self, targets: Vec<Target>, now: Now) {
+        let now = self.take_input(None, now);
         self.set_seeds(targets, now);
     }
 
     /// A probe that was ordered has ended.
     pub fn handle_probe(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
-        self.take_input(Some(id.0), now);
+        let now = self.take_input(Some(id.0), now);
         self.probe_ended(id, report, now);
     }
 
@@ -356,6 +377,7 @@ impl Core {
     /// Where this bot waits for bots of the original to let it in, in place of what it said
     /// before: the others hear of it soon.
     pub fn handle_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
+        let now = self.take_input(None, now);
         self.tell_pending(pending, now);
     }
 }
@@ -369,11 +391,7 @@ impl Core {
 
     /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.outbox.is_empty() {
-            self.timers.first().map(|(at, _)| at)
-        } else {
-            Some(Time::ZERO)
-        }
+        if self.outbox.is_empty() { self.next_due().map(|(at, _)| at) } else { Some(Time::ZERO) }
     }
 }
 
@@ -447,6 +465,36 @@ impl Core {
 
 /// What the files of this folder share.
 impl Core {
+    /// The earliest deadline, as the clocks go now.
+    fn next_due(&self) -> Option<(Time, Due)> {
+        let timer = self.timers.first().map(|(at, timer)| (at, Due::Timer(timer)));
+        let patience = self
+            .patience
+            .first()
+            .map(|(at, patience)| (self.witness.time_of(at), Due::Patience(patience)));
+        timer.into_iter().chain(patience).min_by_key(|(at, _)| *at)
+    }
+
+    /// Takes the earliest deadline that is due.
+    fn pop_due(&mut self, now: Moment) -> Option<(Time, Due)> {
+        let (at, due) = self.next_due().filter(|(at, _)| *at <= now.time)?;
+        match due {
+            Due::Timer(timer) => self.timers.cancel(timer),
+            Due::Patience(patience) => self.patience.cancel(patience),
+        }
+        Some((at, due))
+    }
+
+    fn patience_ended(&mut self, patience: Patience, now: Moment) {
+        match patience {
+            Patience::SlowProbe(id) => self.probe_slow(id, now),
+            Patience::SlowCall(id) => self.call_slow(id, now),
+            Patience::Repeat(slot) => self.repeat_question(slot, now),
+            Patience::Verdict(slot) => self.close_question(slot, now),
+            Patience::Death(slot) => self.death_due(slot, now),
+        }
+    }
+
     fn finish_leaving(&mut self) {
         // The timer goes with the first time.
         if self.timers.at(Timer::Leave).is_some() {
@@ -481,14 +529,14 @@ impl Core {
         id
     }
 
-    fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Now) -> Option<ProbeId> {
+    fn order_probe(&mut self, slot: Slot, purpose: Purpose, now: Moment) -> Option<ProbeId> {
         let member = self.members.get(slot)?;
         let whom = Arc::clone(&member.record);
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
         let id = ProbeId(self.outbox.number());
-        self.probes.insert(id, Probing::new(slot, purpose, now.time));
+        self.probes.insert(id, Probing::new(slot, purpose, now));
         if purpose == Purpose::Schedule {
-            self.timers.set(Timer::SlowProbe(id), now.time + doubt_after);
+            self.patience.set(Patience::SlowProbe(id), now.attentive + doubt_after);
         }
         self.outbox.push(Output::Probe { id, whom, kind: purpose.kind() });
         Some(id)
@@ -502,7 +550,7 @@ impl Core {
         self.journal.refuse(refusal);
     }
 
-    fn keep_house(&mut self, now: Now) {
+    fn keep_house(&mut self, now: Moment) {
         self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
         self.notice_isolation(now);
         if self.load.look() {
@@ -519,7 +567,7 @@ impl Core {
         }
     }
 
-    fn keep_member(&mut self, slot: Slot, now: Now) {
+    fn keep_member(&mut self, slot: Slot, now: Moment) {
         let retain_samples = self.config.retain_samples;
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -531,7 +579,7 @@ impl Core {
         let Some(member) = self.members.get(slot) else {
             return;
         };
-        let silence = member.life.silence(now.time);
+        let silence = member.life.silence(now);
         let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
         let retained = member.is_present() || silence <= self.config.retain_nodes;
         if unproven || !retained {
@@ -547,7 +595,7 @@ impl Core {
     }
 
     /// Starts a new life under the same name, larger than any that was heard.
-    fn reincarnate(&mut self, heard: Incarnation, now: Now) {
+    fn reincarnate(&mut self, heard: Incarnation, now: Moment) {
         let me = self.members.me();
         let incarnation = heard.max(me.record.incarnation).next();
         let record =

@@ -82,4 +82,4 @@ pub use tally::{
     BUCKETS_SECONDS, Event, EventKind, Events, Histogram, NATIVE_SCHEMA, Native, Refusal, Refusals,
     Summary,
 };
-pub use time::{Now, Time, Wall};
+pub use time::{Attentive, Moment, Now, Time, Wall};

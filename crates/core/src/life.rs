@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::limits::{DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE, LATE_SUSPICION_TIME};
-use crate::time::Time;
+use crate::time::{Attentive, Moment, Time};
 
 /// What we hold of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,11 +48,10 @@ pub struct Life {
     beat_at: Time,
     /// When the latest evidence of any kind happened.
     evidence_at: Time,
-    /// How much of the time since then our own loop did not run.
-    forgiven: Duration,
-    /// How much of the time since it became suspect our own loop did not run: nobody could refute
-    /// anything to us.
-    grace: Duration,
+    /// The same on our attentive clock.
+    heard: Attentive,
+    /// When the status began, on our attentive clock.
+    entered: Attentive,
     /// The doubt that made it suspect or dead. Kept in death: only newer evidence revives.
     doubt: Option<Doubt>,
 }
@@ -62,6 +61,8 @@ pub struct Life {
 pub struct Doubt {
     /// When the first of them failed.
     pub first_failure: Time,
+    /// The same on our attentive clock.
+    pub patient_since: Attentive,
     /// Whether every one of them was refused: nothing was silent.
     pub refused: bool,
     /// Whether we heard from nobody since then: our own network may have failed, so the suspicion
@@ -70,6 +71,12 @@ pub struct Doubt {
 }
 
 impl Doubt {
+    /// A doubt that others share, of an attempt that failed at `first_failure`.
+    pub fn shared(first_failure: Time, refused: bool, now: Moment) -> Self {
+        let patient_since = now.attentive_at(first_failure);
+        Self { first_failure, patient_since, refused, unheard: false }
+    }
+
     /// From the first failure to death.
     pub fn patience(&self) -> Duration {
         if self.refused { DEATH_AFTER_REFUSAL } else { DEATH_AFTER_SILENCE }
@@ -95,16 +102,16 @@ pub enum Change {
 
 impl Life {
     /// A life with a first heartbeat made `age` ago.
-    pub fn new(heartbeat: u64, age: Duration, now: Time) -> Self {
-        let at = now.back(age);
+    pub fn new(heartbeat: u64, age: Duration, now: Moment) -> Self {
+        let at = now.time.back(age);
         Self {
             status: Status::Alive,
-            since: now,
+            since: now.time,
             heartbeat,
             beat_at: at,
             evidence_at: at,
-            forgiven: Duration::ZERO,
-            grace: Duration::ZERO,
+            heard: now.attentive_at(at),
+            entered: now.attentive,
             doubt: None,
         }
     }
@@ -129,10 +136,9 @@ impl Life {
         self.evidence_at
     }
 
-    /// How long there has been no evidence, without the time in which nobody of ours could have
-    /// taken any.
-    pub fn silence(&self, now: Time) -> Duration {
-        now.since(self.evidence_at).saturating_sub(self.forgiven)
+    /// How long there has been no evidence, by the attentive clock.
+    pub fn silence(&self, now: Moment) -> Duration {
+        now.attentive.since(self.heard)
     }
 
     /// What made it suspect or dead.
@@ -142,31 +148,28 @@ impl Life {
 
     /// When a suspect dies without newer evidence. A bot that learns of a suspicion late missed the
     /// refutation too, if there was one. So there is always time left to ask.
-    pub fn deadline(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Attentive> {
         let doubt = self.doubt.filter(|_| self.status == Status::Suspect)?;
-        Some(
-            (doubt.first_failure + doubt.patience() + self.grace)
-                .max(self.since + LATE_SUSPICION_TIME),
-        )
+        Some((doubt.patient_since + doubt.patience()).max(self.entered + LATE_SUSPICION_TIME))
     }
 
     /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep
     /// a dead one alive by echo.
-    pub fn hear(&mut self, heartbeat: u64, age: Duration, now: Time) -> Change {
+    pub fn hear(&mut self, heartbeat: u64, age: Duration, now: Moment) -> Change {
         if heartbeat <= self.heartbeat {
             return Change::None;
         }
         self.heartbeat = heartbeat;
         // It was made after those before it, however old it is said to be.
-        self.beat_at = self.beat_at.max(now.back(age));
+        self.beat_at = self.beat_at.max(now.time.back(age));
         self.evidence(self.beat_at, now)
     }
 
     /// An attempt with it succeeded at `at`.
-    pub fn evidence(&mut self, at: Time, now: Time) -> Change {
+    pub fn evidence(&mut self, at: Time, now: Moment) -> Change {
         if at > self.evidence_at {
             self.evidence_at = at;
-            self.forgiven = Duration::ZERO;
+            self.heard = now.attentive_at(at);
         }
         if self.status == Status::Left
             || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure)
@@ -182,7 +185,7 @@ impl Life {
     }
 
     /// Somebody's attempts failed and nobody could reach it.
-    pub fn suspect(&mut self, doubt: Doubt, now: Time) -> Change {
+    pub fn suspect(&mut self, doubt: Doubt, now: Moment) -> Change {
         match self.status {
             Status::Dead | Status::Left => Change::None,
             _ if self.evidence_at > doubt.first_failure => Change::Refuted,
@@ -197,6 +200,7 @@ impl Life {
                 }
                 if let Some(held) = &mut self.doubt {
                     held.first_failure = held.first_failure.min(doubt.first_failure);
+                    held.patient_since = held.patient_since.min(doubt.patient_since);
                     held.refused &= doubt.refused;
                 }
                 Change::None
@@ -210,8 +214,8 @@ impl Life {
     }
 
     /// The deadline of a suspect has come.
-    pub fn expire(&mut self, now: Time) -> Change {
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+    pub fn expire(&mut self, now: Moment) -> Change {
+        if self.deadline().is_none_or(|deadline| deadline > now.attentive) {
             return Change::None;
         }
         self.enter(Status::Dead, now);
@@ -219,22 +223,12 @@ impl Life {
     }
 
     /// It said goodbye; only a new life comes back from that.
-    pub fn leave(&mut self, now: Time) -> Change {
+    pub fn leave(&mut self, now: Moment) -> Change {
         if self.status == Status::Left {
             return Change::None;
         }
         self.enter(Status::Left, now);
         Change::Left
-    }
-
-    /// Our own loop did not run for `stall`: that time was not its silence. What others, who ran,
-    /// hold against it stands as it is.
-    pub fn forgive(&mut self, stall: Duration) {
-        if !self.status.is_present() {
-            return;
-        }
-        self.forgiven += stall;
-        self.grace += stall;
     }
 
     /// An attempt failed that was begun after others were heard again: its death is no finding
@@ -245,9 +239,9 @@ impl Life {
         unheard.map(|doubt| doubt.unheard = false).is_some()
     }
 
-    fn enter(&mut self, status: Status, now: Time) {
+    fn enter(&mut self, status: Status, now: Moment) {
         self.status = status;
-        self.since = now;
-        self.grace = Duration::ZERO;
+        self.since = now.time;
+        self.entered = now.attentive;
     }
 }

@@ -17,7 +17,7 @@ use crate::pair::Pair;
 use crate::roster::RosterId;
 use crate::row::{Merge, Patch, Row, Version};
 use crate::tally::Refusal;
-use crate::time::Time;
+use crate::time::{Moment, Time};
 
 /// Where a member is held. A place that goes to another name has another slot from then on: what
 /// still has the former one finds nobody.
@@ -201,7 +201,7 @@ impl Member {
 
     /// Whether it is our way to it that is broken: while our attempts have been failing, others had
     /// news of it.
-    pub(crate) fn is_behind_a_broken_path(&self, now: Time) -> bool {
+    pub(crate) fn is_behind_a_broken_path(&self, now: Moment) -> bool {
         let evidence_at = self.life.evidence_at();
         let failing = self.pair.failed_again()
             && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
@@ -276,7 +276,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn new(me: Arc<Record>, now: Time) -> Self {
+    pub(crate) fn new(me: Arc<Record>, now: Moment) -> Self {
         let mut members = Self {
             places: Vec::new(),
             free: Vec::new(),
@@ -289,7 +289,7 @@ impl Members {
             present_known: 0,
             unproven: 0,
         };
-        members.put(ME, me, Life::new(1, Duration::ZERO, now), None, now);
+        members.put(ME, me, Life::new(1, Duration::ZERO, now), None, now.time);
         members
     }
 

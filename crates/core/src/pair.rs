@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cell::{Cell, Failure};
 use crate::limits::DOUBT_AFTER;
 use crate::series::{Attempt, ProbeKind, Series, Timing};
-use crate::time::{Now, Time, Wall};
+use crate::time::{Moment, Time, Wall};
 
 /// All that this bot knows of its pair to one node: a series for each kind of probe. The detector
 /// reads the main one alone.
@@ -98,7 +98,7 @@ impl Pair {
         attempt: Attempt,
         ordered_at: Time,
         begun: Time,
-        now: Now,
+        now: Moment,
     ) -> Urgency {
         let urgency = self.urgency(&attempt);
         match attempt {
@@ -120,7 +120,7 @@ impl Pair {
         kind: ProbeKind,
         attempt: Attempt,
         ordered_at: Time,
-        now: Now,
+        now: Moment,
     ) {
         Arc::make_mut(self.others.entry(kind).or_default()).book(attempt, ordered_at, now);
     }

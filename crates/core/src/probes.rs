@@ -13,7 +13,7 @@ use crate::limits::{ASKS, ASKS_IN_FLIGHT_MAX, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT
 use crate::members::Slot;
 use crate::orders::{Order, ProbeId, RequestId};
 use crate::series::{ProbeKind, Timing};
-use crate::time::Time;
+use crate::time::{Attentive, Moment, Time};
 
 /// Why a probe was ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +75,22 @@ pub(crate) struct Probing {
     pub(crate) purpose: Purpose,
     /// When it was ordered: what it measured is of then.
     pub(crate) ordered_at: Time,
-    /// The same, later by every stall of our own loop since.
-    pub(crate) begun: Time,
+    /// The same on the attentive clock.
+    ordered: Attentive,
     /// It is unanswered for longer than it usually takes, and this host had time to hear of an
     /// answer.
     overdue: bool,
 }
 
 impl Probing {
-    pub(crate) fn new(slot: Slot, purpose: Purpose, now: Time) -> Self {
-        Self { slot, purpose, ordered_at: now, begun: now, overdue: false }
+    pub(crate) fn new(slot: Slot, purpose: Purpose, now: Moment) -> Self {
+        let (ordered_at, ordered) = (now.time, now.attentive);
+        Self { slot, purpose, ordered_at, ordered, overdue: false }
+    }
+
+    /// When it was ordered, later by the time in which our own loop did not run.
+    pub(crate) fn begun(&self, now: Moment) -> Time {
+        now.time.back(now.attentive.since(self.ordered))
     }
 
     /// When the first of its two requests was sent, at the earliest.
@@ -219,16 +225,5 @@ impl Probes {
         probing.purpose = Purpose::Evidence;
         self.lanes[Lane::Ask as usize].in_flight -= 1;
         Some(request)
-    }
-
-    /// Our own loop stalled.
-    pub(crate) fn forgive(&mut self, stall: Duration, now: Time) {
-        for probing in self.open.values_mut() {
-            probing.begun = (probing.begun + stall).min(now);
-        }
-    }
-
-    pub(crate) fn ids(&self) -> impl Iterator<Item = ProbeId> + '_ {
-        self.open.keys().copied()
     }
 }

@@ -1,9 +1,6 @@
 //! A queue in which each key waits at most once: deadlines, and pairs whose turn has come.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-use crate::time::Time;
 
 /// Keys in order of their rank, the lowest first; equal ranks in order of the keys.
 #[derive(Debug)]
@@ -11,9 +8,6 @@ pub(crate) struct Queue<K, R> {
     order: BTreeSet<(R, K)>,
     ranks: BTreeMap<K, R>,
 }
-
-/// At most one deadline for each key.
-pub(crate) type Timers<K> = Queue<K, Time>;
 
 impl<K, R> Default for Queue<K, R> {
     fn default() -> Self {
@@ -51,25 +45,5 @@ impl<K: Ord + Copy, R: Ord + Copy> Queue<K, R> {
     /// The lowest rank and its key.
     pub(crate) fn first(&self) -> Option<(R, K)> {
         self.order.first().copied()
-    }
-
-    fn pop_first(&mut self) -> Option<(R, K)> {
-        let (rank, key) = self.order.pop_first()?;
-        self.ranks.remove(&key);
-        Some((rank, key))
-    }
-}
-
-impl<K: Ord + Copy> Timers<K> {
-    /// Takes the earliest deadline that is due.
-    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, K)> {
-        if self.first()?.0 > now { None } else { self.pop_first() }
-    }
-
-    /// Puts the deadline of `key` off by `delay`, if it has one.
-    pub(crate) fn set_later(&mut self, key: K, delay: Duration, now: Time) {
-        if let Some(at) = self.at(key) {
-            self.set(key, (at + delay).max(now));
-        }
     }
 }

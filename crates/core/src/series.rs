@@ -6,7 +6,7 @@ use crate::cell::{Cell, Failure, State, TICK};
 use crate::code::{JitterCode, LatencyCode};
 use crate::limits::LOSS_WINDOW;
 use crate::tally::{Histogram, Native, Summary};
-use crate::time::{Now, Time, Wall};
+use crate::time::{Moment, Time, Wall};
 
 /// A kind of probe. To the core it is a number: what is measured, and how, is decided by the shell
 /// that carries the probes out.
@@ -130,7 +130,7 @@ impl Series {
     }
 
     /// Books an attempt that was ordered at `ordered_at`.
-    pub(crate) fn book(&mut self, attempt: Attempt, ordered_at: Time, now: Now) {
+    pub(crate) fn book(&mut self, attempt: Attempt, ordered_at: Time, now: Moment) {
         let wall = now.wall.back(now.time.since(ordered_at));
         self.losses = self.losses << 1 | u64::from(matches!(attempt, Attempt::Failed(_)));
         self.attempts = (self.attempts + 1).min(LOSS_WINDOW);
@@ -145,7 +145,7 @@ impl Series {
         self.latest = Some((attempt, ordered_at, wall));
     }
 
-    fn book_success(&mut self, timing: Timing, now: Now) {
+    fn book_success(&mut self, timing: Timing, now: Moment) {
         let total = timing.total();
         if let Some(previous) = self.previous {
             let difference = total.abs_diff(previous).as_nanos() as f64;

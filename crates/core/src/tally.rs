@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cell::Failure;
 use crate::identity::NodeName;
 use crate::limits::EVENTS_MAX;
-use crate::time::{Now, Wall};
+use crate::time::{Moment, Wall};
 
 /// Upper bounds of the latency buckets in seconds: 1-2.5-5 steps from 100 µs to 10 s, a superset of
 /// the original's eleven.
@@ -260,7 +260,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Something happened.
-    pub(crate) fn note(&mut self, now: Now, kind: EventKind) {
+    pub(crate) fn note(&mut self, now: Moment, kind: EventKind) {
         self.events.push(now.wall, kind);
     }
 

@@ -79,7 +79,62 @@ impl fmt::Display for Wall {
     }
 }
 
-/// Both clocks, read together by the driver of the core.
+/// A point on the attentive clock of a core, which stands while its own loop does not run.
+///
+/// Patience with others runs on it: how long they may be silent, and when a suspect dies. When
+/// something happened, and what was first, is a matter of [`Time`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attentive(Time);
+
+impl Attentive {
+    /// The clock of a core that starts at `time`.
+    pub const fn starting_at(time: Time) -> Self {
+        Self(time)
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.since(earlier.0)
+    }
+
+    /// The point `ago` before this one.
+    pub fn back(self, ago: Duration) -> Self {
+        Self(self.0.back(ago))
+    }
+}
+
+impl Add<Duration> for Attentive {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0 + rhs)
+    }
+}
+
+/// Now on every clock that a core goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// What decides.
+    pub time: Time,
+    /// What labels.
+    pub wall: Wall,
+    /// What patience runs on.
+    pub attentive: Attentive,
+}
+
+impl Moment {
+    /// What the driver read.
+    pub(crate) fn read(self) -> Now {
+        Now { time: self.time, wall: self.wall }
+    }
+
+    /// What the attentive clock showed at `time`, if the loop has run ever since.
+    pub fn attentive_at(self, time: Time) -> Attentive {
+        self.attentive.back(self.time.since(time))
+    }
+}
+
+/// Both clocks of the host, read together by the driver of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// What decides.

@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use crate::limits::{CATCHING_UP, DOUBT_AFTER, ISOLATED_AFTER, SELF_DOUBT, STALL_MIN};
 use crate::orders::Order;
-use crate::time::Time;
+use crate::time::{Attentive, Moment, Now, Time};
 
 #[derive(Debug)]
 pub(crate) struct Witness {
+    /// When the latest input came.
+    at: Time,
+    /// The attentive clock then.
+    attentive: Attentive,
     /// Time in which our loop did not run, in all.
     stalled: Duration,
     /// When the latest stall ended; lateness up to here is accounted for.
@@ -27,6 +31,8 @@ pub(crate) struct Witness {
     is_fresh: bool,
     /// When anybody was last heard: an answer, a refusal, or a request.
     heard_at: Time,
+    /// The same on the attentive clock.
+    heard: Attentive,
     /// When somebody was heard again after a silence of [`ISOLATED_AFTER`].
     heard_again_at: Time,
     /// That was noticed, and not yet that it is over.
@@ -38,12 +44,15 @@ pub(crate) struct Witness {
 impl Witness {
     pub(crate) fn new(now: Time) -> Self {
         Self {
+            at: now,
+            attentive: Attentive::starting_at(now),
             stalled: Duration::ZERO,
             stall_ended_at: now,
             stall: Duration::ZERO,
             stall_order: Order::default(),
             is_fresh: false,
             heard_at: now,
+            heard: Attentive::starting_at(now),
             heard_again_at: now,
             isolated: false,
             spoiled_at: None,
@@ -67,18 +76,33 @@ impl Witness {
             self.stall = stall;
             self.stall_ended_at = now;
             self.stall_order = latest;
-            self.heard_at = (self.heard_at + stall).min(now);
         }
+        let ran = now.since(self.at).saturating_sub(stall.unwrap_or_default());
+        self.attentive = self.attentive + ran;
+        self.at = self.at.max(now);
         self.is_fresh = order.is_some_and(|order| order > self.stall_order);
         stall
     }
 
     /// Somebody was heard at `at`: our own network worked.
     pub(crate) fn handle_contact(&mut self, at: Time) {
-        if at.since(self.heard_at) > ISOLATED_AFTER {
+        let attentive = self.attentive.back(self.at.since(at));
+        if attentive.since(self.heard) > ISOLATED_AFTER {
             self.heard_again_at = at;
         }
         self.heard_at = self.heard_at.max(at);
+        self.heard = self.heard.max(attentive);
+    }
+
+    /// The moment of the input at hand, or of a look at `now` that is none.
+    pub(crate) fn moment(&self, now: Now) -> Moment {
+        let Now { time, wall } = now;
+        Moment { time, wall, attentive: self.attentive + time.since(self.at) }
+    }
+
+    /// When the attentive clock shows `due`, if the loop runs until then.
+    pub(crate) fn time_of(&self, due: Attentive) -> Time {
+        self.at + due.since(self.attentive)
     }
 
     /// This host spoiled a probe.
@@ -108,8 +132,8 @@ impl Witness {
     }
 
     /// Whether nobody was heard for so long that it says more about us than about them.
-    pub(crate) fn hears_nobody(&self, now: Time) -> bool {
-        now.since(self.heard_at) > ISOLATED_AFTER
+    pub(crate) fn hears_nobody(&self) -> bool {
+        self.attentive.since(self.heard) > ISOLATED_AFTER
     }
 
     /// Whether nobody was heard since `at`: a failure of then may be our own network's.
@@ -144,13 +168,26 @@ mod tests {
         Time::ZERO + Duration::from_secs(1000) + Duration::from_millis(millis)
     }
 
+    /// An input that was in time, in a mesh of many.
+    fn look(witness: &mut Witness, now: Time) {
+        assert_eq!(witness.handle_input(None, None, Order::default(), now), None);
+    }
+
+    /// The stall that an input at `now` shows, if something was due at `due`.
+    fn stalled(witness: &mut Witness, due: u64, now: u64) -> Option<Duration> {
+        witness.handle_input(None, Some(at(due)), Order::default(), at(now))
+    }
+
     /// What the detector asks, at `now`, of a failure at `failed`: stale, hears nobody, nobody
     /// since the failure, silent after it, heard around it, starved.
-    fn answers(witness: &Witness, failed: u64, now: u64) -> [bool; 6] {
+    fn answers(witness: &mut Witness, failed: u64, now: u64) -> [bool; 6] {
         let (failed, now) = (at(failed), at(now));
+        if now > witness.at {
+            look(witness, now);
+        }
         [
             witness.input_is_stale(now),
-            witness.hears_nobody(now),
+            witness.hears_nobody(),
             witness.heard_nobody_since(failed),
             witness.was_silent_after(failed),
             witness.heard_around(failed),
@@ -162,8 +199,10 @@ mod tests {
     fn the_truth_table_of_a_witness() {
         let sound = || {
             let mut witness = Witness::new(at(0));
-            witness.handle_contact(at(4000));
-            witness.handle_contact(at(5000));
+            for heard in [2000, 4000, 5000] {
+                look(&mut witness, at(heard));
+                witness.handle_contact(at(heard));
+            }
             witness
         };
         let stalled_for = |stall: u64, order: Option<u64>| {
@@ -178,6 +217,7 @@ mod tests {
         };
         let heard_again = || {
             let mut witness = sound();
+            look(&mut witness, at(9000));
             witness.handle_contact(at(9000));
             witness
         };
@@ -203,31 +243,33 @@ mod tests {
             ("starved",                             spoiled(),                  4500, 5900, [false, false, false, false, true,  true]),
             ("and no longer",                       spoiled(),                  4500, 6100, [false, false, false, false, true,  false]),
         ];
-        for (what, witness, failed, now, expected) in table {
-            assert_eq!(answers(&witness, failed, now), expected, "{what}");
+        for (what, mut witness, failed, now, expected) in table {
+            assert_eq!(answers(&mut witness, failed, now), expected, "{what}");
         }
     }
 
     #[test]
     fn a_stall_is_nobodys_silence_and_is_counted_once() {
         let mut witness = Witness::new(at(0));
+        look(&mut witness, at(1000));
         witness.handle_contact(at(1000));
-        assert_eq!(
-            witness.handle_input(None, Some(at(1100)), Order::default(), at(1200)),
-            None,
-            "lateness that is no stall"
-        );
-        assert_eq!(
-            witness.handle_input(None, Some(at(1100)), Order::default(), at(6100)),
-            Some(Duration::from_secs(5))
-        );
-        assert_eq!(
-            witness.handle_input(None, Some(at(1100)), Order::default(), at(6110)),
-            None,
-            "the same lateness again"
-        );
-        assert!(!witness.hears_nobody(at(6200)), "the silence of the stall is ours");
-        assert!(witness.hears_nobody(at(8200)));
+        assert_eq!(stalled(&mut witness, 1100, 1200), None, "lateness that is no stall");
+        assert_eq!(stalled(&mut witness, 1100, 6100), Some(Duration::from_secs(5)));
+        assert_eq!(stalled(&mut witness, 1100, 6110), None, "the same lateness again");
+        look(&mut witness, at(6200));
+        assert!(!witness.hears_nobody(), "the silence of the stall is ours");
+        look(&mut witness, at(8200));
+        assert!(witness.hears_nobody());
         assert_eq!(witness.stalled(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_attentive_clock_stands_in_a_stall() {
+        let mut witness = Witness::new(at(0));
+        look(&mut witness, at(2000));
+        assert_eq!(stalled(&mut witness, 2100, 7100), Some(Duration::from_secs(5)));
+        look(&mut witness, at(8000));
+        assert_eq!(witness.attentive, Attentive::starting_at(at(3000)));
+        assert_eq!(witness.time_of(witness.attentive + Duration::from_secs(1)), at(9000));
     }
 }

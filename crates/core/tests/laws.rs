@@ -11,8 +11,8 @@ use canary_core::life::Life;
 use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
 use canary_core::{
     CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation,
-    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Merge, NodeName, Now, Output, Patch,
-    Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
+    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Merge, Moment, NodeName, Now, Output,
+    Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
     pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
@@ -183,11 +183,11 @@ proptest! {
 
     #[test]
     fn heartbeats_merge_alike_in_any_order(beats in prop::collection::vec((0..50_u64, 0..20_u64), 1..12), turn in 0..12_usize) {
-        let at = Time::from_micros(1 << 40);
+        let at = |micros| Moment { time: Time::from_micros(micros), ..Moment::default() };
         let hear = |beats: &[(u64, u64)]| {
-            let mut life = Life::new(0, Duration::ZERO, Time::from_micros(1 << 39));
+            let mut life = Life::new(0, Duration::ZERO, at(1 << 39));
             for (heartbeat, age) in beats {
-                life.hear(*heartbeat, Duration::from_secs(*age), at);
+                life.hear(*heartbeat, Duration::from_secs(*age), at(1 << 40));
             }
             (life.heartbeat().0, life.status())
         };

@@ -2,20 +2,37 @@
 
 use std::time::Duration;
 
-use canary_core::Time;
 use canary_core::life::{Change, Doubt, Life, Status};
+use canary_core::{Attentive, Moment, Time, Wall};
 
-fn at(seconds: u64) -> Time {
+const fn time(seconds: u64) -> Time {
     Time::from_micros(seconds * 1_000_000)
+}
+
+const fn attentive(seconds: u64) -> Attentive {
+    Attentive::starting_at(time(seconds))
+}
+
+/// A moment of a bot whose loop always ran.
+fn at(seconds: u64) -> Moment {
+    at_micros(seconds * 1_000_000)
+}
+
+fn at_micros(micros: u64) -> Moment {
+    let time = Time::from_micros(micros);
+    Moment { time, wall: Wall::default(), attentive: Attentive::starting_at(time) }
 }
 
 const NONE: Duration = Duration::ZERO;
 
 /// A doubt whose first failure was at 100 s.
-const SILENT: Doubt =
-    Doubt { first_failure: Time::from_micros(100_000_000), refused: false, unheard: false };
-const REFUSED: Doubt =
-    Doubt { first_failure: Time::from_micros(100_000_000), refused: true, unheard: false };
+const SILENT: Doubt = Doubt {
+    first_failure: time(100),
+    patient_since: attentive(100),
+    refused: false,
+    unheard: false,
+};
+const REFUSED: Doubt = Doubt { refused: true, ..SILENT };
 
 fn alive() -> Life {
     Life::new(7, NONE, at(90))
@@ -71,7 +88,7 @@ const TABLE: &[Line] = {
         ),
         (
             "an attempt that succeeded after the first failure",
-            |life| life.evidence(at(104), at(104)),
+            |life| life.evidence(time(104), at(104)),
             [(C::None, Alive), (C::Revived, Alive), (C::Revived, Alive), (C::None, Left)],
         ),
         (
@@ -81,17 +98,12 @@ const TABLE: &[Line] = {
         ),
         (
             "a suspicion with older failures than evidence",
-            |life| {
-                life.suspect(
-                    Doubt { first_failure: at(80), refused: true, unheard: false },
-                    at(102),
-                )
-            },
+            |life| life.suspect(Doubt::shared(time(80), true, at(102)), at(102)),
             [(C::Refuted, Alive), (C::Refuted, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
             "the deadline, a moment early",
-            |life| life.expire(Time::from_micros(102_999_999)),
+            |life| life.expire(at_micros(102_999_999)),
             [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
@@ -123,38 +135,38 @@ fn a_larger_heartbeat_was_made_later_however_old_it_is_said_to_be() {
     let mut life = alive();
     life.hear(8, NONE, at(95));
     life.hear(9, Duration::from_secs(10), at(100));
-    assert_eq!(life.heartbeat(), (9, at(95)));
-    assert_eq!(life.evidence_at(), at(95));
+    assert_eq!(life.heartbeat(), (9, time(95)));
+    assert_eq!(life.evidence_at(), time(95));
 }
 
 #[test]
 fn refusals_by_everybody_need_half_the_time() {
     let mut life = alive();
     life.suspect(REFUSED, at(100));
-    assert_eq!(life.deadline(), Some(Time::from_micros(101_500_000)));
+    assert_eq!(life.deadline(), Some(at_micros(101_500_000).attentive));
     // One silent attempt among them, and it is no longer everybody.
     life.suspect(SILENT, at(100));
-    assert_eq!(life.deadline(), Some(at(103)));
+    assert_eq!(life.deadline(), Some(attentive(103)));
 }
 
 #[test]
 fn who_hears_of_a_doubt_late_has_time_left_to_ask() {
     let mut life = alive();
     life.suspect(SILENT, at(110));
-    assert_eq!(life.deadline(), Some(Time::from_micros(110_500_000)));
+    assert_eq!(life.deadline(), Some(at_micros(110_500_000).attentive));
     assert_eq!(life.doubt(), Some(SILENT), "it is told on as old as it is");
 }
 
 #[test]
 fn what_others_hold_against_it_takes_the_place_of_a_doubt_that_is_not_told() {
     let unheard = Doubt { unheard: true, ..SILENT };
-    let theirs = Doubt { first_failure: at(102), refused: true, unheard: false };
+    let theirs = Doubt::shared(time(102), true, at(102));
     let mut life = alive();
     assert_eq!(life.suspect(unheard, at(102)), Change::Suspected);
-    assert_eq!(life.deadline(), Some(at(103)), "it is for us alone, and kills as any other");
+    assert_eq!(life.deadline(), Some(attentive(103)), "it is for us alone, and kills as any other");
     assert_eq!(life.suspect(theirs, at(103)), Change::Suspected);
     assert_eq!(life.doubt(), Some(theirs));
-    assert_eq!(life.since(), at(103), "it leaves as much time to ask as if it were the first");
+    assert_eq!(life.since(), time(103), "it leaves as much time to ask as if it were the first");
     assert_eq!(life.suspect(unheard, at(102)), Change::None);
     assert_eq!(life.doubt(), Some(theirs));
 }
@@ -175,19 +187,13 @@ fn a_death_that_was_not_told_is_confirmed_once() {
 
 #[test]
 fn time_in_which_we_did_not_run_is_not_their_silence() {
+    // The loop did not run for five seconds.
+    let now = |seconds| Moment { attentive: attentive(seconds - 5), ..at(seconds) };
     let mut life = suspect();
-    life.forgive(Duration::from_secs(5));
-    assert_eq!(life.deadline(), Some(at(108)));
-    assert_eq!(life.silence(at(110)), Duration::from_secs(15));
-    assert_eq!(life.evidence_at(), at(90), "what others hold against it stands as it is");
-    assert_eq!(life.evidence(at(105), at(110)), Change::Revived);
-    assert_eq!(
-        life.silence(at(110)),
-        Duration::from_secs(5),
-        "what was forgiven does not outlive newer evidence"
-    );
-    let mut life = dead();
-    let before = life.clone();
-    life.forgive(Duration::from_secs(5));
-    assert_eq!(life, before, "the dead are not brought back by a stall of ours");
+    assert_eq!(life.expire(now(107)), Change::None);
+    assert_eq!(life.silence(now(110)), Duration::from_secs(15));
+    assert_eq!(life.evidence_at(), time(90), "what others hold against it stands as it is");
+    assert_eq!(life.clone().expire(now(108)), Change::Died);
+    assert_eq!(life.evidence(time(105), now(110)), Change::Revived);
+    assert_eq!(life.silence(now(110)), Duration::from_secs(5));
 }

@@ -14,7 +14,7 @@ use crate::members::ME;
 use crate::message::{Heard, JoinAnswer, Request, Response};
 use crate::orders::{CallError, RequestId};
 use crate::tally::{EventKind, Refusal};
-use crate::time::Now;
+use crate::time::Moment;
 
 /// The answer to a joiner at whose target another node, or no bot, answers.
 const TOLD_ANOTHER: &str = "another answers there";
@@ -39,7 +39,7 @@ fn told_joiner(failure: Failure) -> &'static str {
 
 impl Core {
     /// A peer asks to join. Its claims are believed only once it has answered at its target.
-    pub(super) fn handle_join(&mut self, id: RequestId, joiner: Arc<Record>, now: Now) {
+    pub(super) fn handle_join(&mut self, id: RequestId, joiner: Arc<Record>, now: Moment) {
         let me = self.record();
         if joiner.instance == me.instance || self.members.formerly(joiner.instance) == Some(ME) {
             return self.reply(id, Response::Join(JoinAnswer::Yourself));
@@ -108,7 +108,7 @@ impl Core {
         request: RequestId,
         joiner: Arc<Record>,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         match Found::instead_of(&joiner, result) {
             Found::OtherLife(record) if record.instance != joiner.instance => {
@@ -138,7 +138,7 @@ impl Core {
         request: RequestId,
         joiner: Arc<Record>,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         // The joiner learns only what it needs: the details are for our own log.
         let (unreachable, told) = match Found::instead_of(&joiner, result) {
@@ -173,7 +173,7 @@ impl Core {
     }
 
     /// Admits the node that answered at `dialled`. Its answer counts, not what the joiner claimed.
-    fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Now) -> JoinAnswer {
+    fn admit(&mut self, record: &Arc<Record>, dialled: &Target, now: Moment) -> JoinAnswer {
         if self
             .members
             .holder_elsewhere(record)

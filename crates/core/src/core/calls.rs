@@ -133,10 +133,6 @@ impl Calls {
         self.open.get(&id)
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
-        self.open.keys().copied()
-    }
-
     /// How many calls of a kind are in flight.
     pub(super) fn in_flight(&self, kind: Counted) -> usize {
         self.counts[kind as usize]

@@ -5,26 +5,26 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use super::schedule::Why;
-use super::{Core, Timer};
+use super::{Core, Patience, Timer};
 use crate::life::Change;
 use crate::members::{Member, Slot};
 use crate::tally::EventKind;
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 impl Core {
     /// An attempt with this member succeeded that was sent at `sent_at`: it lived after that. How
     /// long after nobody can tell, for the answer may have been lost on its way and sent again.
-    pub(super) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Now) {
+    pub(super) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Moment) {
         let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {
-            let change = member.life.evidence(at, now.time);
+            let change = member.life.evidence(at, now);
             self.apply_change(slot, change, now);
         }
         self.settle_question(slot);
     }
 
     /// Carries out what a change of a member's life means.
-    pub(super) fn apply_change(&mut self, slot: Slot, change: Change, now: Now) {
+    pub(super) fn apply_change(&mut self, slot: Slot, change: Change, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -41,14 +41,14 @@ impl Core {
             Change::None | Change::Refuted => {
                 // An earlier first failure brings the deadline forward.
                 if let Some(deadline) = deadline {
-                    self.timers.set_earlier(Timer::Death(slot), deadline);
+                    self.patience.set_earlier(Patience::Death(slot), deadline);
                 }
             }
             Change::Suspected => {
                 debug!(node = %name, "nobody could reach the node; it is suspected");
                 self.journal.note(now, EventKind::Suspected(name));
                 if let Some(deadline) = deadline {
-                    self.timers.set(Timer::Death(slot), deadline);
+                    self.patience.set(Patience::Death(slot), deadline);
                 }
                 self.spread_suspicion(slot, now);
             }
@@ -64,7 +64,7 @@ impl Core {
                     None => debug!(node = %name, "the node lives; it is suspected no more"),
                 }
                 self.journal.note(now, EventKind::Revived(name));
-                self.timers.cancel(Timer::Death(slot));
+                self.patience.cancel(Patience::Death(slot));
                 self.timers.cancel(Timer::Dial(slot));
                 self.settle_question(slot);
                 self.give_turn(slot, Why::Back, now);
@@ -74,7 +74,7 @@ impl Core {
                 info!(node = %name, "the node left");
                 self.journal.note(now, EventKind::Left(name));
                 self.drop_present(slot);
-                self.timers.cancel(Timer::Death(slot));
+                self.patience.cancel(Patience::Death(slot));
                 self.timers.cancel(Timer::Dial(slot));
                 self.spread_life(slot, now);
             }
@@ -90,12 +90,12 @@ impl Core {
     /// Nothing is due any more for this member.
     pub(super) fn drop_all_due(&mut self, slot: Slot) {
         self.drop_present(slot);
-        self.timers.cancel(Timer::Death(slot));
+        self.patience.cancel(Patience::Death(slot));
         self.timers.cancel(Timer::Dial(slot));
     }
 
     /// Takes a member out of everything.
-    pub(super) fn forget(&mut self, slot: Slot, now: Now) {
+    pub(super) fn forget(&mut self, slot: Slot, now: Moment) {
         self.drop_all_due(slot);
         if let Some(member) = self.members.remove(slot) {
             self.note_forgotten(&member, now);
@@ -103,7 +103,7 @@ impl Core {
         self.roster_changed(now);
     }
 
-    pub(super) fn note_forgotten(&mut self, member: &Member, now: Now) {
+    pub(super) fn note_forgotten(&mut self, member: &Member, now: Moment) {
         self.journal.note(now, EventKind::Forgotten(member.record.name.clone()));
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::calls::{Calling, Leg};
 use super::schedule::Why;
-use super::{Core, Timer};
+use super::{Core, Patience};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::identity::Instance;
@@ -20,7 +19,7 @@ use crate::message::{Answer, Exchange, Request, Response, Suspicion};
 use crate::orders::{CallId, Order, ProbeId, RequestId};
 use crate::probes::{Lane, Purpose};
 use crate::tally::Refusal;
-use crate::time::{Now, Time};
+use crate::time::{Attentive, Moment, Time};
 
 /// A member that failed to answer is tried again, by us and by others.
 #[derive(Debug)]
@@ -31,6 +30,8 @@ struct Question {
     /// it is as if nobody had asked.
     raised_by: Option<Order>,
     first_failure: Time,
+    /// The same on the attentive clock.
+    patient_since: Attentive,
     /// Every attempt so far was refused.
     refused: bool,
     /// Repetitions that are not answered yet, or not even sent.
@@ -58,18 +59,18 @@ impl Questions {
 
 impl Core {
     /// An attempt with this member failed.
-    pub(super) fn doubt(&mut self, slot: Slot, refused: bool, now: Now) {
+    pub(super) fn doubt(&mut self, slot: Slot, refused: bool, now: Moment) {
         self.ask_about(slot, refused, None, now);
     }
 
     /// The probe or call that was ordered under this number is overdue.
-    fn doubt_overdue(&mut self, slot: Slot, order: Order, now: Now) {
+    fn doubt_overdue(&mut self, slot: Slot, order: Order, now: Moment) {
         if !self.witness.is_starved(now.time) {
             self.ask_about(slot, false, Some(order), now);
         }
     }
 
-    fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<Order>, now: Now) {
+    fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<Order>, now: Moment) {
         if let Some(question) = self.questions.open.get_mut(&slot) {
             question.refused &= refused;
             question.raised_by = question.raised_by.filter(|order| raised_by == Some(*order));
@@ -87,9 +88,10 @@ impl Core {
         }
         // Bots that reach it will suspect it when it is gone; our own failures say nothing new. In
         // a mesh of two there is only us.
-        if self.members.present() >= 2 && member.is_behind_a_broken_path(now.time) {
+        if self.members.present() >= 2 && member.is_behind_a_broken_path(now) {
             return;
         }
+        let present = self.members.present();
         if !self.load.keeps_up()
             && member.flaps(now.time)
             && now.time.since(member.questioned_at) < FLAP_PAUSE
@@ -97,7 +99,6 @@ impl Core {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
-        let present = self.members.present();
         let full = self.questions.open.len()
             >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
         // A question that was answered otherwise leaves its probes to their timeout, and each that
@@ -114,6 +115,7 @@ impl Core {
             number,
             raised_by,
             first_failure: now.time,
+            patient_since: now.attentive,
             refused,
             probes_open: 2,
             asks_open,
@@ -125,8 +127,8 @@ impl Core {
             member.questioned_at = now.time;
         }
         self.order_probe(slot, Purpose::Question(number), now);
-        self.timers.set(Timer::Repeat(slot), now.time + REPEAT_DELAY);
-        self.timers.set(Timer::Verdict(slot), now.time + QUESTION_TIME);
+        self.patience.set(Patience::Repeat(slot), now.attentive + REPEAT_DELAY);
+        self.patience.set(Patience::Verdict(slot), now.attentive + QUESTION_TIME);
         for peer in peers {
             if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
                 self.call(
@@ -157,7 +159,7 @@ impl Core {
         peers
     }
 
-    pub(super) fn repeat_question(&mut self, slot: Slot, now: Now) {
+    pub(super) fn repeat_question(&mut self, slot: Slot, now: Moment) {
         if let Some(number) = self.questions.open.get(&slot).map(|question| question.number) {
             self.order_probe(slot, Purpose::Question(number), now);
         }
@@ -168,7 +170,7 @@ impl Core {
         slot: Slot,
         number: Order,
         failure: &Option<Failure>,
-        now: Now,
+        now: Moment,
     ) {
         let Some(question) =
             self.questions.open.get_mut(&slot).filter(|question| question.number == number)
@@ -193,7 +195,7 @@ impl Core {
         number: Order,
         asked_at: Time,
         answer: Answer,
-        now: Now,
+        now: Moment,
     ) {
         let Some(slot) = self.members.of_instance(about) else {
             return;
@@ -228,7 +230,7 @@ impl Core {
         }
     }
 
-    fn answered_enough(&mut self, slot: Slot, now: Now) {
+    fn answered_enough(&mut self, slot: Slot, now: Moment) {
         if self
             .questions
             .open
@@ -241,7 +243,7 @@ impl Core {
 
     /// Nobody reached it. Newer evidence may arrive until the deadline of the suspicion, which is
     /// shared unless the fault may be ours.
-    pub(super) fn close_question(&mut self, slot: Slot, now: Now) {
+    pub(super) fn close_question(&mut self, slot: Slot, now: Moment) {
         let Some(question) = self.take_question(slot) else {
             return;
         };
@@ -259,18 +261,19 @@ impl Core {
         let unheard = on_our_word && self.witness.heard_nobody_since(question.first_failure);
         let doubt = Doubt {
             first_failure: question.first_failure,
+            patient_since: question.patient_since,
             refused: question.refused && nothing_open,
             unheard,
         };
         if let Some(member) = self.members.get_mut(slot) {
-            let change = member.life.suspect(doubt, now.time);
+            let change = member.life.suspect(doubt, now);
             self.apply_change(slot, change, now);
         }
     }
 
     fn take_question(&mut self, slot: Slot) -> Option<Question> {
-        self.timers.cancel(Timer::Repeat(slot));
-        self.timers.cancel(Timer::Verdict(slot));
+        self.patience.cancel(Patience::Repeat(slot));
+        self.patience.cancel(Patience::Verdict(slot));
         self.questions.open.remove(&slot)
     }
 
@@ -292,15 +295,7 @@ impl Core {
         }
     }
 
-    pub(super) fn forgive_questions(&mut self, stall: Duration, now: Now) {
-        for (slot, question) in &mut self.questions.open {
-            question.first_failure = (question.first_failure + stall).min(now.time);
-            self.timers.set_later(Timer::Repeat(*slot), stall, now.time);
-            self.timers.set_later(Timer::Verdict(*slot), stall, now.time);
-        }
-    }
-
-    pub(super) fn probe_slow(&mut self, id: ProbeId, now: Now) {
+    pub(super) fn probe_slow(&mut self, id: ProbeId, now: Moment) {
         let Some(slot) = self.probes.get(id).map(|probing| probing.slot) else {
             return;
         };
@@ -316,7 +311,7 @@ impl Core {
         self.doubt_overdue(slot, id.0, now);
     }
 
-    pub(super) fn call_slow(&mut self, id: CallId, now: Now) {
+    pub(super) fn call_slow(&mut self, id: CallId, now: Moment) {
         if let Some(Calling::Exchange(sent)) = self.calls.get(id)
             && let Some(slot) = self.members.of_instance(sent.instance)
         {
@@ -325,7 +320,7 @@ impl Core {
     }
 
     /// A peer doubts a node and asks us to try.
-    pub(super) fn handle_ask(&mut self, id: RequestId, about: Instance, now: Now) {
+    pub(super) fn handle_ask(&mut self, id: RequestId, about: Instance, now: Moment) {
         let answer = match self.members.of_instance(about) {
             Some(ME) => Answer::Reached,
             Some(slot) if self.may_ask(slot, now) => {
@@ -335,7 +330,7 @@ impl Core {
                     .get(slot)
                     .map(|member| member.pair.doubt_after(self.config.probe_timeout));
                 if let (Some(probe), Some(wait)) = (ordered, wait) {
-                    self.timers.set(Timer::SlowProbe(probe), now.time + wait);
+                    self.patience.set(Patience::SlowProbe(probe), now.attentive + wait);
                 }
                 return;
             }
@@ -347,13 +342,13 @@ impl Core {
         self.reply(id, Response::Asked(answer));
     }
 
-    fn may_ask(&mut self, slot: Slot, now: Now) -> bool {
+    fn may_ask(&mut self, slot: Slot, now: Moment) -> bool {
         self.probes.admit(Lane::Ask, now.time).is_ok()
             && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
     /// A peer says that nobody could reach this one: as news that it pushes, or in its digest.
-    pub(super) fn hear_suspicion(&mut self, suspicion: Suspicion, pushed: bool, now: Now) {
+    pub(super) fn hear_suspicion(&mut self, suspicion: Suspicion, pushed: bool, now: Moment) {
         let Some(slot) = self.members.of_instance(suspicion.instance) else {
             return;
         };
@@ -367,15 +362,11 @@ impl Core {
             // again.
             return;
         }
-        let doubt = Doubt {
-            first_failure: now.time.back(suspicion.age),
-            refused: suspicion.refused,
-            unheard: false,
-        };
+        let doubt = Doubt::shared(now.time.back(suspicion.age), suspicion.refused, now);
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        let change = member.life.suspect(doubt, now.time);
+        let change = member.life.suspect(doubt, now);
         self.apply_change(slot, change, now);
         // What we know from a probe of ours is no evidence to others: only a heartbeat that is
         // younger than the doubt is.
@@ -392,14 +383,14 @@ impl Core {
 
     /// Spreads a heartbeat that refutes a suspicion which could still lead to a death. A peer that
     /// repeats the suspicion does not make us spread it each time.
-    fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
+    fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Moment) {
         if suspicion.age < DEATH_AFTER_SILENCE * 2 && self.may_speak_for(slot, now) {
             self.spread_life(slot, now);
         }
     }
 
     /// Whether nothing was done for the sake of this doubted member just now.
-    fn may_speak_for(&mut self, slot: Slot, now: Now) -> bool {
+    fn may_speak_for(&mut self, slot: Slot, now: Moment) -> bool {
         let Some(member) = self
             .members
             .get_mut(slot)
@@ -413,7 +404,7 @@ impl Core {
 
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach
     /// may live, and then it is for us to say so.
-    fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Now) {
+    fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Moment) {
         if self.witness.is_starved(now.time) && !self.load.keeps_up() {
             return;
         }
@@ -432,33 +423,34 @@ impl Core {
     }
 
     /// The deadline of a suspect has come.
-    pub(super) fn death_due(&mut self, slot: Slot, now: Now) {
-        let alone = self.hears_nobody(now);
+    pub(super) fn death_due(&mut self, slot: Slot, now: Moment) {
+        let alone = self.hears_nobody();
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         if let Some(doubt) = member.life.doubt()
+            && let Some(deadline) = member.life.deadline()
             && alone
             && !doubt.refused
         {
             // Hearing from nobody is first of all a finding about ourselves; it buys the others as
             // much time again, once.
-            let extended = member.life.deadline().unwrap_or(now.time) + doubt.patience();
-            if extended > now.time {
-                self.timers.set(Timer::Death(slot), extended);
+            let extended = deadline + doubt.patience();
+            if extended > now.attentive {
+                self.patience.set(Patience::Death(slot), extended);
                 return;
             }
         }
-        let change = member.life.expire(now.time);
+        let change = member.life.expire(now);
         if let Some(deadline) = member.life.deadline() {
-            self.timers.set(Timer::Death(slot), deadline);
+            self.patience.set(Patience::Death(slot), deadline);
         }
         self.apply_change(slot, change, now);
     }
 
     /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a
     /// death that we kept private may be shared.
-    pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Now) {
+    pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Moment) {
         if self.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
             && member.life.confirm()
@@ -469,17 +461,14 @@ impl Core {
 
     /// There has been no evidence for so long that it is doubtful even though no probe of ours
     /// failed.
-    pub(super) fn suspect_silent(&mut self, slot: Slot, now: Now) {
+    pub(super) fn suspect_silent(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         if member.proven {
             self.doubt(slot, false, now);
         } else {
-            let change = member.life.suspect(
-                Doubt { first_failure: now.time, refused: false, unheard: false },
-                now.time,
-            );
+            let change = member.life.suspect(Doubt::shared(now.time, false, now), now);
             self.apply_change(slot, change, now);
         }
     }

@@ -8,7 +8,7 @@ use super::calls::{Calling, Counted, Leg, SentExchange};
 use super::learn::Source;
 use super::rows::Reaction;
 use super::rumour::{CREDIT_MIN, Rumour, Waiting};
-use super::{Core, Timer};
+use super::{Core, Patience, Timer};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::message::{Entry, Exchange, Heard, Request, Response, Suspicion};
 use crate::orders::{CallError, CallId, RequestId};
 use crate::roster::{Roster, RosterId};
 use crate::tally::Refusal;
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 /// Entries that changed within this travel in every digest of a large mesh.
 const CHANGED_LATELY: Duration = Duration::from_secs(10);
@@ -83,13 +83,13 @@ impl Core {
     }
 
     /// The own heartbeat advances.
-    pub(super) fn beat(&mut self, now: Now) {
+    pub(super) fn beat(&mut self, now: Moment) {
         let life = &mut self.members.me_mut().life;
         let (heartbeat, _) = life.heartbeat();
-        life.hear(heartbeat + 1, Duration::ZERO, now.time);
+        life.hear(heartbeat + 1, Duration::ZERO, now);
     }
 
-    pub(super) fn tick(&mut self, now: Now) {
+    pub(super) fn tick(&mut self, now: Moment) {
         let pause = self
             .config
             .gossip_interval
@@ -146,7 +146,7 @@ impl Core {
     }
 
     /// Somebody new to exchange with.
-    pub(super) fn partner_found(&mut self, slot: Slot, now: Now) {
+    pub(super) fn partner_found(&mut self, slot: Slot, now: Moment) {
         let place = self.rng.usize(..=self.gossip.partners.len());
         self.gossip.partners.insert(place, slot);
         if !self.gossip.rumours.is_empty() {
@@ -154,7 +154,7 @@ impl Core {
         }
     }
 
-    pub(super) fn begin_exchange(&mut self, slot: Slot, now: Now) {
+    pub(super) fn begin_exchange(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -173,7 +173,13 @@ impl Core {
         self.send_exchange(slot, exchange, Leg::Digest, now);
     }
 
-    pub(super) fn send_exchange(&mut self, slot: Slot, mut exchange: Exchange, leg: Leg, now: Now) {
+    pub(super) fn send_exchange(
+        &mut self,
+        slot: Slot,
+        mut exchange: Exchange,
+        leg: Leg,
+        now: Moment,
+    ) {
         let from = self.record().instance;
         let Some(member) = self.members.get(slot) else {
             return;
@@ -187,12 +193,12 @@ impl Core {
         self.gossip.own.charge(bytes, now.time);
         let calling = Calling::Exchange(SentExchange { instance, leg, sent_at: now.time });
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
-        self.timers.set(Timer::SlowCall(id), now.time + doubt_after);
+        self.patience.set(Patience::SlowCall(id), now.attentive + doubt_after);
     }
 
     /// What we have: of all members, or beyond a thousand of a rotating range and of those that
     /// changed recently.
-    fn digest(&mut self, now: Now) -> ((u64, u64), Vec<Entry>) {
+    fn digest(&mut self, now: Moment) -> ((u64, u64), Vec<Entry>) {
         if self.members.len() <= DIGEST_ENTRIES_MAX {
             let entries = self
                 .members
@@ -235,7 +241,7 @@ impl Core {
 
     /// Members that were suspected or lost recently, for peers that missed the push of the
     /// suspicion.
-    fn doubts(&self, now: Now) -> Vec<Suspicion> {
+    fn doubts(&self, now: Moment) -> Vec<Suspicion> {
         let lately = self
             .members
             .others()
@@ -246,9 +252,9 @@ impl Core {
     }
 
     /// The digest's line for a member; none for who is past half its retention.
-    pub(super) fn entry(&self, slot: Slot, now: Now) -> Option<Entry> {
+    pub(super) fn entry(&self, slot: Slot, now: Moment) -> Option<Entry> {
         let member = self.members.get(slot)?;
-        if slot != ME && member.life.silence(now.time) > self.config.retain_nodes / 2 {
+        if slot != ME && member.life.silence(now) > self.config.retain_nodes / 2 {
             return None;
         }
         Some(
@@ -259,7 +265,7 @@ impl Core {
         )
     }
 
-    pub(super) fn handle_exchange(&mut self, id: RequestId, exchange: Exchange, now: Now) {
+    pub(super) fn handle_exchange(&mut self, id: RequestId, exchange: Exchange, now: Moment) {
         let me = self.record();
         if exchange.to.is_some_and(|to| to != me.instance) {
             let me = Arc::clone(me);
@@ -315,7 +321,7 @@ impl Core {
 
     /// How many bytes an answer to this peer may have. So nobody can ask for so much that others
     /// have to wait. Records are held back by it alone: a newcomer has to learn of all members.
-    fn asker_credit(&mut self, asker: Slot, now: Now) -> f64 {
+    fn asker_credit(&mut self, asker: Slot, now: Moment) -> f64 {
         let per_second = self.config.gossip_rate_max as f64 * ASKER_RATE_SHARE;
         let rate = Rate { per_second, burst: EXCHANGE_CONTENT_BYTES_MAX as f64 };
         let Some(member) = self.members.get_mut(asker) else {
@@ -326,7 +332,7 @@ impl Core {
 
     /// How many bytes we may send of ourselves: what is left of the whole rate, or of our own share
     /// of it.
-    pub(super) fn own_credit(&mut self, now: Now) -> f64 {
+    pub(super) fn own_credit(&mut self, now: Moment) -> f64 {
         self.gossip.rate.level(now.time).max(self.gossip.own.level(now.time))
     }
 
@@ -335,7 +341,7 @@ impl Core {
         id: CallId,
         sent: SentExchange,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let SentExchange { instance, leg, sent_at } = sent;
         let Some(slot) = self.members.of_instance(instance) else {
@@ -394,7 +400,7 @@ impl Core {
     /// Takes in what a peer says, and collects what it lacks. To a digest that is behind, the
     /// answer brings the newer heartbeat: only a suspicion that is `pushed` has to be refuted to
     /// everybody.
-    fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Now) -> Reaction {
+    fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Moment) -> Reaction {
         let mut reaction = Reaction::default();
         let is_digest = exchange.is_digest();
         self.journal.refuse_many(Refusal::Unreadable, exchange.unread.into());
@@ -456,7 +462,7 @@ impl Core {
         slot: Option<Slot>,
         digest: bool,
         reaction: &mut Reaction,
-        now: Now,
+        now: Moment,
     ) {
         let Some(slot) = slot else {
             match self.members.formerly(entry.instance) {
@@ -491,7 +497,7 @@ impl Core {
             }
         } else if entry.left {
             if let Some(member) = self.members.get_mut(slot) {
-                let change = member.life.leave(now.time);
+                let change = member.life.leave(now);
                 self.apply_change(slot, change, now);
             }
         } else {
@@ -527,7 +533,7 @@ impl Core {
     }
 
     /// A peer reported a heartbeat.
-    pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Now) {
+    pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Moment) {
         if self.witness.input_is_stale(now.time) {
             // Its age is unknown by now. It comes again, with a correct age.
             return;
@@ -535,7 +541,7 @@ impl Core {
         let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {
             return;
         };
-        let change = member.life.hear(heartbeat, age, now.time);
+        let change = member.life.hear(heartbeat, age, now);
         if change != Change::None {
             self.apply_change(slot, change, now);
         }
@@ -545,6 +551,6 @@ impl Core {
 
 /// Whether somebody who does not know a member would take it: the long dead are not learned by
 /// hearsay.
-fn worth_telling(member: &Member, now: Now) -> bool {
-    member.is_present() || member.life.silence(now.time) <= UNPROVEN_FORGET_AFTER
+fn worth_telling(member: &Member, now: Moment) -> bool {
+    member.is_present() || member.life.silence(now) <= UNPROVEN_FORGET_AFTER
 }

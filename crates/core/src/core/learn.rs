@@ -7,7 +7,7 @@ use tracing::info;
 use super::calls::Counted;
 use super::rumour::CREDIT_MIN;
 use super::schedule::Why;
-use super::{Core, Timer};
+use super::{Core, Patience, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::members::{Member, Slot};
 use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
-use crate::time::Now;
+use crate::time::Moment;
 
 /// Nodes that are greeted a second: those that are silent must not take the places of all
 /// exchanges.
@@ -81,7 +81,7 @@ fn which_life(held: Held, source: Source) -> Choice {
 
 impl Core {
     /// Applies a report about a member, as far as its source is believed.
-    pub(super) fn learn(&mut self, heard: Heard, source: Source, now: Now) -> Option<Slot> {
+    pub(super) fn learn(&mut self, heard: Heard, source: Source, now: Moment) -> Option<Slot> {
         let record = heard.record;
         if record.mesh != self.record().mesh {
             self.refuse(Refusal::OtherMesh);
@@ -106,7 +106,7 @@ impl Core {
         {
             return None;
         }
-        let life = Life::new(heard.heartbeat, heard.age, now.time);
+        let life = Life::new(heard.heartbeat, heard.age, now);
         let slot = match self.members.named(&record.name) {
             Some(slot) => {
                 let held = self.members.get(slot)?;
@@ -115,7 +115,7 @@ impl Core {
                     is_same: held.record.instance == record.instance,
                     is_at_target: held.record.target == record.target,
                     gives_way: held.gives_way_at(&record.target),
-                    lives: held.is_partner() && held.life.silence(now.time) < SUCCESSION_AFTER,
+                    lives: held.is_partner() && held.life.silence(now) < SUCCESSION_AFTER,
                 };
                 match which_life(held, source) {
                     Choice::Held => {}
@@ -139,15 +139,12 @@ impl Core {
         self.hear(slot, heard.heartbeat, heard.age, now);
         let member = self.members.get_mut(slot)?;
         if heard.left {
-            let change = member.life.leave(now.time);
+            let change = member.life.leave(now);
             self.apply_change(slot, change, now);
         } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
             // The peer reports a long silence, but its report may be stale: suspect first, so that
             // it can be refuted.
-            let change = member.life.suspect(
-                Doubt { first_failure: now.time, refused: false, unheard: false },
-                now.time,
-            );
+            let change = member.life.suspect(Doubt::shared(now.time, false, now), now);
             self.apply_change(slot, change, now);
         }
         Some(slot)
@@ -160,10 +157,10 @@ impl Core {
         record: Arc<Record>,
         life: Life,
         introducer: Option<Instance>,
-        now: Now,
+        now: Moment,
     ) {
         let moved = self.members.get(slot).is_some_and(|held| held.record.target != record.target);
-        self.timers.cancel(Timer::Death(slot));
+        self.patience.cancel(Patience::Death(slot));
         self.timers.cancel(Timer::Dial(slot));
         self.drop_question(slot);
         let (name, target, labels) =
@@ -181,7 +178,7 @@ impl Core {
         record: Arc<Record>,
         life: Life,
         introducer: Option<Instance>,
-        now: Now,
+        now: Moment,
     ) -> Option<Slot> {
         let (name, target, labels) =
             (record.name.clone(), record.target.clone(), record.labels.clone());
@@ -208,7 +205,7 @@ impl Core {
 
     /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may
     /// be some time off. Called once a second.
-    pub(super) fn greet_outsiders(&mut self, now: Now) {
+    pub(super) fn greet_outsiders(&mut self, now: Moment) {
         let full = self.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX;
         if self.naming.yields() || full || self.own_credit(now) < CREDIT_MIN {
             return;
@@ -236,7 +233,7 @@ impl Core {
     }
 
     /// It answered at its target, by its name, in this life.
-    pub(super) fn prove(&mut self, slot: Slot, now: Now) {
+    pub(super) fn prove(&mut self, slot: Slot, now: Moment) {
         let was_known = self.members.get(slot).is_some_and(|member| member.known);
         if self.members.prove(slot) {
             self.guards.refund_unproven();

@@ -15,7 +15,7 @@ use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
 use crate::orders::CallError;
 use crate::tally::{EventKind, Refusal};
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 /// How often a bot that yielded its name looks whether the other still holds it.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ impl Core {
         &mut self,
         slot: Slot,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -157,7 +157,7 @@ impl Core {
     /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one
     /// stays unless it does not answer any more and the other does. At one place there is but one
     /// of them.
-    pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Now) {
+    pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -190,7 +190,7 @@ impl Core {
         successor: Arc<Record>,
         asked: Succession,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let Some(member) =
             self.members.get_mut(slot).filter(|member| member.record.name == successor.name)
@@ -244,7 +244,7 @@ impl Core {
         &mut self,
         record: &Record,
         first_hand: bool,
-        now: Now,
+        now: Moment,
     ) -> bool {
         let holder = match self.members.holder_elsewhere(record) {
             None if record.instance.0 != 0 => return true,
@@ -275,7 +275,7 @@ impl Core {
     }
 
     /// Somebody speaks of our own name in another life.
-    pub(super) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Now) {
+    pub(super) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Moment) {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
         if left
@@ -310,7 +310,7 @@ impl Core {
         &mut self,
         claimant: Arc<Record>,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let yielded = self.naming.yields();
         let found = Found::instead_of(&claimant, result);
@@ -352,7 +352,7 @@ impl Core {
     /// Another holder of our name answered, in a larger life. That others hold it for the one of
     /// this name is for them to say: a peer that claims to be us persuades itself alone. With
     /// nobody to ask its answer counts.
-    fn ask_for_votes(&mut self, claimant: Arc<Record>, now: Now) {
+    fn ask_for_votes(&mut self, claimant: Arc<Record>, now: Moment) {
         let elsewhere = |member: &Member| member.record.target.host() != claimant.target.host();
         let fit = |member: &Member| {
             member.is_partner()
@@ -391,7 +391,7 @@ impl Core {
         &mut self,
         about: Instance,
         result: &Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let Some(votes) =
             self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about)
@@ -419,7 +419,7 @@ impl Core {
         }
     }
 
-    fn yield_to(&mut self, holder: Arc<Record>, now: Now) {
+    fn yield_to(&mut self, holder: Arc<Record>, now: Moment) {
         if !self.naming.yields() {
             warn!(
                 name = %holder.name,
@@ -441,7 +441,7 @@ impl Core {
         self.call(&whom, Calling::Holder { seed, holder }, Request::Identify, IDENTIFY_TIMEOUT);
     }
 
-    fn overtake(&mut self, claimed: Incarnation, now: Now) {
+    fn overtake(&mut self, claimed: Incarnation, now: Moment) {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
         if claimed >= own && claimed.can_be_outdone_by(own) {

@@ -20,7 +20,7 @@ use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
 use crate::secured::Secured;
 use crate::series::ProbeKind;
-use crate::time::{Now, Time, Wall};
+use crate::time::{Moment, Time, Wall};
 
 /// Typical bytes of a packed cell, until the own frame tells better.
 const CELL_BYTES: usize = 8;
@@ -123,7 +123,7 @@ impl Core {
 
     /// The name list has changed: rows need a new roster, soon but not for every one of a thousand
     /// newcomers.
-    pub(super) fn roster_changed(&mut self, now: Now) {
+    pub(super) fn roster_changed(&mut self, now: Moment) {
         self.publisher.roster_stale = true;
         let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
@@ -131,20 +131,20 @@ impl Core {
 
     /// What the own row tells of bots of the original that do not let this bot in: others hear of
     /// it soon, or each of them asks there as well.
-    pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
+    pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Moment) {
         self.publisher.pending = pending;
         self.publisher.frame_is_news = true;
         self.roster_changed(now);
     }
 
     /// The publish interval has shrunk.
-    pub(super) fn publish_sooner(&mut self, now: Now) {
+    pub(super) fn publish_sooner(&mut self, now: Moment) {
         let due = self.publisher.framed_at + self.publish_interval();
         self.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
     /// A pair was measured.
-    pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Now) {
+    pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Moment) {
         let pause = match urgency {
             Urgency::State => PATCH_INTERVAL,
             Urgency::Jump => JUMP_INTERVAL,
@@ -155,7 +155,7 @@ impl Core {
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
-    pub(super) fn publish(&mut self, now: Now) {
+    pub(super) fn publish(&mut self, now: Moment) {
         let interval = self.publish_interval();
         if self.naming.yields() {
             self.timers.set(Timer::Publish, now.time + interval);
@@ -182,12 +182,12 @@ impl Core {
 
     /// The label of a row published now: whole ticks of our own clock, so that a sample keeps its
     /// label from row to row.
-    fn label(now: Now) -> (Time, Wall) {
+    fn label(now: Moment) -> (Time, Wall) {
         let into_tick = Duration::from_micros(now.time.micros() % TICK.as_micros() as u64);
         (now.time, now.wall.back(into_tick))
     }
 
-    fn publish_frame(&mut self, now: Now) {
+    fn publish_frame(&mut self, now: Moment) {
         if self.publisher.roster_stale {
             let listed = |slot| {
                 self.members
@@ -268,7 +268,7 @@ impl Core {
 
     /// Reports, if that is wanted, what is new in the readable row of a member since version
     /// `before`.
-    pub(super) fn tell_published(&mut self, slot: Slot, before: Version, now: Now) {
+    pub(super) fn tell_published(&mut self, slot: Slot, before: Version, now: Moment) {
         if !self.publisher.tells {
             return;
         }
@@ -282,7 +282,7 @@ impl Core {
         }
     }
 
-    fn publish_patch(&mut self, now: Now) {
+    fn publish_patch(&mut self, now: Moment) {
         let (label, wall) = Self::label(now);
         let mut changes = Vec::new();
         for slot in std::mem::take(&mut self.publisher.changed) {

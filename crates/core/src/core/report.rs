@@ -13,7 +13,7 @@ use super::Core;
 use crate::cell::{Failure, State};
 use crate::identity::{NodeName, Record, Target};
 use crate::members::{Member, Slot};
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 /// A change waits so long for others of its kind; every further one adds as much again, up to the
 /// second figure.
@@ -44,7 +44,7 @@ struct Seldom {
 
 impl Seldom {
     /// How many were left out before this one; none if this one is, too.
-    fn allows(&mut self, now: Now) -> Option<u64> {
+    fn allows(&mut self, now: Moment) -> Option<u64> {
         if now.time < self.again {
             self.left_out += 1;
             return None;
@@ -111,7 +111,7 @@ impl Reports {
     }
 
     /// Somebody claims the name of a living node.
-    pub(super) fn name_claimed(&mut self, claimant: &Record, held_at: &Target, now: Now) {
+    pub(super) fn name_claimed(&mut self, claimant: &Record, held_at: &Target, now: Moment) {
         if let Some(left_out) = self.names_claimed.allows(now) {
             let (name, target) = (&claimant.name, &claimant.target);
             warn!(%name, %target, %held_at, left_out, "a node claims the name of a living one and is refused; give it another name");
@@ -119,7 +119,7 @@ impl Reports {
     }
 
     /// A joiner does not answer at its target.
-    pub(super) fn joiner_unreachable(&mut self, joiner: &Record, why: &str, now: Now) {
+    pub(super) fn joiner_unreachable(&mut self, joiner: &Record, why: &str, now: Moment) {
         if let Some(left_out) = self.joiners.allows(now) {
             let (node, target) = (&joiner.name, &joiner.target);
             warn!(%node, %target, why, left_out, "a node asks to join and is not reached at its address");
@@ -127,14 +127,14 @@ impl Reports {
     }
 
     /// A joiner belongs to another mesh.
-    pub(super) fn other_mesh(&mut self, joiner: &Record, now: Now) {
+    pub(super) fn other_mesh(&mut self, joiner: &Record, now: Moment) {
         if let Some(left_out) = self.other_meshes.allows(now) {
             let (node, target, mesh) = (&joiner.name, &joiner.target, joiner.mesh.as_str());
             warn!(%node, %target, mesh, left_out, "a node of another mesh asks to join and is refused; compare --mesh-name");
         }
     }
 
-    fn gather(&mut self, topic: Topic, change: Change, now: Now) {
+    fn gather(&mut self, topic: Topic, change: Change, now: Moment) {
         let fresh =
             || Gathered { first_at: now.time, latest_at: now.time, changes: Vec::new(), more: 0 };
         let gathered = self.gathered.entry(topic).or_insert_with(fresh);
@@ -158,7 +158,7 @@ impl Core {
         topic: Topic,
         kind: Option<Failure>,
         lasted: Duration,
-        now: Now,
+        now: Moment,
     ) {
         if let Some(member) = self.members.get(slot) {
             let change = Change {
@@ -172,7 +172,7 @@ impl Core {
     }
 
     /// A node is dead. A node that never answered is not reported.
-    pub(super) fn report_death(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_death(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get(slot).filter(|member| member.known) else {
             return;
         };
@@ -182,17 +182,17 @@ impl Core {
         } else {
             member.pair.main().latest_failure().unwrap_or(Failure::Timeout)
         };
-        let silence = member.life.silence(now.time);
+        let silence = member.life.silence(now);
         self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
 
     /// A node that was dead, or said goodbye, is there again after so long.
-    pub(super) fn report_return(&mut self, slot: Slot, gone: Duration, now: Now) {
+    pub(super) fn report_return(&mut self, slot: Slot, gone: Duration, now: Moment) {
         self.gather(slot, Topic::Back, None, gone, now);
     }
 
     /// A node that this bot never reached is one that others reach.
-    pub(super) fn report_vouched(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_vouched(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -204,7 +204,7 @@ impl Core {
 
     /// The pair to a node was measured: a second failure in a row is logged, and the success that
     /// ends it.
-    pub(super) fn report_path(&mut self, slot: Slot, now: Now) {
+    pub(super) fn report_path(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// Logs what is due. Called once a second.
-    pub(super) fn report(&mut self, now: Now) {
+    pub(super) fn report(&mut self, now: Moment) {
         let due = |gathered: &Gathered| {
             now.time.since(gathered.latest_at) >= GATHER.0
                 || now.time.since(gathered.first_at) >= GATHER.1
@@ -321,7 +321,7 @@ impl Core {
 
     /// Targets that do not let this bot in, and being alone: the commonest mistakes of a first
     /// start.
-    fn report_targets(&mut self, now: Now) {
+    fn report_targets(&mut self, now: Moment) {
         let alone = !self.members.others().any(|(_, member)| member.is_present() && member.known);
         if !alone {
             self.reports.alone_again = now.time + TARGET_PATIENCE.0;
@@ -356,7 +356,7 @@ impl Core {
     }
 
     /// If all others fail to reach this bot while it reaches them, the fault is near itself.
-    fn report_unreached(&mut self, now: Now) {
+    fn report_unreached(&mut self, now: Moment) {
         let me = self.record().clone();
         let rows = self
             .members
@@ -399,12 +399,12 @@ impl Core {
 
     /// Samples are dated by their source's clock: one that is far from the others' misleads
     /// readers.
-    fn report_clock(&mut self, now: Now) {
+    fn report_clock(&mut self, now: Moment) {
         if now.time < self.reports.clock_again {
             return;
         }
         let offset = |(_, member): (Slot, &Member)| {
-            Some(member.row().filter(|_| member.is_partner())?.clock_offset_millis(now))
+            Some(member.row().filter(|_| member.is_partner())?.clock_offset_millis(now.read()))
         };
         let mut offsets: Vec<_> = self.members.others().filter_map(offset).collect();
         if offsets.len() < 2 {
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_node_that_dies_again_and_again_is_one_of_many() {
-        let now = Now { time: Time::ZERO, wall: crate::time::Wall::default() };
+        let now = Moment::default();
         let mut reports = Reports::new(now.time);
         for name in ["owl", "owl", "duck", "owl"] {
             let target = Target::new(name, 8081).unwrap();

@@ -13,7 +13,7 @@ use crate::message::{Exchange, RowNews};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Merge, Row, Version};
 use crate::tally::Refusal;
-use crate::time::Now;
+use crate::time::Moment;
 
 /// What an exchange made us want to send back.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Core {
         reaction: Reaction,
         for_records: f64,
         for_rows: f64,
-        now: Now,
+        now: Moment,
     ) -> Exchange {
         let Reaction { mut answer, rows, records } = reaction;
         let mut rows: Vec<_> = rows.into_iter().collect();
@@ -118,7 +118,7 @@ impl Core {
         answer
     }
 
-    pub(super) fn take_row(&mut self, news: RowNews, now: Now) {
+    pub(super) fn take_row(&mut self, news: RowNews, now: Moment) {
         let slot = match self.members.of_instance(news.source) {
             Some(ME) => return,
             Some(slot) => slot,
@@ -188,7 +188,7 @@ impl Core {
         }
     }
 
-    pub(super) fn take_roster(&mut self, roster: Arc<Roster>, now: Now) {
+    pub(super) fn take_roster(&mut self, roster: Arc<Roster>, now: Moment) {
         let listed = self
             .gossip
             .lacking

@@ -14,7 +14,7 @@ use crate::members::Slot;
 use crate::message::{Exchange, RowNews};
 use crate::row::Version;
 use crate::tally::Refusal;
-use crate::time::Now;
+use crate::time::Moment;
 
 /// A frame without patches that is younger than this is worth a rumour: its changes did not fit a
 /// patch.
@@ -43,31 +43,31 @@ pub(super) struct Waiting {
 }
 
 impl Core {
-    pub(super) fn spread_suspicion(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_suspicion(&mut self, slot: Slot, now: Moment) {
         self.spread_about(slot, Rumour::Suspicion, now);
     }
 
-    pub(super) fn spread_life(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_life(&mut self, slot: Slot, now: Moment) {
         self.spread_about(slot, Rumour::Life, now);
     }
 
-    pub(super) fn spread_record(&mut self, slot: Slot, now: Now) {
+    pub(super) fn spread_record(&mut self, slot: Slot, now: Moment) {
         self.spread_about(slot, Rumour::Record, now);
     }
 
     /// Own changes after version `since` that others must hear of at once.
-    pub(super) fn spread_own_row(&mut self, since: Version, now: Now) {
+    pub(super) fn spread_own_row(&mut self, since: Version, now: Moment) {
         self.spread(Rumour::Row(self.record().instance), since, now);
     }
 
-    fn spread_about(&mut self, slot: Slot, rumour: impl FnOnce(Instance) -> Rumour, now: Now) {
+    fn spread_about(&mut self, slot: Slot, rumour: impl FnOnce(Instance) -> Rumour, now: Moment) {
         if let Some(member) = self.members.get(slot) {
             let rumour = rumour(member.record.instance);
             self.spread(rumour, 0, now);
         }
     }
 
-    pub(super) fn spread(&mut self, rumour: Rumour, since: Version, now: Now) {
+    pub(super) fn spread(&mut self, rumour: Rumour, since: Version, now: Moment) {
         let held = self.gossip.rumours.get(&rumour);
         if held.is_none() && self.gossip.rumours.len() >= RUMOURS_MAX {
             return self.refuse(Refusal::RumoursFull);
@@ -85,12 +85,12 @@ impl Core {
     }
 
     /// Pushes so long after the last push, if not before.
-    pub(super) fn push_after(&mut self, pause: Duration, now: Now) {
+    pub(super) fn push_after(&mut self, pause: Duration, now: Moment) {
         self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
     }
 
     /// Pushes the rumours to a few others.
-    pub(super) fn push(&mut self, now: Now) {
+    pub(super) fn push(&mut self, now: Moment) {
         if self.gossip.rumours.is_empty() || self.naming.yields() {
             return;
         }
@@ -125,7 +125,7 @@ impl Core {
         }
     }
 
-    fn rumours_to_push(&mut self, now: Now) -> Exchange {
+    fn rumours_to_push(&mut self, now: Moment) -> Exchange {
         let mut exchange = Exchange::default();
         let mut room =
             EXCHANGE_CONTENT_BYTES_MAX.min(self.own_credit(now).max(0.0) as usize / PUSH_FANOUT);

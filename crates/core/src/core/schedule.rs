@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Timer};
+use super::{Core, Patience, Timer};
 use crate::cell::Failure;
 use crate::identity::{NodeName, Record};
 use crate::life::Status;
@@ -16,7 +16,7 @@ use crate::probes::{Full, Lane, Probing, Purpose};
 use crate::queue::Queue;
 use crate::series::{Attempt, ProbeKind, Timing};
 use crate::tally::{EventKind, Histogram, Refusal};
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 /// First probes of new pairs start within this: bots that start together would else dial each other
 /// in one instant.
@@ -119,7 +119,7 @@ enum Outcome {
 
 impl Core {
     /// Gives a pair its next turn.
-    pub(super) fn give_turn(&mut self, slot: Slot, why: Why, now: Now) {
+    pub(super) fn give_turn(&mut self, slot: Slot, why: Why, now: Moment) {
         let keeps_up = self.load.keeps_up();
         let timer = Timer::Probe(slot);
         let Some(member) = self.members.get(slot) else {
@@ -207,7 +207,7 @@ impl Core {
 
     /// The pair interval became shorter: pairs that wait for longer, and the own row, get a turn
     /// within it.
-    pub(super) fn reschedule(&mut self, now: Now) {
+    pub(super) fn reschedule(&mut self, now: Moment) {
         self.publish_sooner(now);
         for slot in self.members.other_slots() {
             self.give_turn(slot, Why::Shorter, now);
@@ -219,7 +219,7 @@ impl Core {
         self.schedule.ready.cancel(slot);
     }
 
-    pub(super) fn pair_due(&mut self, slot: Slot, due: Time, now: Now) {
+    pub(super) fn pair_due(&mut self, slot: Slot, due: Time, now: Moment) {
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
             return;
         };
@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
-    pub(super) fn fire_ready(&mut self, now: Now) {
+    pub(super) fn fire_ready(&mut self, now: Moment) {
         while let Some((_, slot)) = self.schedule.ready.first() {
             if self.probes.under_way() >= self.load.window() {
                 return;
@@ -254,7 +254,7 @@ impl Core {
     }
 
     /// Orders the probe of this pair, if it may be dialled.
-    fn fire(&mut self, slot: Slot, now: Now) {
+    fn fire(&mut self, slot: Slot, now: Moment) {
         let Some(member) = self.members.get(slot).filter(|member| member.is_present()) else {
             return;
         };
@@ -277,7 +277,7 @@ impl Core {
     }
 
     /// Orders probes of the other kinds that the node answers.
-    fn measure_others(&mut self, slot: Slot, now: Now) {
+    fn measure_others(&mut self, slot: Slot, now: Moment) {
         for kind in self.schedule.kinds.clone() {
             let responds = self.members.get(slot).is_some_and(|member| {
                 member.proven && (self.schedule.responds)(&member.record, kind)
@@ -291,7 +291,13 @@ impl Core {
     }
 
     /// A probe of another kind has ended.
-    fn measure_ended(&mut self, probing: &Probing, kind: ProbeKind, outcome: &Outcome, now: Now) {
+    fn measure_ended(
+        &mut self,
+        probing: &Probing,
+        kind: ProbeKind,
+        outcome: &Outcome,
+        now: Moment,
+    ) {
         let attempt = match outcome {
             Outcome::Reached(timing) | Outcome::Renewed(timing) => Attempt::Ok(*timing),
             Outcome::Failed(failure) => Attempt::Failed(*failure),
@@ -302,8 +308,8 @@ impl Core {
         }
     }
 
-    pub(super) fn probe_ended(&mut self, id: ProbeId, report: ProbeReport, now: Now) {
-        self.timers.cancel(Timer::SlowProbe(id));
+    pub(super) fn probe_ended(&mut self, id: ProbeId, report: ProbeReport, now: Moment) {
+        self.patience.cancel(Patience::SlowProbe(id));
         let Some(probing) = self.probes.remove(id) else {
             return;
         };
@@ -325,8 +331,9 @@ impl Core {
         }
         if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome {
             // The report may have waited for a second request that was never answered.
-            self.witness
-                .handle_contact((probing.begun + timing.resolve + timing.total()).min(now.time));
+            self.witness.handle_contact(
+                (probing.begun(now) + timing.resolve + timing.total()).min(now.time),
+            );
             if let Some(member) = self.members.get_mut(probing.slot) {
                 Arc::make_mut(&mut member.pair).answered(probing.sent_at(timing));
             }
@@ -390,7 +397,7 @@ impl Core {
         })
     }
 
-    fn book(&mut self, probing: &Probing, outcome: &Outcome, now: Now) {
+    fn book(&mut self, probing: &Probing, outcome: &Outcome, now: Moment) {
         let slot = probing.slot;
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -409,8 +416,12 @@ impl Core {
         };
         member.voids = if attempt == Attempt::Failed(Failure::Local) { member.voids } else { 0 };
         let before = member.pair.main().latest().map(|(attempt, _)| attempt);
-        let urgency =
-            Arc::make_mut(&mut member.pair).book(attempt, probing.ordered_at, probing.begun, now);
+        let urgency = Arc::make_mut(&mut member.pair).book(
+            attempt,
+            probing.ordered_at,
+            probing.begun(now),
+            now,
+        );
         let (name, proven, target) =
             (member.record.name.clone(), member.proven, member.record.target.clone());
         self.path_event(name, before, attempt, now);
@@ -425,11 +436,9 @@ impl Core {
             }
             // It came back while this attempt was under way: the failure is the past's, and must
             // not be taken for a broken path.
-            if self
-                .members
-                .get(slot)
-                .is_some_and(|member| member.is_present() && member.life.since() > probing.begun)
-            {
+            if self.members.get(slot).is_some_and(|member| {
+                member.is_present() && member.life.since() > probing.begun(now)
+            }) {
                 self.give_turn(slot, Why::AtOnce, now);
             }
             self.doubt(slot, kind.is_refusal(), now);
@@ -437,7 +446,7 @@ impl Core {
         }
     }
 
-    fn path_event(&mut self, name: NodeName, before: Option<Attempt>, after: Attempt, now: Now) {
+    fn path_event(&mut self, name: NodeName, before: Option<Attempt>, after: Attempt, now: Moment) {
         match (before, after) {
             (None | Some(Attempt::Ok(_)), Attempt::Failed(kind)) => {
                 self.journal.note(now, EventKind::PathFailed(name, kind));
@@ -450,7 +459,7 @@ impl Core {
     }
 
     /// A dead member is dialled: that, and the seeds, is what heals a partition.
-    pub(super) fn dial_dead(&mut self, slot: Slot, now: Now) {
+    pub(super) fn dial_dead(&mut self, slot: Slot, now: Moment) {
         let Some(member) =
             self.members.get(slot).filter(|member| member.life.status() == Status::Dead)
         else {

@@ -14,7 +14,7 @@ use crate::members::{ME, Slot};
 use crate::message::{Heard, JoinAnswer, Request, Response};
 use crate::orders::{CallError, Output};
 use crate::tally::{EventKind, Refusal};
-use crate::time::{Now, Time};
+use crate::time::{Moment, Time};
 
 /// A seed that is a living member is looked at again after so long.
 const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ impl Seeds {
 
 impl Core {
     /// Joins at these targets from here on.
-    pub(super) fn set_seeds(&mut self, targets: Vec<Target>, now: Now) {
+    pub(super) fn set_seeds(&mut self, targets: Vec<Target>, now: Moment) {
         for seed in &mut self.seeds.0 {
             seed.listed &= targets.contains(&seed.target);
         }
@@ -154,7 +154,7 @@ impl Core {
             .collect()
     }
 
-    pub(super) fn seed_due(&mut self, index: u32, now: Now) {
+    pub(super) fn seed_due(&mut self, index: u32, now: Moment) {
         let Some(seed) = self.seeds.get(index) else {
             return;
         };
@@ -211,7 +211,7 @@ impl Core {
         &mut self,
         target: Option<Target>,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         let index = target.as_ref().and_then(|target| self.seeds.find(target));
         if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
@@ -290,7 +290,7 @@ impl Core {
         seed: Option<Target>,
         holder: &Record,
         result: Result<Response, CallError>,
-        now: Now,
+        now: Moment,
     ) {
         if !self.naming.starts() {
             return;
@@ -315,7 +315,7 @@ impl Core {
         index: Option<u32>,
         record: Arc<Record>,
         dialled: Option<&Target>,
-        now: Now,
+        now: Moment,
     ) {
         self.naming.is_in();
         self.seed_answered(index, record.instance, KNOWN_SEED_INTERVAL, now);
@@ -334,7 +334,13 @@ impl Core {
         }
     }
 
-    fn seed_answered(&mut self, index: Option<u32>, instance: Instance, again: Duration, now: Now) {
+    fn seed_answered(
+        &mut self,
+        index: Option<u32>,
+        instance: Instance,
+        again: Duration,
+        now: Moment,
+    ) {
         if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
             seed.answered = Some(instance);
             seed.backoff = JOIN_BACKOFF_MIN;
@@ -346,13 +352,13 @@ impl Core {
         self.seed_again(index, again, now);
     }
 
-    fn seed_again(&mut self, index: Option<u32>, after: Duration, now: Now) {
+    fn seed_again(&mut self, index: Option<u32>, after: Duration, now: Moment) {
         if let Some(index) = index {
             self.timers.set(Timer::Seed(index), now.time + after);
         }
     }
 
-    fn not_let_in(&mut self, index: Option<u32>, why: String, now: Now) {
+    fn not_let_in(&mut self, index: Option<u32>, why: String, now: Moment) {
         let jitter = 0.5 + self.rng.f64();
         let longest = self.config.join_interval;
         let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) else {

@@ -2,56 +2,37 @@
 
 use tracing::{info, warn};
 
-use super::{Core, Timer};
+use super::Core;
 use crate::orders::Order;
 use crate::tally::EventKind;
-use crate::time::Now;
+use crate::time::{Moment, Now};
 
 impl Core {
     /// Begins to handle an input: the answer to the order with this number, or something else.
-    /// Every patience is longer by a stall of our own.
-    pub(super) fn take_input(&mut self, order: Option<Order>, now: Now) {
-        let Some(stall) = self.witness.handle_input(
-            order,
-            self.timers.first().map(|(at, _)| at),
-            self.outbox.latest(),
-            now.time,
-        ) else {
-            return;
-        };
-        warn!(
-            ?stall,
-            "this bot's own loop did not run; silence of others in that time is not held against them"
-        );
-        self.journal.note(now, EventKind::Stalled(stall));
-        for slot in self.members.other_slots() {
-            if let Some(member) = self.members.get_mut(slot) {
-                member.life.forgive(stall);
-                if let Some(deadline) = member.life.deadline() {
-                    self.timers.set(Timer::Death(slot), deadline);
-                }
-            }
+    pub(super) fn take_input(&mut self, order: Option<Order>, now: Now) -> Moment {
+        let (due, latest) = (self.next_due().map(|(at, _)| at), self.outbox.latest());
+        let stall = self.witness.handle_input(order, due, latest, now.time);
+        let now = self.witness.moment(now);
+        if let Some(stall) = stall {
+            warn!(
+                ?stall,
+                "this bot's own loop did not run; silence of others in that time is not held against them"
+            );
+            self.journal.note(now, EventKind::Stalled(stall));
         }
-        self.forgive_questions(stall, now);
-        self.probes.forgive(stall, now.time);
-        for id in self.probes.ids() {
-            self.timers.set_later(Timer::SlowProbe(id), stall, now.time);
-        }
-        for id in self.calls.ids() {
-            self.timers.set_later(Timer::SlowCall(id), stall, now.time);
-        }
+        now
     }
 
     /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one
     /// *is* hearing nobody.
-    pub(super) fn hears_nobody(&self, now: Now) -> bool {
-        self.witness.hears_nobody(now.time) && self.members.present() >= 2
+    pub(super) fn hears_nobody(&self) -> bool {
+        self.witness.hears_nobody() && self.members.present() >= 2
     }
 
-    pub(super) fn notice_isolation(&mut self, now: Now) {
+    pub(super) fn notice_isolation(&mut self, now: Moment) {
         // Once cut off, everybody is dead after a while: that is no news of anybody.
-        let goes_on = self.witness.is_isolated() && self.witness.hears_nobody(now.time);
-        let isolated = (self.hears_nobody(now) || goes_on) && !self.naming.yields();
+        let goes_on = self.witness.is_isolated() && self.witness.hears_nobody();
+        let isolated = (self.hears_nobody() || goes_on) && !self.naming.yields();
         if !self.witness.set_isolated(isolated) {
             return;
         }

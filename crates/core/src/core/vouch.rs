@@ -8,7 +8,7 @@ use crate::cell::State;
 use crate::limits::VOUCHED_MIN;
 use crate::members::Slot;
 use crate::tally::EventKind;
-use crate::time::Now;
+use crate::time::Moment;
 
 /// Names that are looked for in rows at one look.
 const LOOKED_FOR_MAX: usize = 8;
@@ -18,7 +18,7 @@ const ROWS_READ_MAX: usize = 128;
 impl Core {
     /// Takes for known what this bot failed to reach twice in a row and a known member reaches.
     /// Called once a second.
-    pub(super) fn look_for_vouchers(&mut self, now: Now) {
+    pub(super) fn look_for_vouchers(&mut self, now: Moment) {
         let unknown = self.members.others().filter(|(_, member)| {
             !member.known && member.is_present() && member.pair.failed_again()
         });
