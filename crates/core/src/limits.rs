@@ -184,10 +184,13 @@ pub const CATCHING_UP: Duration = Duration::from_millis(100);
 
 /// A node flaps if it is suspected again within this time after it was found alive again.
 pub const FLAP_MEMORY: Duration = Duration::from_secs(60);
-/// A host that does not keep up asks about a node that flaps at most once in this time. Each
-/// question makes five probes dial the node; where all hosts are short of time, they keep it from
-/// answering the next ones.
-pub const FLAP_PAUSE: Duration = Duration::from_secs(10);
+/// A host that does not keep up asks about a node that flaps at most once in this time for each
+/// node of the mesh. Each question makes five probes dial the node; where all hosts are short of
+/// time, they keep it from answering the next ones. In a small mesh that is no load, and a node
+/// that died after all must not wait for its turn.
+pub const FLAP_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const FLAP_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Probes that begin later than this after their time show an overloaded host.
 pub const OVERLOAD_DELAY: Duration = Duration::from_millis(100);

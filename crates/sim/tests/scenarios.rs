@@ -114,6 +114,22 @@ fn what_was_found_stays_mended() {
     }
 }
 
+/// On a host that does not keep up, a node that had been doubted before waited ten seconds for the
+/// next question, or for ever.
+#[test]
+fn in_a_small_mesh_a_node_that_was_doubted_before_dies_as_fast_as_any() {
+    for (nodes, observers) in [(2, Observers::Starved), (3, Observers::Pausing)] {
+        let mut rows = Vec::new();
+        let cell = Setup { observers, ..setup(nodes, 1) };
+        table::detector(cell, &[0.05], &[observers], 1..21, &mut rows).unwrap();
+        let rows = String::from_utf8(rows).unwrap();
+        let worst = |row: &str| row.split(',').nth(7).unwrap().parse::<f64>();
+        for row in rows.lines().skip(1) {
+            assert!(worst(row).is_ok_and(|seconds| seconds <= 8.0), "{row}");
+        }
+    }
+}
+
 #[test]
 fn a_thousand_know_each_other_from_three_seeds() {
     let mut stage = Stage::new(setup(1000, 1));

@@ -11,8 +11,8 @@ use crate::cell::Failure;
 use crate::identity::Instance;
 use crate::life::{Change, Doubt, Status};
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, INQUIRIES, INQUIRY_PAUSE,
-    NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, FLAP_PAUSE_MAX, INQUIRIES,
+    INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
@@ -94,7 +94,8 @@ impl Core {
         let present = self.members.present();
         if !self.load.keeps_up()
             && member.flaps(now.time)
-            && now.time.since(member.questioned_at) < FLAP_PAUSE
+            && now.time.since(member.questioned_at)
+                < (FLAP_PAUSE * present as u32).min(FLAP_PAUSE_MAX)
         {
             self.refuse(Refusal::QuestionsFull);
             return;
