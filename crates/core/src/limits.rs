@@ -274,9 +274,15 @@ pub const PUSHES_PER_ROW: u8 = 1;
 pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two patches of the own row: first samples come in bursts.
 pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// First samples of pairs are pushed in meshes of up to so many nodes. In larger ones they would
+/// take the whole gossip rate while all start, and rows would come later.
+pub const FIRST_SAMPLES_PUSHED_MAX: usize = 128;
 /// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they
 /// jump all the time.
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
+/// So long after its start a bot lists names in its row that did not answer yet: longer than it
+/// takes to measure thousands of them once.
+pub const ROSTER_LISTS_ALL: Duration = Duration::from_secs(60);
 /// Shortest pause between two frames when the roster grows.
 pub const ROSTER_FRAME_INTERVAL: Duration = Duration::from_millis(400);
 /// A node that left keeps its place in the own row for so long: most come back at once, and every

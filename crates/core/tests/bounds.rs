@@ -337,3 +337,27 @@ fn a_latency_that_contains_a_retransmission_is_marked() {
             && pair.main().segments == 9 * pair.main().successes
     );
 }
+
+#[test]
+fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
+    let lists_ghosts = |core: &mut Core, now: u64| {
+        for step in (now..now + 1000).step_by(20) {
+            core.handle_timeout(at(step));
+            drain(core);
+        }
+        let row = core.snapshot(at(now + 1000)).own_row.unwrap();
+        let roster = row.roster().unwrap();
+        (1..=20).any(|number| roster.position(&ghost(number).name).is_some())
+    };
+    let mut core = core(Config::default());
+    let peer = record("peer");
+    let_in(&mut core, &peer, at(0));
+    tell(&mut core, &peer, told((1..=10).map(ghost)), at(100));
+    assert!(lists_ghosts(&mut core, 200), "all that start together have one roster");
+    for now in (1200..90_000).step_by(20) {
+        core.handle_timeout(at(now));
+        drain(&mut core);
+    }
+    tell(&mut core, &peer, told((11..=20).map(ghost)), at(90_000));
+    assert!(!lists_ghosts(&mut core, 90_000), "whoever they come from, and whenever they came");
+}

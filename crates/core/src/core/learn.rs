@@ -196,6 +196,8 @@ impl Core {
         if introducer.is_none() {
             info!(node = %name, %target, %labels, "a new node");
             self.journal.note(now, EventKind::Joined(name));
+        }
+        if introducer.is_none() || self.publisher.lists_all(now) {
             self.roster_changed(now);
         }
         self.spread_record(slot, now);

@@ -8,7 +8,8 @@ use super::{Core, Timer};
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROW_RATE_SHARE,
+    FIRST_SAMPLES_PUSHED_MAX, JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL,
+    ROSTER_LISTS_ALL, ROW_RATE_SHARE,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -32,6 +33,10 @@ pub(super) struct Publisher {
     roster: Arc<Roster>,
     /// Which member has which place in the roster, by the index of its slot.
     places: Vec<Option<(Slot, u32)>>,
+    /// Until when the roster lists names as well that had no time to answer yet.
+    lists_all_until: Time,
+    /// It does.
+    lists_all: bool,
     /// Members came or went since the roster was made, or something else of a frame changed that
     /// others must hear of soon.
     roster_stale: bool,
@@ -60,6 +65,8 @@ impl Publisher {
             version: 0,
             roster: Roster::new([]),
             places: Vec::new(),
+            lists_all_until: now + ROSTER_LISTS_ALL,
+            lists_all: false,
             roster_stale: true,
             changed: BTreeSet::new(),
             change_is_news: false,
@@ -107,6 +114,13 @@ impl Publisher {
     pub(super) fn roster(&self) -> RosterId {
         self.roster.id()
     }
+
+    /// Whether a new roster lists names that did not answer yet. Bots that start together know all
+    /// names long before they have measured all of them; in the meantime each would have a roster of
+    /// its own, and those are more bytes than the rows.
+    pub(super) fn lists_all(&self, now: Moment) -> bool {
+        now.time < self.lists_all_until
+    }
 }
 
 impl Core {
@@ -145,13 +159,15 @@ impl Core {
 
     /// A pair was measured.
     pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Moment) {
-        let pause = match urgency {
-            Urgency::State => PATCH_INTERVAL,
-            Urgency::Jump => JUMP_INTERVAL,
+        let is_news = match urgency {
+            Urgency::State => true,
+            Urgency::First => self.members.len() <= FIRST_SAMPLES_PUSHED_MAX,
+            Urgency::Jump => false,
             Urgency::None => return,
         };
+        let pause = if is_news { PATCH_INTERVAL } else { JUMP_INTERVAL };
         self.publisher.changed.insert(slot);
-        self.publisher.change_is_news |= urgency == Urgency::State;
+        self.publisher.change_is_news |= is_news;
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
@@ -188,11 +204,12 @@ impl Core {
     }
 
     fn publish_frame(&mut self, now: Moment) {
-        if self.publisher.roster_stale {
+        let all = self.publisher.lists_all(now);
+        if self.publisher.roster_stale || self.publisher.lists_all != all {
             let listed = |slot| {
-                self.members
-                    .get(slot)
-                    .is_some_and(|member| member.known && !member.left_long_ago(now.time))
+                self.members.get(slot).is_some_and(|member| {
+                    (member.known || all && member.is_present()) && !member.left_long_ago(now.time)
+                })
             };
             let (names, slots): (Vec<_>, Vec<_>) = self
                 .members
@@ -214,6 +231,7 @@ impl Core {
                     Arc::clone(self.gossip.rosters.entry(roster.id()).or_insert(roster));
             }
             self.publisher.roster_stale = false;
+            self.publisher.lists_all = all;
         }
         let (label, wall) = Self::label(now);
         let cells = self.own_cells(ProbeKind::MAIN, label);
