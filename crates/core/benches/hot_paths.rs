@@ -169,7 +169,7 @@ fn digests(criterion: &mut Criterion) {
                 &mut core,
                 &peer,
                 Exchange {
-                    range: Some((0, u64::MAX)),
+                    range: Some(canary_core::InstanceRange::ALL),
                     entries: digest(heartbeat),
                     ..Exchange::default()
                 },

@@ -67,8 +67,8 @@ pub use identity::{
 };
 pub use life::Status;
 pub use message::{
-    Answer, Entry, Exchange, Heard, JoinAnswer, Request, Response, RowNews, Suspicion,
-    pack_entries, unpack_entries,
+    Answer, Entry, Exchange, Heard, InstanceRange, JoinAnswer, Request, Response, RowNews,
+    Suspicion, pack_entries, unpack_entries,
 };
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::{Detail, Pair};

@@ -12,7 +12,7 @@ use crate::limits::{
     BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
     MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
 };
-use crate::message::{Entry, Heard, Suspicion};
+use crate::message::{Entry, Heard, InstanceRange, Suspicion};
 use crate::pair::Pair;
 use crate::roster::RosterId;
 use crate::row::{Merge, Patch, Row, Version};
@@ -573,9 +573,9 @@ impl Members {
         self.all().filter(|(slot, _)| *slot != ME)
     }
 
-    /// Everybody with an instance from `low` to `high`, in that order.
-    pub(crate) fn in_range(&self, low: u64, high: u64) -> impl Iterator<Item = Slot> + '_ {
-        self.by_instance.range(Instance(low)..=Instance(high)).map(|(_, slot)| *slot)
+    /// Everybody with an instance in `range`, in that order.
+    pub(crate) fn in_range(&self, range: InstanceRange) -> impl Iterator<Item = Slot> + '_ {
+        self.by_instance.range(range.bounds()).map(|(_, slot)| *slot)
     }
 
     /// All names in order.
@@ -660,11 +660,11 @@ impl Members {
         entries.iter().map(slot_of).collect()
     }
 
-    /// Who is not among `entries`, which are in order of instances, though its instance is from
-    /// `low` to `high`.
-    pub(crate) fn missing_in(&self, entries: &[Entry], low: u64, high: u64) -> Vec<Slot> {
+    /// Who is not among `entries`, which are in order of instances, though its instance is in
+    /// `range`.
+    pub(crate) fn missing_in(&self, entries: &[Entry], range: InstanceRange) -> Vec<Slot> {
         let mut listed = entries.iter().map(|entry| entry.instance).peekable();
-        let held = self.by_instance.range(Instance(low)..=Instance(high));
+        let held = self.by_instance.range(range.bounds());
         let missing = held.filter(|(instance, _)| {
             while listed.next_if(|listed| listed < *instance).is_some() {}
             listed.peek() != Some(*instance)

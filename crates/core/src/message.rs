@@ -91,7 +91,7 @@ pub struct Exchange {
     pub to: Option<Instance>,
     /// The range of instances of which the entries are complete: absence inside it means "I have
     /// none". None in a push of news.
-    pub range: Option<(u64, u64)>,
+    pub range: Option<InstanceRange>,
     /// What is known of members' lives and rows.
     pub entries: Vec<Entry>,
     /// Members as they describe themselves.
@@ -111,6 +111,43 @@ pub struct Exchange {
     /// Parts that could not be read, and are left out: malformed, too many, or of a later release.
     /// It does not travel.
     pub unread: u32,
+}
+
+/// Instances from one to another, both included; there is no empty one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceRange {
+    low: Instance,
+    high: Instance,
+}
+
+impl InstanceRange {
+    /// Every instance.
+    pub const ALL: Self = Self { low: Instance(0), high: Instance(u64::MAX) };
+    /// No node's instance: zero is none.
+    pub const NOBODY: Self = Self { low: Instance(0), high: Instance(0) };
+
+    /// From `low` to `high`; none if `high` is the smaller one.
+    pub fn new(low: Instance, high: Instance) -> Option<Self> {
+        (low <= high).then_some(Self { low, high })
+    }
+
+    /// The first one.
+    pub fn low(self) -> Instance {
+        self.low
+    }
+
+    /// The last one.
+    pub fn high(self) -> Instance {
+        self.high
+    }
+
+    pub(crate) fn contains(self, instance: Instance) -> bool {
+        self.bounds().contains(&instance)
+    }
+
+    pub(crate) fn bounds(self) -> std::ops::RangeInclusive<Instance> {
+        self.low..=self.high
+    }
 }
 
 /// One line of a digest.

@@ -43,7 +43,7 @@ fn doubt(other: &Record, age_millis: u64) -> Vec<Suspicion> {
 
 #[test]
 fn an_old_suspicion_leaves_time_to_refute_it_however_it_comes() {
-    for range in [None, Some((0, u64::MAX))] {
+    for range in [None, Some(canary_core::InstanceRange::ALL)] {
         let (mut core, peer, other) = core_with_two();
         pass(&mut core, 20, 1600);
         tell(
@@ -149,8 +149,11 @@ fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize
 
 /// What the core says of others to `peer`, who asks.
 fn doubts_told(core: &mut Core, peer: &Record, now: Now) -> usize {
-    let digest =
-        Exchange { from: Some(peer.instance), range: Some((0, u64::MAX)), ..Exchange::default() };
+    let digest = Exchange {
+        from: Some(peer.instance),
+        range: Some(canary_core::InstanceRange::ALL),
+        ..Exchange::default()
+    };
     core.handle_request(RequestId(3), Request::Exchange(Box::new(digest)), now);
     let mut told = None;
     while let Some(output) = core.poll_output() {

@@ -173,7 +173,7 @@ fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
     };
     let digest = Exchange {
         from: Some(wren.instance),
-        range: Some((0, u64::MAX)),
+        range: Some(canary_core::InstanceRange::ALL),
         entries: vec![heard],
         ..Exchange::default()
     };

@@ -333,7 +333,7 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     let (roster, frame) = frame(&["ant"], u64::MAX);
     let age = Duration::from_millis(u64::MAX);
     let lie = Exchange {
-        range: Some((u64::MAX, 0)),
+        range: Some(canary_core::InstanceRange::NOBODY),
         entries: vec![
             Entry {
                 instance: me.instance,

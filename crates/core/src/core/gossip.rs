@@ -21,7 +21,7 @@ use crate::limits::{
     WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
-use crate::message::{Entry, Exchange, Heard, Request, Response, Suspicion};
+use crate::message::{Entry, Exchange, Heard, InstanceRange, Request, Response, Suspicion};
 use crate::orders::{CallError, CallId, RequestId};
 use crate::roster::{Roster, RosterId};
 use crate::tally::Refusal;
@@ -48,7 +48,7 @@ pub(super) struct Gossip {
     /// Rosters that are not here, with the members whose rows wait for them. Some may wait no more.
     pub(super) lacking: BTreeSet<(RosterId, Slot)>,
     /// Where the next digest of a large mesh begins.
-    cursor: u64,
+    cursor: Instance,
 }
 
 impl Gossip {
@@ -66,7 +66,7 @@ impl Gossip {
             pushed_at: Time::ZERO,
             rosters: BTreeMap::new(),
             lacking: BTreeSet::new(),
-            cursor: 0,
+            cursor: InstanceRange::ALL.low(),
         }
     }
 
@@ -198,45 +198,41 @@ impl Core {
 
     /// What we have: of all members, or beyond a thousand of a rotating range and of those that
     /// changed recently.
-    fn digest(&mut self, now: Moment) -> ((u64, u64), Vec<Entry>) {
+    fn digest(&mut self, now: Moment) -> (InstanceRange, Vec<Entry>) {
         if self.members.len() <= DIGEST_ENTRIES_MAX {
             let entries = self
                 .members
-                .in_range(0, u64::MAX)
+                .in_range(InstanceRange::ALL)
                 .filter_map(|slot| self.entry(slot, now))
                 .collect();
-            return ((0, u64::MAX), entries);
+            return (InstanceRange::ALL, entries);
         }
+        // Up to the first one left out. The next digest goes on there, or starts anew.
         let low = self.gossip.cursor;
-        let mut slots: Vec<_> =
-            self.members.in_range(low, u64::MAX).take(DIGEST_ENTRIES_MAX + 1).collect();
-        // The range ends before the first one left out; at the end of all instances the next digest
-        // starts anew.
-        let high = match slots.get(DIGEST_ENTRIES_MAX).and_then(|slot| self.members.get(*slot)) {
-            Some(first_out) => {
-                self.gossip.cursor = first_out.record.instance.0;
-                first_out.record.instance.0 - 1
-            }
-            None => {
-                self.gossip.cursor = 0;
-                u64::MAX
-            }
-        };
+        let rest = InstanceRange::new(low, InstanceRange::ALL.high()).unwrap_or(InstanceRange::ALL);
+        let mut slots: Vec<_> = self.members.in_range(rest).take(DIGEST_ENTRIES_MAX + 1).collect();
+        let left_out = slots
+            .get(DIGEST_ENTRIES_MAX)
+            .and_then(|slot| self.members.get(*slot))
+            .map(|member| member.record.instance);
+        self.gossip.cursor = left_out.unwrap_or(InstanceRange::ALL.low());
+        let range = left_out
+            .and_then(|left_out| InstanceRange::new(low, Instance(left_out.0.saturating_sub(1))))
+            .unwrap_or(rest);
         slots.truncate(DIGEST_ENTRIES_MAX);
-        let inside = |instance: Instance| (low..=high).contains(&instance.0);
         let lately = self
             .members
             .others()
             .filter(|(_, member)| {
-                !inside(member.record.instance)
+                !range.contains(member.record.instance)
                     && now.time.since(member.changed_at) < CHANGED_LATELY
             })
             .map(|(slot, _)| slot)
             .take(DIGEST_ENTRIES_MAX)
-            .chain((!inside(self.record().instance)).then_some(ME));
+            .chain((!range.contains(self.record().instance)).then_some(ME));
         let entries =
             slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
-        ((low, high), entries)
+        (range, entries)
     }
 
     /// Members that were suspected or lost recently, for peers that missed the push of the
@@ -417,11 +413,11 @@ impl Core {
         for (entry, slot) in self.members.resolve(&entries) {
             self.compare(entry, slot, is_digest, &mut reaction, now);
         }
-        if let Some((low, high)) = exchange.range.filter(|(low, high)| low <= high) {
+        if let Some(range) = exchange.range {
             let told = |slot: &Slot| {
                 self.members.get(*slot).is_some_and(|member| worth_telling(member, now))
             };
-            let lacking = self.members.missing_in(&entries, low, high).into_iter().filter(told);
+            let lacking = self.members.missing_in(&entries, range).into_iter().filter(told);
             for slot in lacking.filter(|slot| self.entry(*slot, now).is_some()) {
                 reaction.records.insert(slot);
                 reaction.lacks(slot, 0);

@@ -13,9 +13,9 @@ use canary_core::limits::{
     LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX,
 };
 use canary_core::{
-    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, JoinAnswer, Labels, NodeName,
-    Patch, Record, Response, Roster, RosterId, RowNews, Suspicion, Wall, pack_entries,
-    unpack_entries,
+    Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, InstanceRange, JoinAnswer,
+    Labels, NodeName, Patch, Record, Response, Roster, RosterId, RowNews, Suspicion, Wall,
+    pack_entries, unpack_entries,
 };
 
 use super::pb;
@@ -96,7 +96,11 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
         to: exchange.to.map_or(0, |instance| instance.0),
         range: exchange
             .range
-            .map(|(low, high)| pb::Range { low, high, ..Default::default() })
+            .map(|range| pb::Range {
+                low: range.low().0,
+                high: range.high().0,
+                ..Default::default()
+            })
             .into(),
         entries: pack_entries(&exchange.entries),
         records: exchange
@@ -223,12 +227,11 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
     let mut range = gossip
         .range
         .into_option()
-        .map(|range| (range.low, range.high))
-        .filter(|(low, high)| low <= high);
+        .and_then(|range| InstanceRange::new(Instance(range.low), Instance(range.high)));
     let entries = unpack_entries(&gossip.entries).unwrap_or_else(|_| {
         reading.unread += 1;
-        // It is a digest still, and complete of nobody: no instance is zero.
-        range = range.map(|_| (0, 0));
+        // It is a digest still, and complete of nobody.
+        range = range.map(|_| InstanceRange::NOBODY);
         Vec::new()
     });
     let suspicion = |told: pb::Suspicion| {
@@ -467,7 +470,7 @@ mod tests {
         assert_eq!((exchange.rosters.len(), exchange.wants_rosters.len()), (1, 1));
         assert_eq!(
             exchange.range,
-            Some((0, 0)),
+            Some(InstanceRange::NOBODY),
             "a digest whose entries cannot be read is complete of nobody"
         );
         assert_eq!(exchange.unread, 6);
