@@ -274,9 +274,6 @@ pub const PUSHES_PER_ROW: u8 = 1;
 pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two patches of the own row: first samples come in bursts.
 pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
-/// First samples of pairs are pushed in meshes of up to so many nodes. In larger ones they would
-/// take the whole gossip rate while all start, and rows would come later.
-pub const FIRST_SAMPLES_PUSHED_MAX: usize = 128;
 /// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they
 /// jump all the time.
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);

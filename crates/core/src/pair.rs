@@ -48,11 +48,9 @@ pub struct Detail {
 /// What an attempt changed, as far as others must hear of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// A change between success and failure or of the kind of failure, or a first attempt that
-    /// failed.
+    /// The first sample of the pair, or a change between success and failure or of the kind of
+    /// failure.
     State,
-    /// The first sample of the pair.
-    First,
     /// The latency jumped.
     Jump,
     /// Nothing that cannot wait.
@@ -137,7 +135,6 @@ impl Pair {
             (Some(Attempt::Failed(before)), Attempt::Failed(after)) if before == *after => {
                 Urgency::None
             }
-            (None, Attempt::Ok(_)) => Urgency::First,
             _ => Urgency::State,
         }
     }

@@ -8,8 +8,8 @@ use super::{Core, Timer};
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    FIRST_SAMPLES_PUSHED_MAX, JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL,
-    ROSTER_LISTS_ALL, ROW_RATE_SHARE,
+    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL,
+    ROW_RATE_SHARE,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -159,15 +159,13 @@ impl Core {
 
     /// A pair was measured.
     pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Moment) {
-        let is_news = match urgency {
-            Urgency::State => true,
-            Urgency::First => self.members.len() <= FIRST_SAMPLES_PUSHED_MAX,
-            Urgency::Jump => false,
+        let pause = match urgency {
+            Urgency::State => PATCH_INTERVAL,
+            Urgency::Jump => JUMP_INTERVAL,
             Urgency::None => return,
         };
-        let pause = if is_news { PATCH_INTERVAL } else { JUMP_INTERVAL };
         self.publisher.changed.insert(slot);
-        self.publisher.change_is_news |= is_news;
+        self.publisher.change_is_news |= urgency == Urgency::State;
         self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
