@@ -1,18 +1,15 @@
 //! What an embedder sees: a builder, and a handle to a running bot.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use canary_core::{
     Config, ConfigError, Core, Labels, MemberView, NodeName, Record, Release, Snapshot, Target,
     TargetError,
 };
-use canary_net::{Door, Guard, Held, IpNet, Metered, Peer, Refusal, Refused};
-use http_body_util::{Either, Empty};
-use hyper::body::Body as _;
+use canary_net::Guard;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,10 +18,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::clock::{self, StallWatch};
 use crate::describe::{DescribeError, Described, Describer};
 use crate::discovery::{Seed, discover};
-use crate::driver::{Command, Driver, Identity, NodeStats};
+use crate::driver::{Command, Driver, Identity, NodeStats, Parts};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Links, MeshService, QUESTION_BYTES_MAX, beside};
+use crate::transport::{Links, MeshService, serve};
 use crate::v1::{self, Bridge, Protocol};
 
 /// Requests of peers that wait for the driver. A driver that is so far behind turns further ones
@@ -32,37 +29,6 @@ use crate::v1::{self, Bridge, Protocol};
 const ARRIVALS_WAITING_MAX: usize = 1024;
 /// Commands that wait for the driver: discovery's and the handle's, never more than a few.
 const COMMANDS_WAITING_MAX: usize = 16;
-
-/// From the headers of a request to its answer: longer than the driver may take, and than half a
-/// megabyte takes on a slow path.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
-
-/// The mesh port may have one in so many of the descriptors that this process may open: the rest is
-/// for the API and for what is dialled.
-const MESH_PORT_SHARE: u64 = 2;
-
-/// What the mesh port lets strangers hold. A mesh of two thousand may share one edge's address.
-fn port_limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
-    let limits = canary_net::Limits {
-        proxies,
-        handshakes: 1024,
-        handshakes_per_address: 64,
-        handshake_time: Duration::from_secs(5),
-        connections: 8192,
-        connections_per_address: 4096,
-        header_bytes: 16 * 1024,
-        headers: 64,
-        streams: 16,
-        header_time: Duration::from_secs(10),
-        // Peers close what they have not used for half a minute.
-        idle_time: Duration::from_secs(60),
-        write_patience: Duration::from_secs(10),
-        // Half of the longest message: it comes whole in two round trips.
-        window_bytes: 256 * 1024,
-        drain_time: Duration::from_millis(500),
-    };
-    limits.fit(canary_net::accept::descriptors_max(), MESH_PORT_SHARE)
-}
 
 /// Why a bot did not start.
 #[derive(Debug, thiserror::Error)]
@@ -188,42 +154,24 @@ impl Builder {
         let listen_error = |source| StartError::Listen { address: self.listen, source };
         let listener = TcpListener::bind(self.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let target = match self.target {
-            Some(target) => target,
-            None if self.host.is_none() && address.ip().is_unspecified() => {
-                return Err(StartError::Target { address, source: TargetError::Host });
-            }
-            None => {
-                let host = self.host.unwrap_or_else(|| address.ip().to_string());
-                Target::new(&host, address.port())
-                    .map_err(|source| StartError::Target { address, source })?
-            }
-        };
-        let seed = getrandom::u64().map_err(StartError::Random)?;
-        let config = self.config.clone();
-        let resolver = Resolver::new(&target, address.ip());
-        let is_named = !config.mesh_name.as_str().is_empty();
-        let core = Core::new(config, self.name, target, self.labels, seed, clock::now())
-            .with_gossipers(|record| !v1::is_guest(record));
-        let core = match Release::new(env!("CARGO_PKG_VERSION")) {
-            Some(release) => core.with_release(release),
-            None => core,
-        };
+        let core = self.core(address)?;
+        let resolver = Resolver::new(&core.record().target, address.ip());
 
-        let traffic = Arc::new(Traffic::default());
-        let stalls = Arc::new(StallWatch::new());
-        let identity =
-            Identity { me: Arc::clone(core.record()), introduction: Arc::clone(core.record()) };
-        let (me, me_seen) = watch::channel(identity);
+        // What the parts tell each other.
+        let (me, me_seen) = watch::channel(Identity::of(&core));
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
+        let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
+        let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (traffic, port) = (Arc::<Traffic>::default(), Arc::<canary_net::Stats>::default());
+        let stalls = Arc::new(StallWatch::new());
+        let stop = CancellationToken::new();
+
         let links = Arc::new(Links::new(
             resolver.clone(),
             self.guard.clone(),
             Arc::clone(&traffic),
             snapshot.clone(),
         ));
-        let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_WAITING_MAX);
-        let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let service = MeshService::new(
             me_seen,
             snapshot.clone(),
@@ -231,157 +179,61 @@ impl Builder {
             Arc::clone(&traffic),
             Arc::clone(&self.guard.proxies),
         );
-        // Bots of the original have no mesh token, present no certificate, and know of no name of a
-        // mesh.
-        let is_open = self.guard.tokens.get().is_empty()
-            && !self.guard.tls.get().requires_certificates
-            && !is_named;
-        let original = (self.protocol != Protocol::V2 && is_open).then(|| {
+        let original = self.speaks_to_the_original().then(|| {
             let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
-            let (timeout, proxies) = (self.config.probe_timeout, Arc::clone(&self.guard.proxies));
             let context = v1::Context::new(
                 Arc::clone(&links),
                 snapshot.clone(),
                 told,
                 self.protocol,
-                timeout,
+                self.config.probe_timeout,
             );
-            let service = v1::GuestService::new(context.clone(), proxies);
-            (
-                service,
-                Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out),
-                context,
-            )
+            let bridge = Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out);
+            (context, bridge)
         });
-        let port = Arc::new(canary_net::Stats::default());
-        let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());
-        let stats = NodeStats {
-            traffic,
-            port: Arc::clone(&port),
-            service: Arc::clone(&service),
-            links: Arc::clone(&links),
-        };
+        let (original, bridge) = original.unzip();
+        let guests = original
+            .clone()
+            .map(|context| v1::GuestService::new(context, Arc::clone(&self.guard.proxies)));
 
-        let stop = CancellationToken::new();
-        let rpc = Arc::clone(&service).into_service();
-        let guests = original.as_ref().map(|(service, ..)| Arc::clone(service));
-        let others = beside(original.as_ref().map(|(service, ..)| Arc::clone(service)));
-        let door = Door::Mesh(self.guard.tls.clone());
-        let limits = port_limits(Arc::clone(&self.guard.proxies));
-        let guard = self.guard.clone();
-        let serving = canary_net::accept::serve(
-            listener,
-            door,
-            limits,
-            port,
-            stop.clone(),
-            move |mut request: canary_net::Accepted| {
-                use tower_service::Service as _;
-                let service = Arc::clone(&service);
-                let turned_away: Option<http::Response<Empty<Bytes>>> =
-                    service.turn_away(&guard, &request);
-                let full = guests.as_ref().is_some_and(|guests| {
-                    turned_away.is_none() && guests.place(&mut request).is_err()
-                });
-                let turned_away = turned_away.or_else(|| full.then(|| service.busy(&request)));
-                let ours = request.uri().path().starts_with("/mesh.v2.");
-                let address = request
-                    .extensions()
-                    .get::<Peer>()
-                    .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-                let path = request.uri().path();
-                let (most, refused) = (MeshService::body_max(path), Refused::default());
-                // Pushes of guests have places of their own, so that a full ledger keeps no probe
-                // from its answer.
-                let is_charged = path != v1::PUSH_PATH && most > QUESTION_BYTES_MAX;
-                let ledger = is_charged.then(|| Arc::clone(&service.ledger));
-                let later: http::Response<Empty<Bytes>> = service.later(&request);
-                let charge =
-                    ledger.as_ref().map(|ledger| Arc::new(Mutex::new(ledger.open(address))));
-                let request =
-                    request.map(|body| Metered::new(body, most, charge.clone(), refused.clone()));
-                let answer = turned_away.is_none().then(|| {
-                    if ours { rpc.clone().call(request) } else { others.clone().call(request) }
-                });
-                async move {
-                    let Some(answer) = answer else {
-                        return Ok(turned_away
-                            .unwrap_or_default()
-                            .map(|empty| Held::new(Either::Right(empty), None)));
-                    };
-                    // Reading the request is in it: a client that sends half a message cannot keep
-                    // it here.
-                    let answer = tokio::time::timeout(REQUEST_TIME, answer).await;
-                    drop(charge);
-                    let Ok(Ok(response)) = answer else {
-                        service.note_unread();
-                        return Ok(timed_out().map(|empty| Held::new(Either::Right(empty), None)));
-                    };
-                    // What waits to be read counts as what waits to be sent.
-                    let mut held = ledger.map(|ledger| ledger.open(address));
-                    let bytes =
-                        usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-                    if refused.get() == Some(Refusal::Long) {
-                        service.note_unread();
-                        return Ok(too_long().map(|empty| Held::new(Either::Right(empty), None)));
-                    }
-                    if refused.get().is_some()
-                        || held.as_mut().is_some_and(|held| held.add(bytes).is_err())
-                    {
-                        service.note_overdrawn();
-                        return Ok(later.map(|empty| Held::new(Either::Right(empty), None)));
-                    }
-                    service.note(&response);
-                    Ok(response.map(|body| Held::new(Either::Left(body), held)))
-                }
-            },
-        );
+        // Without any of these the bot is none.
         let mut tasks = JoinSet::new();
-        let serving = until(stop.clone(), serving);
-        tasks.spawn(async move {
-            serving.await;
-            "mesh port"
-        });
+        let (guard, counted) = (self.guard.clone(), Arc::clone(&port));
+        let serving = serve(listener, Arc::clone(&service), guests, guard, counted, stop.clone());
+        tasks.spawn(named("mesh port", serving));
         let watching = Arc::clone(&stalls);
-        tasks.spawn(async move {
-            watching.watch().await;
-            "stall watch"
-        });
+        tasks.spawn(named("stall watch", async move { watching.watch().await }));
         let discovered = commands_in.clone();
         let discovery = discover(self.seeds, resolver.clone(), async move |targets| {
             // A driver that is gone needs no targets.
             let _ = discovered.send(Command::Seeds(targets)).await;
         });
-        tasks.spawn(async move {
+        tasks.spawn(named("discovery", async move {
             discovery.await;
             // Fixed targets never change.
             std::future::pending::<()>().await;
-            "discovery"
-        });
-        let probe_timeout = self.config.probe_timeout;
-        let guard = self.guard;
-        let original = original.map(|(_, bridge, context)| {
-            tasks.spawn(async move {
-                bridge.run().await;
-                "bridge to bots of the original"
-            });
-            context
-        });
-        let driver = Driver {
+        }));
+        if let Some(bridge) = bridge {
+            tasks.spawn(named("bridge to bots of the original", bridge.run()));
+        }
+
+        let stats =
+            NodeStats { traffic, port, service: Arc::clone(&service), links: Arc::clone(&links) };
+        let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());
+        let driver = Driver::new(Parts {
             core,
-            probe_timeout,
+            probe_timeout: self.config.probe_timeout,
             resolver,
             links,
             original,
-            guard,
-            soonest: None,
+            guard: self.guard,
             stalls,
             commands,
             arrivals,
             snapshots,
             me,
             tasks,
-        };
+        });
         let halted = stop.clone();
         let driving = tokio::spawn(async move {
             let end = tokio::select! {
@@ -401,25 +253,44 @@ impl Builder {
             _stop: stop.drop_guard(),
         })
     }
-}
 
-fn timed_out() -> http::Response<Empty<Bytes>> {
-    let mut response = http::Response::new(Empty::new());
-    *response.status_mut() = http::StatusCode::REQUEST_TIMEOUT;
-    response
-}
-
-fn too_long() -> http::Response<Empty<Bytes>> {
-    let mut response = http::Response::new(Empty::new());
-    *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
-    response
-}
-
-async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = task => {}
+    /// The core of a bot that listens on `address`.
+    fn core(&self, address: SocketAddr) -> Result<Core, StartError> {
+        let target = match &self.target {
+            Some(target) => target.clone(),
+            None if self.host.is_none() && address.ip().is_unspecified() => {
+                return Err(StartError::Target { address, source: TargetError::Host });
+            }
+            None => {
+                let host = self.host.clone().unwrap_or_else(|| address.ip().to_string());
+                Target::new(&host, address.port())
+                    .map_err(|source| StartError::Target { address, source })?
+            }
+        };
+        let seed = getrandom::u64().map_err(StartError::Random)?;
+        let (config, name, labels) = (self.config.clone(), self.name.clone(), self.labels.clone());
+        let core = Core::new(config, name, target, labels, seed, clock::now())
+            .with_gossipers(|record| !v1::is_guest(record));
+        Ok(match Release::new(env!("CARGO_PKG_VERSION")) {
+            Some(release) => core.with_release(release),
+            None => core,
+        })
     }
+
+    /// Whether bots of the original can be in this mesh: they have no mesh token, present no
+    /// certificate, and know of no name of a mesh.
+    fn speaks_to_the_original(&self) -> bool {
+        self.protocol != Protocol::V2
+            && self.guard.tokens.get().is_empty()
+            && !self.guard.tls.get().requires_certificates
+            && self.config.mesh_name.as_str().is_empty()
+    }
+}
+
+/// The task, and what to call it when it ended though it should not.
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
 }
 
 /// Reads a running bot. Cheap to clone.

@@ -11,7 +11,7 @@ use canary_core::{
 use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::bot::End;
@@ -95,8 +95,9 @@ enum Done {
     Call(CallId, Result<Response, CallError>),
 }
 
+/// What the driver is made of.
 #[derive(Debug)]
-pub(crate) struct Driver {
+pub(crate) struct Parts {
     pub(crate) core: Core,
     pub(crate) probe_timeout: Duration,
     pub(crate) resolver: Resolver,
@@ -104,8 +105,6 @@ pub(crate) struct Driver {
     /// How to speak to bots of the original; none if they are to stay outside.
     pub(crate) original: Option<v1::Context>,
     pub(crate) guard: Guard,
-    /// The earliest expiry among certificates that peers showed recently, and when we saw it.
-    pub(crate) soonest: Option<(u64, Instant)>,
     pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) arrivals: mpsc::Receiver<Arrived>,
@@ -113,6 +112,25 @@ pub(crate) struct Driver {
     pub(crate) me: watch::Sender<Identity>,
     /// Ends when a task dies that the bot cannot do without.
     pub(crate) tasks: JoinSet<&'static str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    parts: Parts,
+    /// Probes and calls under way.
+    running: JoinSet<Done>,
+    /// Where answers to requests of peers go.
+    replies: HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
+    /// The latest number of a request.
+    latest: u64,
+    /// The earliest expiry among certificates that peers showed recently, and when we saw it.
+    soonest: Option<(u64, Instant)>,
+    /// When a snapshot was last shown.
+    shown_at: Instant,
+    /// Something changed since.
+    dirty: bool,
+    /// When idle connections were last looked for.
+    swept_at: Instant,
 }
 
 /// Who this bot is, and who it says it is: the holder of its name, while it yields that.
@@ -123,113 +141,157 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn differs(&self, me: &Arc<Record>, introduction: &Arc<Record>) -> bool {
-        !Arc::ptr_eq(&self.me, me) || !Arc::ptr_eq(&self.introduction, introduction)
+    pub(crate) fn of(core: &Core) -> Self {
+        Self { me: Arc::clone(core.record()), introduction: core.introduction() }
+    }
+
+    fn differs(&self, other: &Self) -> bool {
+        !Arc::ptr_eq(&self.me, &other.me) || !Arc::ptr_eq(&self.introduction, &other.introduction)
     }
 }
 
+/// What the driver waited for.
+enum Event {
+    /// A part of this bot ended, which should not.
+    Ended(&'static str),
+    Command(Command),
+    Done(Result<Done, JoinError>),
+    Arrived(Arrived),
+    /// Time passed.
+    Due,
+}
+
 impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            running: JoinSet::new(),
+            replies: HashMap::new(),
+            latest: 0,
+            soonest: None,
+            shown_at: Instant::now(),
+            dirty: true,
+            swept_at: Instant::now(),
+        }
+    }
+
     /// Drives the core until it has left, or must not run.
     pub(crate) async fn drive(mut self) -> End {
-        let mut tasks: JoinSet<Done> = JoinSet::new();
-        let mut replies: HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>> =
-            HashMap::new();
-        let mut next_request = 0;
-        let mut shown_at = Instant::now();
-        let mut dirty = true;
-        let mut swept_at = Instant::now();
         loop {
-            while let Some(output) = self.core.poll_output() {
-                if let Some(end) = self.carry_out(output, &mut tasks, &mut replies) {
+            while let Some(output) = self.parts.core.poll_output() {
+                if let Some(end) = self.carry_out(output) {
                     return end;
                 }
             }
-            let (me, introduction) = (self.core.record(), self.core.introduction());
-            if self.me.borrow().differs(me, &introduction) {
-                self.me.send_replace(Identity { me: Arc::clone(me), introduction });
-            }
-            let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
-            if shown_at.elapsed() >= pause {
-                self.snapshots.send_replace(Arc::new(self.core.snapshot(clock::now())));
-                shown_at = Instant::now();
-                dirty = false;
-            }
-            if swept_at.elapsed() >= SWEEP_INTERVAL {
-                self.links.sweep();
-                swept_at = Instant::now();
-            }
-            let pause = if dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX };
-            let due =
-                self.core.poll_timeout().map_or(SNAPSHOT_AGE_MAX, |at| at.since(clock::now().time));
-            let wake = (Instant::now() + due).min(shown_at + pause);
-            let mut touched = true;
-            tokio::select! {
-                // What is already here comes before what is due: an answer that waited is no
-                // silence.
-                biased;
-                Some(ended) = self.tasks.join_next() => {
-                    let task = ended.unwrap_or("a task that panicked");
-                    tracing::error!(task, "a part of this bot ended by itself, and the bot with it; please report it");
-                    return End::Failed;
-                }
-                Some(command) = self.commands.recv() => self.command(command),
-                Some(done) = tasks.join_next() => {
-                    self.done(done);
-                    for _ in 0..INPUTS_PER_TURN {
-                        match tasks.try_join_next() {
-                            Some(done) => self.done(done),
-                            None => break,
-                        }
-                    }
-                }
-                Some(arrived) = self.arrivals.recv() => {
-                    self.arrived(arrived, &mut next_request, &mut replies);
-                    for _ in 0..INPUTS_PER_TURN {
-                        match self.arrivals.try_recv() {
-                            Ok(arrived) => self.arrived(arrived, &mut next_request, &mut replies),
-                            Err(_) => break,
-                        }
-                    }
-                }
-                () = tokio::time::sleep_until(wake) => touched = false,
+            self.show();
+            self.sweep();
+            let event = self.event().await;
+            self.dirty |= !matches!(event, Event::Due);
+            if let Some(end) = self.take(event) {
+                return end;
             }
             let now = clock::now();
-            if self.core.poll_timeout().is_some_and(|at| at <= now.time) {
-                self.core.handle_timeout(now);
-                touched = true;
+            if self.parts.core.poll_timeout().is_some_and(|at| at <= now.time) {
+                self.parts.core.handle_timeout(now);
+                self.dirty = true;
             }
-            dirty |= touched;
         }
+    }
+
+    /// Shows who this bot is and what it knows, where that changed.
+    fn show(&mut self) {
+        let identity = Identity::of(&self.parts.core);
+        if self.parts.me.borrow().differs(&identity) {
+            self.parts.me.send_replace(identity);
+        }
+        if self.shown_at.elapsed() >= self.snapshot_pause() {
+            self.parts.snapshots.send_replace(Arc::new(self.parts.core.snapshot(clock::now())));
+            self.shown_at = Instant::now();
+            self.dirty = false;
+        }
+    }
+
+    fn snapshot_pause(&self) -> Duration {
+        if self.dirty { SNAPSHOT_INTERVAL } else { SNAPSHOT_AGE_MAX }
+    }
+
+    fn sweep(&mut self) {
+        if self.swept_at.elapsed() >= SWEEP_INTERVAL {
+            self.parts.links.sweep();
+            self.swept_at = Instant::now();
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let timeout = self.parts.core.poll_timeout();
+        let due = timeout.map_or(SNAPSHOT_AGE_MAX, |at| at.since(clock::now().time));
+        let wake = (Instant::now() + due).min(self.shown_at + self.snapshot_pause());
+        tokio::select! {
+            // What is already here comes before what is due: an answer that waited is no silence.
+            biased;
+            Some(ended) = self.parts.tasks.join_next() => {
+                Event::Ended(ended.unwrap_or("a task that panicked"))
+            }
+            Some(command) = self.parts.commands.recv() => Event::Command(command),
+            Some(done) = self.running.join_next() => Event::Done(done),
+            Some(arrived) = self.parts.arrivals.recv() => Event::Arrived(arrived),
+            () = tokio::time::sleep_until(wake) => Event::Due,
+        }
+    }
+
+    /// Takes what came, and what came with it.
+    fn take(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Ended(task) => {
+                tracing::error!(
+                    task,
+                    "a part of this bot ended by itself, and the bot with it; please report it"
+                );
+                return Some(End::Failed);
+            }
+            Event::Command(command) => self.command(command),
+            Event::Done(done) => {
+                self.done(done);
+                for _ in 0..INPUTS_PER_TURN {
+                    let Some(done) = self.running.try_join_next() else { break };
+                    self.done(done);
+                }
+            }
+            Event::Arrived(arrived) => {
+                self.arrived(arrived);
+                for _ in 0..INPUTS_PER_TURN {
+                    let Ok(arrived) = self.parts.arrivals.try_recv() else { break };
+                    self.arrived(arrived);
+                }
+            }
+            Event::Due => {}
+        }
+        None
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Seeds(targets) => {
-                self.resolver.configure(&targets);
-                self.core.handle_seeds(targets, clock::now());
+                self.parts.resolver.configure(&targets);
+                self.parts.core.handle_seeds(targets, clock::now());
             }
-            Command::Pending(pending) => self.core.handle_pending(pending, clock::now()),
-            Command::Leave => self.core.leave(clock::now()),
+            Command::Pending(pending) => self.parts.core.handle_pending(pending, clock::now()),
+            Command::Leave => self.parts.core.leave(clock::now()),
         }
     }
 
-    fn arrived(
-        &mut self,
-        arrived: Arrived,
-        next: &mut u64,
-        replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
-    ) {
+    fn arrived(&mut self, arrived: Arrived) {
         if let Some(names) = &arrived.names
-            && let Err(impostor) = speaks_for_itself(&self.core, &arrived.request, names)
+            && let Err(impostor) = speaks_for_itself(&self.parts.core, &arrived.request, names)
         {
             let _ = arrived.reply.send(Err(impostor));
             return;
         }
-        *next += 1;
-        let id = RequestId(*next);
+        self.latest += 1;
+        let id = RequestId(self.latest);
         // A caller that went away leaves its sender closed; it is dropped when its reply is due.
-        replies.insert(id, arrived.reply);
-        self.core.handle_request(id, arrived.request, clock::now());
+        self.replies.insert(id, arrived.reply);
+        self.parts.core.handle_request(id, arrived.request, clock::now());
     }
 
     /// A peer's certificate was seen: what expires first is what others should hear of.
@@ -243,37 +305,35 @@ impl Driver {
                 shown.expires
             }
         };
-        let own = self.guard.tls.get().own.as_ref().map(Facts::expires_unix);
-        self.core.handle_secured(Secured { expires: own.unwrap_or(soonest), ..shown });
+        let own = self.parts.guard.tls.get().own.as_ref().map(Facts::expires_unix);
+        self.parts.core.handle_secured(Secured { expires: own.unwrap_or(soonest), ..shown });
     }
 
-    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    fn done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Probe(id, Probed { report, secured })) => {
                 if let Some(shown) = secured {
                     self.shown(shown);
                 }
-                self.core.handle_probe(id, report, clock::now());
+                self.parts.core.handle_probe(id, report, clock::now());
             }
-            Ok(Done::Call(id, result)) => self.core.handle_response(id, result, clock::now()),
+            Ok(Done::Call(id, result)) => self.parts.core.handle_response(id, result, clock::now()),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
         }
     }
 
-    fn carry_out(
-        &mut self,
-        output: Output,
-        tasks: &mut JoinSet<Done>,
-        replies: &mut HashMap<RequestId, oneshot::Sender<Result<Response, Impostor>>>,
-    ) -> Option<End> {
+    fn carry_out(&mut self, output: Output) -> Option<End> {
         match output {
             Output::Probe { id, whom, .. } => {
-                let (resolver, stalls, timeout) =
-                    (self.resolver.clone(), Arc::clone(&self.stalls), self.probe_timeout);
-                let guard = self.guard.clone();
-                let original = self.original.clone().filter(|_| v1::is_guest(&whom));
-                tasks.spawn(async move {
+                let (resolver, stalls, timeout) = (
+                    self.parts.resolver.clone(),
+                    Arc::clone(&self.parts.stalls),
+                    self.parts.probe_timeout,
+                );
+                let guard = self.parts.guard.clone();
+                let original = self.parts.original.clone().filter(|_| v1::is_guest(&whom));
+                self.running.spawn(async move {
                     let mut probed = prober::probe(
                         &whom,
                         original.is_some(),
@@ -293,13 +353,13 @@ impl Driver {
                 });
             }
             Output::Call { id, target, whom, request, timeout } => {
-                let links = Arc::clone(&self.links);
+                let links = Arc::clone(&self.parts.links);
                 let heartbeat = whom
                     .as_ref()
-                    .and_then(|whom| self.core.heartbeat_of(whom.instance))
+                    .and_then(|whom| self.parts.core.heartbeat_of(whom.instance))
                     .unwrap_or_default();
-                let original = self.original.clone();
-                tasks.spawn(async move {
+                let original = self.parts.original.clone();
+                self.running.spawn(async move {
                     let asked = async {
                         match &original {
                             Some(original) => {
@@ -320,7 +380,7 @@ impl Driver {
                 });
             }
             Output::Reply { to, response } => {
-                if let Some(reply) = replies.remove(&to) {
+                if let Some(reply) = self.replies.remove(&to) {
                     let _ = reply.send(Ok(response));
                 }
             }

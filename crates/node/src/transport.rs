@@ -3,11 +3,13 @@
 mod client;
 mod detail;
 pub(crate) mod foreign;
+mod port;
 mod server;
 mod wire;
 
 pub(crate) use client::Links;
-pub(crate) use server::{Arrived, Impostor, MeshService, QUESTION_BYTES_MAX, beside};
+pub(crate) use port::serve;
+pub(crate) use server::{Arrived, Impostor, MeshService};
 pub(crate) use wire::decode_probe_response;
 
 /// The method that a probe calls.

@@ -52,7 +52,7 @@ const BYTES_UNDER_WAY: (usize, usize) = (8 << 20, 2 << 20);
 /// Largest request to join in bytes: a name, a target and labels.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 /// Largest request that says nothing of itself in bytes.
-pub(crate) const QUESTION_BYTES_MAX: usize = 1024;
+pub(super) const QUESTION_BYTES_MAX: usize = 1024;
 
 /// A peer's request on its way to the driver.
 #[derive(Debug)]
@@ -513,7 +513,7 @@ impl pb::MeshService for MeshService {
 }
 
 /// What the mesh port serves beside our own protocol.
-pub(crate) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
+pub(super) fn beside(original: Option<Arc<v1::GuestService>>) -> ConnectRpcService<Router> {
     let limits = |bytes: usize| {
         Limits::default().with_max_request_body_size(bytes + 5).with_max_message_size(bytes)
     };
