@@ -29,9 +29,22 @@ fn keeps_its_promises(scenario: &Scenario, setup: Setup) {
 #[test]
 fn every_scenario_keeps_its_promises() {
     for scenario in ALL {
-        for (nodes, seed) in [(2, 1), (5, 2), (10, 3), (25, 4)] {
+        for (nodes, seed) in [(2, 1), (3, 8), (5, 2), (10, 3), (25, 4)] {
             keeps_its_promises(scenario, setup(nodes, seed));
         }
+    }
+}
+
+#[test]
+fn what_all_promises_stand_on_is_kept_from_more_seeds() {
+    for name in ["start", "detect", "pause", "partition", "restart", "twins"] {
+        let scenario = Scenario::named(name).unwrap();
+        for (nodes, seed) in [(4, 9), (5, 10), (5, 11), (5, 12), (20, 13)] {
+            keeps_its_promises(&scenario, setup(nodes, seed));
+        }
+    }
+    for name in ["start", "detect"] {
+        keeps_its_promises(&Scenario::named(name).unwrap(), setup(40, 14));
     }
 }
 
