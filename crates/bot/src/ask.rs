@@ -36,12 +36,8 @@ pub(crate) enum AskError {
     UserInfo,
     #[error("cannot read tokens from {path}: {why}")]
     Token { path: String, why: String },
-    #[error("cannot connect to {url}; does a bot run there, and is that its API port?")]
-    Connect {
-        url: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot connect to {url}: {why}; does a bot run there, and is that its API port?")]
+    Connect { url: String, why: io::Error },
     #[error("no secure channel to {url}")]
     Tls {
         url: String,
@@ -116,7 +112,7 @@ impl Server {
         };
         let dialled = origin.dial(tls).await.map_err(|error| match error {
             DialError::Connect { source, .. } => {
-                AskError::Connect { url: self.url.clone(), source }
+                AskError::Connect { url: self.url.clone(), why: source }
             }
             DialError::Tls { source, .. } => AskError::Tls { url: self.url.clone(), source },
             DialError::Http { source, .. } => broken(source.into()),

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ use crate::run::{Ended, RunError};
 use crate::settings::Settings;
 use crate::sources::{Problem, Sources};
 use crate::status::Status;
-use crate::{assets, demo, effective, flags, issue, logs, run, top};
+use crate::{assets, demo, effective, flags, issue, logs, run, settings, top};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -27,7 +28,15 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
-    let matches = match command().try_get_matches() {
+    let command = command();
+    let arguments = match with_values(&command, std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(mistake) => {
+            let _ = writeln!(io::stderr(), "{mistake}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
             // Help and version are answers, everything else is a mistake. A closed pipe is not
@@ -98,7 +107,7 @@ fn command() -> Command {
                         .long("for")
                         .value_name("TIME")
                         .help("End after this time, such as 10s: with 0 if the matrix was whole, with 1 if not")
-                        .value_parser(humantime::parse_duration),
+                        .value_parser(settings::time),
                 )
                 .arg(
                     Arg::new("fault")
@@ -255,6 +264,47 @@ fn asking() -> [Command; 6] {
     ]
 }
 
+/// The arguments, in which a switch and a value after it (`--debug true`) are one (`--debug=true`),
+/// as with flags that take a value.
+///
+/// # Errors
+///
+/// What to write instead, if something else follows a switch.
+fn with_values(
+    command: &Command,
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<Vec<OsString>, String> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let switch = joined.last().and_then(|last| last.to_str()).filter(|last| is_switch(last));
+        let value = argument.to_str().filter(|value| !value.starts_with('-'));
+        match (switch, value) {
+            (Some(switch), Some(value)) if settings::boolean(value).is_some() => {
+                let one = format!("{switch}={value}");
+                joined.pop();
+                joined.push(one.into());
+            }
+            (Some(switch), Some(value))
+                if !command.get_subcommands().any(|known| known.get_name() == value) =>
+            {
+                return Err(format!(
+                    "canary-bot: {switch}: {value:?} does not work: write true or false, as in {switch}=false"
+                ));
+            }
+            _ => joined.push(argument),
+        }
+    }
+    Ok(joined)
+}
+
+fn is_switch(argument: &str) -> bool {
+    argument.strip_prefix("--").is_some_and(|name| {
+        flags::FLAGS
+            .iter()
+            .any(|flag| flag.name == name && matches!(flag.takes, flags::Takes::Switch))
+    })
+}
+
 fn probing() -> Command {
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PATH").help(help)
@@ -264,7 +314,7 @@ fn probing() -> Command {
             .long(name)
             .value_name("TIME")
             .default_value(default)
-            .value_parser(humantime::parse_duration)
+            .value_parser(settings::time)
             .help(help)
     };
     let target =

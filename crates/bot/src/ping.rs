@@ -132,7 +132,8 @@ fn spelled(target: &Target, sequence: u64, measured: &Result<Once, Unmeasured>) 
 fn summary(target: &Target, Tally { sent, totals }: &Tally) -> String {
     let failed = sent - totals.len() as u64;
     let share = 100.0 * failed as f64 / (*sent).max(1) as f64;
-    let mut line = format!("{target}: {sent} attempts, {failed} failed ({share:.0} %)");
+    let attempts = if *sent == 1 { "attempt" } else { "attempts" };
+    let mut line = format!("{target}: {sent} {attempts}, {failed} failed ({share:.0} %)");
     if let (Some(least), Some(most)) = (totals.iter().min(), totals.iter().max()) {
         let mean =
             totals.iter().sum::<Duration>() / u32::try_from(totals.len()).unwrap_or(u32::MAX);

@@ -59,8 +59,9 @@ impl TokenSource {
             } else {
                 "the file of tokens".to_owned()
             };
-            let text =
-                self.contents().map_err(|error| format!("{named}: it cannot be read: {error}"))?;
+            let text = self.contents().map_err(|error| {
+                format!("{named}: it cannot be read: {error}; write a path, not the token")
+            })?;
             let fail = |why: String| format!("{}: {why}", path.display());
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));

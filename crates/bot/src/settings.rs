@@ -233,7 +233,11 @@ impl Parser<'_> {
             match parse(value) {
                 Ok(value) => parsed.push(value),
                 Err(error) => {
-                    self.problem(&given, format!("{value:?} does not work: {error}; {remedy}"));
+                    // Some errors tell what to do themselves.
+                    let error = error.to_string();
+                    let advice =
+                        if error.contains(';') { error } else { format!("{error}; {remedy}") };
+                    self.problem(&given, format!("{value:?} does not work: {advice}"));
                 }
             }
         }
@@ -387,7 +391,7 @@ impl Parser<'_> {
         match base64::engine::general_purpose::STANDARD.decode(bare) {
             Ok(pem) => Some(Material::Inline { name: given.origin.to_string(), pem }),
             Err(_) => {
-                self.problem(&given, "it is not base64; write the PEM file through base64 -w0");
+                self.problem(&given, format!("it is not base64; write the PEM file through base64 -w0, or name the file by --{name}-path"));
                 None
             }
         }
@@ -645,14 +649,17 @@ impl Parser<'_> {
         LogSettings { level: level.unwrap_or(default), json: json.unwrap_or(false), libraries }
     }
 
-    /// A boolean in any of the spellings that Go accepts.
     fn switch(&mut self, name: &str) -> bool {
-        self.one(name, |value| match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err("write true or false"),
-        })
-        .unwrap_or(false)
+        self.one(name, |value| boolean(value).ok_or("write true or false")).unwrap_or(false)
+    }
+}
+
+/// A boolean in any of the spellings that Go accepts.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -661,7 +668,9 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse().ok().or_else(address).ok_or_else(|| "it is no address and no network".to_owned())
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A length of time, for settings and for arguments of commands.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    // The library's words are about letters of the text.
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a time such as 3s, 500ms or 24h"))
+        .map_err(|_| "it is no length of time; write one such as 3s, 500ms or 24h".to_owned())
 }

@@ -143,15 +143,8 @@ fn variables(
             continue;
         }
         if !is_known {
-            let nearest =
-                known.iter().map(|known| (strsim::levenshtein(known, &name), known)).min();
-            let hint = nearest
-                .filter(|(distance, _)| *distance <= 3)
-                .map(|(_, known)| format!("; did you mean {known}?"));
-            problems.push(Problem(format!(
-                "{name}: no setting has this variable{}",
-                hint.unwrap_or_default()
-            )));
+            let hint = did_you_mean(&name, known.iter().map(String::as_str));
+            problems.push(Problem(format!("{name}: no setting has this variable{hint}")));
             continue;
         }
         if value.len() > 1
@@ -222,7 +215,8 @@ fn of_file(
     let mut settings = Vec::new();
     for (key, value) in table {
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
-            problem(format!("has the unknown key {key}; its keys are the flags' names"));
+            let hint = did_you_mean(&key, FLAGS.iter().map(|flag| flag.name));
+            problem(format!("has the unknown key {key}; its keys are the flags' names{hint}"));
             continue;
         };
         match values(flag, &value) {
@@ -231,6 +225,14 @@ fn of_file(
         }
     }
     settings
+}
+
+/// Names what is most like `name`, if up to three letters of it are wrong.
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|known| (strsim::levenshtein(known, name), known)).min();
+    nearest
+        .filter(|(wrong, _)| *wrong <= 3)
+        .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
 
 fn read(path: &Path) -> Result<String, String> {

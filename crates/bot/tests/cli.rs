@@ -5,13 +5,18 @@
 use std::process::{Command, Output};
 
 fn canary_bot(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(arguments, environment).output().unwrap()
+}
+
+fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
     for (variable, _) in
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESH_"))
     {
         command.env_remove(variable);
     }
-    command.args(arguments).envs(environment.iter().copied()).output().unwrap()
+    command.args(arguments).envs(environment.iter().copied());
+    command
 }
 
 fn stderr(output: &Output) -> String {
@@ -282,6 +287,82 @@ fn completion_man_help_and_version_are_answers() {
     assert_eq!(canary_bot(&["--no-such-flag"], &[]).status.code(), Some(2));
 }
 
+/// Commands that cannot work, run in a directory that has only the files named here. Nothing
+/// listens on port 1.
+const MISTAKES: &[&str] = &[
+    "--target no-port",
+    "--name",
+    "--nam owl",
+    "--name owl --label zone --probe-interval never --listen-port 70000",
+    "--name owl --debug maybe",
+    "--debug true --name",
+    "--name owl --server-cert cert.pem",
+    "--name owl --server-cert cert.pem --server-key nothing.pem",
+    "--name owl --ca-cert letter.pem",
+    "--name owl --token-file nothing",
+    "--config nothing.toml --dry-run",
+    "--config unknown.toml --dry-run",
+    "--config broken.toml --dry-run",
+    "config show --config unknown.toml",
+    "config check --config broken.toml",
+    "demo --bots 1",
+    "demo --fault flood",
+    "demo --for soon",
+    "status --server http://127.0.0.1:1",
+    "status --server goose:8080",
+    "status --server ftp://goose",
+    "nodes --server http://127.0.0.1:1 --json",
+    "matrix --server http://127.0.0.1:1",
+    "events --server http://127.0.0.1:1",
+    "top --server http://127.0.0.1:1",
+    "check --server http://127.0.0.1:1",
+    "probe",
+    "probe 127.0.0.1:1 --count 1",
+    "probe no-port",
+    "tls dev --out letter.pem --host goose",
+    "assets nothing",
+    "frobnicate",
+];
+
+#[test]
+fn mistakes_read_as_they_were_reviewed() {
+    let folder = std::env::temp_dir().join(format!("canary-bot-mistakes-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (file, text) in [
+        ("cert.pem", ""),
+        ("letter.pem", "Dear goose\n"),
+        ("unknown.toml", "nam = \"owl\"\ntargets = [\"duck:8081\"]\n"),
+        ("broken.toml", "name = \"owl\nlisten-port = 1\n"),
+    ] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let mut said = String::new();
+    for line in MISTAKES {
+        let arguments: Vec<_> = line.split(' ').collect();
+        let output = command(&arguments, &[]).current_dir(&folder).output().unwrap();
+        said += &format!("$ canary-bot {line}\n{}{}", stdout(&output), stderr(&output));
+        said += &format!("exit {}\n\n", output.status.code().unwrap());
+        assert_ne!(output.status.code(), Some(0), "{line}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_golden("mistakes.txt", &said);
+}
+
+/// A text without what differs from run to run: figures, and how wide columns are.
+fn without_figures(text: &str) -> String {
+    let mut plain = String::new();
+    for letter in text.chars() {
+        let before = plain.chars().next_back();
+        match letter {
+            '0'..='9' | '.' if before == Some('0') => {}
+            '0'..='9' => plain.push('0'),
+            ' ' if before == Some(' ') => {}
+            letter => plain.push(letter),
+        }
+    }
+    plain
+}
+
 #[test]
 fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     let output = canary_bot(&["demo", "--bots", "3", "--for", "5s"], &[]);
@@ -298,6 +379,12 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     }
     // Where no terminal is, nothing moves a cursor.
     assert!(!shown.contains('\x1b'), "{shown}");
+    // What comes in between tells of what happened when.
+    let (begin, rest) = shown.split_once("Ctrl-C ends it\n").unwrap();
+    let end = &rest[rest.find("\nfrom").unwrap()..];
+    let token = begin.split("#token=").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    let begin = begin.replace(token, "TOKEN");
+    assert_golden("demo.txt", &without_figures(&format!("{begin}Ctrl-C ends it\n{end}")));
 }
 
 #[test]
@@ -404,5 +491,5 @@ fn a_health_check_asks_the_port_that_the_variables_of_the_bot_name() {
     );
     let given =
         canary_bot(&["check", "--server", "http://127.0.0.1:1"], &[("MESH_API_PORT", &closed)]);
-    assert!(stdout(&given).contains("http://127.0.0.1:1;"), "{}", stdout(&given));
+    assert!(stdout(&given).contains("http://127.0.0.1:1:"), "{}", stdout(&given));
 }
