@@ -117,6 +117,15 @@ impl Block {
         }
     }
 
+    /// The same kind of block with these nodes in place of its larger side.
+    pub(crate) fn with_larger_side(&self, side: &FixedBitSet) -> Self {
+        match (self.both, self.to.count_ones(..) <= self.from.count_ones(..)) {
+            (true, _) => Self::between(side.clone(), self.sides().0.clone()),
+            (false, true) => Self { from: side.clone(), ..self.clone() },
+            (false, false) => Self { to: side.clone(), ..self.clone() },
+        }
+    }
+
     /// Its directions: one, or two.
     pub(crate) fn directions(&self) -> impl Iterator<Item = (&FixedBitSet, &FixedBitSet)> {
         let back = self.both.then_some((&self.to, &self.from));

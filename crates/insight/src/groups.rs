@@ -103,7 +103,7 @@ impl Groups {
 
     /// Whether the two sides are all nodes. Of those that nobody hears it is not known to which
     /// side they belong.
-    fn are_all(&self, block: &Block) -> bool {
+    pub(crate) fn are_all(&self, block: &Block) -> bool {
         let is_placed = |node: usize| {
             block.from.contains(node) || block.to.contains(node) || !self.witnesses.contains(node)
         };

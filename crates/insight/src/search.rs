@@ -93,23 +93,28 @@ impl Search<'_> {
         Found { cause, score, margin: score.value }
     }
 
-    /// What the smaller side of a block consists of, if that side has no name: groups that have
-    /// one, and single nodes. They may have nothing in common.
+    /// What a side of a block consists of that has no name: groups that have one, and single nodes.
+    /// They may have nothing in common.
     fn parts(&self, whole: &Found, explained: &Explained) -> Vec<Found> {
         let Cause::Block(block) = &whole.cause else { return Vec::new() };
-        let (side, _) = block.sides();
-        if self.groups.has_name(side) {
+        let (smaller, larger) = block.sides();
+        // The larger one may be two zones, or a zone and a node that died: then the smaller one is
+        // cut from either.
+        let is_larger = self.groups.has_name(smaller);
+        if is_larger && (self.groups.has_name(larger) || self.groups.are_all(block)) {
             return Vec::new();
         }
+        let side = if is_larger { larger } else { smaller };
+        let part_of = |nodes: &FixedBitSet| match is_larger {
+            true => block.with_larger_side(nodes),
+            false => block.with_side(nodes, &self.evidence.all),
+        };
         let mut left = side.clone();
         let mut parts = Vec::new();
         for group in self.groups.iter().filter(|group| group.nodes.count_ones(..) > 1) {
             if group.nodes.is_subset(&left) {
                 left.difference_with(&group.nodes);
-                parts.push(self.score(
-                    Cause::Block(block.with_side(&group.nodes, &self.evidence.all)),
-                    explained,
-                ));
+                parts.push(self.score(Cause::Block(part_of(&group.nodes)), explained));
             }
         }
         let best = |index: Index| {

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use canary_core::{Failure, Release, Secured, Status};
 use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity};
 use support::{Lab, name};
@@ -297,4 +299,42 @@ fn the_last_witness_blames_the_dead_node_and_not_the_path() {
             report.verdict
         );
     }
+}
+
+#[test]
+fn two_zones_that_are_cut_and_a_node_that_died_elsewhere_are_two_incidents() {
+    for nodes in [80, 400] {
+        let (mut lab, mut insight) = (Lab::new(nodes, 8), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        let zone = |number: usize| number * nodes / 8..(number + 1) * nodes / 8;
+        for (a, b) in zone(1).flat_map(|a| zone(2).map(move |b| (a, b))) {
+            lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
+        }
+        let dead = zone(5).start;
+        lab.status[dead] = Status::Dead;
+        let others = (0..nodes).filter(|other| *other != dead);
+        lab.failing.extend(others.map(|other| (other, dead, Failure::Timeout)));
+        let report = watch(&mut lab, &mut insight, 12);
+        let culprits: Vec<_> =
+            report.open.iter().map(|incident| incident.culprit.to_string()).collect();
+        assert_eq!(culprits.len(), 2, "{culprits:?}");
+        assert!(culprits.contains(&"zone=1 <-> zone=2".to_owned()), "{culprits:?}");
+        assert!(culprits.contains(&format!("host-{dead:04}")), "{culprits:?}");
+    }
+}
+
+#[test]
+fn a_zone_that_is_cut_from_two_others_is_cut_from_each() {
+    let (mut lab, mut insight) = (Lab::new(80, 8), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    for (a, b) in (10..20).flat_map(|a| (20..40).map(move |b| (a, b))) {
+        lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
+    }
+    let report = watch(&mut lab, &mut insight, 12);
+    let culprits: BTreeSet<_> =
+        report.open.iter().map(|incident| incident.culprit.to_string()).collect();
+    assert_eq!(
+        culprits,
+        BTreeSet::from(["zone=1 <-> zone=2", "zone=1 <-> zone=3"].map(str::to_owned))
+    );
 }
