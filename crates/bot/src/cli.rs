@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -29,7 +28,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     let command = command();
-    let arguments = match with_values(&command, std::env::args_os()) {
+    let arguments = match flags::joined(&command, std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(mistake) => {
             let _ = writeln!(io::stderr(), "{mistake}");
@@ -262,47 +261,6 @@ fn asking() -> [Command; 6] {
         .arg(switch("json", "Write JSON"))
         .after_help("Exit codes: 0 it works, 2 usage, 3 it does not, or cannot be asked."),
     ]
-}
-
-/// The arguments, in which a switch and a value after it (`--debug true`) are one (`--debug=true`),
-/// as with flags that take a value.
-///
-/// # Errors
-///
-/// What to write instead, if something else follows a switch.
-fn with_values(
-    command: &Command,
-    arguments: impl Iterator<Item = OsString>,
-) -> Result<Vec<OsString>, String> {
-    let mut joined: Vec<OsString> = Vec::new();
-    for argument in arguments {
-        let switch = joined.last().and_then(|last| last.to_str()).filter(|last| is_switch(last));
-        let value = argument.to_str().filter(|value| !value.starts_with('-'));
-        match (switch, value) {
-            (Some(switch), Some(value)) if settings::boolean(value).is_some() => {
-                let one = format!("{switch}={value}");
-                joined.pop();
-                joined.push(one.into());
-            }
-            (Some(switch), Some(value))
-                if !command.get_subcommands().any(|known| known.get_name() == value) =>
-            {
-                return Err(format!(
-                    "canary-bot: {switch}: {value:?} does not work: write true or false, as in {switch}=false"
-                ));
-            }
-            _ => joined.push(argument),
-        }
-    }
-    Ok(joined)
-}
-
-fn is_switch(argument: &str) -> bool {
-    argument.strip_prefix("--").is_some_and(|name| {
-        flags::FLAGS
-            .iter()
-            .any(|flag| flag.name == name && matches!(flag.takes, flags::Takes::Switch))
-    })
 }
 
 fn probing() -> Command {

@@ -1,7 +1,9 @@
 //! Every setting once: the one table behind flags, `MESH_` variables and the configuration file.
 
+use std::ffi::OsString;
+
 use canary_core::{Config, Kind, Setting};
-use clap::{Arg, ArgAction};
+use clap::{Arg, ArgAction, Command};
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,5 +331,53 @@ impl Flag {
                 .require_equals(true)
                 .default_missing_value("true"),
         }
+    }
+}
+
+/// The arguments, in which a switch and a value after it (`--debug true`) are one (`--debug=true`),
+/// as with flags that take a value.
+///
+/// # Errors
+///
+/// What to write instead, if something else follows a switch.
+pub(crate) fn joined(
+    command: &Command,
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<Vec<OsString>, String> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let switch = joined.last().and_then(|last| last.to_str()).filter(|last| is_switch(last));
+        let value = argument.to_str().filter(|value| !value.starts_with('-'));
+        match (switch, value) {
+            (Some(switch), Some(value)) if boolean(value).is_some() => {
+                let one = format!("{switch}={value}");
+                joined.pop();
+                joined.push(one.into());
+            }
+            (Some(switch), Some(value))
+                if !command.get_subcommands().any(|known| known.get_name() == value) =>
+            {
+                return Err(format!(
+                    "canary-bot: {switch}: {value:?} does not work: write true or false, as in {switch}=false"
+                ));
+            }
+            _ => joined.push(argument),
+        }
+    }
+    Ok(joined)
+}
+
+fn is_switch(argument: &str) -> bool {
+    argument.strip_prefix("--").is_some_and(|name| {
+        FLAGS.iter().any(|flag| flag.name == name && matches!(flag.takes, Takes::Switch))
+    })
+}
+
+/// A boolean in any of the spellings that Go accepts.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }

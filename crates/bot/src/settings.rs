@@ -14,9 +14,9 @@ use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
 use canary_node::{Protocol, Seed};
 
-use crate::outbound;
 use crate::secrets::{self, TokenSource};
 use crate::sources::{Given, Problem, Sources};
+use crate::{flags, outbound};
 
 /// How often metrics are sent, unless told otherwise.
 const PUSH_INTERVAL: Duration = Duration::from_secs(15);
@@ -650,16 +650,7 @@ impl Parser<'_> {
     }
 
     fn switch(&mut self, name: &str) -> bool {
-        self.one(name, |value| boolean(value).ok_or("write true or false")).unwrap_or(false)
-    }
-}
-
-/// A boolean in any of the spellings that Go accepts.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
+        self.one(name, |value| flags::boolean(value).ok_or("write true or false")).unwrap_or(false)
     }
 }
 
