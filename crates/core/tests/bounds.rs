@@ -15,7 +15,7 @@ use canary_core::{
     Labels, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response, Roster,
     RowNews, State, Status, Target, Wall,
 };
-use support::{answer_of, at, core, drain, let_in, record, tell};
+use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell, well};
 
 fn refused(core: &Core, refusal: Refusal) -> u64 {
     core.snapshot(at(0)).refusals.of(refusal)
@@ -205,18 +205,10 @@ fn what_others_ask_holds_back_neither_the_own_row_nor_the_own_digests() {
 
 /// The core has one member, `owl`; every probe of it ends with `report`.
 fn measure(core: &mut Core, report: impl Fn(&Record) -> ProbeReport, until: u64) {
-    for millis in (0..until).step_by(20) {
-        core.handle_timeout(at(millis));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } => core.handle_probe(id, report(&whom), at(millis)),
-                Output::Call { id, request: Request::Exchange(exchange), .. } => {
-                    core.handle_response(id, Ok(support::nothing_new(&exchange)), at(millis));
-                }
-                _ => {}
-            }
-        }
-    }
+    play(core, 0, until, |output, _| match output {
+        Output::Probe { whom, .. } => Deed::Probe(report(whom)),
+        output => well(output),
+    });
 }
 
 #[test]

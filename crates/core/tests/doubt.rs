@@ -4,15 +4,18 @@
 
 mod support;
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Answer, CallError, CallId, Config, Core, Entry, Exchange, Failure, Heard, Now, Output,
-    ProbeReport, Record, Request, RequestId, Response, Status, Suspicion,
+    Answer, Config, Core, Entry, Exchange, Failure, Heard, Now, Output, Record, Request, RequestId,
+    Response, Status, Suspicion,
 };
-use support::{answer_of, at, core, drain, let_in, nothing_new, record, say, status, tell};
+use support::{
+    Deed, World, answer_of, at, core, drain, fails, let_in, play, record, say, status, tell, well,
+    whom,
+};
 
 /// A core that let `peer` in and heard of `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
@@ -118,32 +121,19 @@ fn an_answer_is_as_old_as_what_it_answers() {
 /// that are asked to try say that they failed as well, if they can be heard.
 fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize {
     let mut pushed = 0;
-    for now in (from..to).step_by(20) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Call { id, request, .. } => {
-                    let in_vain =
-                        Err(CallError { failure: Failure::Timeout, detail: String::new() });
-                    let result = match request {
-                        Request::Ask(_) if peers_heard => {
-                            Ok(Response::Asked(Answer::Failed(Failure::Timeout)))
-                        }
-                        Request::Exchange(exchange) if exchange.range.is_none() => {
-                            pushed += exchange.suspicions.len();
-                            in_vain
-                        }
-                        _ => in_vain,
-                    };
-                    core.handle_response(id, result, at(now));
-                }
-                Output::Probe { id, .. } => {
-                    core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
-                }
-                _ => {}
-            }
+    play(core, from, to, |output, _| match output {
+        Output::Call { request: Request::Ask(_), .. } if peers_heard => {
+            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
         }
-    }
+        output => {
+            if let Output::Call { request: Request::Exchange(exchange), .. } = output
+                && exchange.range.is_none()
+            {
+                pushed += exchange.suspicions.len();
+            }
+            fails(output, Failure::Timeout)
+        }
+    });
     pushed
 }
 
@@ -191,20 +181,14 @@ fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
     // The first probe was answered at once, and its second request never; of all else nothing is
     // heard.
     let mut first = None;
-    for now in (20..=2500).step_by(20) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            if let Output::Probe { id, whom, .. } = output {
-                first.get_or_insert((id, whom, now));
-            }
+    play(&mut core, 20, 2520, |output, now| match output {
+        Output::Probe { whom, .. } if first.is_none() => {
+            first = Some(now);
+            Deed::Probe(answer_of(whom)).after(1500)
         }
-        if let Some((id, whom, begun)) = &first
-            && begun + 1500 == now
-        {
-            core.handle_probe(*id, answer_of(whom), at(now));
-        }
-    }
-    assert!(first.is_some_and(|(.., begun)| begun < 900));
+        _ => Deed::Nothing,
+    });
+    assert!(first.is_some_and(|begun| begun < 900));
     assert!(peers.iter().any(|peer| status(&core, peer, at(2500)) == Status::Suspect));
     assert_eq!(doubts_told(&mut core, &peers[0], at(2500)), 0);
 }
@@ -220,30 +204,18 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
     peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
     drain(&mut core);
     // All is answered at first; then nothing but the questions, and these after a second.
-    let mut asked: Vec<(CallId, u64)> = Vec::new();
+    let asked = Cell::new(None);
+    let mut world = World::new(|output: &Output, now| match output {
+        Output::Call { request: Request::Ask(_), .. } => {
+            asked.set(asked.get().or(Some(now)));
+            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout)))).after(1000)
+        }
+        output if now < 10_000 => well(output),
+        _ => Deed::Nothing,
+    });
     for now in (20..100_000).step_by(20) {
-        core.handle_timeout(at(now));
-        let well = now < 10_000;
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Call { id, request: Request::Exchange(exchange), .. } if well => {
-                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
-                }
-                Output::Probe { id, whom, .. } if well => {
-                    core.handle_probe(id, answer_of(&whom), at(now));
-                }
-                Output::Call { id, request: Request::Ask(_), .. } => asked.push((id, now)),
-                _ => {}
-            }
-        }
-        for (id, _) in asked.iter().filter(|(_, at)| at + 1000 == now) {
-            core.handle_response(
-                *id,
-                Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
-                at(now),
-            );
-        }
-        if asked.first().is_some_and(|(_, at)| at + 1400 == now) {
+        world.step(&mut core, now);
+        if asked.get().is_some_and(|at| at + 1400 == now) {
             assert!(doubts_told(&mut core, &peers[0], at(now)) > 0);
             return;
         }
@@ -264,34 +236,25 @@ fn news_is_not_spent_on_who_takes_no_part() {
     drain(&mut core);
     let (mut pushed, mut gossiped, mut asked) = (0, 0, 0);
     let mut doubted = false;
-    for now in (42_000..52_000).step_by(20) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
-                    let deaf = whom.is_some_and(|whom| whom.name.as_str().starts_with("deaf"));
-                    assert!(!deaf || exchange.range.is_some(), "a push to who does not hear it");
-                    pushed += u32::from(exchange.range.is_none());
-                    gossiped += u32::from(!deaf && exchange.range.is_some());
-                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
-                }
-                Output::Call { whom, request: Request::Ask(_), .. } => {
-                    assert_eq!(whom.unwrap().name, hearing.name);
-                    asked += 1;
-                }
-                Output::Probe { id, whom, .. } => {
-                    let report = if whom.name == deaf[0].name {
-                        doubted = true;
-                        ProbeReport::Failed(Failure::Timeout)
-                    } else {
-                        answer_of(&whom)
-                    };
-                    core.handle_probe(id, report, at(now));
-                }
-                _ => {}
-            }
+    play(&mut core, 42_000, 52_000, |output, _| match output {
+        Output::Call { request: Request::Exchange(exchange), .. } => {
+            let deaf = whom(output).is_some_and(|whom| whom.name.as_str().starts_with("deaf"));
+            assert!(!deaf || exchange.range.is_some(), "a push to who does not hear it");
+            pushed += u32::from(exchange.range.is_none());
+            gossiped += u32::from(!deaf && exchange.range.is_some());
+            well(output)
         }
-    }
+        Output::Call { request: Request::Ask(_), .. } => {
+            assert_eq!(whom(output).unwrap().name, hearing.name);
+            asked += 1;
+            Deed::Nothing
+        }
+        Output::Probe { whom, .. } if whom.name == deaf[0].name => {
+            doubted = true;
+            fails(output, Failure::Timeout)
+        }
+        output => well(output),
+    });
     assert!(doubted && asked > 0 && pushed > 0, "{doubted} {asked} {pushed}");
     assert!(gossiped >= 10, "{gossiped} exchanges in ten seconds");
     core.leave(at(52_000));
@@ -321,6 +284,10 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
             instance: canary_core::Instance(99),
             ..(*other).clone()
         });
+        let mut world = World::new(|output: &Output, now| {
+            let refused = whom(output).is_some_and(|whom| whom.name == other.name) && now > 1000;
+            if refused { fails(output, Failure::Refused) } else { well(output) }
+        });
         for millis in (20..60_000).step_by(20) {
             let now = at(millis);
             // Somebody between refuses our connections to the other; by the peer it is heard of.
@@ -347,30 +314,7 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
                     now,
                 );
             }
-            core.handle_timeout(now);
-            while let Some(output) = core.poll_output() {
-                let refused = |whom: &Record| whom.name == other.name && millis > 1000;
-                match output {
-                    Output::Probe { id, whom, .. } if refused(&whom) => {
-                        core.handle_probe(id, ProbeReport::Failed(Failure::Refused), now);
-                    }
-                    Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
-                    Output::Call { id, whom: Some(whom), .. } if refused(&whom) => {
-                        core.handle_response(
-                            id,
-                            Err(CallError { failure: Failure::Refused, detail: String::new() }),
-                            now,
-                        );
-                    }
-                    Output::Call { id, request: Request::Exchange(exchange), .. } => {
-                        core.handle_response(id, Ok(nothing_new(&exchange)), now);
-                    }
-                    Output::Call { id, request: Request::Ask(_), .. } => {
-                        core.handle_response(id, Ok(Response::Asked(Answer::Reached)), now);
-                    }
-                    _ => {}
-                }
-            }
+            world.step(&mut core, millis);
             assert_ne!(
                 status(&core, &other, now),
                 Status::Dead,
@@ -399,7 +343,17 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
     // From the cut on half of them are heard of by a bridge alone, and what is asked of them is
     // never answered.
     let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";
-    let (mut probes, mut calls, mut most) = (VecDeque::new(), VecDeque::new(), 0);
+    let mut world = World::new(|output: &Output, now| match output {
+        output if whom(output).is_some_and(|whom| beyond(whom, now)) => match output {
+            Output::Probe { .. } => fails(output, Failure::Timeout).after(10_000),
+            output => fails(output, Failure::Timeout).after(3000),
+        },
+        Output::Call { request: Request::Ask(_), .. } => {
+            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
+        }
+        output => well(output),
+    });
+    let mut most = 0;
     for millis in (20..CUT + 40_000).step_by(20) {
         let now = at(millis);
         if millis % 200 == 0 {
@@ -432,40 +386,8 @@ fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
                 now,
             );
         }
-        core.handle_timeout(now);
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } if beyond(&whom, millis) => {
-                    probes.push_back((millis + 10_000, id));
-                }
-                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), now),
-                Output::Call { id, whom: Some(whom), .. } if beyond(&whom, millis) => {
-                    calls.push_back((millis + 3000, id));
-                }
-                Output::Call { id, request: Request::Exchange(exchange), .. } => {
-                    core.handle_response(id, Ok(nothing_new(&exchange)), now);
-                }
-                Output::Call { id, request: Request::Ask(_), .. } => {
-                    core.handle_response(
-                        id,
-                        Ok(Response::Asked(Answer::Failed(Failure::Timeout))),
-                        now,
-                    );
-                }
-                _ => {}
-            }
-        }
-        most = most.max(probes.len());
-        while let Some((_, id)) = probes.pop_front_if(|(due, _)| *due <= millis) {
-            core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), now);
-        }
-        while let Some((_, id)) = calls.pop_front_if(|(due, _)| *due <= millis) {
-            core.handle_response(
-                id,
-                Err(CallError { failure: Failure::Timeout, detail: String::new() }),
-                now,
-            );
-        }
+        world.step(&mut core, millis);
+        most = most.max(world.probes_open());
     }
     // Twice 256, and what twenty a second and sixty-four at once that others ask for leave to a
     // timeout of ten seconds.

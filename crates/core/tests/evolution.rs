@@ -12,7 +12,7 @@ use canary_core::{
     Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal,
     Release, Request, RequestId, Response, Roster, RowNews, State, Status, Wall,
 };
-use support::{at, core, drain, let_in, record, tell};
+use support::{Deed, at, core, drain, let_in, play, record, tell};
 
 /// Kinds of the sections of cells and of how connections are secured, and of one that no release
 /// knows yet.
@@ -203,15 +203,13 @@ fn an_answer_of_a_later_release_raises_no_doubt() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
     let_in(&mut core, &owl, at(0));
     let mut answered = 0;
-    for second in 1..20 {
-        core.handle_timeout(at(second * 1000));
-        while let Some(output) = core.poll_output() {
-            if let Output::Call { id, request: Request::Exchange(_), .. } = output {
-                answered += 1;
-                core.handle_response(id, Ok(Response::Unknown), at(second * 1000 + 1));
-            }
+    play(&mut core, 1000, 20_000, |output, _| match output {
+        Output::Call { request: Request::Exchange(_), .. } => {
+            answered += 1;
+            Deed::Call(Ok(Response::Unknown)).after(1)
         }
-    }
+        _ => Deed::Nothing,
+    });
     assert!(answered > 10, "{answered} exchanges");
     let snapshot = core.snapshot(at(20_000));
     assert_eq!(
@@ -225,21 +223,14 @@ fn an_answer_of_a_later_release_raises_no_doubt() {
 fn a_join_that_is_answered_by_a_later_release_is_tried_again_and_says_why() {
     let mut core = core(Config::default());
     core.handle_seeds(vec!["owl:8081".parse().unwrap()], at(0));
-    core.handle_timeout(at(0));
     let mut asked = 0;
-    for step in 0..100 {
-        while let Some(output) = core.poll_output() {
-            if let Output::Call { id, request: Request::Join(_), .. } = output {
-                asked += 1;
-                core.handle_response(
-                    id,
-                    Ok(Response::Join(JoinAnswer::Unknown(9))),
-                    at(step * 100),
-                );
-            }
+    play(&mut core, 0, 10_000, |output, _| match output {
+        Output::Call { request: Request::Join(_), .. } => {
+            asked += 1;
+            Deed::Call(Ok(Response::Join(JoinAnswer::Unknown(9))))
         }
-        core.handle_timeout(at((step + 1) * 100));
-    }
+        _ => Deed::Nothing,
+    });
     assert!(asked > 1, "asked {asked} times");
     let problems = core.snapshot(at(10_000)).join_problems;
     assert!(problems[0].1.contains("number 9"), "{problems:?}");

@@ -11,7 +11,7 @@ use canary_core::{
     Attempt, Config, Core, Exchange, Failure, Output, ProbeKind, ProbeReport, Record, Request,
     RequestId, Response, State, Status,
 };
-use support::{answer_of, at, core, drain, let_in, nothing_new, record, tell};
+use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell, well};
 
 const ECHO: ProbeKind = ProbeKind::new(3);
 
@@ -25,23 +25,17 @@ fn run(
     echo: impl Fn() -> ProbeReport,
 ) -> (Vec<(String, ProbeKind)>, usize) {
     let (mut ordered, mut asked) = (Vec::new(), 0);
-    for now in (from..end).step_by(50) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, kind } => {
-                    ordered.push((whom.name.to_string(), kind));
-                    let report = if kind == ProbeKind::MAIN { answer_of(&whom) } else { echo() };
-                    core.handle_probe(id, report, at(now));
-                }
-                Output::Call { id, request: Request::Exchange(exchange), .. } => {
-                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
-                }
-                Output::Call { request: Request::Ask(_), .. } => asked += 1,
-                _ => {}
-            }
+    play(core, from, end, |output, _| match output {
+        Output::Probe { whom, kind, .. } => {
+            ordered.push((whom.name.to_string(), *kind));
+            Deed::Probe(if *kind == ProbeKind::MAIN { answer_of(whom) } else { echo() })
         }
-    }
+        Output::Call { request: Request::Ask(_), .. } => {
+            asked += 1;
+            Deed::Nothing
+        }
+        output => well(output),
+    });
     (ordered, asked)
 }
 

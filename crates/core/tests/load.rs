@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport, Record,
-    Request, RequestId, Response, Status, Suspicion,
+    Answer, Config, Core, Entry, Exchange, Failure, Heard, JoinAnswer, Now, Output, ProbeReport,
+    Record, Request, RequestId, Response, Status, Suspicion,
 };
-use support::{answer_of, at, core, let_in, nothing_new, record, say, status, tell};
+use support::{
+    Deed, World, answer_of, at, core, fails, let_in, play, record, say, status, tell, well, whom,
+};
 
 /// A core that let so many nodes in, and has budget for all of them.
 fn core_with(count: usize) -> (Core, Vec<Arc<Record>>) {
@@ -43,27 +45,19 @@ fn drive(
     report: impl Fn(&Record) -> Option<ProbeReport>,
 ) -> Done {
     let mut done = Done::default();
-    for now in (from..to).step_by(20).map(at) {
-        core.handle_timeout(now);
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } => {
-                    if let Some(report) = report(&whom) {
-                        core.handle_probe(id, report, now);
-                    }
-                    done.probes.push(whom);
-                }
-                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
-                    if whom.is_some_and(|whom| report(&whom).is_none()) {
-                        continue;
-                    }
-                    core.handle_response(id, Ok(nothing_new(&exchange)), now);
-                    done.exchanges.push(*exchange);
-                }
-                _ => {}
-            }
+    play(core, from, to, |output, _| match output {
+        Output::Probe { whom, .. } => {
+            done.probes.push(Arc::clone(whom));
+            report(whom).map_or(Deed::Nothing, Deed::Probe)
         }
-    }
+        Output::Call { request: Request::Exchange(exchange), .. }
+            if whom(output).is_none_or(|whom| report(whom).is_some()) =>
+        {
+            done.exchanges.push((**exchange).clone());
+            well(output)
+        }
+        _ => Deed::Nothing,
+    });
     done
 }
 
@@ -133,28 +127,14 @@ fn a_black_hole_holds_no_places_that_others_need() {
     let silent = |node: &Record| {
         nodes.iter().position(|other| other.name == node.name).is_some_and(|index| index % 2 == 0)
     };
-    let mut waiting = std::collections::VecDeque::new();
-    for now in (2000..7500).step_by(20) {
-        core.handle_timeout(at(now));
-        while waiting.front().is_some_and(|(at, _)| *at <= now) {
-            let (_, id) = waiting.pop_front().unwrap();
-            core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
-        }
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } if silent(&whom) => {
-                    waiting.push_back((now + 3000, id));
-                }
-                Output::Probe { id, whom, .. } => core.handle_probe(id, answer_of(&whom), at(now)),
-                Output::Call { id, whom, request: Request::Exchange(exchange), .. }
-                    if !whom.as_ref().is_some_and(|whom| silent(whom)) =>
-                {
-                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
-                }
-                _ => {}
-            }
-        }
-    }
+    play(&mut core, 2000, 7500, |output, _| match output {
+        output if whom(output).is_some_and(|whom| silent(whom)) => match output {
+            Output::Probe { .. } => fails(output, Failure::Timeout).after(3000),
+            _ => Deed::Nothing,
+        },
+        Output::Call { request: Request::Ask(_), .. } => Deed::Nothing,
+        output => well(output),
+    });
     let snapshot = core.snapshot(at(7500));
     let unmeasured = snapshot
         .members
@@ -400,6 +380,19 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
     let (victim, peer) = (&nodes[0], &nodes[1]);
     drive(&mut core, 20, 6000, &report);
     let mut asks = 0;
+    let mut world = World::new(|output: &Output, _| match output {
+        Output::Probe { whom, .. } if whom.name != victim.name => {
+            Deed::Probe(report(whom).unwrap())
+        }
+        Output::Call { request: Request::Ask(about), .. } => {
+            asks += usize::from(*about == victim.instance);
+            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
+        }
+        output if whom(output).is_some_and(|whom| whom.name == victim.name) => {
+            fails(output, Failure::Timeout)
+        }
+        output => well(output),
+    });
     for now in (6000..26_000).step_by(20) {
         if now % 1000 == 0 {
             let beat = Entry {
@@ -411,35 +404,7 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
             };
             tell(&mut core, peer, Exchange { entries: vec![beat], ..Exchange::default() }, at(now));
         }
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } if whom.name == victim.name => {
-                    core.handle_probe(id, ProbeReport::Failed(Failure::Timeout), at(now));
-                }
-                Output::Probe { id, whom, .. } => {
-                    core.handle_probe(id, report(&whom).unwrap(), at(now));
-                }
-                Output::Call { id, request: Request::Ask(about), .. } => {
-                    asks += usize::from(about == victim.instance);
-                    core.handle_response(
-                        id,
-                        Ok(Response::Asked(canary_core::Answer::Failed(Failure::Timeout))),
-                        at(now),
-                    );
-                }
-                Output::Call { id, whom, request: Request::Exchange(exchange), .. } => {
-                    let answer = nothing_new(&exchange);
-                    let is_victim = whom.is_some_and(|whom| whom.name == victim.name);
-                    let late = Err(canary_core::CallError {
-                        failure: Failure::Timeout,
-                        detail: String::new(),
-                    });
-                    core.handle_response(id, if is_victim { late } else { Ok(answer) }, at(now));
-                }
-                _ => {}
-            }
-        }
+        world.step(&mut core, now);
     }
     asks
 }

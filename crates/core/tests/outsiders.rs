@@ -11,7 +11,7 @@ use canary_core::{
     Config, Core, Exchange, Frame, JoinAnswer, Output, PendingJoin, Request, Response, Roster,
     RowNews, Wall,
 };
-use support::{answer_of, at, core, let_in, nothing_new, record, tell};
+use support::{Deed, at, core, let_in, play, record, tell, well};
 
 fn mesh(ours: usize, config: Config) -> Core {
     let mut core = core(config).with_gossipers(|record| !record.name.as_str().starts_with("old"));
@@ -27,21 +27,12 @@ fn mesh(ours: usize, config: Config) -> Core {
 /// Probes by name, while everybody answers.
 fn probes(core: &mut Core, from: u64, until: u64) -> BTreeMap<String, usize> {
     let mut probes = BTreeMap::new();
-    for now in (from..until).step_by(10) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } => {
-                    *probes.entry(whom.name.as_str().to_owned()).or_default() += 1;
-                    core.handle_probe(id, answer_of(&whom), at(now));
-                }
-                Output::Call { id, request: Request::Exchange(exchange), .. } => {
-                    core.handle_response(id, Ok(nothing_new(&exchange)), at(now));
-                }
-                _ => {}
-            }
+    play(core, from, until, |output, _| {
+        if let Output::Probe { whom, .. } = output {
+            *probes.entry(whom.name.as_str().to_owned()).or_default() += 1;
         }
-    }
+        well(output)
+    });
     probes
 }
 
@@ -110,15 +101,13 @@ fn a_bot_whose_target_is_stuck_says_so_and_seldom_asks_there() {
         core(Config::default()).with_gossipers(|record| !record.name.as_str().starts_with("old"));
     core.handle_seeds(vec![record("old").target.clone()], at(0));
     let mut asked = Vec::new();
-    for now in (0..60_000).step_by(50) {
-        core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
-            if let Output::Call { id, request: Request::Join(_), .. } = output {
-                asked.push(now);
-                core.handle_response(id, Ok(Response::Join(JoinAnswer::Stuck)), at(now));
-            }
+    play(&mut core, 0, 60_000, |output, now| match output {
+        Output::Call { request: Request::Join(_), .. } => {
+            asked.push(now);
+            Deed::Call(Ok(Response::Join(JoinAnswer::Stuck)))
         }
-    }
+        _ => Deed::Nothing,
+    });
     assert_eq!(asked.len(), 4, "{asked:?}");
     let problems = core.snapshot(at(60_000)).join_problems;
     assert!(

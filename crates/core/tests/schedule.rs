@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{Config, Exchange, Failure, Heard, Output, ProbeReport};
-use support::{answer_of, at, core, drain, let_in, record, tell};
+use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell};
 
 #[test]
 fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
@@ -19,15 +19,13 @@ fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
     let nodes: Vec<_> = (0..60).map(|index| record(&format!("node-{index:02}"))).collect();
     nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
     let mut turns = BTreeMap::<_, Vec<u64>>::new();
-    for millis in (10..3 * interval).step_by(10) {
-        core.handle_timeout(at(millis));
-        while let Some(output) = core.poll_output() {
-            if let Output::Probe { id, whom, .. } = output {
-                core.handle_probe(id, answer_of(&whom), at(millis));
-                turns.entry(whom.name.clone()).or_default().push(millis);
-            }
+    play(&mut core, 20, 3 * interval, |output, now| match output {
+        Output::Probe { whom, .. } => {
+            turns.entry(whom.name.clone()).or_default().push(now);
+            Deed::Probe(answer_of(whom))
         }
-    }
+        _ => Deed::Nothing,
+    });
     assert_eq!(turns.len(), nodes.len());
     assert!(
         turns.values().all(|turns| turns[0] < interval / 4),
@@ -56,26 +54,16 @@ fn second_dial(report: ProbeReport) -> u64 {
     drain(&mut core);
     let heard = Heard { record: Arc::clone(&owl), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
-    let mut dialled = 0;
-    for millis in (10..20_000).step_by(10) {
-        core.handle_timeout(at(millis));
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Probe { id, whom, .. } if whom.name == owl.name => {
-                    dialled += 1;
-                    if dialled == 2 {
-                        return millis;
-                    }
-                    core.handle_probe(id, report.clone(), at(millis));
-                }
-                Output::Probe { id, whom, .. } => {
-                    core.handle_probe(id, answer_of(&whom), at(millis));
-                }
-                _ => {}
-            }
+    let mut dialled = Vec::new();
+    play(&mut core, 20, 20_000, |output, now| match output {
+        Output::Probe { whom, .. } if whom.name == owl.name => {
+            dialled.push(now);
+            Deed::Probe(report.clone())
         }
-    }
-    panic!("it is not dialled again within 20 s");
+        Output::Probe { whom, .. } => Deed::Probe(answer_of(whom)),
+        _ => Deed::Nothing,
+    });
+    dialled[1]
 }
 
 #[test]

@@ -7,12 +7,14 @@
     reason = "each test file uses a part of it"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Exchange, Incarnation, Instance, Labels, Now, Output, ProbeReport, Record,
-    Request, RequestId, Response, Status, Target, Time, Timing, Wall,
+    Answer, CallError, CallId, Config, Core, Exchange, Failure, Incarnation, Instance, Labels, Now,
+    Output, ProbeId, ProbeReport, Record, Request, RequestId, Response, Status, Target, Time,
+    Timing, Wall,
 };
 
 pub fn at(millis: u64) -> Now {
@@ -94,4 +96,121 @@ pub fn nothing_new(exchange: &Exchange) -> Response {
         to: exchange.from,
         ..Exchange::default()
     }))
+}
+
+/// What becomes of a probe or a call that a core ordered.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    /// It is never answered.
+    Nothing,
+    /// The probe ends so.
+    Probe(ProbeReport),
+    /// The call ends so.
+    Call(Result<Response, CallError>),
+    /// That, after so many milliseconds.
+    After(u64, Box<Self>),
+}
+
+impl Deed {
+    pub fn after(self, millis: u64) -> Self {
+        Self::After(millis, Box::new(self))
+    }
+}
+
+/// Everybody is well: probes are answered, nobody has news, and who is asked about a node reached
+/// it.
+pub fn well(output: &Output) -> Deed {
+    match output {
+        Output::Probe { whom, .. } => Deed::Probe(answer_of(whom)),
+        Output::Call { request: Request::Exchange(exchange), .. } => {
+            Deed::Call(Ok(nothing_new(exchange)))
+        }
+        Output::Call { request: Request::Ask(_), .. } => {
+            Deed::Call(Ok(Response::Asked(Answer::Reached)))
+        }
+        _ => Deed::Nothing,
+    }
+}
+
+/// A probe or a call that fails like this.
+pub fn fails(output: &Output, failure: Failure) -> Deed {
+    match output {
+        Output::Probe { .. } => Deed::Probe(ProbeReport::Failed(failure)),
+        Output::Call { .. } => Deed::Call(Err(CallError { failure, detail: String::new() })),
+        _ => Deed::Nothing,
+    }
+}
+
+/// The node that a probe or a call is for.
+pub fn whom(output: &Output) -> Option<&Arc<Record>> {
+    match output {
+        Output::Probe { whom, .. } => Some(whom),
+        Output::Call { whom, .. } => whom.as_ref(),
+        _ => None,
+    }
+}
+
+/// Drives a core as a driver would, in a world in which `deed` says what becomes of its orders.
+pub struct World<F> {
+    deed: F,
+    /// What is still to come, by when, in order.
+    open: BTreeMap<(u64, usize), (Order, Deed)>,
+    orders: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    Probe(ProbeId),
+    Call(CallId),
+}
+
+impl<F: FnMut(&Output, u64) -> Deed> World<F> {
+    pub fn new(deed: F) -> Self {
+        Self { deed, open: BTreeMap::new(), orders: 0 }
+    }
+
+    /// Probes that are still to end.
+    pub fn probes_open(&self) -> usize {
+        self.open.values().filter(|(order, _)| matches!(order, Order::Probe(_))).count()
+    }
+
+    /// It is `now`, in milliseconds: what is due happens.
+    pub fn step(&mut self, core: &mut Core, now: u64) {
+        while let Some(((due, number), (order, deed))) = self.open.pop_first() {
+            if due > now {
+                self.open.insert((due, number), (order, deed));
+                break;
+            }
+            self.carry_out(core, order, deed, now);
+        }
+        core.handle_timeout(at(now));
+        while let Some(output) = core.poll_output() {
+            let order = match &output {
+                Output::Probe { id, .. } => Order::Probe(*id),
+                Output::Call { id, .. } => Order::Call(*id),
+                _ => continue,
+            };
+            let deed = (self.deed)(&output, now);
+            self.carry_out(core, order, deed, now);
+        }
+    }
+
+    fn carry_out(&mut self, core: &mut Core, order: Order, deed: Deed, now: u64) {
+        match (order, deed) {
+            (Order::Probe(id), Deed::Probe(report)) => core.handle_probe(id, report, at(now)),
+            (Order::Call(id), Deed::Call(result)) => core.handle_response(id, result, at(now)),
+            (order, Deed::After(millis, deed)) => {
+                self.orders += 1;
+                self.open.insert((now + millis, self.orders), (order, *deed));
+            }
+            (_, Deed::Nothing) => {}
+            (_, deed) => panic!("{deed:?} is no end of such an order"),
+        }
+    }
+}
+
+/// Lets time pass, from one time in milliseconds to another, in steps of 20.
+pub fn play(core: &mut Core, from: u64, to: u64, deed: impl FnMut(&Output, u64) -> Deed) {
+    let mut world = World::new(deed);
+    (from..to).step_by(20).for_each(|now| world.step(core, now));
 }
