@@ -9,7 +9,7 @@ use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
     JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL,
-    ROW_RATE_SHARE,
+    ROSTER_LISTS_ALL_MAX, ROW_RATE_SHARE,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -115,11 +115,11 @@ impl Publisher {
         self.roster.id()
     }
 
-    /// Whether a new roster lists names that did not answer yet. Bots that start together know all
-    /// names long before they have measured all of them; in the meantime each would have a roster of
-    /// its own, and those are more bytes than the rows.
-    pub(super) fn lists_all(&self, now: Moment) -> bool {
-        now.time < self.lists_all_until
+    /// Whether a new roster of a mesh of so many lists names that did not answer yet. Bots that
+    /// start together know all names long before they have measured all of them; in the meantime
+    /// each would have a roster of its own, and those are more bytes than the rows.
+    pub(super) fn lists_all(&self, members: usize, now: Moment) -> bool {
+        members <= ROSTER_LISTS_ALL_MAX && now.time < self.lists_all_until
     }
 }
 
@@ -202,7 +202,7 @@ impl Core {
     }
 
     fn publish_frame(&mut self, now: Moment) {
-        let all = self.publisher.lists_all(now);
+        let all = self.publisher.lists_all(self.members.len(), now);
         if self.publisher.roster_stale || self.publisher.lists_all != all {
             let listed = |slot| {
                 self.members.get(slot).is_some_and(|member| {
