@@ -136,9 +136,14 @@ impl Life {
         self.evidence_at
     }
 
-    /// How long there has been no evidence, by the attentive clock.
+    /// How long there has been no evidence. Of one that is there by the attentive clock: what we
+    /// could not hear is not its silence.
     pub fn silence(&self, now: Moment) -> Duration {
-        now.attentive.since(self.heard)
+        if self.status.is_present() {
+            now.attentive.since(self.heard)
+        } else {
+            now.time.since(self.evidence_at)
+        }
     }
 
     /// What made it suspect or dead.
@@ -169,7 +174,7 @@ impl Life {
     pub fn evidence(&mut self, at: Time, now: Moment) -> Change {
         if at > self.evidence_at {
             self.evidence_at = at;
-            self.heard = now.attentive_at(at);
+            self.heard = self.heard.max(now.attentive_at(at));
         }
         if self.status == Status::Left
             || self.doubt.is_some_and(|doubt| self.evidence_at <= doubt.first_failure)

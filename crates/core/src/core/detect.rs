@@ -204,11 +204,6 @@ impl Core {
         let asked = |question: &&mut Question| question.number == number;
         if answer == Answer::Reached {
             self.reached_since(slot, asked_at, now);
-            // Our own loop may have stood still since it was asked, and the question have been
-            // forgiven so much.
-            if self.questions.open.get_mut(&slot).filter(asked).is_some() {
-                self.drop_question(slot);
-            }
             return;
         }
         let Some(question) = self.questions.open.get_mut(&slot).filter(asked) else {
@@ -261,7 +256,8 @@ impl Core {
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
         let unheard = on_our_word && self.witness.heard_nobody_since(question.first_failure);
         let doubt = Doubt {
-            first_failure: question.first_failure,
+            // Later by a stall of ours: others have as long to refute it as if there had been none.
+            first_failure: now.time.back(now.attentive.since(question.patient_since)),
             patient_since: question.patient_since,
             refused: question.refused && nothing_open,
             unheard,

@@ -1,5 +1,6 @@
 //! Push-pull of what the other lacks, on the tick.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::config::Config;
 use crate::identity::{Instance, Record};
 use crate::life::{Change, Status};
 use crate::limits::{
-    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, ENTRIES_ACCEPTED_MAX,
-    EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX, PUSH_INTERVAL,
-    RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER, WANT_PATIENCE,
-    WANTS_MAX,
+    ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, DIGEST_ENTRIES_MIN,
+    ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
+    PUSH_INTERVAL, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER,
+    WANT_PATIENCE, WANTS_MAX,
 };
 use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, InstanceRange, Request, Response, Suspicion};
@@ -196,10 +197,12 @@ impl Core {
         self.patience.set(Patience::SlowCall(id), now.attentive + doubt_after);
     }
 
-    /// What we have: of all members, or beyond a thousand of a rotating range and of those that
+    /// What we have: of all members, or in a larger mesh of a rotating range and of those that
     /// changed recently.
     fn digest(&mut self, now: Moment) -> (InstanceRange, Vec<Entry>) {
-        if self.members.len() <= DIGEST_ENTRIES_MAX {
+        let members = self.members.len();
+        let entries_max = (members / 2).clamp(DIGEST_ENTRIES_MIN, DIGEST_ENTRIES_MAX);
+        if members <= entries_max {
             let entries = self
                 .members
                 .in_range(InstanceRange::ALL)
@@ -210,25 +213,30 @@ impl Core {
         // Up to the first one left out. The next digest goes on there, or starts anew.
         let low = self.gossip.cursor;
         let rest = InstanceRange::new(low, InstanceRange::ALL.high()).unwrap_or(InstanceRange::ALL);
-        let mut slots: Vec<_> = self.members.in_range(rest).take(DIGEST_ENTRIES_MAX + 1).collect();
+        let mut slots: Vec<_> = self.members.in_range(rest).take(entries_max + 1).collect();
         let left_out = slots
-            .get(DIGEST_ENTRIES_MAX)
+            .get(entries_max)
             .and_then(|slot| self.members.get(*slot))
             .map(|member| member.record.instance);
         self.gossip.cursor = left_out.unwrap_or(InstanceRange::ALL.low());
         let range = left_out
             .and_then(|left_out| InstanceRange::new(low, Instance(left_out.0.saturating_sub(1))))
             .unwrap_or(rest);
-        slots.truncate(DIGEST_ENTRIES_MAX);
-        let lately = self
+        slots.truncate(entries_max);
+        let mut lately: Vec<_> = self
             .members
             .others()
             .filter(|(_, member)| {
                 !range.contains(member.record.instance)
                     && now.time.since(member.changed_at) < CHANGED_LATELY
             })
-            .map(|(slot, _)| slot)
-            .take(DIGEST_ENTRIES_MAX)
+            .map(|(slot, member)| (Reverse(member.changed_at), slot))
+            .collect();
+        lately.sort_unstable();
+        let lately = lately
+            .into_iter()
+            .map(|(_, slot)| slot)
+            .take(entries_max)
             .chain((!range.contains(self.record().instance)).then_some(ME));
         let entries =
             slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
