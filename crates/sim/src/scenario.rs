@@ -373,6 +373,14 @@ fn pause(stage: &mut Stage) {
         format!("by {some} of {all}"),
     );
     stage.resume(victim);
+    // A probe that spans the pause must not be booked, not even until the next one.
+    let mut bogus = 0;
+    for _ in 0..20 {
+        stage.run(Duration::from_millis(500));
+        let timeout = Config::default().probe_timeout;
+        bogus += usize::from(!check::no_bogus_latency(&stage.world, timeout));
+    }
+    stage.found_that("no latency is that of the pause", bogus == 0, format!("{bogus} of 20 looks"));
     whole_again(stage);
 }
 
@@ -463,6 +471,8 @@ fn restart(stage: &mut Stage) {
         })
     });
     stage.found("a restart elsewhere is followed", moved, HEALED);
+    let measured = stage.wait_whole(HEALED);
+    stage.found("and measured there", measured, HEALED);
     // Another bot at the dead one's address must not keep it alive.
     let dead = HostId(stage.world.len() - 2);
     let name = stage.world.name(dead).clone();
