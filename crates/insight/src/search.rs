@@ -9,7 +9,7 @@ use fixedbitset::FixedBitSet;
 use crate::cause::{Block, Cause, Score};
 use crate::evidence::{Evidence, empty};
 use crate::groups::{Group, Groups};
-use crate::limits::{CANDIDATES_MAX, INCUMBENT_PRICE, REFINED_PAIRS_MAX, TOGETHER};
+use crate::limits::{CANDIDATES_MAX, INCUMBENT_PRICE, PARTS_MAX, REFINED_PAIRS_MAX, TOGETHER};
 use crate::matrix::Index;
 
 /// A cause that was found, and how well it explains.
@@ -101,7 +101,11 @@ impl Search<'_> {
         // The larger one may be two zones, or a zone and a node that died: then the smaller one is
         // cut from either.
         let is_larger = self.groups.has_name(smaller);
-        if is_larger && (self.groups.has_name(larger) || self.groups.are_all(block)) {
+        if is_larger
+            && (self.groups.has_name(larger)
+                || !block.from.is_disjoint(&block.to)
+                || self.groups.are_all(block))
+        {
             return Vec::new();
         }
         let side = if is_larger { larger } else { smaller };
@@ -109,20 +113,41 @@ impl Search<'_> {
             true => block.with_larger_side(nodes),
             false => block.with_side(nodes, &self.evidence.all),
         };
+        // Each explains what those before it do not.
+        let mut explained = explained.clone();
+        let mut parts: Vec<Found> = Vec::new();
+        let mut take = |part: Found, explained: &mut Explained| {
+            mark(self.evidence, &part.cause, explained);
+            parts.push(part);
+        };
         let mut left = side.clone();
-        let mut parts = Vec::new();
-        for group in self.groups.iter().filter(|group| group.nodes.count_ones(..) > 1) {
+        let mut groups: Vec<_> = self
+            .groups
+            .iter()
+            .map(|group| (group.nodes.count_ones(..), group))
+            .filter(|(size, _)| *size > 1)
+            .collect();
+        groups.sort_by(|(one, a), (other, b)| other.cmp(one).then_with(|| a.label.cmp(&b.label)));
+        for (_, group) in groups {
             if group.nodes.is_subset(&left) {
                 left.difference_with(&group.nodes);
-                parts.push(self.score(Cause::Block(part_of(&group.nodes)), explained));
+                let part = self.score(Cause::Block(part_of(&group.nodes)), &explained);
+                take(part, &mut explained);
             }
         }
-        let best = |index: Index| {
+        for index in left.ones().take(CANDIDATES_MAX) {
             let shapes = [Cause::To(index), Cause::From(index), Cause::Node(index)];
-            let scored = shapes.map(|cause| self.score(cause, explained));
-            scored.into_iter().max_by(|a, b| a.score.value.total_cmp(&b.score.value))
-        };
-        parts.extend(left.ones().take(CANDIDATES_MAX).filter_map(best));
+            let scored = shapes.map(|cause| self.score(cause, &explained));
+            if let Some(best) =
+                scored.into_iter().max_by(|a, b| a.score.value.total_cmp(&b.score.value))
+            {
+                take(best, &mut explained);
+            }
+        }
+        // A zone that is cut from nearly all others is one cut.
+        if is_larger && parts.len() > PARTS_MAX {
+            return Vec::new();
+        }
         parts
             .into_iter()
             .map(|part| Found { margin: part.margin.min(whole.margin), ..part })

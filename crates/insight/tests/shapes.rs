@@ -338,3 +338,24 @@ fn a_zone_that_is_cut_from_two_others_is_cut_from_each() {
         BTreeSet::from(["zone=1 <-> zone=2", "zone=1 <-> zone=3"].map(str::to_owned))
     );
 }
+
+#[test]
+fn what_is_blocked_for_a_whole_zone_is_one_incident_however_many_zones_are_blocked_from_it() {
+    for (nodes, zones, inbound) in [(80, 8, true), (80, 8, false), (30, 3, true), (30, 3, false)] {
+        let (mut lab, mut insight) = (Lab::new(nodes, zones), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        let size = nodes / zones;
+        // Within the zone as well.
+        for (a, b) in (size..2 * size).flat_map(|a| (0..nodes).map(move |b| (a, b))) {
+            let (from, to) = if inbound { (b, a) } else { (a, b) };
+            if from != to {
+                lab.failing.insert((from, to, Failure::Timeout));
+            }
+        }
+        let report = watch(&mut lab, &mut insight, 14);
+        let culprits: Vec<_> =
+            report.open.iter().map(|incident| incident.culprit.to_string()).collect();
+        assert!(culprits.len() <= 2, "inbound: {inbound}, {nodes} nodes: {culprits:?}");
+        assert!(culprits.iter().all(|culprit| culprit.contains("zone=1")), "{culprits:?}");
+    }
+}
