@@ -12,7 +12,7 @@ pub(crate) enum Takes {
     One,
     /// Values separated by commas, or the flag repeated.
     Many,
-    /// Nothing, or `=true` and its like.
+    /// Nothing, or `true` and its like.
     Switch,
 }
 

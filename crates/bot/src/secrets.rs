@@ -54,14 +54,14 @@ impl TokenSource {
         if let Some(path) = &self.file {
             // What cannot be opened may be a token that was meant as a value; what begins with a
             // slash is a path.
-            let named = if path.is_absolute() {
-                path.display().to_string()
+            let (named, advice) = if path.is_absolute() {
+                (path.display().to_string(), "")
             } else {
-                "the file of tokens".to_owned()
+                ("the file of tokens".to_owned(), "; write a path, not the token")
             };
-            let text = self.contents().map_err(|error| {
-                format!("{named}: it cannot be read: {error}; write a path, not the token")
-            })?;
+            let text = self
+                .contents()
+                .map_err(|error| format!("{named}: it cannot be read: {error}{advice}"))?;
             let fail = |why: String| format!("{}: {why}", path.display());
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));

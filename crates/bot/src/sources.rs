@@ -215,7 +215,10 @@ fn of_file(
     let mut settings = Vec::new();
     for (key, value) in table {
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
-            let hint = did_you_mean(&key, FLAGS.iter().map(|flag| flag.name));
+            let hint = did_you_mean(
+                &key,
+                FLAGS.iter().map(|flag| flag.name).filter(|name| *name != "config"),
+            );
             problem(format!("has the unknown key {key}; its keys are the flags' names{hint}"));
             continue;
         };
@@ -227,11 +230,11 @@ fn of_file(
     settings
 }
 
-/// Names what is most like `name`, if up to three letters of it are wrong.
+/// Names what is most like `name`, if up to three letters of it are wrong, and less than half.
 fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let nearest = known.map(|known| (strsim::levenshtein(known, name), known)).min();
     nearest
-        .filter(|(wrong, _)| *wrong <= 3)
+        .filter(|(wrong, _)| *wrong <= 3 && wrong * 2 < name.len())
         .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
 
