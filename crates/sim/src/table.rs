@@ -243,7 +243,7 @@ pub fn insight(
         held &= misled == 0;
         writeln!(
             out,
-            "{nodes},{},{},{},{},{},{misled},{},{},{},{},{},{:.0},\"{}\"",
+            "{nodes},{},\"{}\",{},{},{},{misled},{},{},{},{},{},{:.0},\"{}\"",
             if labelled { "yes" } else { "no" },
             fault.name,
             fault.causes,
