@@ -143,7 +143,7 @@ fn variables(
             continue;
         }
         if !is_known {
-            let hint = did_you_mean(&name, known.iter().map(String::as_str));
+            let hint = did_you_mean(&name, FLAGS.iter().map(Flag::variable));
             problems.push(Problem(format!("{name}: no setting has this variable{hint}")));
             continue;
         }
@@ -215,10 +215,8 @@ fn of_file(
     let mut settings = Vec::new();
     for (key, value) in table {
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
-            let hint = did_you_mean(
-                &key,
-                FLAGS.iter().map(|flag| flag.name).filter(|name| *name != "config"),
-            );
+            let names = FLAGS.iter().map(|flag| flag.name.to_owned());
+            let hint = did_you_mean(&key, names.filter(|name| name != "config"));
             problem(format!("has the unknown key {key}; its keys are the flags' names{hint}"));
             continue;
         };
@@ -231,10 +229,11 @@ fn of_file(
 }
 
 /// Names what is most like `name`, if up to three letters of it are wrong, and less than half.
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|known| (strsim::levenshtein(known, name), known)).min();
+fn did_you_mean(name: &str, known: impl Iterator<Item = String>) -> String {
+    let letters = name.strip_prefix(PREFIX).unwrap_or(name).len();
+    let nearest = known.map(|known| (strsim::osa_distance(&known, name), known)).min();
     nearest
-        .filter(|(wrong, _)| *wrong <= 3 && wrong * 2 < name.len())
+        .filter(|(wrong, _)| *wrong <= 3 && wrong * 2 < letters)
         .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
 

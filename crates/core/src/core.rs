@@ -580,8 +580,12 @@ impl Core {
             return;
         };
         let silence = member.life.silence(now);
-        let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER;
-        let retained = member.is_present() || silence <= self.config.retain_nodes;
+        // A host that slept for long finds many silent for as long, and some of them are back soon.
+        let grace = UNPROVEN_FORGET_AFTER.min(self.config.retain_nodes);
+        let changed_just_now = now.time.since(member.life.since()) <= grace;
+        let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER && !changed_just_now;
+        let retained =
+            member.is_present() || silence <= self.config.retain_nodes || changed_just_now;
         if unproven || !retained {
             self.forget(slot, now);
             return;

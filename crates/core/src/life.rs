@@ -139,11 +139,12 @@ impl Life {
     /// How long there has been no evidence. Of one that is there by the attentive clock: what we
     /// could not hear is not its silence.
     pub fn silence(&self, now: Moment) -> Duration {
-        if self.status.is_present() {
-            now.attentive.since(self.heard)
-        } else {
-            now.time.since(self.evidence_at)
-        }
+        if self.status.is_present() { self.unheard(now) } else { now.time.since(self.evidence_at) }
+    }
+
+    /// How long there has been no evidence, by the attentive clock.
+    pub fn unheard(&self, now: Moment) -> Duration {
+        now.attentive.since(self.heard)
     }
 
     /// What made it suspect or dead.

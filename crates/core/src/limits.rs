@@ -106,12 +106,12 @@ pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Records in one exchange.
 pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
-/// Entries of one digest, at most and of a mesh of so many. Where it is not of all members it is of
-/// a rotating range and of what changed lately. Heartbeats of all advance all the time, so that half
-/// of them cost half as much; with less than half in the larger meshes rules that ask how old the
-/// evidence of a node is would take the pauses for its silence.
+/// Entries of the range of one digest, at most. A larger mesh is told of in equal parts, one after
+/// the other, each with what changed lately.
 pub const DIGEST_ENTRIES_MAX: usize = 1000;
-/// Meshes of up to so many have digests of all members.
+/// Meshes of up to so many have digests of all members, larger ones of half at most. Heartbeats of
+/// all advance all the time, so that half of them cost half as much. With less than half, rules that
+/// ask how old the evidence of a node is would take the pauses for its silence.
 pub const DIGEST_ENTRIES_MIN: usize = 256;
 /// Entries accepted from a peer: a digest, what changed lately, and room for a newer version's
 /// larger mesh.

@@ -15,7 +15,7 @@ use canary_core::{
     Labels, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response, Roster,
     RowNews, State, Status, Target, Wall,
 };
-use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell, well};
+use support::{Deed, answer_of, at, core, drain, fails, let_in, play, record, tell, well};
 
 fn refused(core: &Core, refusal: Refusal) -> u64 {
     core.snapshot(at(0)).refusals.of(refusal)
@@ -352,4 +352,50 @@ fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
     }
     tell(&mut core, &peer, told((11..=20).map(ghost)), at(90_000));
     assert!(!lists_ghosts(&mut core, 90_000), "whoever they come from, and whenever they came");
+}
+
+#[test]
+fn digests_of_a_large_mesh_are_of_equal_parts_and_two_in_a_row_of_everybody() {
+    let mut core = core(Config::default());
+    let peer = record("peer");
+    let_in(&mut core, &peer, at(0));
+    drain(&mut core);
+    tell(&mut core, &peer, told((1..=299).map(ghost)), at(0));
+    // What changed lately comes on top of each.
+    let mut ranges = Vec::new();
+    play(&mut core, 20, 30_000, |output, now| {
+        if let Output::Call { request: Request::Exchange(exchange), .. } = output
+            && let Some(range) = exchange.range
+            && now > 12_000
+        {
+            ranges.push((range.low(), range.high(), exchange.entries.len()));
+        }
+        well(output)
+    });
+    assert!(ranges.len() > 20, "{} digests", ranges.len());
+    for pair in ranges.windows(2) {
+        let [(low, high, entries), (next, end, others)] = pair else { panic!("two") };
+        let goes_on = high.0.checked_add(1) == Some(next.0) && *end == Instance(u64::MAX);
+        let begins = *high == Instance(u64::MAX) && *next == Instance(0);
+        assert!(goes_on || begins, "from {low:?} to {high:?}, then from {next:?} to {end:?}");
+        assert!((150..=152).contains(entries) && (150..=152).contains(others), "{pair:?}");
+    }
+}
+
+#[test]
+fn a_host_that_slept_for_days_dials_those_that_seem_dead_when_it_wakes() {
+    let mut core = core(Config::default());
+    let (peer, owl) = (record("peer"), record("owl"));
+    for node in [&peer, &owl] {
+        let_in(&mut core, node, at(0));
+    }
+    play(&mut core, 20, 10_000, |output, _| well(output));
+    // Its network is back later than its loop.
+    let woken = 3 * 24 * 3600 * 1000;
+    play(&mut core, woken, woken + 20_000, |output, _| fails(output, Failure::Timeout));
+    let held = core.snapshot(at(woken + 20_000)).members.len();
+    assert_eq!(held, 2, "it would be alone for good");
+    play(&mut core, woken + 20_000, woken + 60_000, |output, _| well(output));
+    let snapshot = core.snapshot(at(woken + 60_000));
+    assert!(snapshot.members.iter().all(|member| member.status == Status::Alive));
 }

@@ -24,7 +24,7 @@ pub const QUALITY_PAIRS_MAX: usize = 1_200 * 1_200;
 pub(crate) const CAUSES_MAX: usize = 48;
 /// Candidates of one shape that are weighed in one round: those with the most unexplained failures.
 pub(crate) const CANDIDATES_MAX: usize = 16;
-/// Parts of the larger side of a block that are named each for itself.
+/// Groups on the larger side of a block that are named each for itself.
 pub(crate) const PARTS_MAX: usize = 3;
 /// Bad pairs up to which the side of a block is tried node by node: it is only of use where bad
 /// pairs are few and scattered.

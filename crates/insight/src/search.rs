@@ -113,14 +113,6 @@ impl Search<'_> {
             true => block.with_larger_side(nodes),
             false => block.with_side(nodes, &self.evidence.all),
         };
-        // Each explains what those before it do not.
-        let mut explained = explained.clone();
-        let mut parts: Vec<Found> = Vec::new();
-        let mut take = |part: Found, explained: &mut Explained| {
-            mark(self.evidence, &part.cause, explained);
-            parts.push(part);
-        };
-        let mut left = side.clone();
         let mut groups: Vec<_> = self
             .groups
             .iter()
@@ -128,12 +120,46 @@ impl Search<'_> {
             .filter(|(size, _)| *size > 1)
             .collect();
         groups.sort_by(|(one, a), (other, b)| other.cmp(one).then_with(|| a.label.cmp(&b.label)));
-        for (_, group) in groups {
+        // Groups of all labels, and of each label alone: one may lie across those of another.
+        let keys: BTreeSet<_> = groups.iter().map(|(_, group)| Some(group.key)).collect();
+        let choices = keys.into_iter().chain([None]).map(|key| {
+            let of_key = |group: &&Group| key.is_none_or(|key| group.key == key);
+            let groups = groups.iter().map(|(_, group)| *group).filter(of_key);
+            self.apart(side, groups, is_larger, part_of, explained)
+        });
+        let value = |parts: &[Found]| parts.iter().map(|part| part.score.value).sum::<f64>();
+        choices
+            .max_by(|one, other| value(one).total_cmp(&value(other)))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|part| Found { margin: part.margin.min(whole.margin), ..part })
+            .collect()
+    }
+
+    /// A side in parts: those of these groups that lie in it, and the nodes that are left. Each
+    /// explains what those before it do not.
+    fn apart<'g>(
+        &self,
+        side: &FixedBitSet,
+        groups: impl Iterator<Item = &'g Group>,
+        is_larger: bool,
+        part_of: impl Fn(&FixedBitSet) -> Block,
+        explained: &Explained,
+    ) -> Vec<Found> {
+        let mut explained = explained.clone();
+        let mut parts: Vec<Found> = Vec::new();
+        let mut left = side.clone();
+        for group in groups {
             if group.nodes.is_subset(&left) {
                 left.difference_with(&group.nodes);
                 let part = self.score(Cause::Block(part_of(&group.nodes)), &explained);
-                take(part, &mut explained);
+                mark(self.evidence, &part.cause, &mut explained);
+                parts.push(part);
             }
+        }
+        // A zone that is cut from nearly all others is one cut.
+        if is_larger && parts.len() > PARTS_MAX {
+            return Vec::new();
         }
         for index in left.ones().take(CANDIDATES_MAX) {
             let shapes = [Cause::To(index), Cause::From(index), Cause::Node(index)];
@@ -141,17 +167,11 @@ impl Search<'_> {
             if let Some(best) =
                 scored.into_iter().max_by(|a, b| a.score.value.total_cmp(&b.score.value))
             {
-                take(best, &mut explained);
+                mark(self.evidence, &best.cause, &mut explained);
+                parts.push(best);
             }
         }
-        // A zone that is cut from nearly all others is one cut.
-        if is_larger && parts.len() > PARTS_MAX {
-            return Vec::new();
-        }
         parts
-            .into_iter()
-            .map(|part| Found { margin: part.margin.min(whole.margin), ..part })
-            .collect()
     }
 
     /// A block whose smaller side has no name, with those nodes on that side that make it explain

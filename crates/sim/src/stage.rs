@@ -260,8 +260,20 @@ impl Stage {
 
     /// Waits until every bot knows every bot and holds a measurement of every pair.
     pub fn wait_whole(&mut self, limit: Duration) -> Option<Duration> {
+        self.wait_whole_while(limit, |_| {})
+    }
+
+    /// The same; `look` sees every step on the way.
+    pub fn wait_whole_while(
+        &mut self,
+        limit: Duration,
+        mut look: impl FnMut(&World),
+    ) -> Option<Duration> {
         let mut matrix = std::mem::take(&mut self.matrix);
-        let taken = self.wait(limit, |world| check::all_know_all(world) && matrix.full(world));
+        let taken = self.wait(limit, |world| {
+            look(world);
+            check::all_know_all(world) && matrix.full(world)
+        });
         self.matrix = matrix;
         taken
     }

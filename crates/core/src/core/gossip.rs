@@ -162,7 +162,9 @@ impl Core {
         if std::mem::replace(&mut member.exchanging, true) {
             return;
         }
-        let (range, entries) = self.digest(now);
+        // Those that take no part come in between: the others would always get the same half.
+        let takes_part = (self.gossip.takes_part)(&member.record);
+        let (range, entries) = self.digest(takes_part, now);
         let suspicions = self.doubts(now);
         let exchange = Exchange {
             range: Some(range),
@@ -198,11 +200,11 @@ impl Core {
     }
 
     /// What we have: of all members, or in a larger mesh of a rotating range and of those that
-    /// changed recently.
-    fn digest(&mut self, now: Moment) -> (InstanceRange, Vec<Entry>) {
+    /// changed recently. The next digest is of the next range, if this one `goes_on`.
+    fn digest(&mut self, goes_on: bool, now: Moment) -> (InstanceRange, Vec<Entry>) {
         let members = self.members.len();
-        let entries_max = (members / 2).clamp(DIGEST_ENTRIES_MIN, DIGEST_ENTRIES_MAX);
-        if members <= entries_max {
+        let entries_max = members.div_ceil(members.div_ceil(DIGEST_ENTRIES_MAX).max(2));
+        if members <= DIGEST_ENTRIES_MIN {
             let entries = self
                 .members
                 .in_range(InstanceRange::ALL)
@@ -218,7 +220,9 @@ impl Core {
             .get(entries_max)
             .and_then(|slot| self.members.get(*slot))
             .map(|member| member.record.instance);
-        self.gossip.cursor = left_out.unwrap_or(InstanceRange::ALL.low());
+        if goes_on {
+            self.gossip.cursor = left_out.unwrap_or(InstanceRange::ALL.low());
+        }
         let range = left_out
             .and_then(|left_out| InstanceRange::new(low, Instance(left_out.0.saturating_sub(1))))
             .unwrap_or(rest);

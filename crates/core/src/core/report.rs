@@ -182,7 +182,7 @@ impl Core {
         } else {
             member.pair.main().latest_failure().unwrap_or(Failure::Timeout)
         };
-        let silence = member.life.silence(now);
+        let silence = member.life.unheard(now);
         self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
 
