@@ -106,7 +106,7 @@ pub const EXCHANGE_CONTENT_BYTES_MAX: usize = 320 * 1024;
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Records in one exchange.
 pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
-/// Entries of the range of one digest, at most. A larger mesh is told of in equal parts, one after
+/// Entries of the range of one digest, at most. A larger mesh comes in equal parts, one after
 /// the other, each with what changed lately.
 pub const DIGEST_ENTRIES_MAX: usize = 1000;
 /// Meshes of up to so many have digests of all members, larger ones of half at most. Heartbeats of
