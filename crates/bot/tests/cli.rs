@@ -379,7 +379,7 @@ fn a_demonstration_ends_with_a_whole_matrix_and_says_so() {
     }
     // Where no terminal is, nothing moves a cursor.
     assert!(!shown.contains('\x1b'), "{shown}");
-    // What comes in between tells of what happened when.
+    // The lines in between differ from run to run.
     let (begin, rest) = shown.split_once("Ctrl-C ends it\n").unwrap();
     let end = &rest[rest.find("\nfrom").unwrap()..];
     let token = begin.split("#token=").nth(1).and_then(|rest| rest.lines().next()).unwrap();

@@ -660,8 +660,8 @@ impl Members {
         entries.iter().map(slot_of).collect()
     }
 
-    /// Who is not among `entries`, which are in order of instances, though its instance is in
-    /// `range`.
+    /// Members with an instance in `range` that are not among `entries`, which are in order of
+    /// instances.
     pub(crate) fn missing_in(&self, entries: &[Entry], range: InstanceRange) -> Vec<Slot> {
         let mut listed = entries.iter().map(|entry| entry.instance).peekable();
         let held = self.by_instance.range(range.bounds());

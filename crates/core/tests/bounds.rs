@@ -351,7 +351,7 @@ fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
         drain(&mut core);
     }
     tell(&mut core, &peer, told((11..=20).map(ghost)), at(90_000));
-    assert!(!lists_ghosts(&mut core, 90_000), "whoever they come from, and whenever they came");
+    assert!(!lists_ghosts(&mut core, 90_000), "only a bot that started just now lists them");
 }
 
 #[test]

@@ -127,8 +127,8 @@ fn what_was_found_stays_mended() {
     }
 }
 
-/// On a host that does not keep up, a node that had been doubted before waited ten seconds for the
-/// next question, or for ever.
+/// A host that did not keep up asked about a node that it had doubted before only after ten seconds,
+/// or never.
 #[test]
 fn in_a_small_mesh_a_node_that_was_doubted_before_dies_as_fast_as_any() {
     for (nodes, observers) in [(2, Observers::Starved), (3, Observers::Pausing)] {

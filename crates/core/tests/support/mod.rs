@@ -117,8 +117,8 @@ impl Deed {
     }
 }
 
-/// Everybody is well: probes are answered, nobody has news, and who is asked about a node reached
-/// it.
+/// All nodes are well: they answer probes, have no news, and say that they reach the node that
+/// they are asked about.
 pub fn well(output: &Output) -> Deed {
     match output {
         Output::Probe { whom, .. } => Deed::Probe(answer_of(whom)),
