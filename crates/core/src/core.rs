@@ -250,26 +250,11 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.take_input(None, now);
         while let Some((due, what)) = self.pop_due(now) {
-            let timer = match what {
-                Due::Timer(timer) => timer,
-                Due::Patience(_) if self.leaving => continue,
-                Due::Patience(patience) => {
-                    self.patience_ended(patience, now);
-                    continue;
-                }
-            };
-            match timer {
-                Timer::Leave => self.outbox.push(Output::Left),
-                _ if self.leaving => {}
-                Timer::Tick => self.tick(now),
-                Timer::Push => self.push(now),
-                Timer::Publish => self.publish(now),
-                Timer::Housekeeping => self.keep_house(now),
-                Timer::Budget => self.fire_ready(now),
-                Timer::Probe(slot) => self.pair_due(slot, due, now),
-                Timer::Dial(slot) => self.dial_dead(slot, now),
-                Timer::Seed(index) => self.seed_due(index, now),
-                Timer::Contest => self.contest_again(),
+            match what {
+                // Nothing is left to do but to leave.
+                what if self.leaving && !matches!(what, Due::Timer(Timer::Leave)) => {}
+                Due::Timer(timer) => self.timer_ended(timer, due, now),
+                Due::Patience(patience) => self.patience_ended(patience, now),
             }
         }
     }
@@ -483,6 +468,21 @@ impl Core {
             Due::Patience(patience) => self.patience.cancel(patience),
         }
         Some((at, due))
+    }
+
+    fn timer_ended(&mut self, timer: Timer, due: Time, now: Moment) {
+        match timer {
+            Timer::Tick => self.tick(now),
+            Timer::Push => self.push(now),
+            Timer::Publish => self.publish(now),
+            Timer::Housekeeping => self.keep_house(now),
+            Timer::Budget => self.fire_ready(now),
+            Timer::Probe(slot) => self.pair_due(slot, due, now),
+            Timer::Dial(slot) => self.dial_dead(slot, now),
+            Timer::Seed(index) => self.seed_due(index, now),
+            Timer::Contest => self.contest_again(),
+            Timer::Leave => self.outbox.push(Output::Left),
+        }
     }
 
     fn patience_ended(&mut self, patience: Patience, now: Moment) {
