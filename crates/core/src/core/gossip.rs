@@ -162,7 +162,8 @@ impl Core {
         if std::mem::replace(&mut member.exchanging, true) {
             return;
         }
-        // Those that take no part come in between: the others would always get the same half.
+        // A digest for a node that takes no part is followed at once by one for a node that does:
+        // if both used up a range, each kind of node would always get the same half.
         let takes_part = (self.gossip.takes_part)(&member.record);
         let (range, entries) = self.digest(takes_part, now);
         let suspicions = self.doubts(now);

@@ -33,9 +33,9 @@ pub(super) struct Publisher {
     roster: Arc<Roster>,
     /// Which member has which place in the roster, by the index of its slot.
     places: Vec<Option<(Slot, u32)>>,
-    /// Until when the roster lists names as well that had no time to answer yet.
+    /// Until when a new roster also lists names that had no time to answer yet.
     lists_all_until: Time,
-    /// It does.
+    /// Whether the present roster lists them.
     lists_all: bool,
     /// Members came or went since the roster was made, or something else of a frame changed that
     /// others must hear of soon.
