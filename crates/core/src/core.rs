@@ -4,6 +4,7 @@
 mod admit;
 mod calls;
 mod changes;
+mod deadlines;
 mod detect;
 mod gossip;
 mod guards;
@@ -26,10 +27,10 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use self::calls::{Calling, Calls, Counted};
+use self::deadlines::{Deadlines, Due, Patience, Timer};
 use self::detect::Questions;
 use self::gossip::Gossip;
 use self::guards::Guards;
-use self::holdings::Holdings;
 use self::names::Naming;
 use self::publish::Publisher;
 use self::report::Reports;
@@ -42,67 +43,50 @@ use crate::limits::{
     HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX,
     UNPROVEN_FORGET_AFTER,
 };
-use crate::load::Load;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
 use crate::pending::PendingJoin;
 use crate::probes::{Probes, Probing, Purpose};
-use crate::queue::Queue;
 use crate::release::Release;
 use crate::secured::Secured;
 use crate::series::ProbeKind;
 use crate::tally::{Events, Journal, Refusal};
-use crate::time::{Attentive, Moment, Now, Time};
+use crate::time::{Moment, Now, Time};
 use crate::witness::Witness;
 
 pub use self::names::Standing;
 pub use self::snapshot::{MemberView, Snapshot};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The next exchange of the tick.
-    Tick,
-    /// Rumours may be pushed.
-    Push,
-    /// Something of the own row is to be published.
-    Publish,
-    /// Retention, silence, forgotten nodes.
-    Housekeeping,
-    /// The budget has a probe again.
-    Budget,
-    /// It is the turn of the pair to this member.
-    Probe(Slot),
-    /// A dead member is dialled.
-    Dial(Slot),
-    /// A target is asked to let us in.
-    Seed(u32),
-    /// Another holder of our name is looked at again.
-    Contest,
-    /// Enough waited for goodbyes.
-    Leave,
+/// How nodes come in: this one, and others.
+#[derive(Debug)]
+struct Joining {
+    /// Our own name, and who else claims it.
+    naming: Naming,
+    /// Where to join.
+    seeds: Seeds,
+    /// Addresses that nobody proved, and how often they may be dialled.
+    guards: Guards,
 }
 
-/// What waits for others, on the attentive clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Patience {
-    /// A probe has been unanswered for too long.
-    SlowProbe(ProbeId),
-    /// A call has been unanswered for too long.
-    SlowCall(CallId),
-    /// A question repeats its probe.
-    Repeat(Slot),
-    /// A question ends.
-    Verdict(Slot),
-    /// A suspect dies.
-    Death(Slot),
+/// What the driver was ordered to do, and its answers that are awaited.
+#[derive(Debug)]
+struct Orders {
+    /// What it did not take yet.
+    outbox: Outbox,
+    /// Calls in flight.
+    calls: Calls,
+    /// Probes in flight.
+    probes: Probes,
 }
 
-/// A deadline of either kind.
-#[derive(Clone, Copy, Debug)]
-enum Due {
-    Timer(Timer),
-    Patience(Patience),
+/// Whether a node lives that does not answer.
+#[derive(Debug)]
+struct Detector {
+    /// Doubts that are being looked into.
+    questions: Questions,
+    /// Whether what we did not hear may be our own fault.
+    witness: Witness,
 }
 
 /// One bot's view of the mesh, and every decision about it. See the crate's page for how to drive
@@ -115,36 +99,20 @@ pub struct Core {
     rng: Rng,
     /// Everybody we know, ourselves included.
     members: Members,
-    /// Our own name, and who else claims it.
-    naming: Naming,
-    /// Where to join.
-    seeds: Seeds,
-    /// Addresses that nobody proved, and how often they may be dialled.
-    guards: Guards,
-    /// Turns that have come.
+    /// How nodes come in.
+    joining: Joining,
+    /// Whose turn it is to be measured, as far as this host keeps up.
     schedule: Schedule,
-    /// Probes in flight.
-    probes: Probes,
-    /// Whether this host keeps up with its probes.
-    load: Load,
-    /// Doubts that are being looked into.
-    questions: Questions,
-    /// Whether what we did not hear may be our own fault.
-    witness: Witness,
-    /// What travels between bots, and at which rate.
+    /// Whether a node lives that does not answer.
+    detector: Detector,
+    /// What travels between bots, at which rate, and how much of it is held.
     gossip: Gossip,
-    /// How much memory others' rows take.
-    holdings: Holdings,
     /// The own row.
     publisher: Publisher,
-    /// Calls in flight.
-    calls: Calls,
     /// What is to be done when.
-    timers: Queue<Timer, Time>,
-    /// Until when others have time.
-    patience: Queue<Patience, Attentive>,
-    /// What the driver has to do.
-    outbox: Outbox,
+    deadlines: Deadlines,
+    /// What the driver has to do, and does.
+    orders: Orders,
     /// What happened, for readers.
     journal: Journal,
     /// What happened, for the log.
@@ -179,27 +147,27 @@ impl Core {
         });
         let time = now.time;
         let witness = Witness::new(time);
-        let mut timers = Queue::default();
-        timers.set(Timer::Tick, time);
-        timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
+        let mut deadlines = Deadlines::default();
+        deadlines.timers.set(Timer::Tick, time);
+        deadlines.timers.set(Timer::Housekeeping, time + HOUSEKEEPING_INTERVAL);
         Self {
             rng,
             members: Members::new(me, witness.moment(now)),
-            naming: Naming::new(time),
-            seeds: Seeds::default(),
-            guards: Guards::new(time),
+            joining: Joining {
+                naming: Naming::new(time),
+                seeds: Seeds::default(),
+                guards: Guards::new(time),
+            },
             schedule: Schedule::default(),
-            probes: Probes::new(&config, time),
-            load: Load::default(),
-            questions: Questions::new(time),
-            witness,
+            detector: Detector { questions: Questions::new(time), witness },
             gossip: Gossip::new(&config, time),
-            holdings: Holdings::default(),
             publisher: Publisher::new(time),
-            calls: Calls::default(),
-            timers,
-            patience: Queue::default(),
-            outbox: Outbox::default(),
+            deadlines,
+            orders: Orders {
+                outbox: Outbox::default(),
+                calls: Calls::default(),
+                probes: Probes::new(&config, time),
+            },
             journal: Journal::default(),
             reports: Reports::new(time),
             leaving: false,
@@ -249,7 +217,7 @@ impl Core {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.take_input(None, now);
-        while let Some((due, what)) = self.pop_due(now) {
+        while let Some((due, what)) = self.deadlines.take(&self.detector.witness, now.time) {
             match what {
                 // Nothing is left to do but to leave.
                 what if self.leaving && !matches!(what, Due::Timer(Timer::Leave)) => {}
@@ -262,7 +230,7 @@ impl Core {
     /// A peer asks.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
         let now = self.take_input(None, now);
-        self.witness.handle_contact(now.time);
+        self.detector.witness.handle_contact(now.time);
         match request {
             Request::Join(record) => self.handle_join(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(self.introduction())),
@@ -274,15 +242,15 @@ impl Core {
     /// A call that was ordered has ended.
     pub fn handle_response(&mut self, id: CallId, result: Result<Response, CallError>, now: Now) {
         let now = self.take_input(Some(id.0), now);
-        self.patience.cancel(Patience::SlowCall(id));
-        let Some(calling) = self.calls.remove(id) else {
+        self.deadlines.patience.cancel(Patience::SlowCall(id));
+        let Some(calling) = self.orders.calls.remove(id) else {
             return;
         };
         if self.leaving && !matches!(calling, Calling::Leave) {
             return;
         }
         if result.as_ref().map_or_else(|error| error.failure.is_answer(), |_| true) {
-            self.witness.handle_contact(now.time);
+            self.detector.witness.handle_contact(now.time);
         }
         match calling {
             Calling::Join { seed } => self.join_answered(seed, result, now),
@@ -307,7 +275,9 @@ impl Core {
             Calling::Contest { claimant } => self.contest_answered(claimant, result, now),
             Calling::Vote { about } => self.vote_answered(about, &result, now),
             Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
-            Calling::Leave if self.calls.in_flight(Counted::Leave) == 0 => self.finish_leaving(),
+            Calling::Leave if self.orders.calls.in_flight(Counted::Leave) == 0 => {
+                self.finish_leaving()
+            }
             Calling::Leave => {}
         }
     }
@@ -324,7 +294,7 @@ impl Core {
             self.members.others().filter(|(_, member)| fit(member)).map(|(slot, _)| slot).collect();
         self.rng.shuffle(&mut partners);
         partners.truncate(LEAVE_PEERS);
-        self.timers.set(Timer::Leave, now.time + LEAVE_TIME);
+        self.deadlines.timers.set(Timer::Leave, now.time + LEAVE_TIME);
         for slot in &partners {
             let Some(member) = self.members.get(*slot) else { continue };
             let whom = Arc::clone(&member.record);
@@ -371,12 +341,16 @@ impl Core {
 impl Core {
     /// Takes the next thing to do. Drain it after every input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outbox.take()
+        self.orders.outbox.take()
     }
 
     /// When [`Core::handle_timeout`] wants to be called; now, while output is queued.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.outbox.is_empty() { self.next_due().map(|(at, _)| at) } else { Some(Time::ZERO) }
+        if self.orders.outbox.is_empty() {
+            self.deadlines.next(&self.detector.witness).map(|(at, _)| at)
+        } else {
+            Some(Time::ZERO)
+        }
     }
 }
 
@@ -389,7 +363,7 @@ impl Core {
 
     /// Who this bot says it is: while it yields its name it names the holder.
     pub fn introduction(&self) -> Arc<Record> {
-        match self.naming.standing() {
+        match self.joining.naming.standing() {
             Standing::Yielded(holder) => Arc::clone(holder),
             Standing::Starting | Standing::Member => Arc::clone(self.record()),
         }
@@ -424,7 +398,7 @@ impl Core {
             .config
             .probe_interval
             .max(Duration::from_secs_f64(pairs as f64 / self.config.probe_rate_max));
-        self.load.stretched(within_budget)
+        self.schedule.load.stretched(within_budget)
     }
 
     /// How often the pair to a node that takes no part in gossip is measured: as every pair, but no
@@ -450,26 +424,6 @@ impl Core {
 
 /// What the files of this folder share.
 impl Core {
-    /// The earliest deadline, as the clocks go now.
-    fn next_due(&self) -> Option<(Time, Due)> {
-        let timer = self.timers.first().map(|(at, timer)| (at, Due::Timer(timer)));
-        let patience = self
-            .patience
-            .first()
-            .map(|(at, patience)| (self.witness.time_of(at), Due::Patience(patience)));
-        timer.into_iter().chain(patience).min_by_key(|(at, _)| *at)
-    }
-
-    /// Takes the earliest deadline that is due.
-    fn pop_due(&mut self, now: Moment) -> Option<(Time, Due)> {
-        let (at, due) = self.next_due().filter(|(at, _)| *at <= now.time)?;
-        match due {
-            Due::Timer(timer) => self.timers.cancel(timer),
-            Due::Patience(patience) => self.patience.cancel(patience),
-        }
-        Some((at, due))
-    }
-
     fn timer_ended(&mut self, timer: Timer, due: Time, now: Moment) {
         match timer {
             Timer::Tick => self.tick(now),
@@ -481,7 +435,7 @@ impl Core {
             Timer::Dial(slot) => self.dial_dead(slot, now),
             Timer::Seed(index) => self.seed_due(index, now),
             Timer::Contest => self.contest_again(),
-            Timer::Leave => self.outbox.push(Output::Left),
+            Timer::Leave => self.orders.outbox.push(Output::Left),
         }
     }
 
@@ -497,9 +451,9 @@ impl Core {
 
     fn finish_leaving(&mut self) {
         // The timer goes with the first time.
-        if self.timers.at(Timer::Leave).is_some() {
-            self.timers.cancel(Timer::Leave);
-            self.outbox.push(Output::Left);
+        if self.deadlines.timers.at(Timer::Leave).is_some() {
+            self.deadlines.timers.cancel(Timer::Leave);
+            self.orders.outbox.push(Output::Left);
         }
     }
 
@@ -523,9 +477,9 @@ impl Core {
         request: Request,
         timeout: Duration,
     ) -> CallId {
-        let id = CallId(self.outbox.number());
-        self.calls.insert(id, calling);
-        self.outbox.push(Output::Call { id, target, whom, request, timeout });
+        let id = CallId(self.orders.outbox.number());
+        self.orders.calls.insert(id, calling);
+        self.orders.outbox.push(Output::Call { id, target, whom, request, timeout });
         id
     }
 
@@ -533,17 +487,17 @@ impl Core {
         let member = self.members.get(slot)?;
         let whom = Arc::clone(&member.record);
         let doubt_after = member.pair.doubt_after(self.config.probe_timeout);
-        let id = ProbeId(self.outbox.number());
-        self.probes.insert(id, Probing::new(slot, purpose, now));
+        let id = ProbeId(self.orders.outbox.number());
+        self.orders.probes.insert(id, Probing::new(slot, purpose, now));
         if purpose == Purpose::Schedule {
-            self.patience.set(Patience::SlowProbe(id), now.attentive + doubt_after);
+            self.deadlines.patience.set(Patience::SlowProbe(id), now.attentive + doubt_after);
         }
-        self.outbox.push(Output::Probe { id, whom, kind: purpose.kind() });
+        self.orders.outbox.push(Output::Probe { id, whom, kind: purpose.kind() });
         Some(id)
     }
 
     fn reply(&mut self, to: RequestId, response: Response) {
-        self.outbox.push(Output::Reply { to, response });
+        self.orders.outbox.push(Output::Reply { to, response });
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -551,16 +505,16 @@ impl Core {
     }
 
     fn keep_house(&mut self, now: Moment) {
-        self.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
+        self.deadlines.timers.set(Timer::Housekeeping, now.time + HOUSEKEEPING_INTERVAL);
         self.notice_isolation(now);
-        if self.load.look() {
+        if self.schedule.load.look() {
             self.reschedule(now);
         }
         self.collect_rosters();
         self.count_holdings();
         self.look_for_vouchers(now);
         self.greet_outsiders(now);
-        self.guards.expire(now.time);
+        self.joining.guards.expire(now.time);
         self.report(now);
         for slot in self.members.other_slots() {
             self.keep_member(slot, now);
@@ -592,7 +546,7 @@ impl Core {
         }
         if member.life.status() == Status::Alive
             && silence > SILENCE_MAX
-            && !self.witness.is_isolated()
+            && !self.detector.witness.is_isolated()
         {
             self.suspect_silent(slot, now);
         }

@@ -53,6 +53,7 @@ mod roster;
 mod row;
 mod secured;
 mod series;
+mod sorted;
 mod tally;
 mod time;
 mod witness;

@@ -12,13 +12,7 @@ fn main() {
         argument.parse::<u64>().expect("give two numbers: nodes and simulated seconds")
     });
     let (nodes, seconds) = (arguments.next().unwrap_or(1000), arguments.next().unwrap_or(10));
-    let setup = Setup {
-        nodes: nodes as usize,
-        seed: 1,
-        loss: 0.0,
-        observers: Default::default(),
-        lasting: Duration::from_secs(60),
-    };
+    let setup = Setup { nodes: nodes as usize, ..Setup::default() };
     let mut stage = Stage::new(setup);
     for (phase, duration) in
         [("start", Duration::from_secs(20)), ("rest", Duration::from_secs(seconds))]

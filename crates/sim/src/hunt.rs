@@ -32,7 +32,7 @@ pub fn hunt(
             seed: rng.u64(..1 << 32),
             loss: [0.0, 0.0, 0.01, 0.05][rng.usize(..4)],
             observers: Observers::ALL[rng.usize(..3)],
-            lasting: Duration::from_secs(60),
+            ..Setup::default()
         };
         let started = clock();
         let stage = scenario.play(setup);

@@ -30,6 +30,10 @@ struct Args {
     /// How long phases without end last, in simulated minutes
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
+    /// How often a bot publishes its whole row, such as 1h: seldom makes members alone affordable
+    /// at 2,000
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    publish_interval: Duration,
     /// Per cent of packets lost; none if not given, and 0, 1, 5 and 10 in turn for the detector's
     /// table
     #[arg(long)]
@@ -90,6 +94,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         loss,
         observers: args.observers.unwrap_or_default(),
         lasting: Duration::from_secs_f64(args.minutes * 60.0),
+        publish_interval: args.publish_interval,
     };
     if let Some(time) = args.hunt {
         return Ok(hunt(args.seed, time, clock, &mut out)?);

@@ -61,6 +61,12 @@ pub const ALL: &[Scenario] = &[
         nodes_min: 3,
         play: bridge,
     },
+    Scenario {
+        name: "cut-off",
+        about: "one host is cut off for 30 to 90 s, and back",
+        nodes_min: 3,
+        play: cut_off,
+    },
     Scenario { name: "pause", about: "one stands still for 60 s", nodes_min: 2, play: pause },
     Scenario {
         name: "cut-one-way",
@@ -314,6 +320,29 @@ fn bridge(stage: &mut Stage) {
     );
     left.iter().for_each(|a| right.iter().for_each(|b| stage.mend(*a, *b)));
     whole_again(stage);
+}
+
+/// A host that was cut off comes back and holds all others for dead: nobody may believe it. Looks at
+/// members alone, so it needs no whole matrix.
+fn cut_off(stage: &mut Stage) {
+    let known = stage.wait_known(HEALED);
+    stage.found("every bot knows every bot", known, HEALED);
+    stage.run(Duration::from_secs(20));
+    let victim = HostId(stage.rng.usize(..stage.world.len()));
+    let name = stage.world.name(victim).clone();
+    let observers: Vec<_> = stage.world.running().filter(|id| *id != victim).collect();
+    let off = Duration::from_secs(30 + stage.rng.u64(..60));
+    let begun = stage.world.elapsed();
+    stage.silence(victim);
+    let known = stage.wait_detected(&[name], &observers, Duration::from_secs(20)).remove(0);
+    let p99 = Detections(known).quantile(0.99);
+    stage.found("the loss of it is known to all others, p99", p99, detected_bound(stage));
+    let rest = (begun + off).saturating_sub(stage.world.elapsed());
+    stage.run(rest);
+    stage.unsilence(victim);
+    let back = stage.wait_known(HEALED);
+    stage.found("one mesh again", back, HEALED);
+    stage.run(Duration::from_secs(30));
 }
 
 /// A rolling upgrade, and back. With an even seed rows of the later release are read by this one in

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use canary_core::Config;
+
 /// How the bots fare that do the observing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Observers {
@@ -55,4 +57,19 @@ pub struct Setup {
     pub observers: Observers,
     /// How long a phase without end lasts.
     pub lasting: Duration,
+    /// How often a bot publishes its whole row.
+    pub publish_interval: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            nodes: 40,
+            seed: 1,
+            loss: 0.0,
+            observers: Observers::Healthy,
+            lasting: Duration::from_secs(60),
+            publish_interval: Config::default().publish_interval,
+        }
+    }
 }

@@ -111,7 +111,8 @@ pub struct Stage {
 impl Stage {
     /// A world of `setup.nodes` bots that start at one instant and join at the first three.
     pub fn new(setup: Setup) -> Self {
-        Self::with_config(setup, Config::default())
+        let publish_interval = setup.publish_interval;
+        Self::with_config(setup, Config { publish_interval, ..Config::default() })
     }
 
     /// The same with settings other than the defaults.
@@ -203,23 +204,26 @@ impl Stage {
             if self.outages.is_empty() || !self.world.wall_clock_is_true(id) {
                 continue;
             }
-            let Some(snapshot) = self.world.snapshot(id) else { continue };
             for outage in
                 self.outages.iter().filter(|outage| outage.from == id || outage.to.is_none())
             {
-                let others = snapshot.members.iter().filter(|member| match outage.to {
-                    Some(to) => member.record.name == *self.world.name(to),
-                    None => {
-                        outage.from == id || member.record.name == *self.world.name(outage.from)
+                let others = match outage.to {
+                    Some(to) => self.world.member(id, self.world.name(to)).into_iter().collect(),
+                    None if outage.from == id => {
+                        self.world.snapshot(id).map_or_else(Vec::new, |snapshot| snapshot.members)
                     }
-                });
-                for member in others.filter(|member| !self.ambiguous.contains(&member.record.name))
+                    None => {
+                        self.world.member(id, self.world.name(outage.from)).into_iter().collect()
+                    }
+                };
+                for member in
+                    others.iter().filter(|member| !self.ambiguous.contains(&member.record.name))
                 {
                     let Some((Attempt::Ok(timing), wall)) = member.pair.main().latest() else {
                         continue;
                     };
                     let begun = elapsed.saturating_sub(Duration::from_millis(
-                        snapshot.now.wall.unix_millis().saturating_sub(wall.unix_millis()),
+                        now.wall.unix_millis().saturating_sub(wall.unix_millis()),
                     ));
                     let answered = begun + timing.total();
                     let end = outage.end.unwrap_or(elapsed);

@@ -21,6 +21,9 @@ pub fn replay(scenario: &Scenario, setup: &Setup) -> String {
     if setup.observers != Observers::Healthy {
         command += &format!(" --observers {}", setup.observers);
     }
+    if setup.publish_interval != Setup::default().publish_interval {
+        command += &format!(" --publish-interval {}s", setup.publish_interval.as_secs());
+    }
     command + &format!(" --minutes {}", setup.lasting.as_secs_f64() / 60.0)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, Core, Events, Failure, Labels, NodeName, Now, Snapshot, Target, Time, Wall,
+    Config, Core, Events, Failure, Labels, MemberView, NodeName, Now, Snapshot, Target, Time, Wall,
 };
 use fastrand::Rng;
 
@@ -223,6 +223,11 @@ impl World {
     /// What the bot of a host knows; none if none runs.
     pub fn snapshot(&self, id: HostId) -> Option<Snapshot> {
         self.hosts[id.0].core.as_ref().map(|core| core.snapshot(self.now_of(id)))
+    }
+
+    /// What the bot of a host knows of one other; none if no bot runs, or it knows no such name.
+    pub fn member(&self, id: HostId, name: &NodeName) -> Option<MemberView> {
+        self.hosts[id.0].core.as_ref()?.member(name)
     }
 
     /// What happened lately to the bot of a host, and the host's clocks; none if no bot runs.

@@ -11,13 +11,7 @@ use canary_sim::stage::{Observers, Setup, Stage};
 use canary_sim::{HostId, Link, Release, table};
 
 fn setup(nodes: usize, seed: u64) -> Setup {
-    Setup {
-        nodes,
-        seed,
-        loss: 0.0,
-        observers: Observers::Healthy,
-        lasting: Duration::from_secs(60),
-    }
+    Setup { nodes, seed, ..Setup::default() }
 }
 
 fn keeps_its_promises(scenario: &Scenario, setup: Setup) {

@@ -60,7 +60,7 @@ impl Core {
             let answer = self.admission();
             return self.reply(id, Response::Join(answer));
         }
-        if let Some(why) = self.guards.why_unreachable(&joiner.target, now.time) {
+        if let Some(why) = self.joining.guards.why_unreachable(&joiner.target, now.time) {
             self.refuse(Refusal::JoinUnreachable);
             return self.reply(id, Response::Join(JoinAnswer::Unreachable(why)));
         }
@@ -68,8 +68,8 @@ impl Core {
         // flood of strangers keeps no member out.
         let held = self.members.named(&joiner.name).and_then(|slot| self.members.get(slot));
         let is_known = held.is_some_and(|held| held.known && held.record.target == joiner.target);
-        let full = self.calls.in_flight(Counted::Joiner) >= JOINS_PENDING_MAX;
-        if full || (!is_known && !self.guards.may_dial_joiner(now.time)) {
+        let full = self.orders.calls.in_flight(Counted::Joiner) >= JOINS_PENDING_MAX;
+        if full || (!is_known && !self.joining.guards.may_dial_joiner(now.time)) {
             self.refuse(Refusal::JoinsFull);
             return self.reply(id, Response::Join(JoinAnswer::Busy));
         }
@@ -113,7 +113,7 @@ impl Core {
         match Found::instead_of(&joiner, result) {
             Found::OtherLife(record) if record.instance != joiner.instance => {
                 self.refuse(Refusal::NameTaken);
-                self.guards.refund_joiner();
+                self.joining.guards.refund_joiner();
                 self.reports.name_claimed(&joiner, &record.target, now);
                 self.reply(request, Response::Join(JoinAnswer::NameTaken(record)));
             }
@@ -143,8 +143,8 @@ impl Core {
         // The joiner learns only what it needs: the details are for our own log.
         let (unreachable, told) = match Found::instead_of(&joiner, result) {
             Found::Same(record) if record.mesh == joiner.mesh => {
-                self.guards.refund_joiner();
-                self.guards.remove(&joiner.target);
+                self.joining.guards.refund_joiner();
+                self.joining.guards.remove(&joiner.target);
                 let answer = self.admit(&record, &joiner.target, now);
                 return self.reply(request, Response::Join(answer));
             }
@@ -159,7 +159,7 @@ impl Core {
                 // Only where nothing answered: a living node must not be kept out because another
                 // claimed its address.
                 let told = told_joiner(error.failure);
-                self.guards.failed(&joiner.target, Some(told), now.time);
+                self.joining.guards.failed(&joiner.target, Some(told), now.time);
                 (error.detail, told)
             }
         };
@@ -206,7 +206,7 @@ impl Core {
 
     /// Admits a joiner. A bot that admits others is a member itself.
     fn admission(&mut self) -> JoinAnswer {
-        self.naming.is_in();
+        self.joining.naming.is_in();
         JoinAnswer::Admitted(Arc::clone(self.record()))
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
+use super::Core;
+use super::deadlines::{Patience, Timer};
 use super::schedule::Why;
-use super::{Core, Patience, Timer};
 use crate::life::Change;
 use crate::members::{Member, Slot};
 use crate::tally::EventKind;
@@ -41,14 +42,14 @@ impl Core {
             Change::None | Change::Refuted => {
                 // An earlier first failure brings the deadline forward.
                 if let Some(deadline) = deadline {
-                    self.patience.set_earlier(Patience::Death(slot), deadline);
+                    self.deadlines.patience.set_earlier(Patience::Death(slot), deadline);
                 }
             }
             Change::Suspected => {
                 debug!(node = %name, "nobody could reach the node; it is suspected");
                 self.journal.note(now, EventKind::Suspected(name));
                 if let Some(deadline) = deadline {
-                    self.patience.set(Patience::Death(slot), deadline);
+                    self.deadlines.patience.set(Patience::Death(slot), deadline);
                 }
                 self.spread_suspicion(slot, now);
             }
@@ -56,7 +57,7 @@ impl Core {
                 self.report_death(slot, now);
                 self.journal.note(now, EventKind::Died(name));
                 self.drop_present(slot);
-                self.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
+                self.deadlines.timers.set(Timer::Dial(slot), now.time + self.dial_interval(slot));
             }
             Change::Revived => {
                 match self.members.get_mut(slot).and_then(|member| member.lost_at.take()) {
@@ -64,8 +65,8 @@ impl Core {
                     None => debug!(node = %name, "the node lives; it is suspected no more"),
                 }
                 self.journal.note(now, EventKind::Revived(name));
-                self.patience.cancel(Patience::Death(slot));
-                self.timers.cancel(Timer::Dial(slot));
+                self.deadlines.patience.cancel(Patience::Death(slot));
+                self.deadlines.timers.cancel(Timer::Dial(slot));
                 self.settle_question(slot);
                 self.give_turn(slot, Why::Back, now);
                 self.spread_life(slot, now);
@@ -74,8 +75,8 @@ impl Core {
                 info!(node = %name, "the node left");
                 self.journal.note(now, EventKind::Left(name));
                 self.drop_present(slot);
-                self.patience.cancel(Patience::Death(slot));
-                self.timers.cancel(Timer::Dial(slot));
+                self.deadlines.patience.cancel(Patience::Death(slot));
+                self.deadlines.timers.cancel(Timer::Dial(slot));
                 self.spread_life(slot, now);
             }
         }
@@ -90,8 +91,8 @@ impl Core {
     /// Nothing is due any more for this member.
     pub(super) fn drop_all_due(&mut self, slot: Slot) {
         self.drop_present(slot);
-        self.patience.cancel(Patience::Death(slot));
-        self.timers.cancel(Timer::Dial(slot));
+        self.deadlines.patience.cancel(Patience::Death(slot));
+        self.deadlines.timers.cancel(Timer::Dial(slot));
     }
 
     /// Takes a member out of everything.

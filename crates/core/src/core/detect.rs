@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Core;
 use super::calls::{Calling, Leg};
+use super::deadlines::Patience;
 use super::schedule::Why;
-use super::{Core, Patience};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::identity::Instance;
@@ -65,13 +66,13 @@ impl Core {
 
     /// The probe or call that was ordered under this number is overdue.
     fn doubt_overdue(&mut self, slot: Slot, order: Order, now: Moment) {
-        if !self.witness.is_starved(now.time) {
+        if !self.detector.witness.is_starved(now.time) {
             self.ask_about(slot, false, Some(order), now);
         }
     }
 
     fn ask_about(&mut self, slot: Slot, refused: bool, raised_by: Option<Order>, now: Moment) {
-        if let Some(question) = self.questions.open.get_mut(&slot) {
+        if let Some(question) = self.detector.questions.open.get_mut(&slot) {
             question.refused &= refused;
             question.raised_by = question.raised_by.filter(|order| raised_by == Some(*order));
             return;
@@ -81,8 +82,9 @@ impl Core {
         else {
             return;
         };
-        let is_shared =
-            |doubt: Doubt| !doubt.unheard || self.witness.heard_nobody_since(doubt.first_failure);
+        let is_shared = |doubt: Doubt| {
+            !doubt.unheard || self.detector.witness.heard_nobody_since(doubt.first_failure)
+        };
         if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(is_shared) {
             return;
         }
@@ -92,7 +94,7 @@ impl Core {
             return;
         }
         let present = self.members.present();
-        if !self.load.keeps_up()
+        if !self.schedule.load.keeps_up()
             && member.flaps(now.time)
             && now.time.since(member.questioned_at)
                 < (FLAP_PAUSE * present as u32).min(FLAP_PAUSE_MAX)
@@ -100,17 +102,18 @@ impl Core {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
-        let full = self.questions.open.len()
+        let full = self.detector.questions.open.len()
             >= (present / NODES_PER_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
         // A question that was answered otherwise leaves its probes to their timeout, and each that
         // is open may still repeat its own.
-        if full || self.probes.free(Lane::Question) < self.questions.open.len() + 2 {
+        if full || self.orders.probes.free(Lane::Question) < self.detector.questions.open.len() + 2
+        {
             self.refuse(Refusal::QuestionsFull);
             return;
         }
         let about = member.record.instance;
         let peers = self.peers_to_ask(slot);
-        let number = self.outbox.number();
+        let number = self.orders.outbox.number();
         let asks_open = peers.len() as u8;
         let question = Question {
             number,
@@ -123,13 +126,13 @@ impl Core {
             voids: 0,
             confirmed: false,
         };
-        self.questions.open.insert(slot, question);
+        self.detector.questions.open.insert(slot, question);
         if let Some(member) = self.members.get_mut(slot) {
             member.questioned_at = now.time;
         }
         self.order_probe(slot, Purpose::Question(number), now);
-        self.patience.set(Patience::Repeat(slot), now.attentive + REPEAT_DELAY);
-        self.patience.set(Patience::Verdict(slot), now.attentive + QUESTION_TIME);
+        self.deadlines.patience.set(Patience::Repeat(slot), now.attentive + REPEAT_DELAY);
+        self.deadlines.patience.set(Patience::Verdict(slot), now.attentive + QUESTION_TIME);
         for peer in peers {
             if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
                 self.call(
@@ -147,7 +150,7 @@ impl Core {
             let fit = *slot != about
                 && member.is_partner()
                 && member.life.status() == Status::Alive
-                && !self.questions.open.contains_key(slot);
+                && !self.detector.questions.open.contains_key(slot);
             fit && self.takes_part(member)
         };
         let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
@@ -161,7 +164,9 @@ impl Core {
     }
 
     pub(super) fn repeat_question(&mut self, slot: Slot, now: Moment) {
-        if let Some(number) = self.questions.open.get(&slot).map(|question| question.number) {
+        if let Some(number) =
+            self.detector.questions.open.get(&slot).map(|question| question.number)
+        {
             self.order_probe(slot, Purpose::Question(number), now);
         }
     }
@@ -173,8 +178,12 @@ impl Core {
         failure: &Option<Failure>,
         now: Moment,
     ) {
-        let Some(question) =
-            self.questions.open.get_mut(&slot).filter(|question| question.number == number)
+        let Some(question) = self
+            .detector
+            .questions
+            .open
+            .get_mut(&slot)
+            .filter(|question| question.number == number)
         else {
             return;
         };
@@ -206,7 +215,7 @@ impl Core {
             self.reached_since(slot, asked_at, now);
             return;
         }
-        let Some(question) = self.questions.open.get_mut(&slot).filter(asked) else {
+        let Some(question) = self.detector.questions.open.get_mut(&slot).filter(asked) else {
             return;
         };
         question.asks_open = question.asks_open.saturating_sub(1);
@@ -220,7 +229,12 @@ impl Core {
 
     /// What was overdue is answered after all.
     pub(super) fn overdue_answered(&mut self, slot: Slot, order: Order) {
-        if self.questions.open.get(&slot).is_some_and(|question| question.raised_by == Some(order))
+        if self
+            .detector
+            .questions
+            .open
+            .get(&slot)
+            .is_some_and(|question| question.raised_by == Some(order))
         {
             self.drop_question(slot);
         }
@@ -228,6 +242,7 @@ impl Core {
 
     fn answered_enough(&mut self, slot: Slot, now: Moment) {
         if self
+            .detector
             .questions
             .open
             .get(&slot)
@@ -248,13 +263,14 @@ impl Core {
             return;
         }
         let on_our_word = !question.confirmed && self.members.present() >= 2;
-        if on_our_word && self.witness.was_silent_after(question.first_failure) {
+        if on_our_word && self.detector.witness.was_silent_after(question.first_failure) {
             // It may have been about ourselves: it is tried again now that somebody is heard.
             self.give_turn(slot, Why::AtOnce, now);
             return;
         }
         let nothing_open = question.probes_open == 0 && question.asks_open == 0;
-        let unheard = on_our_word && self.witness.heard_nobody_since(question.first_failure);
+        let unheard =
+            on_our_word && self.detector.witness.heard_nobody_since(question.first_failure);
         let doubt = Doubt {
             // Later by a stall of ours: others have as long to refute it as if there had been none.
             first_failure: now.time.back(now.attentive.since(question.patient_since)),
@@ -269,9 +285,9 @@ impl Core {
     }
 
     fn take_question(&mut self, slot: Slot) -> Option<Question> {
-        self.patience.cancel(Patience::Repeat(slot));
-        self.patience.cancel(Patience::Verdict(slot));
-        self.questions.open.remove(&slot)
+        self.deadlines.patience.cancel(Patience::Repeat(slot));
+        self.deadlines.patience.cancel(Patience::Verdict(slot));
+        self.detector.questions.open.remove(&slot)
     }
 
     /// Ends the question about a member without a verdict.
@@ -283,6 +299,7 @@ impl Core {
     pub(super) fn settle_question(&mut self, slot: Slot) {
         let evidence_at = self.members.get(slot).map(|member| member.life.evidence_at());
         if self
+            .detector
             .questions
             .open
             .get(&slot)
@@ -293,23 +310,23 @@ impl Core {
     }
 
     pub(super) fn probe_slow(&mut self, id: ProbeId, now: Moment) {
-        let Some(slot) = self.probes.get(id).map(|probing| probing.slot) else {
+        let Some(slot) = self.orders.probes.get(id).map(|probing| probing.slot) else {
             return;
         };
         // The asker wants to know by now. A late answer is still evidence for ourselves.
-        if let Some(request) = self.probes.stop_waiting(id) {
+        if let Some(request) = self.orders.probes.stop_waiting(id) {
             self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
             return;
         }
-        if !self.witness.is_starved(now.time) {
-            self.probes.set_overdue(id);
+        if !self.detector.witness.is_starved(now.time) {
+            self.orders.probes.set_overdue(id);
             self.fire_ready(now);
         }
         self.doubt_overdue(slot, id.0, now);
     }
 
     pub(super) fn call_slow(&mut self, id: CallId, now: Moment) {
-        if let Some(Calling::Exchange(sent)) = self.calls.get(id)
+        if let Some(Calling::Exchange(sent)) = self.orders.calls.get(id)
             && let Some(slot) = self.members.of_instance(sent.instance)
         {
             self.doubt_overdue(slot, id.0, now);
@@ -327,7 +344,7 @@ impl Core {
                     .get(slot)
                     .map(|member| member.pair.doubt_after(self.config.probe_timeout));
                 if let (Some(probe), Some(wait)) = (ordered, wait) {
-                    self.patience.set(Patience::SlowProbe(probe), now.attentive + wait);
+                    self.deadlines.patience.set(Patience::SlowProbe(probe), now.attentive + wait);
                 }
                 return;
             }
@@ -340,7 +357,7 @@ impl Core {
     }
 
     fn may_ask(&mut self, slot: Slot, now: Moment) -> bool {
-        self.probes.admit(Lane::Ask, now.time).is_ok()
+        self.orders.probes.admit(Lane::Ask, now.time).is_ok()
             && self.members.get(slot).is_some_and(|member| member.proven)
     }
 
@@ -354,7 +371,7 @@ impl Core {
             self.spread_life(ME, now);
             return;
         }
-        if self.witness.input_is_stale(now.time) {
+        if self.detector.witness.input_is_stale(now.time) {
             // Its age is unknown by now, and it may have been refuted. If it still stands, it comes
             // again.
             return;
@@ -402,7 +419,7 @@ impl Core {
     /// Asks a node that somebody else doubts, if our way to it was good: what others cannot reach
     /// may live, and then it is for us to say so.
     fn inquire(&mut self, slot: Slot, suspicion: Suspicion, now: Moment) {
-        if self.witness.is_starved(now.time) && !self.load.keeps_up() {
+        if self.detector.witness.is_starved(now.time) && !self.schedule.load.keeps_up() {
             return;
         }
         let may = |member: &crate::members::Member| {
@@ -412,7 +429,7 @@ impl Core {
         };
         if self.members.get(slot).is_some_and(may)
             && self.may_speak_for(slot, now)
-            && self.questions.inquiries.take(1.0, now.time)
+            && self.detector.questions.inquiries.take(1.0, now.time)
         {
             let exchange = Exchange { suspicions: vec![suspicion], ..Exchange::default() };
             self.send_exchange(slot, exchange, Leg::Inquiry, now);
@@ -434,13 +451,13 @@ impl Core {
             // much time again, once.
             let extended = deadline + doubt.patience();
             if extended > now.attentive {
-                self.patience.set(Patience::Death(slot), extended);
+                self.deadlines.patience.set(Patience::Death(slot), extended);
                 return;
             }
         }
         let change = member.life.expire(now);
         if let Some(deadline) = member.life.deadline() {
-            self.patience.set(Patience::Death(slot), deadline);
+            self.deadlines.patience.set(Patience::Death(slot), deadline);
         }
         self.apply_change(slot, change, now);
     }
@@ -448,7 +465,7 @@ impl Core {
     /// A probe that was ordered at `ordered_at` failed: if others were heard before and after, a
     /// death that we kept private may be shared.
     pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Moment) {
-        if self.witness.heard_around(ordered_at)
+        if self.detector.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
             && member.life.confirm()
         {

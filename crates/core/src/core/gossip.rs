@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Core;
 use super::calls::{Calling, Counted, Leg, SentExchange};
+use super::deadlines::{Patience, Timer};
+use super::holdings::Holdings;
 use super::learn::Source;
 use super::rows::Reaction;
 use super::rumour::{CREDIT_MIN, Rumour, Waiting};
-use super::{Core, Patience, Timer};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
@@ -48,6 +50,8 @@ pub(super) struct Gossip {
     pub(super) rosters: BTreeMap<RosterId, Arc<Roster>>,
     /// Rosters that are not here, with the members whose rows wait for them. Some may wait no more.
     pub(super) lacking: BTreeSet<(RosterId, Slot)>,
+    /// How much memory others' rows take.
+    pub(super) holdings: Holdings,
     /// Where the next digest of a large mesh begins.
     cursor: Instance,
 }
@@ -67,6 +71,7 @@ impl Gossip {
             pushed_at: Time::ZERO,
             rosters: BTreeMap::new(),
             lacking: BTreeSet::new(),
+            holdings: Holdings::default(),
             cursor: InstanceRange::ALL.low(),
         }
     }
@@ -96,12 +101,12 @@ impl Core {
             .gossip_interval
             .div_f64(self.config.gossip_fanout as f64)
             .mul_f64(0.9 + 0.2 * self.rng.f64());
-        self.timers.set(Timer::Tick, now.time + pause);
+        self.deadlines.timers.set(Timer::Tick, now.time + pause);
         self.beat(now);
-        if self.naming.yields() {
+        if self.joining.naming.yields() {
             return;
         }
-        if self.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX {
+        if self.orders.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX {
             self.refuse(Refusal::ExchangesFull);
             return;
         }
@@ -151,7 +156,7 @@ impl Core {
         let place = self.rng.usize(..=self.gossip.partners.len());
         self.gossip.partners.insert(place, slot);
         if !self.gossip.rumours.is_empty() {
-            self.push_after(self.load.stretched(PUSH_INTERVAL), now);
+            self.push_after(self.schedule.load.stretched(PUSH_INTERVAL), now);
         }
     }
 
@@ -197,7 +202,7 @@ impl Core {
         self.gossip.own.charge(bytes, now.time);
         let calling = Calling::Exchange(SentExchange { instance, leg, sent_at: now.time });
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
-        self.patience.set(Patience::SlowCall(id), now.attentive + doubt_after);
+        self.deadlines.patience.set(Patience::SlowCall(id), now.attentive + doubt_after);
     }
 
     /// What we have: of all members, or in a larger mesh of a rotating range and of those that
@@ -487,7 +492,7 @@ impl Core {
             }
             return;
         };
-        if slot == ME && self.naming.yields() {
+        if slot == ME && self.joining.naming.yields() {
             // The name is another's for now; a larger life is taken when it is ours again.
             return;
         }
@@ -543,7 +548,7 @@ impl Core {
 
     /// A peer reported a heartbeat.
     pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Moment) {
-        if self.witness.input_is_stale(now.time) {
+        if self.detector.witness.input_is_stale(now.time) {
             // Its age is unknown by now. It comes again, with a correct age.
             return;
         }

@@ -70,17 +70,17 @@ impl Core {
     pub(super) fn may_hold(&self, bytes: usize, is_known: bool) -> bool {
         // A newcomer hears the rows of a whole mesh before it has reached any of it.
         let members = if is_known { self.members.present_known() } else { self.members.present() };
-        self.holdings.may_take(bytes, is_known, members)
+        self.gossip.holdings.may_take(bytes, is_known, members)
     }
 
     /// So many bytes more, or fewer, are held.
     pub(super) fn now_holds(&mut self, before: usize, after: usize, is_known: bool) {
-        let held = self.holdings.held(is_known);
+        let held = self.gossip.holdings.held(is_known);
         *held = (*held + after).saturating_sub(before);
     }
 
     /// Looks how much is held. Called once a second.
     pub(super) fn count_holdings(&mut self) {
-        self.holdings.recount(&self.members, &self.gossip.rosters);
+        self.gossip.holdings.recount(&self.members, &self.gossip.rosters);
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::Core;
 use super::calls::Counted;
+use super::deadlines::{Patience, Timer};
 use super::rumour::CREDIT_MIN;
 use super::schedule::Why;
-use super::{Core, Patience, Timer};
 use crate::identity::{Instance, Record};
 use crate::life::{Doubt, Life, Status};
 use crate::limits::{
@@ -99,7 +100,8 @@ impl Core {
         if !self.may_have_instance(&record, first_hand, now) {
             return None;
         }
-        let held = self.members.named(&record.name).and_then(|slot| self.members.get(slot));
+        let slot = self.members.holder_of(&record);
+        let held = slot.and_then(|slot| self.members.get(slot));
         let is_held = held.is_some_and(|held| held.record.life() == record.life());
         if heard.age > self.config.retain_nodes / 2
             || !(record.incarnation.is_believable(first_hand) || is_held)
@@ -107,7 +109,7 @@ impl Core {
             return None;
         }
         let life = Life::new(heard.heartbeat, heard.age, now);
-        let slot = match self.members.named(&record.name) {
+        let slot = match slot {
             Some(slot) => {
                 let held = self.members.get(slot)?;
                 let held = Held {
@@ -160,8 +162,8 @@ impl Core {
         now: Moment,
     ) {
         let moved = self.members.get(slot).is_some_and(|held| held.record.target != record.target);
-        self.patience.cancel(Patience::Death(slot));
-        self.timers.cancel(Timer::Dial(slot));
+        self.deadlines.patience.cancel(Patience::Death(slot));
+        self.deadlines.timers.cancel(Timer::Dial(slot));
         self.drop_question(slot);
         let (name, target, labels) =
             (record.name.clone(), record.target.clone(), record.labels.clone());
@@ -208,8 +210,8 @@ impl Core {
     /// Asks new nodes that take no part in gossip for a sign of life: their first measurement may
     /// be some time off. Called once a second.
     pub(super) fn greet_outsiders(&mut self, now: Moment) {
-        let full = self.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX;
-        if self.naming.yields() || full || self.own_credit(now) < CREDIT_MIN {
+        let full = self.orders.calls.in_flight(Counted::Digest) >= EXCHANGES_IN_FLIGHT_MAX;
+        if self.joining.naming.yields() || full || self.own_credit(now) < CREDIT_MIN {
             return;
         }
         let is_new = |member: &Member| {
@@ -227,7 +229,7 @@ impl Core {
             else {
                 continue;
             };
-            if greeted < GREETINGS && self.guards.admit(&target, now.time).is_ok() {
+            if greeted < GREETINGS && self.joining.guards.admit(&target, now.time).is_ok() {
                 greeted += 1;
                 self.begin_exchange(slot, now);
             }
@@ -238,7 +240,7 @@ impl Core {
     pub(super) fn prove(&mut self, slot: Slot, now: Moment) {
         let was_known = self.members.get(slot).is_some_and(|member| member.known);
         if self.members.prove(slot) {
-            self.guards.refund_unproven();
+            self.joining.guards.refund_unproven();
             self.partner_found(slot, now);
         }
         if !was_known && let Some(member) = self.members.get(slot) {
@@ -250,7 +252,7 @@ impl Core {
             self.roster_changed(now);
         }
         if let Some(member) = self.members.get(slot) {
-            self.guards.remove(&member.record.target);
+            self.joining.guards.remove(&member.record.target);
         }
     }
 }

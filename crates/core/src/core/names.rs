@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::Core;
 use super::calls::{Calling, Counted, Found, Succession};
+use super::deadlines::Timer;
 use super::learn::Source;
-use super::{Core, Timer};
 use crate::identity::{Incarnation, Instance, Record, Target};
 use crate::limits::{ASK_TIMEOUT, Backoff, IDENTIFY_TIMEOUT};
 use crate::members::{ME, Member, Slot};
@@ -164,7 +165,7 @@ impl Core {
         let incumbent = Arc::clone(&member.record);
         let same_place = incumbent.target == successor.target;
         if member.identifying
-            || (!same_place && self.guards.admit(&successor.target, now.time).is_err())
+            || (!same_place && self.joining.guards.admit(&successor.target, now.time).is_err())
         {
             return;
         }
@@ -226,7 +227,7 @@ impl Core {
             }
             (Succession::Successor, Some(record)) if record.target == successor.target => {
                 if record.target != member.record.target {
-                    self.guards.refund_unproven();
+                    self.joining.guards.refund_unproven();
                 }
                 self.learn(
                     Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
@@ -255,9 +256,9 @@ impl Core {
             // Bots that learned this first ignore us from now on. Only another instance ends that.
             Some(ME)
                 if self.members.of_instance(record.instance) == Some(ME)
-                    && self.naming.may_look(now.time) =>
+                    && self.joining.naming.may_look(now.time) =>
             {
-                self.naming.lengthen();
+                self.joining.naming.lengthen();
                 let incarnation = self.record().incarnation;
                 self.reincarnate(incarnation, now);
                 false
@@ -282,7 +283,7 @@ impl Core {
             || !record.incarnation.can_be_outdone_by(me.incarnation)
             || record.instance == me.instance
             || record.life() < me.life()
-            || !self.naming.may_look(now.time)
+            || !self.joining.naming.may_look(now.time)
         {
             return;
         }
@@ -292,7 +293,8 @@ impl Core {
     /// Looks whether the other holder of our name lives. A larger life that does not is a leftover,
     /// and is overtaken.
     pub(super) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
-        if self.naming.votes.is_some() || self.calls.in_flight(Counted::Contest) > 0 {
+        if self.joining.naming.votes.is_some() || self.orders.calls.in_flight(Counted::Contest) > 0
+        {
             return;
         }
         let whom = Arc::clone(&claimant);
@@ -300,7 +302,7 @@ impl Core {
     }
 
     pub(super) fn contest_again(&mut self) {
-        if let Standing::Yielded(holder) = &self.naming.standing {
+        if let Standing::Yielded(holder) = &self.joining.naming.standing {
             let holder = Arc::clone(holder);
             self.look_at_claimant(holder);
         }
@@ -312,19 +314,19 @@ impl Core {
         result: Result<Response, CallError>,
         now: Moment,
     ) {
-        let yielded = self.naming.yields();
+        let yielded = self.joining.naming.yields();
         let found = Found::instead_of(&claimant, result);
         if let Found::Nobody(error) = &found
             && !error.failure.is_refusal()
-            && self.naming.failures + 1 < CONTEST_TRIES
+            && self.joining.naming.failures + 1 < CONTEST_TRIES
         {
-            self.naming.failures += 1;
+            self.joining.naming.failures += 1;
             return self.look_at_claimant(claimant);
         }
-        self.naming.failures = 0;
+        self.joining.naming.failures = 0;
         match found {
             // It is there, and has no time: it is looked at again.
-            Found::Busy => self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
+            Found::Busy => self.deadlines.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
             Found::Same(record) | Found::OtherLife(record)
                 if record.instance != self.record().instance =>
             {
@@ -341,9 +343,9 @@ impl Core {
                 if yielded {
                     info!("nobody else has this name any more");
                     self.journal.note(now, EventKind::NameRegained);
-                    self.naming.standing = Standing::Member;
+                    self.joining.naming.standing = Standing::Member;
                 }
-                self.timers.cancel(Timer::Contest);
+                self.deadlines.timers.cancel(Timer::Contest);
                 self.overtake(claimant.incarnation, now);
             }
         }
@@ -378,7 +380,7 @@ impl Core {
             return self.yield_to(claimant, now);
         }
         let about = claimant.instance;
-        self.naming.votes =
+        self.joining.naming.votes =
             Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
         for slot in peers {
             if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
@@ -394,7 +396,7 @@ impl Core {
         now: Moment,
     ) {
         let Some(votes) =
-            self.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about)
+            self.joining.naming.votes.as_mut().filter(|votes| votes.claimant.instance == about)
         else {
             return;
         };
@@ -408,19 +410,19 @@ impl Core {
         // Two sides of equal size settle, too: the larger life stays.
         let elected = votes.for_it > 0 && 2 * votes.for_it >= votes.asked;
         let claimant = Arc::clone(&votes.claimant);
-        self.naming.votes = None;
+        self.joining.naming.votes = None;
         if elected && claimant.life() > self.record().life() {
             self.yield_to(claimant, now);
         } else {
             self.refuse(Refusal::NameTaken);
-            self.naming.lengthen();
+            self.joining.naming.lengthen();
             let me = self.record().target.clone();
             self.reports.name_claimed(&claimant, &me, now);
         }
     }
 
     fn yield_to(&mut self, holder: Arc<Record>, now: Moment) {
-        if !self.naming.yields() {
+        if !self.joining.naming.yields() {
             warn!(
                 name = %holder.name,
                 target = %holder.target,
@@ -430,8 +432,8 @@ impl Core {
             self.members.me_mut().hold(None, None);
             self.publisher.restart();
         }
-        self.naming.standing = Standing::Yielded(holder);
-        self.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
+        self.joining.naming.standing = Standing::Yielded(holder);
+        self.deadlines.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL);
     }
 
     /// At the start a peer said that this node has our name: it is asked itself, or a lie would end
@@ -445,7 +447,7 @@ impl Core {
         let own = self.record().incarnation;
         // What nobody would believe of us is not outdone: nobody would take us then.
         if claimed >= own && claimed.can_be_outdone_by(own) {
-            self.naming.lengthen();
+            self.joining.naming.lengthen();
             self.reincarnate(claimed, now);
         } else {
             self.spread_record(ME, now);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Timer};
+use super::Core;
+use super::deadlines::Timer;
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
@@ -140,7 +141,9 @@ impl Core {
     pub(super) fn roster_changed(&mut self, now: Moment) {
         self.publisher.roster_stale = true;
         let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
-        self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
+        self.deadlines
+            .timers
+            .set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
     /// What the own row tells of bots of the original that do not let this bot in: others hear of
@@ -154,7 +157,7 @@ impl Core {
     /// The publish interval has shrunk.
     pub(super) fn publish_sooner(&mut self, now: Moment) {
         let due = self.publisher.framed_at + self.publish_interval();
-        self.timers.set_earlier(Timer::Publish, due.max(now.time));
+        self.deadlines.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
     /// A pair was measured.
@@ -166,13 +169,15 @@ impl Core {
         };
         self.publisher.changed.insert(slot);
         self.publisher.change_is_news |= urgency == Urgency::State;
-        self.timers.set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
+        self.deadlines
+            .timers
+            .set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
         let interval = self.publish_interval();
-        if self.naming.yields() {
-            self.timers.set(Timer::Publish, now.time + interval);
+        if self.joining.naming.yields() {
+            self.deadlines.timers.set(Timer::Publish, now.time + interval);
             return;
         }
         let row = self.members.me().row();
@@ -191,7 +196,7 @@ impl Core {
         if self.publisher.roster_stale {
             next = next.min(self.publisher.framed_at + roster_pause);
         }
-        self.timers.set(Timer::Publish, next.max(now.time + PATCH_INTERVAL));
+        self.deadlines.timers.set(Timer::Publish, next.max(now.time + PATCH_INTERVAL));
     }
 
     /// The label of a row published now: whole ticks of our own clock, so that a sample keeps its
@@ -294,7 +299,7 @@ impl Core {
             Some((RowNews::since(source, row, before, now.time)?, Arc::clone(row)))
         });
         if let Some((news, row)) = news {
-            self.outbox.push(Output::Published { news, row });
+            self.orders.outbox.push(Output::Published { news, row });
         }
     }
 

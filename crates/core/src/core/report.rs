@@ -325,7 +325,7 @@ impl Core {
         let alone = !self.members.others().any(|(_, member)| member.is_present() && member.known);
         if !alone {
             self.reports.alone_again = now.time + TARGET_PATIENCE.0;
-            for seed in self.seeds.wrong().filter(|seed| !seed.logged) {
+            for seed in self.joining.seeds.wrong().filter(|seed| !seed.logged) {
                 if let Some(why) = &seed.problem
                     && now.time.since(seed.failing_since) >= TARGET_PATIENCE.1
                 {
@@ -339,7 +339,7 @@ impl Core {
             return;
         }
         self.reports.alone_again = now.time + REPEAT;
-        if let Some(targets) = self.seeds.only_stuck(self.record().instance) {
+        if let Some(targets) = self.joining.seeds.only_stuck(self.record().instance) {
             let targets = targets.join(" ");
             warn!(%targets, "this bot knows nobody: its targets answer, but their own loops are stuck, so they let nobody in; restart them");
             return;
@@ -375,8 +375,9 @@ impl Core {
                 State::Ok { .. } | State::Unknown => None,
             })
             .collect();
-        let unreached =
-            failures.len() >= 2 && failures.len() == states.len() && !self.witness.is_isolated();
+        let unreached = failures.len() >= 2
+            && failures.len() == states.len()
+            && !self.detector.witness.is_isolated();
         match (&mut self.reports.unreached, unreached) {
             (None, true) => self.reports.unreached = Some((now.time, false)),
             (Some((_, logged)), true) if !*logged => {

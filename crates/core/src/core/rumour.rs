@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::Core;
 use super::calls::Leg;
-use super::{Core, Timer};
+use super::deadlines::Timer;
 use crate::identity::Instance;
 use crate::life::Status;
 use crate::limits::{
@@ -79,24 +80,24 @@ impl Core {
         // That we live cannot wait for us to have time.
         let refutes = rumour == Rumour::Life(self.record().instance);
         self.push_after(
-            if refutes { PUSH_INTERVAL } else { self.load.stretched(PUSH_INTERVAL) },
+            if refutes { PUSH_INTERVAL } else { self.schedule.load.stretched(PUSH_INTERVAL) },
             now,
         );
     }
 
     /// Pushes so long after the last push, if not before.
     pub(super) fn push_after(&mut self, pause: Duration, now: Moment) {
-        self.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
+        self.deadlines.timers.set_earlier(Timer::Push, now.time.max(self.gossip.pushed_at + pause));
     }
 
     /// Pushes the rumours to a few others.
     pub(super) fn push(&mut self, now: Moment) {
-        if self.gossip.rumours.is_empty() || self.naming.yields() {
+        if self.gossip.rumours.is_empty() || self.joining.naming.yields() {
             return;
         }
         let mut partners = self.gossipers();
         if partners.is_empty() {
-            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
+            self.deadlines.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;
         }
         // Doubt and its answers are a few bytes and cannot wait for credit; the order of rumours
@@ -107,13 +108,15 @@ impl Core {
         );
         if self.own_credit(now) < CREDIT_MIN && !urgent {
             self.refuse(Refusal::GossipRate);
-            self.timers.set(Timer::Push, now.time + PUSH_RETRY);
+            self.deadlines.timers.set(Timer::Push, now.time + PUSH_RETRY);
             return;
         }
         self.gossip.pushed_at = now.time;
         let exchange = self.rumours_to_push(now);
         if !self.gossip.rumours.is_empty() {
-            self.timers.set(Timer::Push, now.time + self.load.stretched(PUSH_INTERVAL));
+            self.deadlines
+                .timers
+                .set(Timer::Push, now.time + self.schedule.load.stretched(PUSH_INTERVAL));
         }
         if exchange.is_empty() {
             return;

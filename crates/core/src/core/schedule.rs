@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Patience, Timer};
+use super::Core;
+use super::deadlines::{Patience, Timer};
 use crate::cell::Failure;
 use crate::identity::{NodeName, Record};
 use crate::life::Status;
 use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBE_KINDS_MAX};
+use crate::load::Load;
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
 use crate::orders::{ProbeId, ProbeReport};
@@ -68,6 +70,8 @@ pub(super) struct Schedule {
     /// Pairs that were never measured first, then by when the turn came.
     ready: Queue<Slot, (Measured, Time)>,
     delay: Histogram,
+    /// Whether this host keeps up with its probes.
+    pub(super) load: Load,
 }
 
 impl Default for Schedule {
@@ -77,6 +81,7 @@ impl Default for Schedule {
             responds: |_, _| false,
             ready: Queue::default(),
             delay: Histogram::default(),
+            load: Load::default(),
         }
     }
 }
@@ -120,7 +125,7 @@ enum Outcome {
 impl Core {
     /// Gives a pair its next turn.
     pub(super) fn give_turn(&mut self, slot: Slot, why: Why, now: Moment) {
-        let keeps_up = self.load.keeps_up();
+        let keeps_up = self.schedule.load.keeps_up();
         let timer = Timer::Probe(slot);
         let Some(member) = self.members.get(slot) else {
             return;
@@ -135,9 +140,12 @@ impl Core {
             // measured by one after the other.
             Why::AtOnce => {
                 member.in_step = takes_part;
-                let within =
-                    if takes_part { self.load.stretched(FIRST_PROBE_SPREAD) } else { interval };
-                self.timers.set_earlier(timer, now.time + within.mul_f64(self.rng.f64()));
+                let within = if takes_part {
+                    self.schedule.load.stretched(FIRST_PROBE_SPREAD)
+                } else {
+                    interval
+                };
+                self.deadlines.timers.set_earlier(timer, now.time + within.mul_f64(self.rng.f64()));
             }
             // Measure soon: if our own path is broken we must know it, or we doubt a node that
             // others reach. A host that does not keep up waits for the usual turn if the latest
@@ -156,7 +164,7 @@ impl Core {
                 let turn =
                     turn.or_else(|| flaps.then(|| now.time + interval.mul_f64(self.rng.f64())));
                 match turn.filter(|_| !keeps_up) {
-                    Some(turn) => self.timers.set_earlier(timer, turn),
+                    Some(turn) => self.deadlines.timers.set_earlier(timer, turn),
                     None => self.give_turn(slot, Why::AtOnce, now),
                 }
             }
@@ -164,12 +172,14 @@ impl Core {
             // it. It does not wait longer on a host that does not keep up either: after a few
             // spoiled probes that is booked, and the window bounds how many are in flight.
             Why::Spoiled => {
-                if self.timers.at(timer).is_some() && member.pair.main().latest().is_none() {
+                if self.deadlines.timers.at(timer).is_some()
+                    && member.pair.main().latest().is_none()
+                {
                     let turn = now.time
                         + self.config.probe_interval.mul_f64(VOID_RETRY * (0.5 + self.rng.f64()));
-                    self.timers.set_earlier(timer, turn);
+                    self.deadlines.timers.set_earlier(timer, turn);
                     if !member.proven {
-                        self.guards.spoiled(&member.record.target, turn);
+                        self.joining.guards.spoiled(&member.record.target, turn);
                     }
                 }
             }
@@ -181,7 +191,7 @@ impl Core {
                     member.in_step && keeps_up && member.pair.main().answered_latest().is_some();
                 member.in_step &= !spread;
                 let draw = self.rng.f64();
-                self.timers.set(
+                self.deadlines.timers.set(
                     timer,
                     now.time
                         + interval.mul_f64(if spread {
@@ -194,12 +204,17 @@ impl Core {
             // Not to the same instant each time: a host that runs in slices would be too late each
             // time.
             Why::NotBefore(time) => {
-                self.timers.set(timer, time + FIRST_PROBE_SPREAD.mul_f64(self.rng.f64()));
+                self.deadlines.timers.set(timer, time + FIRST_PROBE_SPREAD.mul_f64(self.rng.f64()));
             }
             Why::Shorter => {
-                if self.timers.at(timer).is_some_and(|at| at > now.time + interval.mul_f64(1.1)) {
+                if self
+                    .deadlines
+                    .timers
+                    .at(timer)
+                    .is_some_and(|at| at > now.time + interval.mul_f64(1.1))
+                {
                     let turn = interval.mul_f64(self.rng.f64());
-                    self.timers.set(timer, now.time + turn);
+                    self.deadlines.timers.set(timer, now.time + turn);
                 }
             }
         }
@@ -215,7 +230,7 @@ impl Core {
     }
 
     pub(super) fn unschedule(&mut self, slot: Slot) {
-        self.timers.cancel(Timer::Probe(slot));
+        self.deadlines.timers.cancel(Timer::Probe(slot));
         self.schedule.ready.cancel(slot);
     }
 
@@ -225,7 +240,7 @@ impl Core {
         };
         let delay = now.time.since(due);
         self.schedule.delay.observe(delay);
-        self.load.began_late(delay);
+        self.schedule.load.began_late(delay);
         let measured =
             if member.pair.main().latest().is_some() { Measured::Before } else { Measured::Never };
         if self.schedule.ready.at(slot).is_none() {
@@ -237,14 +252,16 @@ impl Core {
     /// Orders the probes that are due, never-measured pairs first, as far as the budget goes.
     pub(super) fn fire_ready(&mut self, now: Moment) {
         while let Some((_, slot)) = self.schedule.ready.first() {
-            if self.probes.under_way() >= self.load.window() {
+            if self.orders.probes.under_way() >= self.schedule.load.window() {
                 return;
             }
-            match self.probes.check(Lane::Schedule, now.time) {
+            match self.orders.probes.check(Lane::Schedule, now.time) {
                 Ok(()) => {}
                 Err(Full::Places) => return,
                 Err(Full::Budget(wait)) => {
-                    self.timers.set(Timer::Budget, now.time + wait.max(Duration::from_millis(1)));
+                    self.deadlines
+                        .timers
+                        .set(Timer::Budget, now.time + wait.max(Duration::from_millis(1)));
                     return;
                 }
             }
@@ -264,11 +281,11 @@ impl Core {
         if is_probing {
             return;
         }
-        if !proven && let Err(not_before) = self.guards.admit(&target, now.time) {
+        if !proven && let Err(not_before) = self.joining.guards.admit(&target, now.time) {
             self.refuse(Refusal::UnprovenDial);
             return self.give_turn(slot, Why::NotBefore(not_before), now);
         }
-        self.probes.spend(Lane::Schedule, now.time);
+        self.orders.probes.spend(Lane::Schedule, now.time);
         let ordered = self.order_probe(slot, Purpose::Schedule, now).is_some();
         if ordered && let Some(member) = self.members.get_mut(slot) {
             member.probing = true;
@@ -282,7 +299,7 @@ impl Core {
             let responds = self.members.get(slot).is_some_and(|member| {
                 member.proven && (self.schedule.responds)(&member.record, kind)
             });
-            if responds && self.probes.admit(Lane::Measure, now.time).is_ok() {
+            if responds && self.orders.probes.admit(Lane::Measure, now.time).is_ok() {
                 self.order_probe(slot, Purpose::Measure(kind), now);
             } else if responds {
                 self.refuse(Refusal::MeasuresFull);
@@ -309,8 +326,8 @@ impl Core {
     }
 
     pub(super) fn probe_ended(&mut self, id: ProbeId, report: ProbeReport, now: Moment) {
-        self.patience.cancel(Patience::SlowProbe(id));
-        let Some(probing) = self.probes.remove(id) else {
+        self.deadlines.patience.cancel(Patience::SlowProbe(id));
+        let Some(probing) = self.orders.probes.remove(id) else {
             return;
         };
         let Some(outcome) = self.judge(&probing, report) else {
@@ -323,7 +340,7 @@ impl Core {
         if let Purpose::Measure(kind) = probing.purpose {
             return self.measure_ended(&probing, kind, &outcome, now);
         }
-        let under_way = self.probes.under_way() + 1;
+        let under_way = self.orders.probes.under_way() + 1;
         if let Some(member) = self.members.get_mut(probing.slot)
             && probing.purpose == Purpose::Schedule
         {
@@ -331,7 +348,7 @@ impl Core {
         }
         if let Outcome::Reached(timing) | Outcome::Renewed(timing) = &outcome {
             // The report may have waited for a second request that was never answered.
-            self.witness.handle_contact(
+            self.detector.witness.handle_contact(
                 (probing.begun(now) + timing.resolve + timing.total()).min(now.time),
             );
             if let Some(member) = self.members.get_mut(probing.slot) {
@@ -345,15 +362,22 @@ impl Core {
                 self.overdue_answered(probing.slot, id.0);
             }
             Outcome::Renewed(_) => self.identify(probing.slot),
-            Outcome::Failed(kind) if kind.is_answer() => self.witness.handle_contact(now.time),
+            Outcome::Failed(kind) if kind.is_answer() => {
+                self.detector.witness.handle_contact(now.time)
+            }
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);
-                self.witness.handle_spoiled(now.time);
+                self.detector.witness.handle_spoiled(now.time);
                 self.give_turn(probing.slot, Why::Spoiled, now);
             }
             Outcome::Failed(_) => {}
         }
-        self.load.ended(id, matches!(outcome, Outcome::Void), under_way, self.outbox.latest());
+        self.schedule.load.ended(
+            id,
+            matches!(outcome, Outcome::Void),
+            under_way,
+            self.orders.outbox.latest(),
+        );
         match probing.purpose {
             // A dead node is an outage that goes on: it is booked as well.
             Purpose::Schedule | Purpose::Dial => self.book(&probing, &outcome, now),
@@ -432,7 +456,7 @@ impl Core {
             && kind != Failure::Local
         {
             if !proven {
-                self.guards.failed(&target, None, now.time);
+                self.joining.guards.failed(&target, None, now.time);
             }
             // It came back while this attempt was under way: the failure is the past's, and must
             // not be taken for a broken path.
@@ -467,17 +491,17 @@ impl Core {
         };
         let (proven, target) = (member.proven, member.record.target.clone());
         let interval = self.dial_interval(slot).mul_f64(0.9 + 0.2 * self.rng.f64());
-        self.timers.set(Timer::Dial(slot), now.time + interval);
-        match self.probes.admit(Lane::Dial, now.time) {
+        self.deadlines.timers.set(Timer::Dial(slot), now.time + interval);
+        match self.orders.probes.admit(Lane::Dial, now.time) {
             Ok(()) => {}
             Err(Full::Places) => return,
             Err(Full::Budget(wait)) => {
                 // Many are dead: each waits its turn, and the living are measured until then.
                 let wait = wait.max(Duration::from_millis(10)).mul_f64(1.0 + self.rng.f64());
-                return self.timers.set(Timer::Dial(slot), now.time + wait);
+                return self.deadlines.timers.set(Timer::Dial(slot), now.time + wait);
             }
         }
-        if proven || self.guards.admit(&target, now.time).is_ok() {
+        if proven || self.joining.guards.admit(&target, now.time).is_ok() {
             self.order_probe(slot, Purpose::Dial, now);
         }
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
+use super::Core;
 use super::calls::{Calling, Found};
+use super::deadlines::Timer;
 use super::learn::Source;
-use super::{Core, Timer};
 use crate::identity::{Instance, Record, Target};
 use crate::limits::{JOIN_BACKOFF_MIN, JOIN_TIMEOUT, SEEDS_MAX, SELF_SEED_INTERVAL};
 use crate::members::{ME, Slot};
@@ -106,18 +107,19 @@ impl Seeds {
 impl Core {
     /// Joins at these targets from here on.
     pub(super) fn set_seeds(&mut self, targets: Vec<Target>, now: Moment) {
-        for seed in &mut self.seeds.0 {
+        for seed in &mut self.joining.seeds.0 {
             seed.listed &= targets.contains(&seed.target);
         }
         for target in targets {
-            if let Some(index) = self.seeds.find(&target) {
+            if let Some(index) = self.joining.seeds.find(&target) {
                 // One that was listed before and is again has lost its turn.
                 if self
+                    .joining
                     .seeds
                     .get_mut(index)
                     .is_some_and(|seed| !std::mem::replace(&mut seed.listed, true))
                 {
-                    self.timers.set(Timer::Seed(index), now.time);
+                    self.deadlines.timers.set(Timer::Seed(index), now.time);
                 }
                 continue;
             }
@@ -131,8 +133,8 @@ impl Core {
                 logged: false,
                 listed: true,
             };
-            match self.seeds.place(seed) {
-                Some(index) => self.timers.set(Timer::Seed(index), now.time),
+            match self.joining.seeds.place(seed) {
+                Some(index) => self.deadlines.timers.set(Timer::Seed(index), now.time),
                 None => self.refuse(Refusal::SeedsFull),
             }
         }
@@ -140,7 +142,8 @@ impl Core {
 
     /// Seeds that did not let us in, with their reasons.
     pub(super) fn join_problems(&self) -> Vec<(Target, String)> {
-        self.seeds
+        self.joining
+            .seeds
             .listed()
             .filter_map(|seed| Some((seed.target.clone(), seed.problem.clone()?)))
             .collect()
@@ -148,14 +151,15 @@ impl Core {
 
     /// Every listed seed, with whether it let us in.
     pub(super) fn targets(&self) -> Vec<(Target, bool)> {
-        self.seeds
+        self.joining
+            .seeds
             .listed()
             .map(|seed| (seed.target.clone(), seed.answered.is_some() && seed.problem.is_none()))
             .collect()
     }
 
     pub(super) fn seed_due(&mut self, index: u32, now: Moment) {
-        let Some(seed) = self.seeds.get(index) else {
+        let Some(seed) = self.joining.seeds.get(index) else {
             return;
         };
         if !seed.listed {
@@ -174,19 +178,19 @@ impl Core {
             _ => None,
         };
         if let Some(again) = again {
-            self.timers.set(Timer::Seed(index), now.time + again);
+            self.deadlines.timers.set(Timer::Seed(index), now.time + again);
             return;
         }
-        if seed.asking || self.naming.yields() {
-            self.timers.set(Timer::Seed(index), now.time + self.config.join_interval);
+        if seed.asking || self.joining.naming.yields() {
+            self.deadlines.timers.set(Timer::Seed(index), now.time + self.config.join_interval);
             return;
         }
-        if self.seeds.0.iter().filter(|seed| seed.asking).count() >= JOINS_OUT_MAX {
-            self.timers.set(Timer::Seed(index), now.time + JOIN_TURN);
+        if self.joining.seeds.0.iter().filter(|seed| seed.asking).count() >= JOINS_OUT_MAX {
+            self.deadlines.timers.set(Timer::Seed(index), now.time + JOIN_TURN);
             return;
         }
         let target = seed.target.clone();
-        if let Some(seed) = self.seeds.get_mut(index) {
+        if let Some(seed) = self.joining.seeds.get_mut(index) {
             seed.asking = true;
         }
         self.ask_to_join(target.clone(), Some(target));
@@ -199,7 +203,7 @@ impl Core {
 
     /// Asks a member to let us in that does not know us.
     pub(super) fn join_at_member(&mut self, slot: Slot) {
-        if self.naming.yields() {
+        if self.joining.naming.yields() {
             return;
         }
         if let Some(member) = self.members.get(slot) {
@@ -213,8 +217,8 @@ impl Core {
         result: Result<Response, CallError>,
         now: Moment,
     ) {
-        let index = target.as_ref().and_then(|target| self.seeds.find(target));
-        if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
+        let index = target.as_ref().and_then(|target| self.joining.seeds.find(target));
+        if let Some(seed) = index.and_then(|index| self.joining.seeds.get_mut(index)) {
             seed.asking = false;
         }
         let answer = match result {
@@ -240,7 +244,7 @@ impl Core {
                     holder.name, holder.target
                 );
                 self.not_let_in(index, reason, now);
-                if self.naming.starts() {
+                if self.joining.naming.starts() {
                     self.ask_holder(target, holder);
                 } else {
                     self.look_at_claimant(holder);
@@ -292,15 +296,15 @@ impl Core {
         result: Result<Response, CallError>,
         now: Moment,
     ) {
-        if !self.naming.starts() {
+        if !self.joining.naming.starts() {
             return;
         }
         match Found::instead_of(self.record(), result) {
             Found::OtherLife(record) if record.instance != self.record().instance => {
-                self.outbox.push(Output::NameTaken(record));
+                self.orders.outbox.push(Output::NameTaken(record));
             }
             _ => {
-                let index = seed.as_ref().and_then(|target| self.seeds.find(target));
+                let index = seed.as_ref().and_then(|target| self.joining.seeds.find(target));
                 let reason = format!(
                     "it says that this bot's name is held by a node at {}, which does not answer by it",
                     holder.target
@@ -317,7 +321,7 @@ impl Core {
         dialled: Option<&Target>,
         now: Moment,
     ) {
-        self.naming.is_in();
+        self.joining.naming.is_in();
         self.seed_answered(index, record.instance, KNOWN_SEED_INTERVAL, now);
         if record.name == self.record().name {
             return;
@@ -341,7 +345,7 @@ impl Core {
         again: Duration,
         now: Moment,
     ) {
-        if let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) {
+        if let Some(seed) = index.and_then(|index| self.joining.seeds.get_mut(index)) {
             seed.answered = Some(instance);
             seed.backoff = JOIN_BACKOFF_MIN;
             seed.logged = false;
@@ -354,14 +358,14 @@ impl Core {
 
     fn seed_again(&mut self, index: Option<u32>, after: Duration, now: Moment) {
         if let Some(index) = index {
-            self.timers.set(Timer::Seed(index), now.time + after);
+            self.deadlines.timers.set(Timer::Seed(index), now.time + after);
         }
     }
 
     fn not_let_in(&mut self, index: Option<u32>, why: String, now: Moment) {
         let jitter = 0.5 + self.rng.f64();
         let longest = self.config.join_interval;
-        let Some(seed) = index.and_then(|index| self.seeds.get_mut(index)) else {
+        let Some(seed) = index.and_then(|index| self.joining.seeds.get_mut(index)) else {
             return;
         };
         let pause = seed.backoff.min(longest).mul_f64(jitter);

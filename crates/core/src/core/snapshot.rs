@@ -8,6 +8,7 @@ use super::Core;
 use super::names::Standing;
 use crate::identity::{NodeName, Record, Target};
 use crate::life::Status;
+use crate::members::{ME, Member};
 use crate::pair::Pair;
 use crate::pending::PendingJoin;
 use crate::row::{Row, Version};
@@ -161,35 +162,49 @@ impl Snapshot {
 }
 
 impl Core {
+    /// One other node, as in a snapshot.
+    pub fn member(&self, name: &NodeName) -> Option<MemberView> {
+        let slot = self.members.named(name).filter(|slot| *slot != ME)?;
+        let member = self.members.get(slot)?;
+        let seldom = !self.takes_part(member);
+        let interval = if seldom { self.outsider_interval() } else { self.pair_interval() };
+        Some(self.member_view(member, interval))
+    }
+
+    fn member_view(&self, member: &Member, interval: Duration) -> MemberView {
+        MemberView {
+            record: Arc::clone(&member.record),
+            status: member.life.status(),
+            since: member.life.since(),
+            evidence_at: member.life.evidence_at(),
+            proven: member.proven,
+            known: member.known,
+            pair: Arc::clone(&member.pair),
+            interval,
+            takes_part: self.takes_part(member),
+            row: member.row().cloned(),
+            version: member.version(),
+        }
+    }
+
     pub(super) fn view(&self, now: Now) -> Snapshot {
         let (regular, mut seldom) = (self.pair_interval(), None);
         let view = |(_, slot)| {
-            let member = self.members.get(slot).filter(|_| slot != crate::members::ME)?;
-            Some(MemberView {
-                record: Arc::clone(&member.record),
-                status: member.life.status(),
-                since: member.life.since(),
-                evidence_at: member.life.evidence_at(),
-                proven: member.proven,
-                known: member.known,
-                pair: Arc::clone(&member.pair),
-                takes_part: self.takes_part(member),
-                interval: if self.takes_part(member) {
-                    regular
-                } else {
-                    *seldom.get_or_insert_with(|| self.outsider_interval())
-                },
-                row: member.row().cloned(),
-                version: member.version(),
-            })
+            let member = self.members.get(slot).filter(|_| slot != ME)?;
+            let interval = if self.takes_part(member) {
+                regular
+            } else {
+                *seldom.get_or_insert_with(|| self.outsider_interval())
+            };
+            Some(self.member_view(member, interval))
         };
         Snapshot {
             now,
             me: Arc::clone(self.record()),
             own_row: self.members.me().row().cloned(),
             members: self.members.by_name().filter_map(view).collect(),
-            standing: self.naming.standing().clone(),
-            isolated: self.witness.is_isolated(),
+            standing: self.joining.naming.standing().clone(),
+            isolated: self.detector.witness.is_isolated(),
             targets: self.targets(),
             unproven: self.members.unproven(),
             join_problems: self.join_problems(),
@@ -197,7 +212,7 @@ impl Core {
             publish_interval: self.publish_interval(),
             refusals: self.journal.refusals(),
             schedule_delay: self.schedule.delay(),
-            stalled: self.witness.stalled(),
+            stalled: self.detector.witness.stalled(),
             events: self.journal.events().clone(),
         }
     }

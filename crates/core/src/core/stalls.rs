@@ -10,9 +10,12 @@ use crate::time::{Moment, Now};
 impl Core {
     /// Begins to handle an input: the answer to the order with this number, or something else.
     pub(super) fn take_input(&mut self, order: Option<Order>, now: Now) -> Moment {
-        let (due, latest) = (self.next_due().map(|(at, _)| at), self.outbox.latest());
-        let stall = self.witness.handle_input(order, due, latest, now.time);
-        let now = self.witness.moment(now);
+        let (due, latest) = (
+            self.deadlines.next(&self.detector.witness).map(|(at, _)| at),
+            self.orders.outbox.latest(),
+        );
+        let stall = self.detector.witness.handle_input(order, due, latest, now.time);
+        let now = self.detector.witness.moment(now);
         if let Some(stall) = stall {
             warn!(
                 ?stall,
@@ -26,14 +29,14 @@ impl Core {
     /// Whether hearing nobody is a finding about ourselves. With one other, silence of that one
     /// *is* hearing nobody.
     pub(super) fn hears_nobody(&self) -> bool {
-        self.witness.hears_nobody() && self.members.present() >= 2
+        self.detector.witness.hears_nobody() && self.members.present() >= 2
     }
 
     pub(super) fn notice_isolation(&mut self, now: Moment) {
         // Once cut off, everybody is dead after a while: that is no news of anybody.
-        let goes_on = self.witness.is_isolated() && self.witness.hears_nobody();
-        let isolated = (self.hears_nobody() || goes_on) && !self.naming.yields();
-        if !self.witness.set_isolated(isolated) {
+        let goes_on = self.detector.witness.is_isolated() && self.detector.witness.hears_nobody();
+        let isolated = (self.hears_nobody() || goes_on) && !self.joining.naming.yields();
+        if !self.detector.witness.set_isolated(isolated) {
             return;
         }
         if isolated {
