@@ -11,11 +11,12 @@ use serde_json::Value;
 /// Which of our crates each may use. What is not listed may use none.
 const ARROWS: &[(&str, &[&str])] = &[
     ("canary-core", &[]),
+    ("canary-guests", &["canary-core"]),
     ("canary-insight", &["canary-core"]),
     ("canary-net", &[]),
-    ("canary-node", &["canary-core", "canary-net"]),
+    ("canary-node", &["canary-core", "canary-guests", "canary-net"]),
     ("canary-api", &["canary-core", "canary-insight", "canary-net"]),
-    ("canary-sim", &["canary-core", "canary-insight"]),
+    ("canary-sim", &["canary-core", "canary-guests", "canary-insight"]),
     ("canary-bot", &["canary-core", "canary-insight", "canary-net", "canary-node", "canary-api"]),
     ("xtask", &[]),
 ];

@@ -276,7 +276,7 @@ impl Core {
             Calling::Vote { about } => self.vote_answered(about, &result, now),
             Calling::Holder { seed, holder } => self.holder_answered(seed, &holder, result, now),
             Calling::Leave if self.orders.calls.in_flight(Counted::Leave) == 0 => {
-                self.finish_leaving()
+                self.finish_leaving();
             }
             Calling::Leave => {}
         }

@@ -22,7 +22,7 @@ use crate::time::{Moment, Time};
 
 /// Where a member is held. A place that goes to another name has another slot from then on: what
 /// still has the former one finds nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     index: u32,
     /// How often the place was given away.

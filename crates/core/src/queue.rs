@@ -1,10 +1,7 @@
 //! A queue in which each key waits at most once: deadlines, and pairs whose turn has come.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::Hash;
-
-use foldhash::fast::FixedState;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// So many entries that are no longer true may lie in a queue before it is cleaned up, beside as
 /// many as there are keys.
@@ -14,21 +11,18 @@ const STALE_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Queue<K, R> {
     /// What counts.
-    ranks: HashMap<K, R, FixedState>,
+    ranks: BTreeMap<K, R>,
     /// Every entry of `ranks`, and entries that are no longer true; the first one is.
     order: BinaryHeap<Reverse<(R, K)>>,
 }
 
-impl<K, R: Ord> Default for Queue<K, R>
-where
-    K: Ord,
-{
+impl<K: Ord, R: Ord> Default for Queue<K, R> {
     fn default() -> Self {
-        Self { ranks: HashMap::default(), order: BinaryHeap::new() }
+        Self { ranks: BTreeMap::new(), order: BinaryHeap::new() }
     }
 }
 
-impl<K: Ord + Copy + Hash, R: Ord + Copy> Queue<K, R> {
+impl<K: Ord + Copy, R: Ord + Copy> Queue<K, R> {
     /// Gives `key` this rank, in place of any before.
     pub(crate) fn set(&mut self, key: K, rank: R) {
         if self.ranks.insert(key, rank) != Some(rank) {

@@ -1,24 +1,20 @@
 //! The bridge to bots of the original, which speak `mesh.v1` alone: everything that knows of them
 //! is in here.
 //!
-//! To the core such a bot is a member like any other, a *guest*. Its hosts, our bots, play its part
-//! of `mesh.v2`: [`speak`] answers the calls that the core orders for it after asking the guest
-//! itself by `mesh.v1`, and the [`bridge`] tells the core what the guests tell, as if they
-//! gossiped, and tells the guests what they lack. [`joins`] remembers where a
-//! guest was asked to let a bot of ours in. [`server`] is what guests call. So the rules of
-//! the mesh hold for them unchanged, and know nothing of them.
+//! What a host does for guests is decided in `canary_guests`. Here [`speak`] answers the calls that
+//! the core orders for a guest after asking the guest itself by `mesh.v1`, the [`bridge`] carries
+//! out what is to be done for guests, and [`server`] is what guests call. So the rules of the mesh
+//! hold for guests unchanged, and know nothing of them.
 
 pub(crate) mod bridge;
 pub(crate) mod foreign;
-mod guest;
-mod joins;
 mod samples;
 mod server;
 mod speak;
 mod tell;
 
 pub(crate) use bridge::Bridge;
-pub(crate) use guest::is_guest;
+pub(crate) use canary_guests::is_guest;
 pub(crate) use server::{GuestService, PUSH_PATH, SHORT_BYTES_MAX};
 pub(crate) use speak::{Context, speak};
 

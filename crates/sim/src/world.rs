@@ -1,6 +1,7 @@
 //! Hosts, links, and the queue of what happens next.
 
 mod faults;
+mod guests;
 mod host;
 mod network;
 mod release;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use canary_core::{
     Config, Core, Events, Failure, Labels, MemberView, NodeName, Now, Snapshot, Target, Time, Wall,
 };
+use canary_guests::is_guest;
 use fastrand::Rng;
 
 pub use host::Starvation;
@@ -83,6 +85,8 @@ pub struct World {
     denials: BTreeMap<(HostId, HostId), Failure>,
     /// Ways between two hosts, the smaller number first, that are not like the others.
     ways: BTreeMap<(HostId, HostId), Link>,
+    /// Whether bots of ours host bots of the original.
+    hosts_guests: bool,
     fingerprint: u64,
 }
 
@@ -103,6 +107,7 @@ impl World {
             cuts: BTreeSet::new(),
             denials: BTreeMap::new(),
             ways: BTreeMap::new(),
+            hosts_guests: false,
             fingerprint: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -158,19 +163,14 @@ impl World {
             seed,
             now,
         );
+        if self.hosts_guests {
+            core = core.with_gossipers(|record| !is_guest(record));
+        }
         core.handle_seeds(seeds, now);
+        host.begin_life();
         host.core = Some(core);
-        host.life += 1;
-        host.paused = false;
-        host.refused_name = false;
-        host.left = false;
-        host.wake_at = None;
-        host.inbox.clear();
-        host.thawing = false;
-        host.waiting.clear();
-        host.open_calls.clear();
-        host.open_probes.clear();
         self.listening.insert(host.target.clone(), id);
+        self.begin_hosting(id);
         self.drain(id);
     }
 

@@ -7,7 +7,7 @@ use crate::time::{Attentive, Time};
 use crate::witness::Witness;
 
 /// What this bot does by itself, on the clock of the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// The next exchange of the tick.
     Tick,
@@ -32,7 +32,7 @@ pub(super) enum Timer {
 }
 
 /// What waits for others, on the attentive clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Patience {
     /// A probe has been unanswered for too long.
     SlowProbe(ProbeId),

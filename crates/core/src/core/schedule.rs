@@ -363,7 +363,7 @@ impl Core {
             }
             Outcome::Renewed(_) => self.identify(probing.slot),
             Outcome::Failed(kind) if kind.is_answer() => {
-                self.detector.witness.handle_contact(now.time)
+                self.detector.witness.handle_contact(now.time);
             }
             Outcome::Void => {
                 self.refuse(Refusal::ProbeVoid);

@@ -5,9 +5,9 @@ use canary_core::{Core, NodeName, Record, Request, Roster, Wall};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bridge::gossip_of;
-use super::guest::{is_guest, record_for};
-use super::samples::{Measured, pages, read};
+use canary_guests::{Measured, gossip_of, is_guest, record_for};
+
+use super::samples::{pages, read};
 use super::speak::told_of;
 use crate::transport::original as pb;
 
@@ -26,9 +26,8 @@ pub(crate) fn pushed(
         .iter()
         .filter_map(read)
         .filter(|sample| measured.take(sample))
-        .map(|sample| sample.spell())
-        .collect();
-    for page in pages(taken) {
+        .collect::<Vec<_>>();
+    for page in pages(&taken) {
         let bytes = page.encode_to_vec();
         let told_on = pb::SamplesView::decode_view(&bytes).expect("what was written can be read");
         assert!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use buffa_types::google::protobuf::Empty;
 use canary_core::{NodeName, Record, Request, Response, Target};
+use canary_guests::{Sign, Told, is_guest};
 use canary_net::tls::PeerNames;
 use canary_net::{Full, IpNet, Ledger, Peer};
 use connectrpc::{
@@ -14,8 +15,7 @@ use connectrpc::{
 };
 use tokio::sync::Semaphore;
 
-use super::bridge::{Sign, Told};
-use super::guest::is_guest;
+use super::bridge::Heard;
 use super::samples;
 use super::speak::{Context, node};
 use crate::clock;
@@ -65,8 +65,8 @@ impl GuestService {
         Ok(())
     }
 
-    fn tell(&self, told: Told) -> Result<(), ConnectError> {
-        if self.context.tell(told) { Ok(()) } else { Err(busy()) }
+    fn tell(&self, heard: Heard) -> Result<(), ConnectError> {
+        if self.context.tell(heard) { Ok(()) } else { Err(busy()) }
     }
 
     fn tell_of(
@@ -87,7 +87,7 @@ impl GuestService {
                 "the certificate names neither the node nor the host of its target",
             ));
         }
-        self.tell(Told::Node { name, target, sign, teller: teller(ctx) })
+        self.tell((Told::Node { name, target, sign, teller: teller(ctx) }, None))
     }
 
     /// Whether one of ours answers at its target.
@@ -220,7 +220,8 @@ impl pb::MeshService for GuestService {
         match refused.filter(|_| !good) {
             Some(why) => Err(ConnectError::new(ErrorCode::InvalidArgument, why)),
             None => {
-                self.tell(Told::Samples(read, ctx.extensions().get::<Arc<Place>>().cloned()))?;
+                let place = ctx.extensions().get::<Arc<Place>>().cloned();
+                self.tell((Told::Samples(read), place))?;
                 empty()
             }
         }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buffa_types::google::protobuf::Empty;
-use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, INCARNATION_MAX, INCARNATION_ROOM};
+use canary_core::limits::HEARD_PER_INTRODUCER_MAX;
 use canary_core::{
-    Answer, CallError, Entry, Exchange, Failure, JoinAnswer, MemberView, NodeName, PendingJoin,
-    Record, Request, Response, Snapshot, Status, Target,
+    Answer, CallError, Exchange, Failure, JoinAnswer, MemberView, NodeName, Record, Request,
+    Response, Snapshot, Status, Target,
+};
+use canary_guests::{
+    JOIN_TIMEOUT, Joined, Joins, Sign, Told, Turn, Who, answers, guest_at, is_guest, rank,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 use super::Protocol;
-use super::bridge::{Sign, Told};
-use super::guest::{is_guest, rank, record_for};
-use super::joins::{JOIN_TIMEOUT, Joined, Joins, Turn, Who};
+use super::bridge::Heard;
 use crate::clock;
 use crate::transport::{Links, original as pb};
 
@@ -30,8 +31,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a caller waits to be let in by a guest. The core waits little longer for who is at an
 /// address.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
-/// A heartbeat beyond this was never made by a host: nothing could advance it.
-const HEARTBEAT_MAX: u64 = 1 << 62;
 
 /// What a call to a guest may need beside the guest.
 #[derive(Clone, Debug)]
@@ -41,7 +40,7 @@ pub(crate) struct Context {
     /// A call of `JoinMesh` has ended.
     ended: Arc<Notify>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Heard>,
     protocol: Protocol,
     /// No reported latency is above it.
     pub(super) probe_timeout: Duration,
@@ -62,7 +61,7 @@ impl Context {
     pub(crate) fn new(
         links: Arc<Links>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
-        told: mpsc::Sender<Told>,
+        told: mpsc::Sender<Heard>,
         protocol: Protocol,
         probe_timeout: Duration,
     ) -> Self {
@@ -88,8 +87,8 @@ impl Context {
     }
 
     /// Has the bridge hear something; whether there is room for it.
-    pub(super) fn tell(&self, told: Told) -> bool {
-        self.told.try_send(told).is_ok()
+    pub(super) fn tell(&self, heard: Heard) -> bool {
+        self.told.try_send(heard).is_ok()
     }
 
     /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
@@ -137,7 +136,7 @@ impl Context {
     pub(super) async fn join(&self, target: &Target) -> Result<Joined, CallError> {
         let snapshot = self.snapshot();
         let now = clock::now().time;
-        match self.joins.turn(target, self.elsewhere(&snapshot, target), now) {
+        match self.joins.turn(target, self.joins.elsewhere(&snapshot, target, now), now) {
             // The caller may have less time than the guest. What came of it is kept.
             Turn::Ask => drop(tokio::spawn({
                 let (context, target) = (self.clone(), target.clone());
@@ -202,12 +201,8 @@ impl Context {
         let teller: Arc<str> = target.host().into();
         for (name, target) in told_of(answer.nodes) {
             // What does not fit is reported again.
-            self.tell(Told::Node {
-                name,
-                target,
-                sign: Sign::Hearsay,
-                teller: Arc::clone(&teller),
-            });
+            let (sign, teller) = (Sign::Hearsay, Arc::clone(&teller));
+            self.tell((Told::Node { name, target, sign, teller }, None));
         }
         if !answer.name_unique && answer.my_name.is_empty() {
             return Ok(Joined::Unnamed);
@@ -233,32 +228,9 @@ impl Context {
         in_time(target, PATIENCE, asked).await
     }
 
-    /// What another of ours, to which this one gives way, tells of an address: where two began at
-    /// once, the first by name goes on.
-    fn elsewhere<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<&'a PendingJoin> {
-        let own = self.joins.is_pending(target, clock::now().time);
-        // A guest that measures is not stuck, whatever others say.
-        if guest_at(snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
-            return None;
-        }
-        let others = snapshot
-            .pending()
-            .filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name);
-        others
-            .filter(|(name, _)| !own || **name < snapshot.me.name)
-            .map(|(_, pending)| pending)
-            .next()
-    }
-
     /// Whether a guest is known not to answer, or not to have answered yet.
-    pub(super) fn is_pending(&self, snapshot: &Snapshot, target: &Target) -> bool {
-        self.joins.is_pending(target, clock::now().time)
-            || self.elsewhere(snapshot, target).is_some()
-    }
-
-    /// Where this bot waits for guests, for the others to hear.
-    pub(super) fn pending(&self, snapshot: &Snapshot) -> Vec<PendingJoin> {
-        self.joins.pending(|target| self.elsewhere(snapshot, target).is_some(), clock::now().time)
+    pub(super) fn waits(&self, snapshot: &Snapshot, target: &Target) -> bool {
+        self.joins.waits(snapshot, target, clock::now().time)
     }
 
     /// The last known node at the address of a guest. One that nobody doubts is who it was: two of
@@ -375,8 +347,9 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
         return answer(JoinAnswer::Admitted(Arc::clone(&guest.record)));
     }
     // Another of ours waits there: it is said why, and not whose turn it is.
-    if context.elsewhere(&snapshot, target).is_none()
-        && !context.joins.is_turn(target, rank(&snapshot, target), clock::now().time)
+    let now = clock::now().time;
+    if context.joins.elsewhere(&snapshot, target, now).is_none()
+        && !context.joins.is_turn(target, rank(&snapshot, target), now)
     {
         if context.protocol == Protocol::V1 {
             // Nothing was asked yet: somebody has to be there at all.
@@ -396,22 +369,7 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
             return answer(JoinAnswer::Unreachable(holds.to_owned()));
         }
     };
-    let snapshot = context.snapshot();
-    if name == snapshot.me.name {
-        return answer(JoinAnswer::NameTaken(Arc::new(record_for(&name, target, None))));
-    }
-    let held = snapshot.member(&name);
-    match held.filter(|held| held.status.is_present() && held.record.target != *target) {
-        // The same one by another address: what is known of it stays.
-        Some(held) if is_guest(&held.record) => {
-            answer(JoinAnswer::Admitted(Arc::clone(&held.record)))
-        }
-        Some(held) => answer(JoinAnswer::Unreachable(format!(
-            "a bot of the original there has the name of the node {name} at {}",
-            held.record.target
-        ))),
-        None => answer(JoinAnswer::Admitted(Arc::new(record_for(&name, target, held)))),
-    }
+    answer(answers::let_in(&context.snapshot(), &name, target))
 }
 
 async fn identify(
@@ -425,20 +383,7 @@ async fn identify(
         Found::Busy => return Ok(Response::Busy),
         Found::Guest(name) => name.ok_or_else(|| failed(target, "it does not tell its name"))?,
     };
-    let snapshot = context.snapshot();
-    let held = snapshot.member(&name);
-    // Guests have no incarnation, so we choose one. Above what is believed by hearsay it grows by
-    // one.
-    let most = INCARNATION_MAX + INCARNATION_ROOM;
-    let largest = held.map_or(most, |held| held.record.incarnation.next().0.max(most));
-    let record = match guest {
-        Some(guest)
-            if guest.name == name && guest.target == *target && guest.incarnation.0 <= largest =>
-        {
-            guest
-        }
-        _ => Arc::new(record_for(&name, target, held)),
-    };
+    let record = answers::identified(&context.snapshot(), &name, target, guest);
     Ok(Response::Identify(record))
 }
 
@@ -465,24 +410,11 @@ async fn exchange_with(
         .ping(node(&context.snapshot().me))
         .await
         .map_err(|error| context.links.explain(target, &error))?;
-    if heartbeat >= HEARTBEAT_MAX {
-        // Somebody told a lie of it that it cannot refute itself.
-        context.tell(Told::Spoiled(Arc::clone(guest)));
+    if answers::is_spoiled(heartbeat) {
+        context.tell((Told::Spoiled(Arc::clone(guest)), None));
     }
-    let heartbeat = heartbeat.saturating_add(1);
-    let entry =
-        Entry { instance: guest.instance, version: 0, heartbeat, age: Duration::ZERO, left: false };
-    Ok(Response::Exchange(Box::new(Exchange {
-        from: Some(guest.instance),
-        to: asked.from,
-        entries: vec![entry],
-        ..Exchange::default()
-    })))
-}
-
-/// The guest that is known to be at an address.
-pub(super) fn guest_at<'a>(snapshot: &'a Snapshot, target: &Target) -> Option<&'a MemberView> {
-    snapshot.membership().find(|member| member.record.target == *target && is_guest(&member.record))
+    let exchange = answers::sign_of_life(guest, heartbeat, asked.from);
+    Ok(Response::Exchange(Box::new(exchange)))
 }
 
 /// Whom a guest tells of, as far as it can be.

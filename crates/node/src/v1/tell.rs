@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use canary_core::{NodeName, Record, Snapshot, Target};
+use canary_guests::{Progress, news_of};
 
-use super::samples::{PAGE_SAMPLES_MAX, Progress, news_of, pages};
+use super::samples::{PAGE_SAMPLES_MAX, pages};
 use super::speak::{PATIENCE, node};
 use crate::transport::{Links, original as pb};
 
@@ -13,14 +14,15 @@ pub(super) async fn pushed(links: &Links, target: &Target, page: pb::Samples) ->
     tokio::time::timeout(PATIENCE, pushing).await.is_ok_and(|answer| answer.is_some())
 }
 
-/// Tells a guest of members and samples; how far it took them.
+/// Tells a guest of members and samples; how far it took them is written down, and whether it took
+/// all is returned.
 pub(super) async fn tell(
     links: &Links,
     snapshot: &Snapshot,
     guest: &Record,
-    mut told_until: Progress,
-    mut told: BTreeSet<NodeName>,
-) -> (Progress, BTreeSet<NodeName>) {
+    progress: &mut Progress,
+    told: &mut BTreeSet<NodeName>,
+) -> bool {
     told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
     let me: &Record = &snapshot.me;
     for member in snapshot.present().filter(|member| member.record.name != guest.name) {
@@ -35,24 +37,23 @@ pub(super) async fn tell(
         let telling =
             async { links.original(&guest.target).await.ok()?.node_discovery(news).await.ok() };
         if !tokio::time::timeout(PATIENCE, telling).await.is_ok_and(|answer| answer.is_some()) {
-            return (told_until, told);
+            return false;
         }
         told.insert(member.record.name.clone());
     }
-    told_until.retain(|name, _| *name == me.name || told.contains(name));
-    let (rows, mut progress, mut waiting) =
-        (snapshot.members.len(), told_until.clone(), Vec::new());
+    progress.retain(|name, _| *name == me.name || told.contains(name));
+    let (rows, mut ahead, mut waiting) = (snapshot.members.len(), progress.clone(), Vec::new());
     for row in 0..=rows {
-        waiting.extend(news_of(row, &guest.name, snapshot, &mut progress));
+        waiting.extend(news_of(row, &guest.name, snapshot, &mut ahead));
         if waiting.len() < PAGE_SAMPLES_MAX && row < rows {
             continue;
         }
-        for page in pages(std::mem::take(&mut waiting)) {
+        for page in pages(&std::mem::take(&mut waiting)) {
             if !pushed(links, &guest.target, page).await {
-                return (told_until, told);
+                return false;
             }
         }
-        told_until.clone_from(&progress);
+        progress.clone_from(&ahead);
     }
-    (told_until, told)
+    true
 }

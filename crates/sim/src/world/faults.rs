@@ -8,10 +8,7 @@ use super::{HostId, Link, World};
 impl World {
     /// The process ends without a word; its port refuses from now on.
     pub fn crash(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0];
-        host.core = None;
-        host.life += 1;
-        host.waiting.clear();
+        self.hosts[id.0].end_life();
     }
 
     /// The host moves to another target; connections to the old one are refused.

@@ -8,6 +8,7 @@ use canary_core::{
     RequestId, Response, Target, Time,
 };
 
+use super::guests::{Guest, Hosts, Own, Then, V1};
 use super::{HostId, Link, Release, World};
 
 /// Lateness of a prober beyond which its measurement says more about itself.
@@ -27,8 +28,17 @@ pub(super) struct Host {
     pub(super) name: NodeName,
     pub(super) target: Target,
     pub(super) labels: Labels,
-    /// None while no process runs: connections are refused.
+    /// None while no process of ours runs.
     pub(super) core: Option<Core>,
+    /// None while no process of the original runs.
+    pub(super) guest: Option<Guest>,
+    /// What the process does for guests, if it does.
+    pub(super) hosting: Option<Hosts>,
+    /// What the core is asked by its own process.
+    pub(super) own: BTreeMap<RequestId, Own>,
+    /// Calls of `mesh.v1` that have not ended, by their numbers.
+    pub(super) open_v1: BTreeMap<u64, Then>,
+    pub(super) next_v1: u64,
     /// Which release its process is of.
     pub(super) release: Release,
     /// Counts processes, so that events for a former one are dropped.
@@ -77,6 +87,11 @@ impl Host {
             target,
             labels: Labels::default(),
             core: None,
+            guest: None,
+            hosting: None,
+            own: BTreeMap::new(),
+            open_v1: BTreeMap::new(),
+            next_v1: 0,
             release: Release::This,
             life: 0,
             paused: false,
@@ -98,6 +113,38 @@ impl Host {
             left: false,
             wake_at: None,
         }
+    }
+
+    /// Whether a process runs: without one connections are refused.
+    pub(super) fn runs(&self) -> bool {
+        self.core.is_some() || self.guest.is_some()
+    }
+
+    /// The process that runs, if one does, is no more.
+    pub(super) fn end_life(&mut self) {
+        (self.core, self.guest, self.hosting) = (None, None, None);
+        self.life += 1;
+        self.waiting.clear();
+        self.own.clear();
+        self.open_v1.clear();
+    }
+
+    /// A process is about to start.
+    pub(super) fn begin_life(&mut self) {
+        self.end_life();
+        self.paused = false;
+        self.refused_name = false;
+        self.left = false;
+        self.wake_at = None;
+        self.inbox.clear();
+        self.thawing = false;
+        self.open_calls.clear();
+        self.open_probes.clear();
+    }
+
+    pub(super) fn next_request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
     }
 }
 
@@ -126,6 +173,8 @@ pub(super) struct Knock {
 #[derive(Debug)]
 pub(super) enum Input {
     Wake,
+    /// Something between bots of the original and ours.
+    V1(V1),
     /// A starved process may run again.
     Thaw,
     Knock(Knock),
@@ -152,6 +201,7 @@ impl Input {
     pub(super) fn sender(&self) -> Option<HostId> {
         match self {
             Self::Wake | Self::Thaw => None,
+            Self::V1(v1) => v1.sender(),
             Self::Knock(knock) => Some(knock.prober),
             Self::Request { from, .. } => Some(from.caller),
             Self::Response { from, .. } | Self::Probe { from, .. } => *from,
@@ -212,6 +262,17 @@ impl World {
     }
 
     pub(super) fn take(&mut self, id: HostId, input: Input) {
+        let input = match input {
+            Input::V1(input) => return self.take_v1(id, input),
+            Input::Knock(knock) => {
+                let record = match &self.hosts[id.0].core {
+                    Some(core) => std::sync::Arc::clone(core.record()),
+                    None => self.guest_for(id, knock.prober),
+                };
+                return self.answer_knock(id, knock, &record);
+            }
+            input => input,
+        };
         let now = self.now_of(id);
         let host = &mut self.hosts[id.0];
         let Some(core) = &mut host.core else { return };
@@ -248,10 +309,8 @@ impl World {
                 };
                 core.handle_probe(probe, report, now);
             }
-            Input::Knock(knock) => {
-                let record = std::sync::Arc::clone(core.record());
-                return self.answer_knock(id, knock, &record);
-            }
+            // They were taken above.
+            Input::Knock(_) | Input::V1(_) => {}
         }
         self.drain(id);
     }
@@ -263,8 +322,8 @@ impl World {
             let Some(output) = core.poll_output() else { break };
             match output {
                 Output::Probe { id: probe, whom, .. } => self.probe(id, probe, &whom.target),
-                Output::Call { id: call, target, request, timeout, .. } => {
-                    self.call(id, call, &target, request, timeout);
+                Output::Call { id: call, target, whom, request, timeout } => {
+                    self.call(id, call, (&target, whom), request, timeout);
                 }
                 Output::Reply { to, response } => self.reply(id, to, response),
                 Output::NameTaken(_) => host.refused_name = true,
@@ -275,8 +334,7 @@ impl World {
         }
         let host = &mut self.hosts[id.0];
         if host.left || host.refused_name {
-            host.core = None;
-            host.life += 1;
+            host.end_life();
             return;
         }
         let wake = host.core.as_ref().and_then(Core::poll_timeout).map(|at| at.max(self.now));

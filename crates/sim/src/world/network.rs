@@ -1,5 +1,6 @@
 //! What becomes of a probe, a call and its answer on the way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
@@ -29,9 +30,9 @@ impl World {
     }
 
     /// How a connection fails, if it does: nobody listens, or somebody between does not want it.
-    fn denied(&self, from: HostId, to: HostId) -> Option<Failure> {
+    pub(super) fn denied(&self, from: HostId, to: HostId) -> Option<Failure> {
         let (here, there) = (&self.hosts[from.0], &self.hosts[to.0]);
-        let dead = || there.core.is_none().then_some(Failure::Refused);
+        let dead = || (!there.runs()).then_some(Failure::Refused);
         here.outbound
             .or_else(dead)
             .or(there.inbound)
@@ -42,6 +43,12 @@ impl World {
     fn way(&self, a: HostId, b: HostId) -> Link {
         let of_pair = || self.ways.get(&(a.min(b), a.max(b))).copied();
         self.hosts[a.0].way.or(self.hosts[b.0].way).or_else(of_pair).unwrap_or(self.link)
+    }
+
+    /// One way of a message between two hosts.
+    pub(super) fn way_once(&mut self, from: HostId, to: HostId) -> Duration {
+        let link = self.way(from, to);
+        SERVICE_TIME + self.travel(link, DATA_RETRY)
     }
 
     /// One way of one packet, sent again while it is lost.
@@ -188,10 +195,12 @@ impl World {
         &mut self,
         from: HostId,
         call: CallId,
-        target: &Target,
+        (target, whom): (&Target, Option<Arc<Record>>),
         request: Request,
         timeout: Duration,
     ) {
+        let to = self.listening.get(target).copied();
+        let guest = to.filter(|to| self.hosts[to.0].guest.is_some());
         let request = match request {
             Request::Exchange(exchange) => {
                 self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
@@ -210,7 +219,9 @@ impl World {
             from: None,
         };
         self.schedule(self.now + timeout, from, failed(Failure::Timeout));
-        let to = self.listening.get(target).copied();
+        if guest.is_some() {
+            return self.speak(from, call, target, whom, request);
+        }
         let link = to.map_or(self.link, |to| self.way(from, to));
         if to.is_some_and(|to| !self.linked(from, to)) {
             return;
@@ -238,6 +249,9 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, from: HostId, to: RequestId, response: Response) {
+        if let Some(own) = self.hosts[from.0].own.remove(&to) {
+            return self.own_answered(from, own, response);
+        }
         let Some(waiting) = self.hosts[from.0].waiting.remove(&to) else { return };
         let Waiting { caller, caller_life, call } = waiting;
         let response = match response {

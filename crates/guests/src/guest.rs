@@ -6,7 +6,7 @@ use canary_core::{
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts
 /// agree.
-pub(super) fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
+pub fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);
     // It names no mesh: a mesh with a name takes no guests.
     let mesh = MeshName::default();
@@ -41,14 +41,14 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
 }
 
 /// Whether a record is a guest's.
-pub(crate) fn is_guest(record: &Record) -> bool {
+pub fn is_guest(record: &Record) -> bool {
     record.instance.0 & 0xffff == MARK
         && record.instance == instance_of(&record.name, &record.target, record.incarnation)
 }
 
 /// The record of a guest that says that it is `name` at `target`, where `held` is what the mesh
 /// knows by that name.
-pub(super) fn record_for(name: &NodeName, target: &Target, held: Option<&MemberView>) -> Record {
+pub fn record_for(name: &NodeName, target: &Target, held: Option<&MemberView>) -> Record {
     match held {
         Some(held)
             if is_guest(&held.record)
@@ -65,7 +65,7 @@ pub(super) fn record_for(name: &NodeName, target: &Target, held: Option<&MemberV
 
 /// The two hosts of a guest, by rendezvous hashing of the hosts that are there: all hosts choose
 /// alike.
-pub(super) fn sponsors<'a>(
+pub fn sponsors<'a>(
     guest: &NodeName,
     hosts: impl Iterator<Item = &'a NodeName>,
 ) -> Vec<&'a NodeName> {
@@ -77,9 +77,14 @@ pub(super) fn sponsors<'a>(
     hosts
 }
 
+/// The guest that is known to be at an address.
+pub fn guest_at<'a>(snapshot: &'a Snapshot, target: &Target) -> Option<&'a MemberView> {
+    snapshot.membership().find(|member| member.record.target == *target && is_guest(&member.record))
+}
+
 /// How many of ours are before this bot at an address, in an order that all agree on, and how many
 /// there are.
-pub(super) fn rank(snapshot: &Snapshot, target: &Target) -> (usize, usize) {
+pub fn rank(snapshot: &Snapshot, target: &Target) -> (usize, usize) {
     let target = target.to_string();
     let weight = |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(target.bytes()));
     let mine = weight(&snapshot.me.name);

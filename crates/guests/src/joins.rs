@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use canary_core::limits::{Backoff, PENDING_JOINS_MAX};
-use canary_core::{CallError, Failure, NodeName, PendingJoin, Record, Target, Time};
+use canary_core::{CallError, Failure, NodeName, PendingJoin, Record, Snapshot, Target, Time};
+
+use crate::guest::guest_at;
 
 /// Addresses that are remembered; the one that was used longest ago goes when there are more.
 const SEEN_MAX: usize = 4096;
@@ -26,7 +28,7 @@ const ASK_PAUSE: Duration = Duration::from_secs(15);
 const UNANSWERED: Backoff =
     Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
 /// When a call is given up, as the original gives up its own.
-pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// After so many looks in a row that nobody answered, nobody is there.
 const MISSES: u8 = 2;
 /// A call that is under way for so long is published: a guest that is well answers at
@@ -46,7 +48,7 @@ const LOOK_SELDOM: Duration = Duration::from_secs(300);
 
 /// Who answered at an address.
 #[derive(Clone, Debug)]
-pub(super) enum Who {
+pub enum Who {
     /// One of ours.
     Ours(Arc<Record>),
     /// A guest of this name.
@@ -55,7 +57,7 @@ pub(super) enum Who {
 
 /// What came of asking a guest to let us in.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Joined {
+pub enum Joined {
     /// It did, and this is its name.
     As(NodeName),
     /// It holds our name for another's, and does not tell its own.
@@ -68,7 +70,7 @@ pub(super) enum Joined {
 
 /// Whether this bot may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub enum Turn {
     /// It may, and has to say what came of it by [`Joins::ended`].
     Ask,
     /// It does so already.
@@ -125,7 +127,7 @@ impl Seen {
 
 /// What this bot knows of addresses of guests, by what was answered there.
 #[derive(Debug, Default)]
-pub(crate) struct Joins(Mutex<BTreeMap<Target, Seen>>);
+pub struct Joins(Mutex<BTreeMap<Target, Seen>>);
 
 impl Joins {
     fn all(&self) -> MutexGuard<'_, BTreeMap<Target, Seen>> {
@@ -149,7 +151,7 @@ impl Joins {
 
     /// Whether this bot may call there. `elsewhere` is what another of ours tells of that address,
     /// if this bot has to give way to it.
-    pub(super) fn turn(&self, target: &Target, elsewhere: Option<&PendingJoin>, now: Time) -> Turn {
+    pub fn turn(&self, target: &Target, elsewhere: Option<&PendingJoin>, now: Time) -> Turn {
         self.seen(target, now, |seen| {
             if seen.is_asking() {
                 return Turn::UnderWay;
@@ -170,12 +172,7 @@ impl Joins {
     }
 
     /// A call has ended. Tells whether the bot there was found to be stuck, or not to be, just now.
-    pub(super) fn ended(
-        &self,
-        target: &Target,
-        outcome: Result<Joined, CallError>,
-        now: Time,
-    ) -> bool {
+    pub fn ended(&self, target: &Target, outcome: Result<Joined, CallError>, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let given_up = seen.began.is_some_and(|began| now.since(began) >= JOIN_TIMEOUT);
             let was_stuck = seen.unanswered > 0;
@@ -207,13 +204,13 @@ impl Joins {
     }
 
     /// What came of the latest call; none while it is under way.
-    pub(super) fn outcome(&self, target: &Target) -> Option<Result<Joined, CallError>> {
+    pub fn outcome(&self, target: &Target) -> Option<Result<Joined, CallError>> {
         self.all().get(target)?.outcome.clone()
     }
 
     /// The bot there called one of ours by itself: its loops run, and it need not be left alone as
     /// long as one that is stuck.
-    pub(super) fn heard(&self, target: &Target, now: Time) {
+    pub fn heard(&self, target: &Target, now: Time) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| seen.unanswered > 0) {
             // Anybody can say so: it becomes no way to have it asked all the time.
             let pause = (ASK_PAUSE * 2_u32.saturating_pow((seen.unanswered - 1).min(16)))
@@ -223,7 +220,7 @@ impl Joins {
     }
 
     /// One of ours answered there just now.
-    pub(super) fn found_ours(&self, target: &Target, record: Arc<Record>, now: Time) {
+    pub fn found_ours(&self, target: &Target, record: Arc<Record>, now: Time) {
         self.seen(target, now, |seen| {
             seen.found = Some((Who::Ours(record), now));
             seen.forget();
@@ -231,7 +228,7 @@ impl Joins {
     }
 
     /// Nobody answered there in our own protocol. One lost packet says nothing of what is there.
-    pub(super) fn missed(&self, target: &Target, failure: Failure) {
+    pub fn missed(&self, target: &Target, failure: Failure) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
             seen.misses += 1;
             if says_gone(failure) || seen.misses >= MISSES {
@@ -241,26 +238,26 @@ impl Joins {
     }
 
     /// When the latest call there began.
-    pub(super) fn began(&self, target: &Target) -> Option<Time> {
+    pub fn began(&self, target: &Target) -> Option<Time> {
         self.all().get(target)?.began
     }
 
     /// One of ours is there, or a guest that others know.
-    pub(super) fn forget(&self, target: &Target) {
+    pub fn forget(&self, target: &Target) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
             seen.forget();
         }
     }
 
     /// The node that answered there recently.
-    pub(super) fn at(&self, target: &Target, now: Time) -> Option<Who> {
+    pub fn at(&self, target: &Target, now: Time) -> Option<Who> {
         let all = self.all();
         let (who, at) = all.get(target)?.found.as_ref()?;
         (now.since(*at) < FOUND_RECENTLY).then(|| who.clone())
     }
 
     /// The guest that answered there a moment ago.
-    pub(super) fn guest_just_now(&self, target: &Target, now: Time) -> Option<NodeName> {
+    pub fn guest_just_now(&self, target: &Target, now: Time) -> Option<NodeName> {
         let all = self.all();
         match all.get(target)?.found.as_ref()? {
             (Who::Guest(name), at) if now.since(*at) < JUST_NOW => Some(name.clone()),
@@ -269,7 +266,7 @@ impl Joins {
     }
 
     /// Whether it is time to look whether one of ours took the place of a guest that nobody doubts.
-    pub(super) fn look_seldom(&self, target: &Target, now: Time) -> bool {
+    pub fn look_seldom(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let due = now.since(*seen.planned_at.get_or_insert(now)) > LOOK_SELDOM;
             if due {
@@ -280,7 +277,7 @@ impl Joins {
     }
 
     /// Whether it is time to look again who is there; if so, it is taken for looked at.
-    pub(super) fn look_again(&self, target: &Target, now: Time) -> bool {
+    pub fn look_again(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let known = seen.found.as_ref().is_some_and(|(_, at)| now.since(*at) < ASK_AGAIN);
             let due = !known && seen.planned_at.is_none_or(|at| now.since(at) > ASK_PAUSE);
@@ -293,7 +290,7 @@ impl Joins {
 
     /// Whether it is this bot's turn to ask at an address without a name. `rank` is how many of all
     /// `ours` go before it, and may want to or not.
-    pub(super) fn is_turn(&self, target: &Target, (rank, ours): (usize, usize), now: Time) -> bool {
+    pub fn is_turn(&self, target: &Target, (rank, ours): (usize, usize), now: Time) -> bool {
         self.seen(target, now, |seen| {
             if now < *seen.wanted_at.get_or_insert(now) + LISTEN {
                 return false;
@@ -305,13 +302,39 @@ impl Joins {
         })
     }
 
+    /// What another of ours, to which this one gives way, tells of an address: where two began at
+    /// once, the first by name goes on.
+    pub fn elsewhere<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        target: &Target,
+        now: Time,
+    ) -> Option<&'a PendingJoin> {
+        let own = self.is_pending(target, now);
+        // A guest that measures is not stuck, whatever others say.
+        if guest_at(snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
+            return None;
+        }
+        let mut others = snapshot
+            .pending()
+            .filter(|(name, pending)| pending.target == *target && **name != snapshot.me.name)
+            .filter(|(name, _)| !own || **name < snapshot.me.name);
+        others.next().map(|(_, pending)| pending)
+    }
+
+    /// Whether a guest is known not to answer, or not to have answered yet.
+    pub fn waits(&self, snapshot: &Snapshot, target: &Target, now: Time) -> bool {
+        self.is_pending(target, now) || self.elsewhere(snapshot, target, now).is_some()
+    }
+
+    /// Where this bot waits for guests, for the others to hear.
+    pub fn told(&self, snapshot: &Snapshot, now: Time) -> Vec<PendingJoin> {
+        self.pending(|target| self.elsewhere(snapshot, target, now).is_some(), now)
+    }
+
     /// What the others should hear: where this bot waits, or leaves a stuck guest alone for now.
     /// Addresses at which it gives way are the other's.
-    pub(super) fn pending(
-        &self,
-        gives_way: impl Fn(&Target) -> bool,
-        now: Time,
-    ) -> Vec<PendingJoin> {
+    fn pending(&self, gives_way: impl Fn(&Target) -> bool, now: Time) -> Vec<PendingJoin> {
         let mut pending: Vec<_> = self
             .all()
             .iter()
@@ -335,7 +358,7 @@ impl Joins {
     }
 
     /// Whether it is time to ask a stuck guest again; if so, it is taken for asked.
-    pub(super) fn is_due(&self, target: &Target, now: Time) -> bool {
+    pub fn is_due(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let rested = seen.planned_at.is_none_or(|at| now.since(at) >= ASK_PAUSE);
             let due = seen.unanswered > 0 && !seen.is_asking() && now >= seen.not_before && rested;
@@ -347,7 +370,7 @@ impl Joins {
     }
 
     /// Whether this bot tells of an address.
-    pub(super) fn is_pending(&self, target: &Target, now: Time) -> bool {
+    fn is_pending(&self, target: &Target, now: Time) -> bool {
         self.all().get(target).is_some_and(|seen| seen.pending(now))
     }
 }

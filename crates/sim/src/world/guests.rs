@@ -1,0 +1,231 @@
+//! Bots of the original, and what ours do for them by the rules of `canary_guests`: messages of
+//! `mesh.v1` travel as everything else does.
+
+mod original;
+mod ours;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use canary_core::{CallId, Failure, NodeName, Record, Request, Target, Time};
+use canary_guests::{JOIN_TIMEOUT, Progress, Sample};
+
+pub(super) use original::Guest;
+pub(super) use ours::Hosts;
+use ours::Waiter;
+
+use super::host::Input;
+use super::{HostId, World};
+
+/// What the own core was asked for.
+#[derive(Debug)]
+pub(super) enum Own {
+    /// To let a node in, and whether that was tried before with another incarnation.
+    Look(NodeName, Target, bool),
+    /// Something of which nothing follows.
+    Nothing,
+}
+
+/// A message of `mesh.v1`, or the question of ours whether it is one of ours.
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    Identify,
+    Join(NodeName, Target),
+    Ping(NodeName, Target),
+    /// Discoveries and a push in one.
+    Tell(Vec<(NodeName, Target)>, Vec<Sample>),
+    Rtt,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Empty,
+    Ours(Arc<Record>),
+    /// It does not speak our protocol.
+    Unimplemented,
+    /// Its name, and whom it knows.
+    Joined(NodeName, Vec<(NodeName, Target)>),
+    NotUnique,
+}
+
+/// What the caller does with an answer.
+#[derive(Debug)]
+pub(super) enum Then {
+    Nothing,
+    /// The original's own calls.
+    Joined,
+    Pinged(NodeName, u32),
+    Measured(NodeName, Time),
+    /// Ours: who is there?
+    Identified(Target, Waiter),
+    /// A guest was asked to let this bot in.
+    JoinEnded(Target),
+    /// It did not answer that. Does it answer others?
+    JoinChecked(Target),
+    /// A guest that does not say who it is answers other calls.
+    Found(Target, Waiter),
+    /// The core knows it, and it is there.
+    Admitted(CallId, Arc<Record>),
+    /// The core exchanges with it.
+    Exchanged(CallId, Arc<Record>, Request),
+    Pushed(Arc<Record>, [(Progress, BTreeSet<NodeName>); 2]),
+    Forwarded(Target),
+}
+
+#[derive(Debug)]
+pub(super) enum V1 {
+    /// Ours look at their guests.
+    Look,
+    /// A loop of the original.
+    Join,
+    Measure,
+    Push,
+    Ping,
+    PingAgain(NodeName, u32),
+    Call {
+        message: Message,
+        from: HostId,
+        from_life: u64,
+        number: u64,
+    },
+    Answer {
+        number: u64,
+        answer: Result<Reply, Failure>,
+        from: Option<HostId>,
+    },
+    /// A caller has waited long enough to be let in.
+    Patience(u64),
+}
+
+impl V1 {
+    pub(super) fn sender(&self) -> Option<HostId> {
+        match self {
+            Self::Call { from, .. } => Some(*from),
+            Self::Answer { from, .. } => *from,
+            _ => None,
+        }
+    }
+}
+
+/// For tests and scenarios.
+impl World {
+    /// The same world, in which bots of ours that start from now on host guests.
+    #[must_use]
+    pub fn with_guests(mut self) -> Self {
+        self.hosts_guests = true;
+        self
+    }
+
+    /// Adds a host with a bot of the original that joins at `seeds`.
+    pub fn add_guest(&mut self, name: &str, seeds: &[HostId]) -> HostId {
+        let id = self.place(name, super::target_of(HostId(self.hosts.len())));
+        self.start_guest(id, seeds);
+        id
+    }
+
+    /// Starts a process of the original on a host that has none.
+    pub fn start_guest(&mut self, id: HostId, seeds: &[HostId]) {
+        let seeds = seeds.iter().map(|seed| self.hosts[seed.0].target.clone()).collect();
+        let host = &mut self.hosts[id.0];
+        host.begin_life();
+        host.guest = Some(Guest::new(seeds));
+        let target = host.target.clone();
+        self.listening.insert(target, id);
+        self.begin_loops(id);
+    }
+
+    /// The loops of a bot of the original are stuck from now on.
+    pub fn wedge_guest(&mut self, id: HostId) {
+        if let Some(guest) = &mut self.hosts[id.0].guest {
+            guest.stuck = true;
+        }
+    }
+
+    /// All hosts with a running bot of the original.
+    pub fn guests(&self) -> impl Iterator<Item = HostId> + '_ {
+        let hosts = self.hosts.iter().enumerate();
+        hosts.filter(|(_, host)| host.guest.is_some()).map(|(index, _)| HostId(index))
+    }
+
+    /// Whether a bot of the original was asked while it joined: it wakes no more.
+    pub fn guest_died(&self, id: HostId) -> bool {
+        self.hosts[id.0].guest.as_ref().is_some_and(|guest| guest.died)
+    }
+
+    /// Calls that a bot of the original never answers.
+    pub fn held_by_guest(&self, id: HostId) -> usize {
+        self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.held)
+    }
+
+    /// Whom a bot of the original knows.
+    pub fn known_to_guest(&self, id: HostId) -> Vec<NodeName> {
+        let guest = self.hosts[id.0].guest.as_ref();
+        guest.map_or_else(Vec::new, |guest| guest.nodes.keys().cloned().collect())
+    }
+
+    /// The pairs of which a bot of the original holds a sample, and when it was measured.
+    pub fn samples_of_guest(&self, id: HostId) -> BTreeMap<(NodeName, NodeName), u64> {
+        let guest = self.hosts[id.0].guest.as_ref();
+        let samples = guest.into_iter().flat_map(|guest| guest.samples.values());
+        samples
+            .map(|sample| ((sample.from().clone(), sample.to().clone()), sample.unix()))
+            .collect()
+    }
+}
+
+/// The way between.
+impl World {
+    fn call_v1(&mut self, from: HostId, target: &Target, message: Message, then: Then) {
+        let host = &mut self.hosts[from.0];
+        host.next_v1 += 1;
+        let (number, from_life) = (host.next_v1, host.life);
+        host.open_v1.insert(number, then);
+        let failed = |failure| Input::V1(V1::Answer { number, answer: Err(failure), from: None });
+        self.schedule(self.now + JOIN_TIMEOUT, from, failed(Failure::Timeout));
+        let to = self.listening.get(target).copied();
+        if to.is_some_and(|to| !self.linked(from, to)) {
+            return;
+        }
+        let denied = to.map_or(Some(Failure::Refused), |to| self.denied(from, to));
+        match (to, denied) {
+            (Some(to), None) => {
+                let at = self.now + self.way_once(from, to);
+                let call = V1::Call { message, from, from_life, number };
+                self.schedule(at, to, Input::V1(call));
+            }
+            (_, Some(Failure::Timeout)) => {}
+            (_, failure) => {
+                let at = self.now + self.link.delay * 2;
+                self.schedule(at, from, failed(failure.unwrap_or(Failure::Refused)));
+            }
+        }
+    }
+
+    pub(super) fn take_v1(&mut self, id: HostId, input: V1) {
+        match input {
+            V1::Call { message, from, from_life, number } => {
+                if let Some(reply) = self.answer_v1(id, message, from)
+                    && self.linked(id, from)
+                {
+                    let at = self.now + self.way_once(id, from);
+                    let answer = V1::Answer { number, answer: Ok(reply), from: Some(id) };
+                    self.schedule_for(at, from, from_life, Input::V1(answer));
+                }
+            }
+            V1::Answer { number, answer, .. } => {
+                if let Some(then) = self.hosts[id.0].open_v1.remove(&number) {
+                    self.answered_v1(id, then, answer);
+                }
+            }
+            V1::Patience(waiter) => self.waited_long_enough(id, waiter),
+            V1::Look => self.look_at_guests(id),
+            V1::Join | V1::Measure | V1::Push | V1::Ping | V1::PingAgain(..) => {
+                self.loop_of_guest(id, input);
+            }
+        }
+        self.carry_out_orders(id);
+        if self.hosts[id.0].core.is_some() {
+            self.drain(id);
+        }
+    }
+}
