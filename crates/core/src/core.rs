@@ -111,7 +111,7 @@ pub struct Core {
     publisher: Publisher,
     /// What is to be done when.
     deadlines: Deadlines,
-    /// What the driver has to do, and does.
+    /// What the driver has to do, and what it is doing.
     orders: Orders,
     /// What happened, for readers.
     journal: Journal,

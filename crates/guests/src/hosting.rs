@@ -96,16 +96,15 @@ pub enum Order {
     /// Give this record to the own core, as if the guest joined with it: what was reported of its
     /// present life cannot be outdone. One of ours does that by itself.
     Renew(Arc<Record>),
-    /// Tell a guest of members and samples; [`Done::Pushed`] says how far it took them.
+    /// Tell a guest of members and samples; [`Done::Pushed`] says what it has then.
     Push {
         /// Whom.
         guest: Arc<Record>,
-        /// Ask it for its own list of members first.
+        /// Ask it first to let this bot in, which has it tell whom it knows. If it answers, that is
+        /// [`Informed::let_us_in`]; if not, nothing else is said to it this time.
         discover: bool,
-        /// How far it has the samples of each row.
-        progress: Progress,
-        /// Members that it knows from us.
-        told: BTreeSet<NodeName>,
+        /// What it has by now.
+        informed: Informed,
     },
     /// Pass samples of guests on to one of ours that hosts them; [`Done::Forwarded`] follows.
     Forward {
@@ -118,22 +117,52 @@ pub enum Order {
     Pending(Vec<PendingJoin>),
 }
 
+/// What a guest has from this bot.
+#[derive(Clone, Debug, Default)]
+pub struct Informed {
+    /// Up to where it has the samples of each row.
+    pub progress: Progress,
+    /// Members that were reported to it since it last let this bot in.
+    pub told: BTreeSet<NodeName>,
+    /// It let this bot in, and has answered every report of a member since. A stuck guest answers
+    /// neither, and each such call leaves something behind there for good: where this is false no
+    /// member is reported to it.
+    pub answers: bool,
+}
+
+impl Informed {
+    /// The guest let this bot in: all members are reported to it again, for it may have forgotten
+    /// some.
+    pub fn let_us_in(&mut self) {
+        self.told.clear();
+        self.answers = true;
+    }
+
+    /// The members that may be reported to it now: those that are there and were not yet.
+    pub fn members_to_tell<'a>(
+        &mut self,
+        guest: &Record,
+        snapshot: &'a Snapshot,
+    ) -> Vec<&'a Arc<Record>> {
+        self.told.retain(|name| is_present(snapshot, name));
+        let told = |member: &&MemberView| self.told.contains(&member.record.name);
+        let others = snapshot.present().filter(|member| member.record.name != guest.name);
+        others.filter(|member| self.answers && !told(member)).map(|member| &member.record).collect()
+    }
+
+    /// Samples of members that were not reported to it have to be sent anew once they were.
+    pub fn forget_untold(&mut self, me: &Record) {
+        self.progress.retain(|name, _| *name == me.name || self.told.contains(name));
+    }
+}
+
 /// What came of an order.
 #[derive(Clone, Debug)]
 pub enum Done {
     /// Of [`Order::Look`] at the node with this name.
     Looked(NodeName, Looked),
-    /// Of [`Order::Push`].
-    Pushed {
-        /// To whom.
-        guest: Arc<Record>,
-        /// How far it has the samples of each row by now.
-        progress: Progress,
-        /// Members that it knows from us by now.
-        told: BTreeSet<NodeName>,
-        /// It took everything.
-        complete: bool,
-    },
+    /// Of [`Order::Push`] to this guest: what it has by now.
+    Pushed(Arc<Record>, Informed),
     /// Of [`Order::Forward`] to this host.
     Forwarded(Target),
     /// The core had no room for [`Order::Pending`].
@@ -168,9 +197,7 @@ struct Candidate {
 struct Care {
     /// The life of the guest that it is for.
     instance: Instance,
-    progress: Progress,
-    /// Members that it knows from us.
-    told: BTreeSet<NodeName>,
+    informed: Informed,
     discovered_at: Option<Time>,
     all_told_at: Option<Time>,
     /// It started anew since: it knows nothing.
@@ -184,8 +211,7 @@ impl Care {
     fn of(guest: &Record) -> Self {
         Self {
             instance: guest.instance,
-            progress: Progress::new(),
-            told: BTreeSet::new(),
+            informed: Informed::default(),
             discovered_at: None,
             all_told_at: None,
             rejoined: false,
@@ -214,8 +240,9 @@ pub struct Hosting {
     forward: Vec<Sample>,
     /// Hosts to which some are on their way.
     forwarding: BTreeSet<Target>,
-    /// What the others were last told of guests that do not answer.
-    pending: Vec<PendingJoin>,
+    /// What the others were last told of guests that do not answer; none if they are to be told
+    /// anew.
+    pending: Option<Vec<PendingJoin>>,
     forgot_at: Time,
     orders: VecDeque<Order>,
 }
@@ -234,7 +261,7 @@ impl Hosting {
             dirty: BTreeSet::new(),
             forward: Vec::new(),
             forwarding: BTreeSet::new(),
-            pending: Vec::new(),
+            pending: Some(Vec::new()),
             forgot_at: now,
             orders: VecDeque::new(),
         }
@@ -269,19 +296,16 @@ impl Hosting {
                 }
             }
             Done::Looked(name, Looked::Failed) => self.failed(&name, now),
-            Done::Pushed { guest, progress, told, complete } => {
+            Done::Pushed(guest, informed) => {
                 let care = self.cares.get_mut(&guest.name);
                 if let Some(care) = care.filter(|care| care.instance == guest.instance) {
-                    (care.pushing, care.progress, care.told) = (false, progress, told);
-                    // A stuck guest never answers who tells it of a node, and each such call
-                    // leaves something behind there: it is asked first whether it answers.
-                    care.discovered_at = care.discovered_at.filter(|_| complete);
+                    (care.pushing, care.informed) = (false, informed);
                 }
             }
             Done::Forwarded(host) => {
                 self.forwarding.remove(&host);
             }
-            Done::Untold => self.pending.clear(),
+            Done::Untold => self.pending = None,
         }
     }
 
@@ -318,7 +342,9 @@ impl Hosting {
         self.pass_on(snapshot);
     }
 
-    /// Takes the next thing to do. Drain it after every input.
+    /// Takes the next thing to do. Drain it after every input. Exchanges reach the core in the order
+    /// of their orders. Until what is to follow on an order follows, no other for the same node, guest
+    /// or host is given.
     pub fn poll_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }
@@ -457,9 +483,9 @@ impl Hosting {
                 self.orders.push_back(Order::AskAgain(target.clone()));
             }
         }
-        if pending != self.pending {
+        if self.pending.as_ref() != Some(&pending) {
             self.orders.push_back(Order::Pending(pending.clone()));
-            self.pending = pending;
+            self.pending = Some(pending);
         }
     }
 
@@ -506,16 +532,14 @@ impl Hosting {
         let discover = due(care.discovered_at, DISCOVERY_INTERVAL);
         if discover {
             care.discovered_at = Some(now);
-            care.told.clear();
         }
         if due(care.all_told_at, if care.rejoined { DISCOVERY_INTERVAL } else { TELL_ALL_INTERVAL })
         {
             (care.all_told_at, care.rejoined) = (Some(now), false);
-            care.progress.clear();
+            care.informed.progress.clear();
         }
-        let (progress, told) = (care.progress.clone(), care.told.clone());
-        let guest = Arc::clone(&guest.record);
-        self.orders.push_back(Order::Push { guest, discover, progress, told });
+        let (guest, informed) = (Arc::clone(&guest.record), care.informed.clone());
+        self.orders.push_back(Order::Push { guest, discover, informed });
     }
 
     /// Passes samples of guests on to those who care for them; they take from us what they would

@@ -25,6 +25,7 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 const FRESH: Duration = Duration::from_secs(300);
 /// Ticks of a row's ages are an eighth of a second.
 const TICKS_PER_SECOND: u64 = 8;
+
 /// One number of a pair, or a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Told {

@@ -1,5 +1,5 @@
-//! The bridge to bots of the original, which speak `mesh.v1` alone: everything that knows of them
-//! is in here.
+//! The bridge to bots of the original, which speak `mesh.v1` alone: everything in this crate that
+//! knows of them is in here.
 //!
 //! What a host does for guests is decided in `canary_guests`. Here [`speak`] answers the calls that
 //! the core orders for a guest after asking the guest itself by `mesh.v1`, the [`bridge`] carries

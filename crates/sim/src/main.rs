@@ -30,8 +30,8 @@ struct Args {
     /// How long phases without end last, in simulated minutes
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// How often a bot publishes its whole row, such as 1h: seldom makes members alone affordable
-    /// at 2,000
+    /// How often a bot publishes its whole row; 1h makes large meshes affordable where only members
+    /// are looked at
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     publish_interval: Duration,
     /// Per cent of packets lost; none if not given, and 0, 1, 5 and 10 in turn for the detector's

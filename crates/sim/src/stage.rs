@@ -629,6 +629,23 @@ impl Stage {
 
     /// What holds at the end of every scenario.
     pub fn conclude(&mut self) {
+        let before = check::probes_ended(&self.world);
+        // A bot that was short of time measures less often for a while, and says so.
+        let slowest = self
+            .world
+            .running()
+            .filter_map(|id| self.world.snapshot(id))
+            .map(|snapshot| snapshot.pair_interval)
+            .max();
+        self.run(Duration::from_secs(10).max(slowest.unwrap_or_default() * 2));
+        let after = check::probes_ended(&self.world);
+        let free = before.iter().filter(|(id, _)| self.world.runs_freely(**id));
+        let wedged = free
+            .filter(|(id, ended)| {
+                self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)
+            })
+            .count();
+        self.found_that("nobody is wedged", wedged == 0, format!("{wedged} bots stand still"));
         self.read();
         let false_deaths = self.false_deaths();
         let example = false_deaths.first().map_or_else(String::new, |death| {
@@ -651,22 +668,5 @@ impl Stage {
             let sane = check::no_bogus_latency(&self.world, Config::default().probe_timeout);
             self.found_that("no latency is above the probe timeout", sane, "all rows read");
         }
-        let before = check::probes_ended(&self.world);
-        // A bot that was short of time measures less often for a while, and says so.
-        let slowest = self
-            .world
-            .running()
-            .filter_map(|id| self.world.snapshot(id))
-            .map(|snapshot| snapshot.pair_interval)
-            .max();
-        self.run(Duration::from_secs(10).max(slowest.unwrap_or_default() * 2));
-        let after = check::probes_ended(&self.world);
-        let free = before.iter().filter(|(id, _)| self.world.runs_freely(**id));
-        let wedged = free
-            .filter(|(id, ended)| {
-                self.world.len() > 1 && after.get(id).is_some_and(|now| now <= ended)
-            })
-            .count();
-        self.found_that("nobody is wedged", wedged == 0, format!("{wedged} bots stand still"));
     }
 }

@@ -22,7 +22,7 @@ pub fn replay(scenario: &Scenario, setup: &Setup) -> String {
         command += &format!(" --observers {}", setup.observers);
     }
     if setup.publish_interval != Setup::default().publish_interval {
-        command += &format!(" --publish-interval {}s", setup.publish_interval.as_secs());
+        command += &format!(" --publish-interval {}ms", setup.publish_interval.as_millis());
     }
     command + &format!(" --minutes {}", setup.lasting.as_secs_f64() / 60.0)
 }

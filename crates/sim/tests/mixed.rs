@@ -126,6 +126,7 @@ fn a_dead_guest_is_dead_to_all_and_alive_again_when_it_is_back() {
         });
         assert!(back.is_some(), "gone {gone}: somebody holds it for dead");
     }
+    nobody_died(&world, &guests);
 }
 
 #[test]
@@ -190,6 +191,7 @@ fn a_rolling_upgrade_from_the_original_loses_nobody() {
     world.run(Duration::from_secs(40));
     let mut now_ours = ours.clone();
     for guest in &guests {
+        nobody_died(&world, &[*guest]);
         world.crash(*guest);
         world.run(Duration::from_secs(2));
         world.start(*guest, &ours[..2]);
@@ -198,7 +200,61 @@ fn a_rolling_upgrade_from_the_original_loses_nobody() {
             world.run_until(Duration::from_secs(60), |world| known_to(world, &now_ours, &all));
         assert!(known.is_some(), "after the upgrade of {}", world.name(*guest));
     }
-    nobody_died(&world, &guests);
+}
+
+#[test]
+fn a_guest_that_is_slow_to_let_others_in_gets_all_samples_and_is_seldom_asked() {
+    let (mut world, ours, guests) = mesh(11, 8, 2);
+    for guest in &guests {
+        world.slow_guest(*guest, Duration::from_millis(1500));
+    }
+    let all = names(&world, &[ours.clone(), guests.clone()].concat());
+    world.run_until(Duration::from_secs(60), |world| known_to(world, &ours, &all)).unwrap();
+    world.run(Duration::from_secs(120));
+    let before: Vec<_> = guests.iter().map(|guest| world.joins_at_guest(*guest)).collect();
+    let newest = |world: &World, guest: HostId| {
+        world
+            .samples_of_guest(guest)
+            .into_iter()
+            .filter(|((from, _), _)| ours.iter().any(|id| world.name(*id) == from))
+            .map(|(_, at)| at)
+            .min()
+            .unwrap()
+    };
+    world.run(Duration::from_secs(300));
+    let now = world.wall().unix_millis() / 1000;
+    for (guest, before) in guests.iter().zip(before) {
+        assert_eq!(world.known_to_guest(*guest).len(), all.len() - 1);
+        let age = now - newest(&world, *guest);
+        assert!(age <= 40, "its oldest sample of ours is {age} s old");
+        let asked = world.joins_at_guest(*guest) - before;
+        assert!(asked <= 30, "it was asked {asked} times in 300 s");
+    }
+}
+
+#[test]
+fn a_guest_that_restarts_at_once_is_left_alone_while_it_joins() {
+    for seed in 12..=17 {
+        let (mut world, ours, guests) = mesh(seed, 6, 2);
+        // A target that does not answer makes its joining last.
+        let nowhere = world.add_guest("nowhere", &[]);
+        world.silence(nowhere, true);
+        let all = names(&world, &[ours.clone(), guests.clone()].concat());
+        world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all)).unwrap();
+        for pause in [0, 700, 1400, 2900] {
+            world.run(Duration::from_secs(45));
+            world.crash(guests[0]);
+            world.run(Duration::from_millis(pause));
+            world.start_guest(guests[0], &[nowhere, ours[0]]);
+            world.run(Duration::from_secs(20));
+            nobody_died(&world, &guests);
+            let known = world.run_until(Duration::from_secs(40), |world| {
+                known_to(world, &ours, &all)
+                    && world.known_to_guest(guests[0]).len() + 1 >= all.len()
+            });
+            assert!(known.is_some(), "seed {seed}, {pause} ms");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use canary_core::{JoinAnswer, NodeName, Request, Response, Snapshot, Target};
-use canary_guests::{Done, Hosting, Joined, LOOK, Looked, Order, Told, record, record_for};
+use canary_guests::{
+    Done, Hosting, JOIN_TIMEOUT, Joined, LOOK, Looked, Order, Told, record, record_for,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -85,22 +87,24 @@ impl Bridge {
                 ask(&driver, Request::Join(next)).await;
                 None
             })),
-            Order::Push { guest, discover, progress, told } => {
+            Order::Push { guest, discover, mut informed } => {
                 let snapshot = self.context.snapshot();
                 drop(tasks.spawn(async move {
-                    // What it answers is heard by way of the context. One that does not answer this
-                    // would not answer `NodeDiscovery` either.
-                    let answers = match discover {
-                        true => matches!(
-                            context.join(&guest.target).await,
-                            Ok(Joined::As(_) | Joined::Unnamed)
-                        ),
-                        false => !context.waits(&snapshot, &guest.target),
+                    let target = &guest.target;
+                    // What it answers is heard by way of the context.
+                    let answers = if discover {
+                        let joined = context.join(target, JOIN_TIMEOUT).await;
+                        matches!(joined, Ok(Joined::As(_) | Joined::Unnamed))
+                    } else {
+                        !context.waits(&snapshot, target)
                     };
-                    let (mut progress, mut told) = (progress, told);
-                    let complete = answers
-                        && tell(context.links(), &snapshot, &guest, &mut progress, &mut told).await;
-                    Some(Done::Pushed { guest, progress, told, complete })
+                    if answers && discover {
+                        informed.let_us_in();
+                    }
+                    if answers {
+                        tell(context.links(), &snapshot, &guest, &mut informed).await;
+                    }
+                    Some(Done::Pushed(guest, informed))
                 }));
             }
             Order::Forward { host, samples } => drop(tasks.spawn(async move {

@@ -116,7 +116,7 @@ impl Context {
         if let Some(name) = self.joins.guest_just_now(target, clock::now().time) {
             return Ok(Found::Guest(Some(name)));
         }
-        match (self.join(target).await?, expected) {
+        match (self.join(target, JOIN_PATIENCE).await?, expected) {
             (Joined::As(name), _) => Ok(Found::Guest(Some(name))),
             (Joined::Unnamed, _) => Ok(Found::Guest(None)),
             (Joined::Stuck | Joined::Later, Some(name)) => {
@@ -132,8 +132,12 @@ impl Context {
         }
     }
 
-    /// Has a guest let this bot in, if it may be asked now.
-    pub(super) async fn join(&self, target: &Target) -> Result<Joined, CallError> {
+    /// Has a guest let this bot in, if it may be asked now, and waits so long for what comes of it.
+    pub(super) async fn join(
+        &self,
+        target: &Target,
+        patience: Duration,
+    ) -> Result<Joined, CallError> {
         let snapshot = self.snapshot();
         let now = clock::now().time;
         match self.joins.turn(target, self.joins.elsewhere(&snapshot, target, now), now) {
@@ -157,7 +161,7 @@ impl Context {
                 ended.await;
             }
         };
-        tokio::time::timeout(JOIN_PATIENCE, outcome).await.unwrap_or(Ok(Joined::Later))
+        tokio::time::timeout(patience, outcome).await.unwrap_or(Ok(Joined::Later))
     }
 
     /// Asks a guest to let us in, and keeps what came of it.
@@ -357,7 +361,7 @@ async fn join(context: &Context, target: &Target, request: Request) -> Result<Re
         }
         return answer(JoinAnswer::InTurn);
     }
-    let name = match context.join(target).await? {
+    let name = match context.join(target, JOIN_PATIENCE).await? {
         Joined::As(name) => name,
         Joined::Stuck => return answer(JoinAnswer::Stuck),
         Joined::Later => match context.joins.outcome(target) {

@@ -1,9 +1,7 @@
 //! What a guest gets: members that it may not know, and samples that it lacks.
 
-use std::collections::BTreeSet;
-
-use canary_core::{NodeName, Record, Snapshot, Target};
-use canary_guests::{Progress, news_of};
+use canary_core::{Record, Snapshot, Target};
+use canary_guests::{Informed, news_of};
 
 use super::samples::{PAGE_SAMPLES_MAX, pages};
 use super::speak::{PATIENCE, node};
@@ -14,35 +12,31 @@ pub(super) async fn pushed(links: &Links, target: &Target, page: pb::Samples) ->
     tokio::time::timeout(PATIENCE, pushing).await.is_ok_and(|answer| answer.is_some())
 }
 
-/// Tells a guest of members and samples; how far it took them is written down, and whether it took
-/// all is returned.
+/// Tells a guest of members and samples, and writes down how far it took them.
 pub(super) async fn tell(
     links: &Links,
     snapshot: &Snapshot,
     guest: &Record,
-    progress: &mut Progress,
-    told: &mut BTreeSet<NodeName>,
-) -> bool {
-    told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
+    informed: &mut Informed,
+) {
     let me: &Record = &snapshot.me;
-    for member in snapshot.present().filter(|member| member.record.name != guest.name) {
-        if told.contains(&member.record.name) {
-            continue;
-        }
+    for member in informed.members_to_tell(guest, snapshot) {
         let news = pb::NodeDiscoveryRequest {
-            new_node: Some(node(&member.record)).into(),
+            new_node: Some(node(member)).into(),
             i_am_node: Some(node(me)).into(),
             ..Default::default()
         };
         let telling =
             async { links.original(&guest.target).await.ok()?.node_discovery(news).await.ok() };
         if !tokio::time::timeout(PATIENCE, telling).await.is_ok_and(|answer| answer.is_some()) {
-            return false;
+            informed.answers = false;
+            return;
         }
-        told.insert(member.record.name.clone());
+        informed.told.insert(member.name.clone());
     }
-    progress.retain(|name, _| *name == me.name || told.contains(name));
-    let (rows, mut ahead, mut waiting) = (snapshot.members.len(), progress.clone(), Vec::new());
+    informed.forget_untold(me);
+    let (rows, mut ahead, mut waiting) =
+        (snapshot.members.len(), informed.progress.clone(), Vec::new());
     for row in 0..=rows {
         waiting.extend(news_of(row, &guest.name, snapshot, &mut ahead));
         if waiting.len() < PAGE_SAMPLES_MAX && row < rows {
@@ -50,10 +44,9 @@ pub(super) async fn tell(
         }
         for page in pages(&std::mem::take(&mut waiting)) {
             if !pushed(links, &guest.target, page).await {
-                return false;
+                return;
             }
         }
-        progress.clone_from(&ahead);
+        informed.progress.clone_from(&ahead);
     }
-    true
 }

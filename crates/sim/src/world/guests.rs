@@ -4,11 +4,12 @@
 mod original;
 mod ours;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use canary_core::{CallId, Failure, NodeName, Record, Request, Target, Time};
-use canary_guests::{JOIN_TIMEOUT, Progress, Sample};
+use canary_core::{CallId, Exchange, Failure, NodeName, Record, Target, Time};
+use canary_guests::{Informed, JOIN_TIMEOUT, Progress, Sample};
 
 pub(super) use original::Guest;
 pub(super) use ours::Hosts;
@@ -32,8 +33,9 @@ pub(super) enum Message {
     Identify,
     Join(NodeName, Target),
     Ping(NodeName, Target),
-    /// Discoveries and a push in one.
-    Tell(Vec<(NodeName, Target)>, Vec<Sample>),
+    /// There is a node.
+    Discover(NodeName, Target),
+    Push(Vec<Sample>),
     Rtt,
 }
 
@@ -66,10 +68,22 @@ pub(super) enum Then {
     Found(Target, Waiter),
     /// The core knows it, and it is there.
     Admitted(CallId, Arc<Record>),
-    /// The core exchanges with it.
-    Exchanged(CallId, Arc<Record>, Request),
-    Pushed(Arc<Record>, [(Progress, BTreeSet<NodeName>); 2]),
+    /// The core exchanges with it: its answer.
+    Exchanged(CallId, Box<Exchange>),
+    /// A node or samples were reported to a guest.
+    Told(Box<Telling>),
     Forwarded(Target),
+}
+
+/// What is being reported to a guest, one thing after the other.
+#[derive(Debug)]
+pub(super) struct Telling {
+    guest: Arc<Record>,
+    informed: Informed,
+    /// Members that are reported to it, the next one last.
+    members: Vec<(NodeName, Target)>,
+    /// Up to where it has the samples when it took those that are under way; none before.
+    ahead: Option<Progress>,
 }
 
 #[derive(Debug)]
@@ -152,6 +166,18 @@ impl World {
         self.hosts[id.0].guest.as_ref().is_some_and(|guest| guest.died)
     }
 
+    /// How long a bot of the original takes from now on to answer who joins it.
+    pub fn slow_guest(&mut self, id: HostId, joins_take: Duration) {
+        if let Some(guest) = &mut self.hosts[id.0].guest {
+            guest.joins_take = joins_take;
+        }
+    }
+
+    /// How often a bot of the original was asked to let a node in.
+    pub fn joins_at_guest(&self, id: HostId) -> usize {
+        self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.joins)
+    }
+
     /// Calls that a bot of the original never answers.
     pub fn held_by_guest(&self, id: HostId) -> usize {
         self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.held)
@@ -204,10 +230,13 @@ impl World {
     pub(super) fn take_v1(&mut self, id: HostId, input: V1) {
         match input {
             V1::Call { message, from, from_life, number } => {
+                let joins = matches!(&message, Message::Join(..));
+                let slow = self.hosts[id.0].guest.as_ref().map(|guest| guest.joins_take);
                 if let Some(reply) = self.answer_v1(id, message, from)
                     && self.linked(id, from)
                 {
-                    let at = self.now + self.way_once(id, from);
+                    let taken = slow.filter(|_| joins).unwrap_or_default();
+                    let at = self.now + taken + self.way_once(id, from);
                     let answer = V1::Answer { number, answer: Ok(reply), from: Some(id) };
                     self.schedule_for(at, from, from_life, Input::V1(answer));
                 }

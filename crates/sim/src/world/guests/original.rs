@@ -34,6 +34,10 @@ pub(in crate::world) struct Guest {
     /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
     /// everything else.
     pub(super) stuck: bool,
+    /// How long it takes to answer who joins it.
+    pub(super) joins_take: Duration,
+    /// How often it was asked to let a node in.
+    pub(super) joins: usize,
     /// Calls that are never answered.
     pub(super) held: usize,
     /// It was asked while it joined, and waits without end.
@@ -78,9 +82,8 @@ impl World {
     pub(super) fn answer_of_guest(&mut self, id: HostId, message: Message) -> Option<Reply> {
         let me = self.hosts[id.0].name.clone();
         let guest = self.hosts[id.0].guest.as_mut()?;
-        let asks = matches!(&message, Message::Join(..))
-            || matches!(&message, Message::Tell(nodes, _) if !nodes.is_empty());
-        if guest.stuck && asks {
+        guest.joins += usize::from(matches!(&message, Message::Join(..)));
+        if guest.stuck && matches!(&message, Message::Join(..) | Message::Discover(..)) {
             guest.held += 1;
             return None;
         }
@@ -105,20 +108,13 @@ impl World {
                     guest.nodes.insert(name, target);
                 }
             }
-            Message::Tell(nodes, samples) => {
-                for sample in samples {
-                    keep(guest, sample);
-                }
-                if !nodes.is_empty() {
-                    guest.discovered();
-                }
-                for node in nodes.into_iter().filter(|(name, _)| *name != me) {
-                    let guest = self.hosts[id.0].guest.as_mut()?;
-                    if guest.nodes.insert(node.0.clone(), node.1.clone()).is_none() {
-                        self.tell_others(id, &node);
-                    }
+            Message::Discover(name, target) => {
+                guest.discovered();
+                if name != me && guest.nodes.insert(name.clone(), target.clone()).is_none() {
+                    self.tell_others(id, &(name, target));
                 }
             }
+            Message::Push(samples) => samples.into_iter().for_each(|sample| keep(guest, sample)),
             Message::Rtt => {}
         }
         Some(Reply::Empty)
@@ -138,7 +134,7 @@ impl World {
     fn tell_others(&mut self, id: HostId, news: &(NodeName, Target)) {
         let others = self.some_nodes(id, 3);
         for (_, target) in others.into_iter().filter(|(known, _)| *known != news.0).take(2) {
-            let message = Message::Tell(vec![news.clone()], Vec::new());
+            let message = Message::Discover(news.0.clone(), news.1.clone());
             self.call_v1(id, &target, message, Then::Nothing);
         }
     }
@@ -174,7 +170,7 @@ impl World {
                 let samples = guest.into_iter().flat_map(|guest| guest.samples.values());
                 let samples: Vec<_> = samples.cloned().collect();
                 for (_, target) in self.some_nodes(id, if runs { 2 } else { 0 }) {
-                    let message = Message::Tell(Vec::new(), samples.clone());
+                    let message = Message::Push(samples.clone());
                     self.call_v1(id, &target, message, Then::Nothing);
                 }
             }

@@ -1,6 +1,6 @@
 //! A bot of ours that hosts guests: carries out what `canary_guests` decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use canary_core::{
     Status, Target,
 };
 use canary_guests::{
-    Done, Hosting, Joined, Joins, LOOK, Looked, Order, Progress, Sign, Told, Turn, Who, answers,
-    guest_at, is_guest, news_of, rank, record, record_for,
+    Done, Hosting, Informed, JOIN_TIMEOUT, Joined, Joins, LOOK, Looked, Order, Sign, Told, Turn,
+    Who, answers, guest_at, is_guest, news_of, rank, record, record_for,
 };
 
-use super::{Message, Own, Reply, Then, V1};
+use super::{Message, Own, Reply, Telling, Then, V1};
 use crate::world::host::Input;
 use crate::world::{HostId, World};
 
@@ -41,7 +41,7 @@ pub(in crate::world) enum Waiter {
     /// The core asks to be let in.
     Join(CallId),
     /// A guest is to be told what it lacks.
-    Push(Arc<Record>, Progress, BTreeSet<NodeName>),
+    Push(Arc<Record>, Informed),
 }
 
 impl World {
@@ -115,8 +115,8 @@ impl World {
                 return Some(Reply::Joined(snapshot.me.name.clone(), known));
             }
             Message::Ping(name, target) => hear_of((name, target), Sign::Pings),
-            Message::Tell(nodes, samples) => {
-                nodes.into_iter().for_each(|node| hear_of(node, Sign::Hearsay));
+            Message::Discover(name, target) => hear_of((name, target), Sign::Hearsay),
+            Message::Push(samples) => {
                 let known = samples.into_iter().filter_map(|sample| sample.of(&snapshot));
                 own.hosting.handle_told(Told::Samples(known.collect()), &snapshot, now);
             }
@@ -176,22 +176,11 @@ impl World {
                 let joined = |_| Response::Join(JoinAnswer::Admitted(record));
                 self.respond(id, call, answer.map(joined).map_err(failed));
             }
-            Then::Exchanged(call, guest, request) => {
-                let Request::Exchange(asked) = request else { return };
-                let heartbeat = self.hosts[id.0]
-                    .core
-                    .as_ref()
-                    .and_then(|core| core.heartbeat_of(guest.instance));
-                let heartbeat = heartbeat.unwrap_or_default();
-                let sign = answers::sign_of_life(&guest, heartbeat, asked.from);
-                let result = answer.map(|_| Response::Exchange(Box::new(sign)));
+            Then::Exchanged(call, sign_of_life) => {
+                let result = answer.map(|_| Response::Exchange(sign_of_life));
                 self.respond(id, call, result.map_err(failed));
             }
-            Then::Pushed(guest, [before, after]) => {
-                let complete = answer.is_ok();
-                let (progress, told) = if complete { after } else { before };
-                self.done(id, Done::Pushed { guest, progress, told, complete });
-            }
+            Then::Told(telling) => self.told(id, *telling, answer.is_ok()),
             Then::Forwarded(host) => self.done(id, Done::Forwarded(host)),
             Then::Nothing | Then::Joined | Then::Pinged(..) | Then::Measured(..) => {}
         }
@@ -251,6 +240,8 @@ impl World {
         let Some(snapshot) = self.snapshot_of(id) else { return };
         let Some(own) = &mut self.hosts[id.0].hosting else { return };
         let turn = own.joins.turn(target, own.joins.elsewhere(&snapshot, target, now), now);
+        let patience =
+            if matches!(waiter, Waiter::Push(..)) { JOIN_TIMEOUT } else { JOIN_PATIENCE };
         if turn == Turn::Ask {
             let then = Then::JoinEnded(target.clone());
             self.call_v1(id, target, Message::Join(name, at), then);
@@ -263,7 +254,7 @@ impl World {
                 let own = host.hosting.as_mut().expect("it was there");
                 own.waiters.insert(number, (target.clone(), waiter));
                 let over = Input::V1(V1::Patience(number));
-                self.schedule(self.now + JOIN_PATIENCE, id, over);
+                self.schedule(self.now + patience, id, over);
             }
             Turn::Stuck => self.let_in(id, target, waiter, Ok(Joined::Stuck)),
             Turn::Elsewhere => self.let_in(id, target, waiter, Ok(Joined::Later)),
@@ -298,11 +289,12 @@ impl World {
     ) {
         let Some(snapshot) = self.snapshot_of(id) else { return };
         match (waiter, outcome) {
-            (Waiter::Push(guest, progress, told), outcome) => {
+            (Waiter::Push(guest, mut informed), outcome) => {
                 if matches!(outcome, Ok(Joined::As(_) | Joined::Unnamed)) {
-                    return self.tell_guest(id, &snapshot, guest, progress, told);
+                    informed.let_us_in();
+                    return self.tell_guest(id, &snapshot, guest, informed);
                 }
-                self.done(id, Done::Pushed { guest, progress, told, complete: false });
+                self.done(id, Done::Pushed(guest, informed));
             }
             (Waiter::Join(call), Ok(joined)) => {
                 let joined = match joined {
@@ -408,22 +400,22 @@ impl World {
                     self.ask_own(id, Request::Exchange(exchange), Own::Nothing);
                 }
                 Order::Renew(record) => self.ask_own(id, Request::Join(record), Own::Nothing),
-                Order::Push { guest, discover: true, progress, told } => {
+                Order::Push { guest, discover: true, informed } => {
                     let target = guest.target.clone();
-                    self.join(id, &target, Waiter::Push(guest, progress, told));
+                    self.join(id, &target, Waiter::Push(guest, informed));
                 }
-                Order::Push { guest, discover: false, progress, told } => {
+                Order::Push { guest, discover: false, informed } => {
                     let Some(snapshot) = self.snapshot_of(id) else { return };
                     let own = self.hosts[id.0].hosting.as_ref().expect("it gave the order");
                     if own.joins.waits(&snapshot, &guest.target, self.now) {
-                        self.done(id, Done::Pushed { guest, progress, told, complete: false });
+                        self.done(id, Done::Pushed(guest, informed));
                     } else {
-                        self.tell_guest(id, &snapshot, guest, progress, told);
+                        self.tell_guest(id, &snapshot, guest, informed);
                     }
                 }
                 Order::Forward { host, samples } => {
                     let then = Then::Forwarded(host.clone());
-                    self.call_v1(id, &host, Message::Tell(Vec::new(), samples), then);
+                    self.call_v1(id, &host, Message::Push(samples), then);
                 }
                 Order::Pending(pending) => {
                     let now = self.now_of(id);
@@ -441,25 +433,49 @@ impl World {
         id: HostId,
         snapshot: &Snapshot,
         guest: Arc<Record>,
-        progress: Progress,
-        mut told: BTreeSet<NodeName>,
+        mut informed: Informed,
     ) {
-        let before = (progress.clone(), told.clone());
-        told.retain(|name| snapshot.member(name).is_some_and(|member| member.status.is_present()));
-        let others = snapshot.present().filter(|member| member.record.name != guest.name);
-        let news: Vec<_> = others
-            .filter(|member| !told.contains(&member.record.name))
-            .map(|member| (member.record.name.clone(), member.record.target.clone()))
-            .collect();
-        told.extend(news.iter().map(|(name, _)| name.clone()));
-        let mut after = progress;
-        after.retain(|name, _| *name == snapshot.me.name || told.contains(name));
-        let rows = 0..=snapshot.members.len();
-        let samples =
-            rows.flat_map(|row| news_of(row, &guest.name, snapshot, &mut after)).collect();
-        let target = guest.target.clone();
-        let then = Then::Pushed(guest, [before, (after, told)]);
-        self.call_v1(id, &target, Message::Tell(news, samples), then);
+        let members = informed.members_to_tell(&guest, snapshot);
+        let mut members: Vec<_> =
+            members.iter().map(|member| (member.name.clone(), member.target.clone())).collect();
+        members.reverse();
+        self.go_on_telling(id, Telling { guest, informed, members, ahead: None });
+    }
+
+    fn go_on_telling(&mut self, id: HostId, mut telling: Telling) {
+        let target = telling.guest.target.clone();
+        let message = match telling.members.last() {
+            Some((name, target)) => Message::Discover(name.clone(), target.clone()),
+            None => {
+                let Some(snapshot) = self.snapshot_of(id) else { return };
+                telling.informed.forget_untold(&snapshot.me);
+                let mut ahead = telling.informed.progress.clone();
+                let rows = 0..=snapshot.members.len();
+                let samples: Vec<_> = rows
+                    .flat_map(|row| news_of(row, &telling.guest.name, &snapshot, &mut ahead))
+                    .collect();
+                telling.ahead = Some(ahead);
+                Message::Push(samples)
+            }
+        };
+        self.call_v1(id, &target, message, Then::Told(Box::new(telling)));
+    }
+
+    /// A guest answered a report, or did not.
+    fn told(&mut self, id: HostId, mut telling: Telling, answered: bool) {
+        if let Some(ahead) = telling.ahead.take() {
+            if answered {
+                telling.informed.progress = ahead;
+            }
+            return self.done(id, Done::Pushed(telling.guest, telling.informed));
+        }
+        let told = telling.members.pop().map(|(name, _)| name);
+        if answered {
+            telling.informed.told.extend(told);
+            return self.go_on_telling(id, telling);
+        }
+        telling.informed.answers = false;
+        self.done(id, Done::Pushed(telling.guest, telling.informed));
     }
 
     /// Plays a guest's part of `mesh.v2` for a call of the core.
@@ -504,12 +520,16 @@ impl World {
                 let then = Then::Identified(target.clone(), Waiter::Identify(call, guest));
                 self.call_v1(id, target, Message::Identify, then);
             }
-            (request @ Request::Exchange(_), Some(guest)) => {
+            (Request::Exchange(asked), Some(guest)) => {
                 let other = |who| matches!(who, Who::Guest(name) if name != guest.name);
                 if joins.at(target, now).is_some_and(other) {
                     return self.respond(id, call, Err(failed(Failure::Identity)));
                 }
-                let then = Then::Exchanged(call, guest, request);
+                let core = self.hosts[id.0].core.as_ref();
+                let heartbeat = core.and_then(|core| core.heartbeat_of(guest.instance));
+                let heartbeat = heartbeat.unwrap_or_default();
+                let sign = answers::sign_of_life(&guest, heartbeat, asked.from);
+                let then = Then::Exchanged(call, Box::new(sign));
                 self.call_v1(id, target, Message::Ping(name, at), then);
             }
             (Request::Ask(_), Some(_)) => {
