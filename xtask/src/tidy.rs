@@ -93,8 +93,9 @@ pub(crate) fn run(root: &Path) -> bool {
     for path in &sources {
         problems.extend(source(root, path));
     }
-    problems.extend(core_has_no_circle(root));
+    problems.extend(no_circles(root));
     problems.extend(decisions_are_linked(root));
+    problems.extend(decisions_have_their_form(root));
     problems.extend(documents_name_what_exists(root));
     problems.extend(crate::chart::problems(root));
     problems.extend(documents_lead_somewhere(root));
@@ -195,59 +196,131 @@ fn source(root: &Path, path: &Path) -> Vec<String> {
     problems
 }
 
-/// Files of the core import each other in no circle, so that each can be read before those that
-/// stand on it. Only `core.rs` and the files of its folder may name each other: a parent and its
-/// children.
-fn core_has_no_circle(root: &Path) -> Vec<String> {
+/// Crates whose files import each other in no circle, so that each can be read before those that
+/// stand on it. A parent and its children may name each other.
+const WITHOUT_CIRCLES: &[&str] = &["core", "guests", "insight", "net", "node", "api", "bot"];
+
+fn no_circles(root: &Path) -> Vec<String> {
+    let circle = |name: &&str| {
+        let files = circle_in(root, &format!("crates/{name}/src"))?;
+        Some(format!("files of {name} import each other in a circle, among {}", files.join(", ")))
+    };
+    WITHOUT_CIRCLES.iter().filter_map(circle).collect()
+}
+
+/// The files of a crate that are in a circle or between two, each with those of them that it
+/// imports.
+fn circle_in(root: &Path, source: &str) -> Option<Vec<String>> {
+    let module = |path: &Path| {
+        let path = path.strip_prefix(root.join(source)).ok()?.with_extension("");
+        Some(path.to_str()?.replace('/', "::"))
+    };
+    let files: BTreeMap<_, _> = files_below(root, &[source], "rs")
+        .into_iter()
+        .filter_map(|path| Some((module(&path)?, fs::read_to_string(&path).ok()?)))
+        .filter(|(module, _)| {
+            !matches!(module.as_str(), "lib" | "main") && !module.contains("tests")
+        })
+        .collect();
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in files_below(root, &["crates/core/src"], "rs") {
-        let (Some(name), Ok(text)) =
-            (path.file_stem().and_then(|name| name.to_str()), fs::read_to_string(&path))
-        else {
-            continue;
-        };
-        let is_child = path.parent().is_some_and(|folder| folder.ends_with("core/src/core"));
-        let code = text
+    for (module, text) in &files {
+        let code: String = text
             .split("#[cfg(test)]")
             .next()
             .unwrap_or_default()
             .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let mut used = BTreeSet::new();
-        for line in code {
-            let named = |start: &str| {
-                let words = line
-                    .split(start)
-                    .skip(1)
-                    .map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
-                words.map(|word| word.unwrap_or_default().to_owned()).collect::<Vec<_>>()
-            };
-            used.extend(named("crate::").into_iter().filter(|word| !is_child || word != "core"));
-            if is_child {
-                used.extend(named("super::").into_iter().map(|word| format!("core/{word}")));
-            }
-        }
-        let name = if is_child { format!("core/{name}") } else { name.to_owned() };
-        used.remove(&name);
-        imports.insert(name, used);
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+        let used = named_after(&code, "crate::", "")
+            .into_iter()
+            .chain(named_after(&code, "super::", parent))
+            .filter_map(|path| file_of(&path, &files))
+            .filter(|other| {
+                let below = |a: &str, b: &str| a.starts_with(&format!("{b}::"));
+                other != module && !below(other, module) && !below(module, other)
+            });
+        imports.insert(module.clone(), used.collect());
     }
-    // What imports nothing that is left can be read now; what is never free of such imports is in a
-    // circle, or stands on one.
+    // What imports nothing that is left is in no circle, and neither is what nothing that is left
+    // imports.
     loop {
-        let left: BTreeSet<_> = imports.keys().cloned().collect();
         let before = imports.len();
-        imports.retain(|_, used| used.iter().any(|other| left.contains(other)));
+        let left: BTreeSet<_> = imports.keys().cloned().collect();
+        imports.retain(|_, used| {
+            used.retain(|other| left.contains(other));
+            !used.is_empty()
+        });
+        let used: BTreeSet<_> = imports.values().flatten().cloned().collect();
+        imports.retain(|file, _| used.contains(file));
         if imports.is_empty() {
-            return Vec::new();
+            return None;
         }
         if imports.len() == before {
-            let left: Vec<_> = imports.into_keys().collect();
-            return vec![format!(
-                "files of the core import each other in a circle, among {}",
-                left.join(", ")
-            )];
+            let shown = |(file, used): (String, BTreeSet<String>)| {
+                format!("{file} (of {})", used.into_iter().collect::<Vec<_>>().join(" "))
+            };
+            return Some(imports.into_iter().map(shown).collect());
         }
     }
+}
+
+/// The paths that follow on `start` in a source, groups in braces taken apart, each below `parent`.
+fn named_after(code: &str, start: &str, parent: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let below = |path: &str| match parent {
+        "" => path.to_owned(),
+        parent => format!("{parent}::{path}"),
+    };
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    for rest in code.split(start).skip(1) {
+        let path: String = rest.chars().take_while(|c| is_word(*c)).collect();
+        let Some(group) = rest[path.len()..].strip_prefix('{') else {
+            paths.push(below(&path));
+            continue;
+        };
+        // One level is enough: what is nested deeper is in the same file or below it.
+        let group: String = group.chars().take_while(|c| *c != ';').collect();
+        let items = group.split([',', '{', '}']).map(str::trim).filter(|item| !item.is_empty());
+        paths.extend(items.map(|item| {
+            let item: String = item.chars().take_while(|c| is_word(*c)).collect();
+            below(&format!("{path}{item}"))
+        }));
+    }
+    paths
+}
+
+/// The deepest file that a path leads into.
+fn file_of(path: &str, files: &BTreeMap<String, String>) -> Option<String> {
+    let mut path = path.trim_end_matches("::");
+    loop {
+        if files.contains_key(path) {
+            return Some(path.to_owned());
+        }
+        path = path.rsplit_once("::")?.0;
+    }
+}
+
+/// A decision has its number and its title, a status with a date, and fits on a screen.
+fn decisions_have_their_form(root: &Path) -> Vec<String> {
+    let wrong = |path: &PathBuf| {
+        let (name, text) = (path.file_name()?.to_str()?, fs::read_to_string(path).ok()?);
+        let mut lines = text.lines();
+        let (title, status) = (lines.next()?, lines.nth(1).unwrap_or_default());
+        let is_dated = |word: &str| {
+            word.len() == 10 && word.starts_with("20") && word.matches('-').count() == 2
+        };
+        let is_dated = status.starts_with("Status: ")
+            && status.split([' ', ';', '.']).any(|word| is_dated(word.trim_matches(',')));
+        let is_titled =
+            name.get(..4).is_some_and(|number| title.starts_with(&format!("# {number}: ")));
+        let lines = text.lines().count();
+        (!is_dated || !is_titled || !(15..=40).contains(&lines)).then(|| {
+            format!("docs/adr/{name}: begins with `# {}: …` and `Status: …, DATE`, and has 15 to 40 lines ({lines})", &name[..4])
+        })
+    };
+    files_below(root, &["docs/adr"], "md").iter().filter_map(wrong).collect()
 }
 
 fn decisions_are_linked(root: &Path) -> Vec<String> {

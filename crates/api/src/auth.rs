@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use canary_net::token::Verdict;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::routes::Api;
+use crate::state::Api;
 use crate::{rpc, v2};
 
 /// gRPC's code for a caller without a valid token.

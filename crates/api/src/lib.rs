@@ -13,6 +13,7 @@ mod push;
 mod requests;
 mod routes;
 mod rpc;
+mod state;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -184,7 +185,7 @@ pub async fn serve(
     let live = Arc::new(v2::live::Live::default());
     tokio::spawn(watch(Arc::clone(&live), Arc::clone(&source), stop.clone()));
     let pushes = config.content.pushes.clone();
-    let api = Arc::new(routes::Api::new(config, source, live, Arc::clone(&port)));
+    let api = Arc::new(state::Api::new(config, source, live, Arc::clone(&port)));
     let mut pushing = tokio::task::JoinSet::new();
     for (push, counts) in pushes.into_iter().zip(api.pushes.iter()) {
         pushing.spawn(push::run(Arc::clone(&api), push, Arc::clone(counts), stop.clone()));

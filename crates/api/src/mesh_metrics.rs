@@ -25,7 +25,7 @@ use prometheus_client::registry::Unit;
 use crate::form::Form;
 use crate::metrics::{gauges, text, without_heads};
 use crate::picture::{Cell, Picture};
-use crate::routes::Api;
+use crate::state::Api;
 
 /// Pairs that one piece of the answer is about: some sixty kilobytes.
 const PAIRS_PER_PIECE: usize = 512;

@@ -29,9 +29,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::form::Form;
 use crate::process::Process;
-use crate::push::Counts;
-use crate::requests::Key;
-use crate::routes::Api;
+use crate::push::counts::Counts;
+use crate::state::Api;
+use crate::state::Key;
 use crate::{Metrics, MetricsLevel, Transport};
 
 /// Everything that one scrape shows.

@@ -4,6 +4,7 @@
 //! Each receiver has its own queue, bounded in bytes. What cannot be delivered waits and is tried
 //! again, ever more seldom; what the receiver refuses is given up. All of it is counted.
 
+pub(crate) mod counts;
 mod otlp;
 mod queue;
 mod remote_write;
@@ -19,14 +20,16 @@ use bytes::Bytes;
 use canary_net::origin::{DialError, Origin};
 use canary_net::tls::Set;
 use canary_net::{Live, Seldom, Tokens};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::families;
 use crate::process::Process;
-use crate::routes::Api;
+use crate::state::Api;
+use counts::Counts;
+pub use counts::PushProtocol;
 use queue::{Batch, Queue};
 use remote_write::RemoteWrite;
 
@@ -45,49 +48,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a bot that ends goes on sending.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What a receiver speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushProtocol {
-    /// Prometheus remote write 1.0.
-    RemoteWrite,
-    /// OTLP over HTTP with protobuf.
-    Otlp,
-}
-
-impl PushProtocol {
-    /// As metrics and settings call it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RemoteWrite => "remote_write",
-            Self::Otlp => "otlp",
-        }
-    }
-
-    /// Whether what was answered so may be tried again. OTLP names the few codes; with remote write
-    /// it is the server's fault, or haste.
-    fn is_passing(self, status: StatusCode) -> bool {
-        match self {
-            Self::RemoteWrite => {
-                status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
-            }
-            Self::Otlp => matches!(status.as_u16(), 429 | 502 | 503 | 504),
-        }
-    }
-
-    fn describe(self, headers: &mut HeaderMap) {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let encoding = match self {
-            Self::RemoteWrite => {
-                headers
-                    .insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
-                "snappy"
-            }
-            Self::Otlp => "gzip",
-        };
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-    }
-}
-
 /// Where metrics are sent, and how.
 #[derive(Clone, Debug)]
 pub struct Push {
@@ -101,34 +61,6 @@ pub struct Push {
     pub credentials: Live<Tokens>,
     /// How to dial `https`.
     pub tls: Live<Set>,
-}
-
-/// What became of the samples for one receiver.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    pub(crate) protocol: PushProtocol,
-    pub(crate) sent: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) dropped: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) waiting_bytes: AtomicU64,
-    /// Milliseconds since the epoch; 0 before the first.
-    pub(crate) last_success: AtomicU64,
-}
-
-impl Counts {
-    pub(crate) fn new(protocol: PushProtocol) -> Self {
-        let zero = AtomicU64::default;
-        Self {
-            protocol,
-            sent: zero(),
-            refused: zero(),
-            dropped: zero(),
-            failures: zero(),
-            waiting_bytes: zero(),
-            last_success: zero(),
-        }
-    }
 }
 
 /// When metrics were read, and of whom.

@@ -1,7 +1,6 @@
 //! Paths to handlers. What is open is listed first; everything else wants a token.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
@@ -9,68 +8,16 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use canary_core::NodeName;
-use canary_net::{Guard, Stats};
 use http::{HeaderValue, StatusCode, Uri, header};
-use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
-use crate::push::Counts;
-use crate::requests::Requests;
-use crate::{Config, Content, Source, auth, requests, rpc, v1, v2, web};
-
-/// A bot that has not shown what it knows for so long is wedged: it shows it every second.
-pub(crate) const WEDGED_AFTER: Duration = Duration::from_secs(10);
-
-/// What every handler may use.
-pub(crate) struct Api {
-    pub(crate) source: Arc<dyn Source>,
-    pub(crate) guard: Guard,
-    pub(crate) metrics: crate::Metrics,
-    pub(crate) pins: Vec<(NodeName, NodeName)>,
-    pub(crate) has_page: bool,
-    pub(crate) version: &'static str,
-    pub(crate) requests: Requests,
-    pub(crate) port: Arc<Stats>,
-    /// Places of scrapes whose families are written whole.
-    pub(crate) whole_scrapes: Arc<Semaphore>,
-    pub(crate) live: Arc<v2::live::Live>,
-    /// What became of the metrics that are sent, by receiver.
-    pub(crate) pushes: Arc<[Arc<Counts>]>,
-}
-
-/// Scrapes whose families are written whole, at once: each holds megabytes until it is read.
-const WHOLE_SCRAPES_MAX: usize = 2;
+use crate::state::{Api, WEDGED_AFTER};
+use crate::{auth, requests, rpc, v1, v2, web};
 
 /// The lowest level that counts how often each byte comes: below it latencies do not become
 /// smaller.
 const GZIP: CompressionLevel = CompressionLevel::Precise(3);
-
-impl Api {
-    pub(crate) fn new(
-        config: Config,
-        source: Arc<dyn Source>,
-        live: Arc<v2::live::Live>,
-        port: Arc<Stats>,
-    ) -> Self {
-        let Config { guard, content: Content { metrics, page: has_page, pins, pushes }, version } =
-            config;
-        Self {
-            source,
-            guard,
-            metrics,
-            pins,
-            has_page,
-            version,
-            requests: Requests::default(),
-            port,
-            whole_scrapes: Arc::new(Semaphore::new(WHOLE_SCRAPES_MAX)),
-            live,
-            pushes: pushes.iter().map(|push| Arc::new(Counts::new(push.protocol))).collect(),
-        }
-    }
-}
 
 pub(crate) fn router(api: Arc<Api>) -> Router {
     let has_page = api.has_page;

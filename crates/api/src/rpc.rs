@@ -12,7 +12,7 @@ use connectrpc_health::{Checker, HealthService, Status};
 use connectrpc_reflection::Reflector;
 use tokio::sync::Semaphore;
 
-use crate::routes::{Api, WEDGED_AFTER};
+use crate::state::{Api, WEDGED_AFTER};
 use crate::v1;
 
 /// Generated from `proto/`.

@@ -182,7 +182,7 @@ impl Api {
         };
         let config = Config { guard, content, version: "1.2.3" };
         let journal = Arc::new(Journal::default());
-        let api = routes::Api::new(
+        let api = crate::state::Api::new(
             config,
             Arc::clone(&mesh) as Arc<dyn Source>,
             Arc::clone(&journal),

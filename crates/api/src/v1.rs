@@ -14,7 +14,7 @@ use canary_core::{Attempt, MemberView, NodeName, Row, Snapshot, Wall};
 use http::header;
 use serde::Serialize;
 
-use crate::routes::Api;
+use crate::state::Api;
 
 /// One sample as the original spells it; every value is a string.
 #[derive(Debug, PartialEq, Serialize)]

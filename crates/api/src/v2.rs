@@ -14,6 +14,7 @@ mod mesh;
 mod nodes;
 mod paging;
 mod pairs;
+mod stream;
 mod views;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::routes::Api;
+use crate::state::Api;
 pub(crate) use answer::{BODY_BYTES_MAX, Problem, refuse};
 
 /// What all paths of API v2 begin with.
@@ -69,7 +70,7 @@ fn endpoints() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(matrix::matrix))
         .routes(routes!(events::events))
         .routes(routes!(events::mark))
-        .routes(routes!(live::stream))
+        .routes(routes!(stream::stream))
 }
 
 /// The handlers by their paths.

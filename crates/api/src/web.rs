@@ -14,7 +14,7 @@ use axum::routing::get;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use crate::routes::Api;
+use crate::state::Api;
 use crate::v2;
 
 /// Scripts, styles and data from this bot alone; nothing inline, nothing embedded, no frame around

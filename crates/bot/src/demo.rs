@@ -11,9 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::RunError;
 use crate::explain::{Explained, explain};
 use crate::matrix::Matrix;
-use crate::run::RunError;
 use crate::{Bot, Content, Guard, Labels, Live, Seed, Snapshot, Token, Tokens, facade, logs};
 pub(crate) use fault::Fault;
 use fault::Way;

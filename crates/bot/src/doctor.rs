@@ -17,9 +17,10 @@ use self::seen::{
     Runs, Way, both_ways, joined, leave, local, offsets, own_target, remedy, resolved,
 };
 use crate::ask::Server;
+use crate::error::RunError;
 use crate::list::duration;
 use crate::outbound;
-use crate::run::{RunError, described};
+use crate::run::described;
 use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
 use crate::sources::Problem;

@@ -7,6 +7,8 @@ pub mod cli;
 mod demo;
 mod doctor;
 mod effective;
+mod error;
+mod expiry;
 mod explain;
 mod facade;
 mod flags;
@@ -26,6 +28,7 @@ mod settings;
 mod sources;
 mod status;
 mod supervised;
+mod tokens;
 mod top;
 
 pub use canary_api::{Content, Metrics, MetricsLevel, Push, PushProtocol};

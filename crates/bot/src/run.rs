@@ -1,7 +1,7 @@
 //! The bot as a process: starts, serves, and leaves when asked to.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use canary_net::tls::{ClientAuth, Mode};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::Content;
+use crate::error::RunError;
 use crate::kubernetes;
 use crate::outbound;
 use crate::secrets::Secrets;
@@ -33,41 +34,6 @@ pub(crate) enum Ended {
     Well,
     /// Another living node has the name: 4.
     NameTaken,
-}
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
-    #[error("cannot listen on {address} for the API; choose another --api-address or --api-port")]
-    Api {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot start")]
-    Start(#[from] crate::StartError),
-    #[error("{0}")]
-    Secrets(String),
-    #[error(transparent)]
-    Assets(#[from] crate::assets::AssetsError),
-    #[error(transparent)]
-    Issue(#[from] crate::issue::IssueError),
-    #[error(transparent)]
-    Ask(#[from] crate::ask::AskError),
-    #[error("cannot wait for signals")]
-    Signal(#[source] io::Error),
-    #[error("this host has no more threads; raise its limit (ulimit -u, pids)")]
-    Thread(#[source] io::Error),
-    #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
-    Token(String),
-    #[error("cannot write to stdout; give a token by --token-file if it was for one")]
-    Stdout(#[source] io::Error),
-    #[error(
-        "the thread {0} ended by a fault of its own; the log above says where. Please report it"
-    )]
-    Died(&'static str),
-    #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
-    Failed,
 }
 
 /// Why one life of the bot ended.

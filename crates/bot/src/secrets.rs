@@ -4,103 +4,29 @@
 //! wrong with one keeps no other from changing. Each reading has a thread of its own, so that a
 //! file that hangs, as on a lost mount, is a file that does not work.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use canary_api::Push;
-use canary_net::tls::{Facts, Materials, Set};
+use canary_net::tls::{Materials, Set};
 use canary_net::{Guard, Live, Reloads, Token, Tokens};
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::run::RunError;
+use crate::error::RunError;
+use crate::expiry::Expiry;
 use crate::settings::{Destination, Settings};
+use crate::tokens::TokenSource;
 
-/// Tokens in force at once. More is a mistake, and every one is compared with every request.
-const TOKENS_MAX: usize = 64;
-/// Largest token file in bytes.
-const TOKEN_FILE_BYTES_MAX: u64 = 128 * 1024;
 /// How often files are looked at: what is new is in force within five seconds, and a signal is
 /// faster.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long reading may take before the files count as broken.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// How long before its end a certificate is reported.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How often it is reported, before its end and after.
-const EXPIRY_REPEAT: (Duration, Duration) =
-    (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
-
-/// Where tokens come from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TokenSource {
-    pub(crate) given: Vec<Token>,
-    pub(crate) file: Option<PathBuf>,
-    /// They are presented to a server of others, whose tokens may be longer, or `USER:PASSWORD`.
-    pub(crate) foreign: bool,
-}
-
-impl TokenSource {
-    /// All tokens that are to be in force now; the reason, with the file's name, if they do not
-    /// work.
-    pub(crate) fn load(&self) -> Result<Vec<Token>, String> {
-        let mut tokens = self.given.clone();
-        if let Some(path) = &self.file {
-            // What cannot be opened may be a token that was meant as a value; what begins with a
-            // slash is a path.
-            let (named, advice) = if path.is_absolute() {
-                (path.display().to_string(), "")
-            } else {
-                ("the file of tokens".to_owned(), "; write a path, not the token")
-            };
-            let text = self
-                .contents()
-                .map_err(|error| format!("{named}: it cannot be read: {error}{advice}"))?;
-            let fail = |why: String| format!("{}: {why}", path.display());
-            if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
-                return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));
-            }
-            let lines: Vec<_> =
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            if lines.is_empty() {
-                return Err(fail("the file has no token; write one a line".to_owned()));
-            }
-            for line in lines {
-                let token = if self.foreign { Token::of_another(line) } else { Token::new(line) };
-                tokens.push(token.map_err(|error| fail(error.to_string()))?);
-            }
-        }
-        if tokens.len() > TOKENS_MAX {
-            return Err(format!(
-                "there are {} tokens; at most {TOKENS_MAX} are allowed",
-                tokens.len()
-            ));
-        }
-        Ok(tokens)
-    }
-
-    /// The text of the file, a little of what is too long; nothing without a file.
-    fn contents(&self) -> std::io::Result<String> {
-        let Some(path) = &self.file else {
-            return Ok(String::new());
-        };
-        let bytes = canary_net::files::read(path, TOKEN_FILE_BYTES_MAX)?;
-        // The library's words would be about bytes of the secret.
-        String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is no UTF-8 text"))
-    }
-
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.contents().map_err(|error| error.to_string()).hash(&mut hasher);
-        hasher.finish()
-    }
-}
 
 /// What guards the mesh port, and what guards the API port.
 #[derive(Clone)]
@@ -381,74 +307,5 @@ impl Secrets {
         let broken = sets.iter().any(|set| set.broken.is_some())
             || self.tokens().any(|tokens| tokens.broken.is_some());
         self.reloads.broken.store(broken, Relaxed);
-    }
-}
-
-/// What is to be said of certificates that work.
-pub(crate) fn warnings(set: &Set) -> Vec<String> {
-    let left_out = set.left_out.iter().map(|why| format!("a certificate is left out: {why}"));
-    left_out.chain(ending(set, SystemTime::now())).collect()
-}
-
-/// Certificates that end soon.
-fn ending(set: &Set, now: SystemTime) -> Vec<String> {
-    let soon =
-        set.own.iter().chain(&set.authorities).filter_map(|facts| Some((facts, left(facts, now)?)));
-    soon.map(|(facts, left)| {
-        format!("the certificate of {} ends on {}, in {}", facts.subject, facts.dates.1, days(left))
-    })
-    .collect()
-}
-
-/// How long a certificate is still valid, if that is not long.
-fn left(facts: &Facts, now: SystemTime) -> Option<Duration> {
-    facts.not_after.duration_since(now).ok().filter(|left| *left < EXPIRES_SOON)
-}
-
-fn days(left: Duration) -> String {
-    let hours = left.as_secs() / 3600;
-    if hours >= 48 { format!("{} days", hours / 24) } else { format!("{hours} hours") }
-}
-
-/// When it was last said that a certificate ends.
-#[derive(Debug, Default)]
-struct Expiry(Option<SystemTime>);
-
-impl Expiry {
-    fn tell(&mut self, set: &Set, now: SystemTime) {
-        let Some(ends) = set.own.iter().chain(&set.authorities).map(|facts| facts.not_after).min()
-        else {
-            return;
-        };
-        let over = now >= ends;
-        let pause = if over { EXPIRY_REPEAT.1 } else { EXPIRY_REPEAT.0 };
-        let said_lately = self
-            .0
-            .is_some_and(|at| now >= at && now.duration_since(at).is_ok_and(|since| since < pause));
-        // That it is over is said at once, whatever was said before.
-        let news = over && self.0.is_some_and(|at| at < ends);
-        if (said_lately && !news) || ends.duration_since(now).is_ok_and(|left| left >= EXPIRES_SOON)
-        {
-            return;
-        }
-        self.0 = Some(now);
-        for warning in ending(set, now) {
-            warn!("{warning}; renew it: files are read again by themselves");
-        }
-        for facts in set.own.iter().filter(|facts| now >= facts.not_after) {
-            let (subject, date) = (&facts.subject, &facts.dates.1);
-            error!(
-                subject,
-                date,
-                "this bot's certificate has expired: no probe and no call by TLS can succeed; renew it, the file is read again"
-            );
-        }
-        for facts in set.authorities.iter().filter(|facts| now >= facts.not_after) {
-            error!(
-                subject = facts.subject,
-                date = facts.dates.1,
-                "an authority has expired: what it signed is refused; renew both"
-            );
-        }
     }
 }

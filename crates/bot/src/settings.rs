@@ -14,8 +14,9 @@ use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_net::{IpNet, Token};
 use canary_node::{Protocol, Seed};
 
-use crate::secrets::{self, TokenSource};
+use crate::expiry;
 use crate::sources::{Given, Problem, Sources};
+use crate::tokens::TokenSource;
 use crate::{flags, outbound};
 
 /// How often metrics are sent, unless told otherwise.
@@ -524,7 +525,7 @@ impl Parser<'_> {
         };
         if self.problems.len() == before {
             match materials.load() {
-                Ok(set) => self.warnings.extend(secrets::warnings(&set)),
+                Ok(set) => self.warnings.extend(expiry::warnings(&set)),
                 Err(error) => self.problems.push(Problem(format!("{error}"))),
             }
         }
@@ -627,7 +628,7 @@ impl Parser<'_> {
             }
             (_, false) => return (destinations, Materials::default()),
             (_, true) => match trust.load() {
-                Ok(set) => self.warnings.extend(secrets::warnings(&set)),
+                Ok(set) => self.warnings.extend(expiry::warnings(&set)),
                 Err(error) => self.problems.push(Problem(error.to_string())),
             },
         }

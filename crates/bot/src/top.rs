@@ -11,8 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::ask::{AskError, Server};
+use crate::error::RunError;
 use crate::grid::Grid;
-use crate::run::RunError;
 use crate::status::Status;
 use screen::{Loaded, Screen, Wish};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::mixed::becomes_whole;
 use support::original::Original;
-use support::{Plan, alone, own_address, plans_at, settle, wait};
+use support::{Plan, alone, own_address, plans_at, settle, suspects, wait};
 
 /// The instance that all hosts give a guest: 64-bit FNV-1a over what it tells, with a final mix,
 /// and a mark at its end.
@@ -196,16 +196,15 @@ fn seconds_of_day(ts: &str) -> u64 {
 #[test]
 fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
     let _turn = alone();
-    let plans = plans_at(own_address(), 2);
+    let mut plans = plans_at(own_address(), 2);
+    plans.iter_mut().for_each(|plan| plan.more.push("--debug".to_owned()));
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     settle(&bots);
     let original = Original::start_on("old", plans[0].address, &[plans[0].target()]);
     becomes_whole(&bots, std::slice::from_ref(&original));
     original.state().stuck = true;
     // Longer than an answer about who is at an address is used.
-    let doubted = wait(Duration::from_secs(70), || {
-        bots.iter().any(|bot| bot.logged().contains("it is suspected"))
-    });
+    let doubted = wait(Duration::from_secs(70), || bots.iter().any(|bot| suspects(&bot.logged())));
     assert!(doubted.is_none(), "doubted after {doubted:?}");
     assert!(
         bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old"))),

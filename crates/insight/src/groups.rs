@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
 
-use crate::cause::Block;
+use crate::block::Block;
 use crate::evidence::Evidence;
 use crate::limits::{ALL_GROUPS_MAX, GROUPS_MAX};
 

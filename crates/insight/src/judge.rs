@@ -7,14 +7,15 @@ use std::time::Duration;
 use canary_core::{Failure, NodeName, Now, Snapshot, Time, Wall};
 use fixedbitset::FixedBitSet;
 
-use crate::cause::{Block, Cause};
+use crate::block::Block;
+use crate::cause::Cause;
 use crate::evidence::{Evidence, Layer};
 use crate::groups::{Groups, Named};
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
 use crate::limits::{HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED};
 use crate::matrix::{Index, Matrix};
 use crate::search::Found;
-use crate::words;
+use crate::words::{self, Look};
 
 /// Something that is wrong at this moment. It becomes an incident if it stays.
 #[derive(Clone, Debug)]
@@ -35,17 +36,6 @@ pub(crate) struct Finding {
     pub(crate) sentence: words::Sentence,
     /// How long it has to last before it is stated.
     pub(crate) hold: Duration,
-}
-
-/// How the bad pairs of a cause look.
-pub(crate) struct Look {
-    /// How they fail, the most frequent first.
-    pub(crate) kinds: Vec<(Failure, usize)>,
-    /// When they began to.
-    pub(crate) since: Option<Time>,
-    pub(crate) streak: u8,
-    /// Median latency against the usual one.
-    pub(crate) times: f64,
 }
 
 /// The finding of one cause.

@@ -23,6 +23,7 @@
 //! for a while. What those concerned say themselves decides what kind of thing it is: a node that
 //! nobody reaches is down if its row is silent, and has a broken way in if its row advances.
 
+mod block;
 mod cause;
 mod evidence;
 mod groups;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use canary_core::{Failure, Time};
 use fixedbitset::FixedBitSet;
 
-use crate::cause::{Block, Cause, Score};
+use crate::block::{Block, Score};
+use crate::cause::Cause;
 use crate::evidence::{Evidence, empty};
 use crate::groups::{Group, Groups};
 use crate::limits::{CANDIDATES_MAX, INCUMBENT_PRICE, PARTS_MAX, REFINED_PAIRS_MAX, TOGETHER};

@@ -2,14 +2,24 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use canary_core::{Failure, NodeName, Wall};
+use canary_core::{Failure, NodeName, Time, Wall};
 use fixedbitset::FixedBitSet;
 
-use crate::cause::Block;
+use crate::block::Block;
 use crate::evidence::Evidence;
 use crate::incident::{Culprit, Group, Kind, Pairs};
-use crate::judge::Look;
 use crate::limits::NAMES_LISTED;
+
+/// How the bad pairs of a cause look.
+pub(crate) struct Look {
+    /// How they fail, the most frequent first.
+    pub(crate) kinds: Vec<(Failure, usize)>,
+    /// When they began to.
+    pub(crate) since: Option<Time>,
+    pub(crate) streak: u8,
+    /// Median latency against the usual one.
+    pub(crate) times: f64,
+}
 
 /// A sentence that lacks only when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Config, ConfigError, Core, Labels, MemberView, NodeName, Record, Release, Snapshot, Target,
-    TargetError,
+    Config, ConfigError, Core, Labels, MemberView, NodeName, Release, Snapshot, Target, TargetError,
 };
 use canary_net::Guard;
 use tokio::net::TcpListener;
@@ -18,7 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::clock::{self, StallWatch};
 use crate::describe::{DescribeError, Described, Describer};
 use crate::discovery::{Seed, discover};
-use crate::driver::{Command, Driver, Identity, NodeStats, Parts};
+use crate::driver::{Driver, NodeStats, Parts};
+use crate::parts::{Command, End, Identity};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
 use crate::transport::{Links, MeshService, serve};
@@ -57,17 +57,6 @@ pub enum StartError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
-}
-
-/// How a bot ended.
-#[derive(Clone, Debug)]
-pub enum End {
-    /// It said goodbye.
-    Left,
-    /// At the start a living node was found to have its name.
-    NameTaken(Arc<Record>),
-    /// It failed by a fault of its own.
-    Failed,
 }
 
 /// Describes a bot before it runs.

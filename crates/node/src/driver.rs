@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    CallError, CallId, Core, Failure, Output, PendingJoin, ProbeId, ProbeReport, Record, Request,
-    RequestId, Response, Secured, Snapshot, Target,
+    CallError, CallId, Core, Failure, Output, ProbeId, ProbeReport, Request, RequestId, Response,
+    Secured, Snapshot,
 };
 use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::bot::End;
 use crate::clock::{self, StallWatch};
+use crate::parts::{Command, End, Identity};
 use crate::prober::{self, Probed};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
@@ -77,17 +77,6 @@ impl NodeStats {
     }
 }
 
-/// What reaches the driver from elsewhere.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Discovery found these targets.
-    Seeds(Vec<Target>),
-    /// Bots of the original do not let this one in at these addresses.
-    Pending(Vec<PendingJoin>),
-    /// Say goodbye.
-    Leave,
-}
-
 /// What a task of ours has to report.
 #[derive(Debug)]
 enum Done {
@@ -131,23 +120,6 @@ pub(crate) struct Driver {
     dirty: bool,
     /// When idle connections were last looked for.
     swept_at: Instant,
-}
-
-/// Who this bot is, and who it says it is: the holder of its name, while it yields that.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) me: Arc<Record>,
-    pub(crate) introduction: Arc<Record>,
-}
-
-impl Identity {
-    pub(crate) fn of(core: &Core) -> Self {
-        Self { me: Arc::clone(core.record()), introduction: core.introduction() }
-    }
-
-    fn differs(&self, other: &Self) -> bool {
-        !Arc::ptr_eq(&self.me, &other.me) || !Arc::ptr_eq(&self.introduction, &other.introduction)
-    }
 }
 
 /// What the driver waited for.

@@ -17,6 +17,7 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzz;
 mod kernel;
+mod parts;
 mod prober;
 mod resolve;
 mod secure;
@@ -24,10 +25,11 @@ mod traffic;
 mod transport;
 mod v1;
 
-pub use bot::{Bot, Builder, End, Reader, StartError};
+pub use bot::{Bot, Builder, Reader, StartError};
 pub use describe::{DescribeError, Described};
 pub use discovery::Seed;
 pub use driver::NodeStats;
+pub use parts::End;
 pub use prober::{Once, Unmeasured, probe_once};
 pub use traffic::{Direction, Kind, Traffic};
 pub use v1::Protocol;

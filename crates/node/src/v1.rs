@@ -8,6 +8,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod foreign;
+mod heard;
 mod samples;
 mod server;
 mod speak;

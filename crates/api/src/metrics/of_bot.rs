@@ -12,7 +12,7 @@ use prometheus_client::registry::Unit;
 use super::of_mesh::described;
 use super::{Scrape, counters, gauges, histograms};
 use crate::process::Process;
-use crate::push::Counts;
+use crate::push::counts::Counts;
 
 pub(super) fn bot(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     guarding(&scrape.guard, encoder)?;

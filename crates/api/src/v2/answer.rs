@@ -14,6 +14,9 @@ use utoipa::ToSchema;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// The type of the packed form.
+pub(crate) const PACKED: &str = "application/octet-stream";
+
 /// A request to API v2 has at most so large a body: a mark.
 pub(crate) const BODY_BYTES_MAX: usize = 4 * 1024;
 
@@ -161,7 +164,7 @@ pub(crate) fn is_acceptable(headers: &HeaderMap, types: &[&str]) -> bool {
 /// Refuses a client that wants a type that a path does not have.
 pub(crate) async fn negotiate(request: Request, next: Next) -> Response {
     let types: &[&str] = match request.uri().path() {
-        "/api/v2/matrix" => &["application/json", super::matrix::PACKED],
+        "/api/v2/matrix" => &["application/json", PACKED],
         "/api/v2/stream" => &["text/event-stream"],
         _ => &["application/json", "application/problem+json"],
     };

@@ -16,7 +16,7 @@ use super::answer::answer;
 use super::live::Marked;
 use super::paging::Limit;
 use super::views::{Event, Refusals};
-use crate::routes::Api;
+use crate::state::Api;
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Problem;
 use super::answer::answer;
 use super::views::{Incident, Verdict};
-use crate::routes::Api;
+use crate::state::Api;
 
 /// Which incidents.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]

@@ -5,34 +5,23 @@
 //! then it costs nothing.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use canary_core::{Snapshot, Version, Wall};
 use canary_insight::Report;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
-use utoipa::IntoParams;
 
-use super::Problem;
-use super::views::{Event, Refusals, Verdict, time};
+use super::views::{Event, Verdict, time};
 use crate::picture::{Cell, Picture};
-use crate::routes::Api;
 
 /// How often to look for what changed.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// Events that are kept.
 const EVENTS_MAX: usize = 1_024;
 /// Those who watch at once; each holds a connection.
-const WATCHERS_MAX: usize = 64;
+pub(super) const WATCHERS_MAX: usize = 64;
 /// Looks that a watcher may be behind before it misses some.
 const BEHIND_MAX: usize = 16;
 /// Pairs whose change is sent after one look. When more change at once, a reader is better off with
@@ -46,7 +35,7 @@ const MARKS: (usize, Duration) = (30, Duration::from_secs(60));
 /// What there is to watch.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
-enum Topic {
+pub(super) enum Topic {
     Verdict,
     Incident,
     Node,
@@ -55,9 +44,10 @@ enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 5] = [Self::Verdict, Self::Incident, Self::Node, Self::Pair, Self::Mark];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Verdict, Self::Incident, Self::Node, Self::Pair, Self::Mark];
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Verdict => "verdict",
             Self::Incident => "incident",
@@ -68,7 +58,7 @@ impl Topic {
     }
 
     /// Of an event, by what its kind begins with.
-    fn of(event: &Event) -> Self {
+    pub(super) fn of(event: &Event) -> Self {
         match event.kind {
             kind if kind.starts_with("incident") => Self::Incident,
             kind if kind.starts_with("path") => Self::Pair,
@@ -80,11 +70,11 @@ impl Topic {
 
 /// One message of the stream (WHATWG HTML, section 9.2); none of a topic is for everybody.
 #[derive(Debug)]
-struct Message {
-    topic: Option<Topic>,
+pub(super) struct Message {
+    pub(super) topic: Option<Topic>,
     /// The number of an event; none of what is not kept.
-    id: Option<u64>,
-    text: String,
+    pub(super) id: Option<u64>,
+    pub(super) text: String,
 }
 
 impl Message {
@@ -97,7 +87,7 @@ impl Message {
     }
 }
 
-fn spell(event: &str, id: Option<u64>, data: &impl Serialize) -> String {
+pub(super) fn spell(event: &str, id: Option<u64>, data: &impl Serialize) -> String {
     // JSON on one line: no text in it can end the message.
     let data = serde_json::to_string(data).expect("messages are texts and numbers");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
@@ -108,8 +98,8 @@ fn spell(event: &str, id: Option<u64>, data: &impl Serialize) -> String {
 #[derive(Debug)]
 pub(crate) struct Live {
     state: Mutex<Journal>,
-    messages: broadcast::Sender<Arc<Vec<Message>>>,
-    places: Arc<Semaphore>,
+    pub(super) messages: broadcast::Sender<Arc<Vec<Message>>>,
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// What happened, and how far it was read.
@@ -155,7 +145,7 @@ struct PairChange<'a> {
     source: &'a str,
     target: &'a str,
     #[serde(flatten)]
-    measured: super::pairs::Measured,
+    measured: super::views::Measured,
 }
 
 impl Default for Live {
@@ -299,7 +289,7 @@ impl Journal {
                 continue;
             }
             let cells = picture.row(source);
-            let states: Box<[_]> = cells.iter().map(super::matrix::state_code).collect();
+            let states: Box<[_]> = cells.iter().map(super::views::state_code).collect();
             if let Some(before) = before {
                 let pairs = states.iter().zip(&before.states).zip(&cells).enumerate();
                 changes.extend(
@@ -323,132 +313,11 @@ impl Journal {
 }
 
 fn pair_message(picture: &Picture, (source, target, cell): (usize, usize, Cell)) -> Message {
-    let measured = super::pairs::Measured::of(&cell);
+    let measured = super::views::Measured::of(&cell);
     let change = PairChange {
         source: picture.name(source).as_str(),
         target: picture.name(target).as_str(),
         measured,
     };
     Message::new(Topic::Pair, None, &change)
-}
-
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Filter {
-    /// Topics to watch, separated by commas: `verdict`, `incident`, `node`, `pair`, `mark`.
-    /// Default: all.
-    topics: Option<String>,
-}
-
-impl Filter {
-    fn topics(&self) -> Result<Vec<Topic>, Problem> {
-        let Some(topics) = &self.topics else { return Ok(Topic::ALL.to_vec()) };
-        let named = |name: &str| Topic::ALL.into_iter().find(|topic| topic.as_str() == name);
-        let unknown = || {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "topics must be some of verdict, incident, node, pair and mark, separated by commas",
-            )
-        };
-        topics.split(',').map(|name| named(name).ok_or_else(unknown)).collect()
-    }
-}
-
-/// A watcher that waits for the next messages.
-struct Watcher {
-    receiver: broadcast::Receiver<Arc<Vec<Message>>>,
-    topics: Vec<Topic>,
-    /// What comes before them.
-    first: Option<String>,
-    /// Events up to this one were among that.
-    repeated: u64,
-    _place: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl Watcher {
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        if let Some(first) = self.first.take() {
-            return Some((Ok(first.into()), self));
-        }
-        loop {
-            let text = match self.receiver.recv().await {
-                Ok(messages) => {
-                    let wanted = messages.iter().filter(|message| {
-                        message.topic.is_none_or(|topic| self.topics.contains(&topic))
-                            && message.id.is_none_or(|id| id > self.repeated)
-                    });
-                    wanted.map(|message| message.text.as_str()).collect()
-                }
-                Err(RecvError::Lagged(missed)) => {
-                    spell("reload", None, &serde_json::json!({ "messages_missed": missed }))
-                }
-                Err(RecvError::Closed) => return None,
-            };
-            if !text.is_empty() {
-                return Some((Ok(text.into()), self));
-            }
-        }
-    }
-}
-
-/// What changes, as it changes (server-sent events).
-///
-/// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes
-/// every 5 s. `reload` says that changes may have been left out, also once at the start: read the
-/// other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept.
-/// The first message is the verdict.
-#[utoipa::path(
-    get,
-    path = "/api/v2/stream",
-    params(Filter),
-    responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "64 others watch."),
-        Refusals
-    )
-)]
-pub(super) async fn stream(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    filter: Result<Query<Filter>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(filter) = filter?;
-    let topics = filter.topics()?;
-    let full = |_| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{WATCHERS_MAX} others watch this bot; watch another one"),
-        )
-    };
-    let place = Arc::clone(&api.live.places).try_acquire_owned().map_err(full)?;
-    let receiver = api.live.messages.subscribe();
-    let snapshot = api.source.snapshot();
-    let mut first = String::from("retry: 2000\n");
-    first.push_str(&spell(
-        Topic::Verdict.as_str(),
-        None,
-        &Verdict::of(&api.source.report(), &snapshot),
-    ));
-    let last: Option<u64> =
-        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let missed = last.map(|last| api.live.after(last)).unwrap_or_default();
-    let repeated = missed.last().map_or(0, |event| event.sequence);
-    for event in missed {
-        let topic = Topic::of(&event);
-        if topics.contains(&topic) {
-            first.push_str(&spell(topic.as_str(), Some(event.sequence), &*event));
-        }
-    }
-    if last.is_some() {
-        // Changes of pairs are not kept, and older events may have been dropped.
-        first.push_str(&spell("reload", None, &serde_json::json!({ "resumed": true })));
-    }
-    let watcher = Watcher { receiver, topics, first: Some(first), repeated, _place: place };
-    let body = Body::from_stream(futures_util::stream::unfold(watcher, Watcher::next));
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    Ok((headers, body).into_response())
 }

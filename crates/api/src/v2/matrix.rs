@@ -12,19 +12,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
-use super::answer::is_named;
-use super::views::{Refusals, time};
-use crate::picture::{Cell, Picture, State as PairState, Took};
-use crate::routes::Api;
+use super::answer::{PACKED, is_named};
+use super::views::{Refusals, state_code, time};
+use crate::picture::{Cell, Picture, Took};
+use crate::state::Api;
 
-/// The type of the packed form.
-pub(crate) const PACKED: &str = "application/octet-stream";
 /// What the packed form begins with; the last byte is its version.
 const MAGIC: &[u8; 4] = b"CBM1";
 /// The state of a node's pair with itself.
 const SELF: u8 = 0x40;
-/// Added to a state that is too old to be the present one.
-const STALE: u8 = 0x80;
 /// The lowest bits of a latency are noise, which does not compress: values of the packed form are
 /// within 0.7 %.
 const KEPT_BITS: u16 = !31;
@@ -279,14 +275,4 @@ fn packed_row(picture: &Picture, source: usize, metric: Metric) -> Bytes {
     );
     cells.iter().for_each(|cell| row.extend(metric.code(cell).to_le_bytes()));
     row.into()
-}
-
-/// The state of a pair as a byte.
-pub(super) fn state_code(cell: &Cell) -> u8 {
-    let state = match cell.state {
-        PairState::Unknown => 0,
-        PairState::Ok => 1,
-        PairState::Failed(kind) => 2 + kind.code(),
-    };
-    if cell.is_stale { state | STALE } else { state }
 }

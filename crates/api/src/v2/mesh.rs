@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::answer::answer;
 use super::views::{Refusals, Verdict, time};
-use crate::routes::Api;
+use crate::state::Api;
 
 /// The mesh, and the bot that answers.
 #[derive(Debug, Serialize, ToSchema)]

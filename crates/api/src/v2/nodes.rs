@@ -15,10 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Problem;
 use super::answer::answer;
 use super::paging::{self, Limit};
-use super::pairs::Measured;
-use super::views::{Refusals, time};
+use super::views::{Measured, Refusals, time};
 use crate::picture::{self, Picture};
-use crate::routes::Api;
+use crate::state::Api;
 
 /// The state of a node.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]

@@ -14,9 +14,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Problem;
 use super::answer::answer;
 use super::paging::{self, Limit};
-use super::views::{Refusals, time};
-use crate::picture::{Cell, Picture, Took};
-use crate::routes::Api;
+use super::views::{Measured, Refusals, time};
+use crate::picture::{Cell, Picture};
+use crate::state::Api;
 
 /// The state of a pair.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
@@ -79,49 +79,6 @@ struct Pair {
     target: String,
     #[serde(flatten)]
     measured: Measured,
-}
-
-/// The latest attempt of a pair, and how the pair has been.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Measured {
-    /// `ok`, `failed`, `unknown`, or `stale` if the latest result is too old to be the present one.
-    state: &'static str,
-    /// How the latest attempt failed, such as `timeout` or `refused`; null if it did not. Later
-    /// releases add kinds.
-    failure: Option<&'static str>,
-    /// Time to connect, agree on TLS, and get the first answer; null if the latest attempt failed.
-    rtt_seconds: Option<f64>,
-    /// Time of a second request on the warm connection; null if it failed.
-    request_seconds: Option<f64>,
-    /// Smoothed difference between successive round-trip times (RFC 3550); null before the second
-    /// success, and after a failure.
-    jitter_seconds: Option<f64>,
-    /// Share of failed attempts among the latest 64, from 0 to 1; null before the first.
-    loss_ratio: Option<f64>,
-    /// Segments that the kernel sent again during the latest attempt: its time contains waiting for
-    /// them.
-    retransmissions: u32,
-    /// When the latest attempt began, by the clock of the source; null before the first.
-    attempted_at: Option<String>,
-    /// How long ago that was, by the clock of the answering bot.
-    age_seconds: Option<f64>,
-}
-
-impl Measured {
-    pub(super) fn of(cell: &Cell) -> Self {
-        let seconds = |took: Option<Took>| took.map(|took| took.duration().as_secs_f64());
-        Self {
-            state: cell.word(),
-            failure: cell.failure().map(Failure::as_str),
-            rtt_seconds: seconds(cell.total),
-            request_seconds: seconds(cell.request),
-            jitter_seconds: seconds(cell.jitter),
-            loss_ratio: cell.loss,
-            retransmissions: cell.retransmissions,
-            attempted_at: cell.attempted.map(time),
-            age_seconds: cell.age.map(|age| age.as_secs_f64()),
-        }
-    }
 }
 
 impl Pair {

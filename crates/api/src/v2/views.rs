@@ -3,12 +3,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use canary_core::{EventKind, NodeName, Snapshot, Wall};
+use canary_core::{EventKind, Failure, NodeName, Snapshot, Wall};
 use canary_insight::{Change, Culprit as Blamed, Group as Nodes, Report, Severity};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use super::Problem;
+use crate::picture::{Cell, State as PairState, Took};
 
 /// The state of the mesh.
 #[derive(Debug, Serialize, ToSchema)]
@@ -317,4 +318,60 @@ pub(crate) fn time(at: Wall) -> String {
         UNIX_EPOCH + Duration::from_millis(at.unix_millis().min(YEAR_9999_END)),
     )
     .to_string()
+}
+
+/// The latest attempt of a pair, and how the pair has been.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Measured {
+    /// `ok`, `failed`, `unknown`, or `stale` if the latest result is too old to be the present one.
+    state: &'static str,
+    /// How the latest attempt failed, such as `timeout` or `refused`; null if it did not. Later
+    /// releases add kinds.
+    failure: Option<&'static str>,
+    /// Time to connect, agree on TLS, and get the first answer; null if the latest attempt failed.
+    rtt_seconds: Option<f64>,
+    /// Time of a second request on the warm connection; null if it failed.
+    request_seconds: Option<f64>,
+    /// Smoothed difference between successive round-trip times (RFC 3550); null before the second
+    /// success, and after a failure.
+    jitter_seconds: Option<f64>,
+    /// Share of failed attempts among the latest 64, from 0 to 1; null before the first.
+    loss_ratio: Option<f64>,
+    /// Segments that the kernel sent again during the latest attempt: its time contains waiting for
+    /// them.
+    retransmissions: u32,
+    /// When the latest attempt began, by the clock of the source; null before the first.
+    attempted_at: Option<String>,
+    /// How long ago that was, by the clock of the answering bot.
+    age_seconds: Option<f64>,
+}
+
+impl Measured {
+    pub(super) fn of(cell: &Cell) -> Self {
+        let seconds = |took: Option<Took>| took.map(|took| took.duration().as_secs_f64());
+        Self {
+            state: cell.word(),
+            failure: cell.failure().map(Failure::as_str),
+            rtt_seconds: seconds(cell.total),
+            request_seconds: seconds(cell.request),
+            jitter_seconds: seconds(cell.jitter),
+            loss_ratio: cell.loss,
+            retransmissions: cell.retransmissions,
+            attempted_at: cell.attempted.map(time),
+            age_seconds: cell.age.map(|age| age.as_secs_f64()),
+        }
+    }
+}
+
+/// Added to a state that is too old to be the present one.
+const STALE: u8 = 0x80;
+
+/// The state of a pair as a byte.
+pub(super) fn state_code(cell: &Cell) -> u8 {
+    let state = match cell.state {
+        PairState::Unknown => 0,
+        PairState::Ok => 1,
+        PairState::Failed(kind) => 2 + kind.code(),
+    };
+    if cell.is_stale { state | STALE } else { state }
 }

@@ -143,6 +143,16 @@ impl Plan {
     }
 }
 
+/// Whether a log calls a node dead; `logs.rs` holds the bot to these words.
+pub fn calls_dead(log: &str) -> bool {
+    log.contains("a node is dead") || log.contains("nodes are dead at once")
+}
+
+/// Whether a log, written with `--debug`, says that a node was suspected.
+pub fn suspects(log: &str) -> bool {
+    log.contains("nobody could reach the node; it is suspected")
+}
+
 /// A mesh's plans: all bots know the first three.
 pub fn plans(count: usize) -> Vec<Plan> {
     plans_at(own_address(), count)

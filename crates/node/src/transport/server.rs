@@ -17,7 +17,7 @@ use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{MESSAGE_BYTES_MAX, detail, pb, wire};
-use crate::driver::Identity;
+use crate::parts::Identity;
 use crate::traffic::{Direction, Kind, Traffic};
 use crate::v1;
 

@@ -3,25 +3,20 @@
 use std::sync::Arc;
 
 use canary_core::{JoinAnswer, NodeName, Request, Response, Snapshot, Target};
-use canary_guests::{
-    Done, Hosting, JOIN_TIMEOUT, Joined, LOOK, Looked, Order, Told, record, record_for,
-};
+use canary_guests::{Done, Hosting, JOIN_TIMEOUT, Joined, LOOK, Looked, Order, record, record_for};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::heard::Heard;
 use super::samples::pages;
-use super::server::Place;
 use super::speak::{Context, Found, PATIENCE};
 use super::tell::{pushed, tell};
 use crate::clock;
-use crate::driver::Command;
+use crate::parts::Command;
 use crate::transport::Arrived;
 
 /// What waits for the bridge. A push counts as one, and holds its place until it is done.
 pub(crate) const TOLD_WAITING_MAX: usize = 4096;
-
-/// What guests tell, and the place that a push takes.
-pub(crate) type Heard = (Told, Option<Arc<Place>>);
 
 /// The task that cares for guests.
 #[derive(Debug)]

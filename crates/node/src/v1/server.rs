@@ -15,7 +15,7 @@ use connectrpc::{
 };
 use tokio::sync::Semaphore;
 
-use super::bridge::Heard;
+use super::heard::{Heard, Place};
 use super::samples;
 use super::speak::{Context, node};
 use crate::clock;
@@ -42,9 +42,6 @@ pub(crate) struct GuestService {
     pushes: Arc<Ledger>,
     incumbents: Semaphore,
 }
-
-/// What a push holds from its head until its samples are taken in.
-pub(crate) type Place = canary_net::Charge;
 
 impl GuestService {
     pub(crate) fn new(context: Context, proxies: Arc<[IpNet]>) -> Arc<Self> {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 use super::Protocol;
-use super::bridge::Heard;
+use super::heard::Heard;
 use crate::clock;
 use crate::transport::{Links, original as pb};
 

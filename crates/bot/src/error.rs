@@ -1,0 +1,39 @@
+//! Why a command fails.
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error("cannot listen on {address} for the API; choose another --api-address or --api-port")]
+    Api {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start")]
+    Start(#[from] crate::StartError),
+    #[error("{0}")]
+    Secrets(String),
+    #[error(transparent)]
+    Assets(#[from] crate::assets::AssetsError),
+    #[error(transparent)]
+    Issue(#[from] crate::issue::IssueError),
+    #[error(transparent)]
+    Ask(#[from] crate::ask::AskError),
+    #[error("cannot wait for signals")]
+    Signal(#[source] io::Error),
+    #[error("this host has no more threads; raise its limit (ulimit -u, pids)")]
+    Thread(#[source] io::Error),
+    #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
+    Token(String),
+    #[error("cannot write to stdout; give a token by --token-file if it was for one")]
+    Stdout(#[source] io::Error),
+    #[error(
+        "the thread {0} ended by a fault of its own; the log above says where. Please report it"
+    )]
+    Died(&'static str),
+    #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
+    Failed,
+}

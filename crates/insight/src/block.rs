@@ -1,0 +1,94 @@
+//! A rectangle of the matrix, and how well it explains what is seen.
+
+use fixedbitset::FixedBitSet;
+
+use crate::evidence::Evidence;
+use crate::matrix::Index;
+
+/// All pairs from some nodes to some others, or between them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Block {
+    pub(crate) from: FixedBitSet,
+    pub(crate) to: FixedBitSet,
+    pub(crate) both: bool,
+}
+
+/// How well a cause explains the evidence, in nats.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Score {
+    /// Weight of the bad pairs that it explains and nothing else does.
+    pub(crate) gained: f64,
+    /// How many bad pairs it covers, explained before or not.
+    pub(crate) bad: usize,
+    /// How many good pairs it covers, which contradict it.
+    pub(crate) good: usize,
+    /// What is left after contradictions and price.
+    pub(crate) value: f64,
+}
+
+impl Block {
+    /// In both directions; two blocks between the same sides are equal.
+    pub(crate) fn between(one: FixedBitSet, other: FixedBitSet) -> Self {
+        let (from, to) = if one <= other { (one, other) } else { (other, one) };
+        Self { from, to, both: true }
+    }
+
+    /// The smaller side and the larger one.
+    pub(crate) fn sides(&self) -> (&FixedBitSet, &FixedBitSet) {
+        if self.to.count_ones(..) <= self.from.count_ones(..) {
+            (&self.to, &self.from)
+        } else {
+            (&self.from, &self.to)
+        }
+    }
+
+    /// The same kind of block with these nodes on its smaller side, against all others.
+    pub(crate) fn with_side(&self, side: &FixedBitSet, all: &FixedBitSet) -> Self {
+        let mut other = all.clone();
+        other.difference_with(side);
+        match (self.both, self.to.count_ones(..) <= self.from.count_ones(..)) {
+            (true, _) => Self::between(side.clone(), other),
+            (false, true) => Self { from: other, to: side.clone(), both: false },
+            (false, false) => Self { from: side.clone(), to: other, both: false },
+        }
+    }
+
+    /// The same kind of block with these nodes in place of its larger side.
+    pub(crate) fn with_larger_side(&self, side: &FixedBitSet) -> Self {
+        match (self.both, self.to.count_ones(..) <= self.from.count_ones(..)) {
+            (true, _) => Self::between(side.clone(), self.sides().0.clone()),
+            (false, true) => Self { from: side.clone(), ..self.clone() },
+            (false, false) => Self { to: side.clone(), ..self.clone() },
+        }
+    }
+
+    /// Its directions: one, or two.
+    pub(crate) fn directions(&self) -> impl Iterator<Item = (&FixedBitSet, &FixedBitSet)> {
+        let back = self.both.then_some((&self.to, &self.from));
+        std::iter::once((&self.from, &self.to)).chain(back)
+    }
+
+    /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether
+    /// another cause explains that bad pair of the source.
+    pub(crate) fn weigh(
+        &self,
+        evidence: &Evidence<'_>,
+        is_explained: impl Fn(Index, usize) -> bool,
+    ) -> Score {
+        let mut score = Score::default();
+        for (from, to) in self.directions() {
+            for source in from.intersection(&evidence.witnesses) {
+                for (position, bad) in evidence.bad[source].iter().enumerate() {
+                    if to.contains(bad.target) {
+                        score.bad += 1;
+                        if !is_explained(source, position) {
+                            score.gained += bad.weight;
+                        }
+                    }
+                }
+                score.good += evidence.good[source].intersection_count(to);
+            }
+        }
+        score
+    }
+}
