@@ -60,7 +60,7 @@ pub struct Transport {
     /// Messages and their bytes, by kind and direction.
     pub messages: Vec<Messages>,
     /// What was refused below the core, by reason.
-    pub refused: Vec<(&'static str, u64)>,
+    pub refused: Vec<(String, u64)>,
     /// Log lines that were not written, by reason; none where the process logs otherwise.
     pub log_lost: Vec<(&'static str, u64)>,
 }

@@ -41,7 +41,7 @@ struct Scrape {
     report: Arc<Report>,
     transport: Transport,
     requests: Vec<(Key, Histogram)>,
-    refused_connections: [(&'static str, u64); 9],
+    refused_connections: Vec<(String, u64)>,
     guard: Guard,
     process: Process,
     metrics: Metrics,
@@ -51,25 +51,18 @@ struct Scrape {
 
 impl Scrape {
     fn new(api: &Api) -> Self {
-        let count = |counter: &std::sync::atomic::AtomicU64| {
-            counter.load(std::sync::atomic::Ordering::Relaxed)
-        };
         Self {
             snapshot: api.source.snapshot(),
             report: api.source.report(),
             transport: api.source.transport(),
             requests: api.requests.all(),
-            refused_connections: [
-                ("api_connections_full", count(&api.port.full)),
-                ("api_address_full", count(&api.port.address_full)),
-                ("api_handshakes_full", count(&api.port.handshakes_full)),
-                ("api_handshakes_failed", count(&api.port.handshakes_failed)),
-                ("api_handshakes_late", count(&api.port.handshakes_late)),
-                ("api_idle", count(&api.port.idle)),
-                ("api_unread", count(&api.port.unread)),
-                ("api_accept_failed", count(&api.port.failed)),
-                ("auth_limited", api.guard.failures.limited()),
-            ],
+            refused_connections: api
+                .port
+                .by_reason()
+                .into_iter()
+                .map(|(reason, count)| (format!("api_{reason}"), count))
+                .chain([("auth_limited".to_owned(), api.guard.failures.limited())])
+                .collect(),
             guard: api.guard.clone(),
             process: Process::read(),
             metrics: api.metrics,

@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -148,7 +148,7 @@ impl Outbox {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut MutexGuard<'_, Queue>) -> T) -> T {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = canary_net::lock(&self.queue);
         let result = change(&mut queue);
         self.counts.waiting_bytes.store(queue.bytes() as u64, Relaxed);
         result

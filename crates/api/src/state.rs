@@ -1,7 +1,7 @@
 //! What every handler may use.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use canary_core::{Histogram, NodeName};
@@ -70,17 +70,12 @@ pub(crate) struct Requests(Mutex<BTreeMap<Key, Histogram>>);
 
 impl Requests {
     pub(crate) fn observe(&self, key: Key, begun: Instant) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(key)
-            .or_default()
-            .observe(begun.elapsed());
+        canary_net::lock(&self.0).entry(key).or_default().observe(begun.elapsed());
     }
 
     /// All that was counted so far.
     pub(crate) fn all(&self) -> Vec<(Key, Histogram)> {
-        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = canary_net::lock(&self.0);
         counted.iter().map(|(key, histogram)| (key.clone(), *histogram)).collect()
     }
 }

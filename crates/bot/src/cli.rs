@@ -23,7 +23,11 @@ const USAGE: u8 = 2;
 const UNHEALTHY: u8 = 3;
 const NAME_TAKEN: u8 = 4;
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
+const EXIT_CODES: &str = "Examples:\n  \
+     canary-bot demo\n  \
+     canary-bot --name eagle --target bird-owl:8081 --target bird-hawk:8081\n  \
+     canary-bot status --server http://bird-owl:8080 --token-file /etc/canary-bot/token\n\n\
+     Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
      Settings: flag before environment before configuration file before default. An empty variable is unset.";
 
 /// Runs the command that this process was started with.
@@ -279,7 +283,7 @@ fn probing() -> Command {
     let target =
         |text: &str| text.parse::<canary_core::Target>().map_err(|error| error.to_string());
     Command::new("probe")
-        .about("Measure bots from here, with phases, without being one: like ping, over the way that probes take")
+        .about("Measure the round trip to the mesh ports of bots, like ping. Joins no mesh")
         .arg(Arg::new("target").required(true).num_args(1..).value_name("HOST:PORT").value_parser(target).help("Mesh ports of bots"))
         .arg(
             Arg::new("count")

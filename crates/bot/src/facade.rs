@@ -91,7 +91,6 @@ impl Source for ReaderSource {
     }
 
     fn transport(&self) -> Transport {
-        use std::sync::atomic::Ordering::Relaxed;
         let stats = self.reader.stats();
         let each = |kind: Kind| {
             Direction::ALL.map(|direction| Messages {
@@ -103,23 +102,7 @@ impl Source for ReaderSource {
         };
         Transport {
             messages: Kind::ALL.iter().flat_map(|kind| each(*kind)).collect(),
-            refused: vec![
-                ("malformed", stats.malformed()),
-                ("driver_busy", stats.busy()),
-                ("mesh_overdrawn", stats.overdrawn()),
-                ("joins_limited", stats.joins_limited()),
-                ("lookup_stale", stats.stale_lookups()),
-                ("mesh_token", stats.unauthenticated().0),
-                ("mesh_impostor", stats.unauthenticated().1),
-                ("mesh_handshakes_full", stats.port.handshakes_full.load(Relaxed)),
-                ("mesh_handshakes_failed", stats.port.handshakes_failed.load(Relaxed)),
-                ("mesh_handshakes_late", stats.port.handshakes_late.load(Relaxed)),
-                ("mesh_connections_full", stats.port.full.load(Relaxed)),
-                ("mesh_address_full", stats.port.address_full.load(Relaxed)),
-                ("mesh_idle", stats.port.idle.load(Relaxed)),
-                ("mesh_unread", stats.port.unread.load(Relaxed)),
-                ("mesh_accept_failed", stats.port.failed.load(Relaxed)),
-            ],
+            refused: stats.by_reason(),
             log_lost: crate::logs::lost().to_vec(),
         }
     }

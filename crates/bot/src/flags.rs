@@ -145,6 +145,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "none",
         "Pair that /metrics/mesh reports before any other",
     ),
+    one("ui", "on|off", "on", "Serve the page for browsers at / of the API port"),
     one(
         "remote-write-url",
         "URL",
@@ -155,7 +156,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "remote-write-token-file",
         "PATH",
         "none",
-        "File with what is presented to that receiver: a bearer token, or USER:PASSWORD",
+        "File with the credentials for --remote-write-url: a bearer token, or USER:PASSWORD",
     ),
     one(
         "otlp-url",
@@ -258,8 +259,8 @@ pub(crate) const FLAGS: &[Flag] = &[
         "mesh-protocol",
         "PROTOCOL",
         "auto",
-        "Which protocols the mesh speaks: auto (detect bots of the original and admit them), v2 (keep them out) or v1 (treat every peer as one of them: \
-         for a bot that is alone among them)",
+        "Which protocols the mesh speaks: auto (detect bots of the original and admit them), v2 (keep them out) or v1 (speak only the \
+         original's protocol: for a single new bot in a mesh of the original)",
     ),
     of_core("original-rate-max"),
     one(
@@ -268,7 +269,6 @@ pub(crate) const FLAGS: &[Flag] = &[
         "on",
         "Serve the original's metrics too: node_count, and rtt where the level has histograms",
     ),
-    one("ui", "on|off", "on", "Serve the page for browsers at / of the API port"),
     switch("cleanup-nodes", "Accepted for compatibility with the original; cleaning is always on"),
     switch(
         "cleanup-samples",
@@ -286,7 +286,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("probe-interval", "Timing and limits"),
     ("log-level", "Log"),
     ("config", "Configuration"),
-    ("mesh-protocol", "Compatibility with the original"),
+    ("mesh-protocol", "Compatibility with the original, the older Go program of this name"),
 ];
 
 /// All settings with their headings, in the order of the help.

@@ -118,7 +118,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     }
     if (again.found.listen || again.found.join) && again.listen.ip().is_loopback() {
         warn!(
-            "this host has no route to others: the bot is reached on loopback alone, and looks again; or give --listen-address"
+            "no route to other hosts: listening on loopback only, and trying again; --listen-address sets the address"
         );
     }
     let stop = CancellationToken::new();
@@ -138,6 +138,7 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
     let mut moving =
         run_apart("address", own_address(again, stop.clone())).map_err(RunError::Thread)?;
     let leave = async |bot: Bot| {
+        info!("leaving the mesh");
         supervised::stopping();
         bot.leave().await
     };

@@ -275,6 +275,9 @@ impl Parser<'_> {
             if let Ok(ip) = bare.parse::<IpAddr>() {
                 return Ok(ip);
             }
+            if bare.parse::<SocketAddr>().is_ok() {
+                return Err("write the address alone; ports have settings of their own".to_owned());
+            }
             let found: Vec<_> = (bare, 0)
                 .to_socket_addrs()
                 .map_err(|error| error.to_string())?
@@ -503,7 +506,14 @@ impl Parser<'_> {
                 );
             }
             (Some(Mode::Mutual), ..) => {
-                say("--tls mutual needs --ca-cert-path, --server-cert-path and --server-key-path");
+                let needed = [
+                    (authority, "--ca-cert-path"),
+                    (certificate.is_some(), "--server-cert-path"),
+                    (key.is_some(), "--server-key-path"),
+                ];
+                let missing: Vec<_> =
+                    needed.iter().filter(|(given, _)| !given).map(|(_, flag)| *flag).collect();
+                say(&format!("--tls mutual lacks {}", missing.join(" and ")));
             }
         }
         if client_auth.is_some() && mode != Mode::Mutual {

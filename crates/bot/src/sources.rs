@@ -250,10 +250,14 @@ fn table(text: &str) -> Result<toml::Table, String> {
     text.parse().map_err(|error: toml::de::Error| {
         // Only where it is: the line itself may be a secret.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        format!(
-            "is no TOML in line {}; texts stand in quotes, lists in brackets with commas",
-            1 + before.matches('\n').count()
-        )
+        let line = 1 + before.matches('\n').count();
+        if error.message().contains("duplicate key") {
+            format!("has the key of line {line} twice; remove one of the two")
+        } else {
+            format!(
+                "is no TOML in line {line}; texts stand in quotes, lists in brackets with commas"
+            )
+        }
     })
 }
 

@@ -33,16 +33,16 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A duration is outside its range.
-    #[error("{name} is {value:?}; choose between {min:?} and {max:?}")]
+    #[error("{name} is {}; choose between {min} and {max}", spelled(*value))]
     Duration {
         /// The setting.
         name: &'static str,
         /// What was given.
         value: Duration,
-        /// The least that works.
-        min: Duration,
+        /// The least that works, as the table of settings spells it.
+        min: &'static str,
         /// The most that makes sense.
-        max: Duration,
+        max: &'static str,
     },
     /// A number is outside its range.
     #[error("{name} is {value}; choose between {min} and {max}")]
@@ -110,9 +110,26 @@ const fn time(text: &str) -> Duration {
     }
 }
 
-fn in_time(name: &'static str, value: Duration, min: &str, max: &str) -> Option<ConfigError> {
-    let (min, max) = (time(min), time(max));
-    (!(min..=max).contains(&value)).then_some(ConfigError::Duration { name, value, min, max })
+/// A time as an operator would write it.
+fn spelled(value: Duration) -> String {
+    match (value.subsec_millis(), value.as_millis()) {
+        (0, _) => format!("{}s", value.as_secs()),
+        (_, millis) => format!("{millis}ms"),
+    }
+}
+
+fn in_time(
+    name: &'static str,
+    value: Duration,
+    min: &'static str,
+    max: &'static str,
+) -> Option<ConfigError> {
+    (!(time(min)..=time(max)).contains(&value)).then_some(ConfigError::Duration {
+        name,
+        value,
+        min,
+        max,
+    })
 }
 
 fn in_number(name: &'static str, value: f64, min: &str, max: &str) -> Option<ConfigError> {
@@ -229,5 +246,5 @@ settings! {
     /// How long a dead or departed node is remembered, and asked for.
     retain_nodes: Time, "retain-nodes" = "24h" in "60s"..="8784h", "How long to remember and dial a dead node; lists do not show it";
     /// How long a row is kept without news of it.
-    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long to keep samples without news; lists do not show those of dead nodes";
+    retain_samples: Time, "retain-samples" = "24h" in "60s"..="8784h", "How long to keep the samples of a node after its last update. Samples of dead nodes are not listed";
 }

@@ -37,6 +37,7 @@ mod cell;
 mod code;
 mod config;
 mod core;
+mod hash;
 mod identity;
 pub mod life;
 pub mod limits;
@@ -62,6 +63,7 @@ pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};
 pub use config::{Config, ConfigError, Kind, Setting, Value};
 pub use core::{Core, MemberView, Snapshot, Standing};
+pub use hash::{rendezvous, stable_hash};
 pub use identity::{
     Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName,
     Record, Target, TargetError, is_invisible,

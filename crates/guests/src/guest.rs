@@ -1,7 +1,8 @@
 //! Who a guest is to the mesh: a record that every host makes alike.
 
 use canary_core::{
-    Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Snapshot, Status, Target,
+    Incarnation, Instance, Labels, MemberView, MeshName, NodeName, Record, Snapshot, Status,
+    Target, rendezvous, stable_hash,
 };
 
 /// A guest tells of no life and of no process: both follow from what it tells, so that all hosts
@@ -28,16 +29,8 @@ const MARK: u64 = 0xca11;
 fn instance_of(name: &NodeName, target: &Target, incarnation: Incarnation) -> Instance {
     let (target, incarnation) = (target.to_string(), incarnation.0.to_le_bytes());
     let parts = [b"mesh.v1".as_slice(), name.as_str().as_bytes(), target.as_bytes(), &incarnation];
-    let hash = hash(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])));
+    let hash = stable_hash(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])));
     Instance(hash & !0xffff | MARK)
-}
-
-fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    hash ^= hash >> 32;
-    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether a record is a guest's.
@@ -69,8 +62,7 @@ pub fn sponsors<'a>(
     guest: &NodeName,
     hosts: impl Iterator<Item = &'a NodeName>,
 ) -> Vec<&'a NodeName> {
-    let weight =
-        |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(guest.as_str().bytes()));
+    let weight = |host: &NodeName| rendezvous(host, guest);
     let mut hosts: Vec<_> = hosts.collect();
     hosts.sort_unstable_by_key(|host| (std::cmp::Reverse(weight(host)), *host));
     hosts.truncate(2);
@@ -86,7 +78,8 @@ pub fn guest_at<'a>(snapshot: &'a Snapshot, target: &Target) -> Option<&'a Membe
 /// there are.
 pub fn rank(snapshot: &Snapshot, target: &Target) -> (usize, usize) {
     let target = target.to_string();
-    let weight = |host: &NodeName| hash(host.as_str().bytes().chain([0xff]).chain(target.bytes()));
+    let weight =
+        |host: &NodeName| stable_hash(host.as_str().bytes().chain([0xff]).chain(target.bytes()));
     let mine = weight(&snapshot.me.name);
     let others = || snapshot.membership().filter(|member| !is_guest(&member.record));
     (others().filter(|member| weight(&member.record.name) > mine).count(), others().count() + 1)

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -112,6 +112,23 @@ pub struct Stats {
     pub handshakes_failed: AtomicU64,
     /// TLS handshakes that were not done in time.
     pub handshakes_late: AtomicU64,
+}
+
+impl Stats {
+    /// All of it, by the reason as metrics call it.
+    pub fn by_reason(&self) -> [(&'static str, u64); 8] {
+        [
+            ("connections_full", &self.full),
+            ("address_full", &self.address_full),
+            ("handshakes_full", &self.handshakes_full),
+            ("handshakes_failed", &self.handshakes_failed),
+            ("handshakes_late", &self.handshakes_late),
+            ("idle", &self.idle),
+            ("unread", &self.unread),
+            ("accept_failed", &self.failed),
+        ]
+        .map(|(reason, counter)| (reason, counter.load(Ordering::Relaxed)))
+    }
 }
 
 /// What a port speaks: looked up for every connection, so that a swapped set is in force at once.
@@ -329,7 +346,7 @@ async fn serve_one<I, S, F, B>(
     let gone = CancellationToken::new();
     let (given_up, unread) = (gone.clone(), Arc::clone(unread));
     let stamped = hyper::service::service_fn(move |mut request: Accepted| {
-        *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *crate::lock(&latest) = Some(Instant::now());
         request.extensions_mut().insert(Peer(peer));
         if let Some(names) = &names {
             request.extensions_mut().insert(names.clone());
@@ -367,7 +384,7 @@ async fn serve_one<I, S, F, B>(
                     // What was to be finished had its time.
                     return;
                 }
-                let until = active.lock().unwrap_or_else(PoisonError::into_inner).map(|latest| latest + limits.idle_time);
+                let until = crate::lock(&active).map(|latest| latest + limits.idle_time);
                 if let Some(until) = until.filter(|until| *until > Instant::now()) {
                     silence.as_mut().reset(until);
                     continue;
@@ -402,7 +419,7 @@ struct Handshakes {
 impl Handshakes {
     fn begin(&self, stats: &Stats) -> (u64, oneshot::Receiver<()>) {
         let (ending, crowded_out) = oneshot::channel();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = crate::lock(&self.open);
         if open.1.len() >= self.most {
             open.1.pop_first();
             stats.handshakes_full.fetch_add(1, Ordering::Relaxed);
@@ -414,6 +431,6 @@ impl Handshakes {
     }
 
     fn end(&self, number: u64) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
+        crate::lock(&self.open).1.remove(&number);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -69,7 +69,7 @@ impl Charge {
     /// Adds so much, if there is room; which bound is reached if there is none.
     pub fn add(&mut self, amount: usize) -> Result<(), Full> {
         let ledger = &self.ledger;
-        let mut held = ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = crate::lock(&ledger.held);
         let of_client = held.by_address.get(&self.client).copied().unwrap_or_default();
         if held.all + amount > ledger.all {
             return Err(Full::All);
@@ -86,7 +86,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut held = self.ledger.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = crate::lock(&self.ledger.held);
         held.all -= self.amount;
         if let Some(of_client) = held.by_address.get_mut(&self.client) {
             *of_client -= self.amount;
@@ -182,10 +182,7 @@ where
             let _ = self.refused.0.set(Refusal::Long);
             return Poll::Ready(Some(Err(MeterError::Long(self.most))));
         }
-        let charge = self
-            .charge
-            .as_ref()
-            .map(|charge| charge.lock().unwrap_or_else(PoisonError::into_inner));
+        let charge = self.charge.as_ref().map(|charge| crate::lock(charge));
         let charged = charge.map_or(Ok(()), |mut charge| charge.add(bytes));
         Poll::Ready(Some(match charged {
             Ok(()) => Ok(frame),

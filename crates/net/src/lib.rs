@@ -28,8 +28,8 @@ pub use rates::Rates;
 pub use seldom::Seldom;
 pub use token::{Token, TokenError, Tokens};
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use ipnet::IpNet;
 
@@ -46,6 +46,11 @@ pub struct Guard {
     pub failures: Arc<Failures>,
     /// What became of reading changed files again.
     pub reloads: Arc<Reloads>,
+}
+
+/// Locks what no panic can leave half done: every change under such a lock is one step.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error with the whole chain of its causes.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::ledger::client;
@@ -32,7 +32,7 @@ impl<K: Eq + Hash> Rates<K> {
         let credit = |(left, at): (f64, Instant)| {
             (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst)
         };
-        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credits = crate::lock(&self.credits);
         if credits.len() >= KEYS_MAX && !credits.contains_key(&key) {
             credits.retain(|_, held| credit(*held) < burst);
             if credits.len() >= KEYS_MAX {
@@ -55,7 +55,7 @@ impl Rates {
 
     /// Gives one back.
     pub fn refund(&self, address: IpAddr) {
-        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credits = crate::lock(&self.credits);
         if let Some((left, _)) = credits.get_mut(&client(address)) {
             *left = (*left + 1.0).min(self.burst);
         }

@@ -1,6 +1,6 @@
 //! Log lines that would repeat: one a minute, with the number of those left out.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How often a line that repeats is logged.
@@ -22,7 +22,7 @@ impl Seldom {
     }
 
     fn allows_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = crate::lock(&self.0);
         if state.0.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             state.1 += 1;
             return None;

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl Unread {
         loop {
             tick.tick().await;
             let now = self.now();
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|progress| {
+            crate::lock(&self.open).retain(|progress| {
                 let Some(progress) = progress.upgrade() else {
                     return false;
                 };
@@ -86,10 +86,7 @@ impl Unread {
                 waits_since: AtomicU64::new(self.now()),
                 connection: connection.clone(),
             });
-            self.open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(Arc::downgrade(&progress));
+            crate::lock(&self.open).push(Arc::downgrade(&progress));
             progress
         });
         let piece = if in_pieces { PIECE_BYTES } else { usize::MAX };
@@ -124,8 +121,7 @@ impl<B: Body> Watched<B> {
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
-        *self.active.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(tokio::time::Instant::now());
+        *crate::lock(&self.active) = Some(tokio::time::Instant::now());
         let len = self.rest.len().min(self.piece);
         Frame::data(self.rest.split_to(len))
     }

@@ -2,7 +2,7 @@
 //! moment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use canary_core::{Detail, Instance, MemberView, NodeName};
@@ -103,12 +103,12 @@ impl Describer {
     }
 
     fn kept(&self, key: &(Instance, NodeName)) -> Option<(Instant, Result<Detail, DescribeError>)> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = canary_net::lock(&self.kept);
         kept.get(key).filter(|(at, _)| at.elapsed() < KEPT).cloned()
     }
 
     fn keep(&self, key: (Instance, NodeName), told: Result<Detail, DescribeError>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = canary_net::lock(&self.kept);
         kept.retain(|_, (at, _)| at.elapsed() < KEPT);
         if kept.len() >= KEPT_MAX {
             let oldest = kept.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());

@@ -19,7 +19,7 @@ use crate::parts::{Command, End, Identity};
 use crate::prober::{self, Probed};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Arrived, Impostor, Links, MeshService};
+use crate::transport::{Arrived, Impostor, Links, MeshService, Refused};
 use crate::v1;
 
 /// Snapshots are shown at most so often: what changes in between is in the next one.
@@ -45,35 +45,23 @@ pub struct NodeStats {
 }
 
 impl NodeStats {
-    /// Messages of peers that could not be read.
-    pub fn malformed(&self) -> u64 {
-        self.service.refused().0 + self.links.malformed()
-    }
-
-    /// Requests of peers that were turned away because the driver had too much to do.
-    pub fn busy(&self) -> u64 {
-        self.service.refused().1
-    }
-
-    /// Joins that were put off because their address had failed too often.
-    pub fn joins_limited(&self) -> u64 {
-        self.service.joins_limited()
-    }
-
-    /// Messages that were put off because too many bytes were under way.
-    pub fn overdrawn(&self) -> u64 {
-        self.service.overdrawn()
-    }
-
-    /// Times that the last good addresses of a name were used because it was not resolved.
-    pub fn stale_lookups(&self) -> u64 {
-        self.links.stale_lookups()
-    }
-
-    /// Requests without a valid token, and of peers that spoke as another than their certificate
-    /// names.
-    pub fn unauthenticated(&self) -> (u64, u64) {
-        self.service.unauthenticated()
+    /// What was refused below the core, by the reason as metrics call it.
+    pub fn by_reason(&self) -> Vec<(String, u64)> {
+        let Refused { unreadable, busy, tokenless, impostors, joins_limited, overdrawn } =
+            self.service.refused();
+        let own = [
+            ("malformed", unreadable + self.links.malformed()),
+            ("driver_busy", busy),
+            ("mesh_overdrawn", overdrawn),
+            ("joins_limited", joins_limited),
+            // The last good addresses of a name were used because it was not resolved.
+            ("lookup_stale", self.links.stale_lookups()),
+            ("mesh_token", tokenless),
+            ("mesh_impostor", impostors),
+        ];
+        let of_port = self.port.by_reason();
+        let of_port = of_port.into_iter().map(|(reason, count)| (format!("mesh_{reason}"), count));
+        own.into_iter().map(|(reason, count)| (reason.to_owned(), count)).chain(of_port).collect()
     }
 }
 

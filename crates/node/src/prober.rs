@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -321,7 +321,7 @@ async fn measure(
     })
     .await
     .map_err(|ended| told(ended, &cause))?;
-    answer.timing.kernel = clock.lock().unwrap_or_else(PoisonError::into_inner).kernel;
+    answer.timing.kernel = canary_net::lock(&clock).kernel;
     Ok(answer)
 }
 
@@ -403,7 +403,7 @@ struct Stamps {
 
 /// The time from the send to the last read, and a fresh start for the next request.
 fn take_lap(clock: &Mutex<Stamps>) -> Duration {
-    let mut stamps = clock.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stamps = canary_net::lock(clock);
     let lap = stamps
         .sent
         .zip(stamps.received)
@@ -432,7 +432,7 @@ impl Stamped {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.waiting.advance(sent);
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).sent.get_or_insert(before);
+            canary_net::lock(&self.clock).sent.get_or_insert(before);
         }
         Poll::Ready(Ok(()))
     }
@@ -449,7 +449,7 @@ impl AsyncRead for Stamped {
         if buf.filled().len() > before {
             let at = Instant::now();
             let kernel = kernel::timing(&self.stream);
-            let mut stamps = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stamps = canary_net::lock(&self.clock);
             stamps.received = Some(at);
             stamps.kernel = kernel.or(stamps.kernel);
         }

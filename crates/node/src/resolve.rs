@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use canary_core::Target;
@@ -132,13 +132,12 @@ impl Resolver {
 
     /// The operator names these targets, and no others.
     pub(crate) fn configure(&self, targets: &[Target]) {
-        *self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner) =
-            targets.iter().cloned().collect();
+        *canary_net::lock(&self.shared.configured) = targets.iter().cloned().collect();
     }
 
     /// Remembers that these addresses were found by a configured name, and no others.
     pub(crate) fn remember(&self, name: &Target, addresses: &[Target]) {
-        let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = canary_net::lock(&self.shared.found);
         found.retain(|_, held| held != name.host());
         found.extend(addresses.iter().map(|address| (address.clone(), name.host().to_owned())));
     }
@@ -146,7 +145,7 @@ impl Resolver {
     /// The configured name by which an address was found: the node that is joined at it has to
     /// prove that name.
     pub(crate) fn found_as(&self, address: &Target) -> Option<String> {
-        self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
+        canary_net::lock(&self.shared.found).get(address).cloned()
     }
 
     /// Times that the last good addresses of a name were used because it was not resolved.
@@ -181,7 +180,7 @@ impl Resolver {
     }
 
     fn is_configured(&self, target: &Target) -> bool {
-        self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
+        canary_net::lock(&self.shared.configured).contains(target)
     }
 
     async fn look_up(&self, host: &str, patience: Duration) -> Found {
@@ -218,7 +217,7 @@ impl Resolver {
         &self,
         host: &str,
     ) -> Result<(Option<Arc<[IpAddr]>>, Option<watch::Receiver<Option<Found>>>), LookupError> {
-        let mut names = self.lane.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = canary_net::lock(&self.lane.names);
         if names.len() >= NAMES_MAX && !names.contains_key(host) {
             let idle = names.iter().filter(|(_, name)| name.looking.is_none());
             let oldest = idle.min_by_key(|(_, name)| name.used).map(|(host, _)| host.clone());
@@ -264,7 +263,7 @@ async fn look(lane: Arc<Lane>, host: String, slow: bool, told: watch::Sender<Opt
         lane.slow.fetch_sub(1, Ordering::Relaxed);
     }
     let found = found.unwrap_or_else(|| Err(LookupError::NoThread(host.clone())));
-    let mut names = lane.names.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = canary_net::lock(&lane.names);
     if let Some(name) = names.get_mut(&host) {
         name.looking = None;
         name.slow = late;

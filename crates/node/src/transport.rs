@@ -9,7 +9,7 @@ mod wire;
 
 pub(crate) use client::Links;
 pub(crate) use port::serve;
-pub(crate) use server::{Arrived, Impostor, MeshService};
+pub(crate) use server::{Arrived, Impostor, MeshService, Refused};
 pub(crate) use wire::decode_probe_response;
 
 /// The method that a probe calls.

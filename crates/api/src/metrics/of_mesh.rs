@@ -152,13 +152,7 @@ pub(super) fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         |state: Status| snapshot.nodes().filter(|member| member.status == state).count() as f64;
     let states = [Status::Alive, Status::Suspect, Status::Dead, Status::Left];
     let members = states.map(|state| (vec![("state", state.as_str())], in_state(state)));
-    gauges(
-        encoder,
-        "canary_mesh_members",
-        "Other nodes that this bot knows, by what it holds of them.",
-        None,
-        members,
-    )?;
+    gauges(encoder, "canary_mesh_members", "Other known nodes, by state.", None, members)?;
     let unproven = snapshot.unproven as f64;
     gauges(
         encoder,
@@ -200,13 +194,13 @@ pub(super) fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         bytes,
     )?;
     let refused = snapshot.refusals.iter().map(|(refusal, count)| (refusal.as_str(), count));
-    let refused =
-        refused.chain(scrape.transport.refused.iter().copied()).chain(scrape.refused_connections);
+    let of_ports = scrape.transport.refused.iter().chain(&scrape.refused_connections);
+    let refused = refused.chain(of_ports.map(|(reason, count)| (reason.as_str(), *count)));
     let refused = refused.map(|(reason, count)| (vec![("reason", reason)], count));
     counters(
         encoder,
         "canary_mesh_refused",
-        "What a bound of this bot refused or left out, by bound.",
+        "What was refused or left out because of a limit, by reason; docs/security.md explains them.",
         refused,
     )?;
     secured(snapshot, encoder)?;

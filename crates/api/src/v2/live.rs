@@ -5,7 +5,7 @@
 //! then it costs nothing.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use canary_core::{Snapshot, Version, Wall};
@@ -160,7 +160,7 @@ impl Default for Live {
 
 impl Live {
     fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        canary_net::lock(&self.state)
     }
 
     /// Reads what is new, and sends it to those who watch.

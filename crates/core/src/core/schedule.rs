@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Core;
 use super::deadlines::{Patience, Timer};
 use crate::cell::Failure;
+use crate::hash::rendezvous;
 use crate::identity::{NodeName, Record};
 use crate::life::Status;
 use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBE_KINDS_MAX};
@@ -527,15 +528,4 @@ fn failure_of(outcome: &Outcome) -> Option<Failure> {
         Outcome::Renewed(_) => Some(Failure::Identity),
         Outcome::Reached(_) | Outcome::Void => None,
     }
-}
-
-/// The weight of `chooser` for `chosen`: equal on every bot, and as good as random (64-bit FNV-1a
-/// with a final mix).
-fn rendezvous(chooser: &NodeName, chosen: &NodeName) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in chooser.as_str().bytes().chain([0xff]).chain(chosen.as_str().bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash ^= hash >> 32;
-    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use buffa::Message as _;
@@ -350,7 +350,7 @@ impl Links {
     }
 
     fn warm(&self, target: &Target) -> Option<Link> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = canary_net::lock(&self.links);
         let (link, used) = links.get_mut(target)?;
         if link.is_closed() {
             links.remove(target);
@@ -366,12 +366,12 @@ impl Links {
     }
 
     fn forget(&self, target: &Target) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+        canary_net::lock(&self.links).remove(target);
     }
 
     /// Closes connections that nobody used lately.
     pub(crate) fn sweep(&self) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = canary_net::lock(&self.links);
         links.retain(|_, (link, used)| !link.is_closed() && used.elapsed() < IDLE_MAX);
     }
 
@@ -429,7 +429,7 @@ impl Links {
     }
 
     fn keep(&self, target: &Target, link: &Link) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = canary_net::lock(&self.links);
         if links.len() >= LINKS_MAX {
             let oldest =
                 links.iter().min_by_key(|(_, (_, used))| *used).map(|(target, _)| target.clone());

@@ -104,6 +104,23 @@ pub(crate) struct MeshService {
     impostors: AtomicU64,
 }
 
+/// What the service refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Messages that could not be read.
+    pub(crate) unreadable: u64,
+    /// Requests while the driver had too much to do.
+    pub(crate) busy: u64,
+    /// Requests without a valid token.
+    pub(crate) tokenless: u64,
+    /// Requests of peers that spoke as another than their certificate names.
+    pub(crate) impostors: u64,
+    /// Joins that were put off because their address had failed too often.
+    pub(crate) joins_limited: u64,
+    /// Messages that were put off because too many bytes were under way.
+    pub(crate) overdrawn: u64,
+}
+
 impl MeshService {
     pub(crate) fn new(
         me: watch::Receiver<Identity>,
@@ -166,26 +183,17 @@ impl MeshService {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Joins that were put off because their address had failed too often.
-    pub(crate) fn joins_limited(&self) -> u64 {
-        self.joins_limited.load(Ordering::Relaxed)
-    }
-
-    /// Messages that were put off because too many bytes were under way.
-    pub(crate) fn overdrawn(&self) -> u64 {
-        self.overdrawn.load(Ordering::Relaxed)
-    }
-
-    /// Messages that were refused because they could not be read, and because the driver had too
-    /// much to do.
-    pub(crate) fn refused(&self) -> (u64, u64) {
-        (self.refused.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed))
-    }
-
-    /// Requests without a valid token, and of peers that spoke as another than their certificate
-    /// names.
-    pub(crate) fn unauthenticated(&self) -> (u64, u64) {
-        (self.tokenless.load(Ordering::Relaxed), self.impostors.load(Ordering::Relaxed))
+    /// What was refused so far.
+    pub(crate) fn refused(&self) -> Refused {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Refused {
+            unreadable: count(&self.refused),
+            busy: count(&self.busy),
+            tokenless: count(&self.tokenless),
+            impostors: count(&self.impostors),
+            joins_limited: count(&self.joins_limited),
+            overdrawn: count(&self.overdrawn),
+        }
     }
 
     /// The answer to a request in JSON, or without a valid token, where the mesh has one; none if
@@ -579,7 +587,7 @@ mod tests {
         let answer = ask().await.unwrap();
         service.note(&answer);
         assert_eq!(answer.headers()["grpc-status"], "8");
-        assert_eq!(service.refused(), (0, 1));
+        assert_eq!(service.refused(), Refused { busy: 1, ..Refused::default() });
         waiting.abort();
     }
 }
