@@ -43,7 +43,8 @@ impl Source for Mesh {
 
     fn transport(&self) -> Transport {
         let messages = Messages { kind: "probe", direction: "out", count: 7, bytes: 700 };
-        Transport { messages: vec![messages], ..Transport::default() }
+        let log_lost = vec![("unread", 0)];
+        Transport { messages: vec![messages], log_lost, ..Transport::default() }
     }
 
     /// All but the goose answer.

@@ -277,6 +277,14 @@ fn metrics_hold_the_whole_table_and_the_originals_two_families() {
         answer.headers
     );
     assert!(answer.body.ends_with("# EOF\n"));
+    let explained = include_str!("../../../docs/security.md");
+    let refused = "canary_mesh_refused_total{reason=\"";
+    let reasons =
+        answer.body.lines().filter_map(|line| line.strip_prefix(refused)?.split('"').next());
+    let unexplained: Vec<_> =
+        reasons.filter(|reason| !explained.contains(&format!("`{reason}`"))).collect();
+    assert!(unexplained.is_empty(), "docs/security.md does not explain {unexplained:?}");
+    assert!(answer.body.contains(&format!("{refused}mesh_idle")), "no reason was looked at");
     for (family, kind) in [
         ("canary_probe_duration_seconds", "histogram"),
         ("canary_probe_phase_duration_seconds", "summary"),
