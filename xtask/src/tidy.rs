@@ -197,7 +197,8 @@ fn source(root: &Path, path: &Path) -> Vec<String> {
 }
 
 /// Crates whose files import each other in no circle, so that each can be read before those that
-/// stand on it. A parent and its children may name each other.
+/// stand on it. A parent and its children may name each other, and what a parent shows of a child
+/// counts as the parent's.
 const WITHOUT_CIRCLES: &[&str] = &["core", "guests", "insight", "net", "node", "api", "bot"];
 
 fn no_circles(root: &Path) -> Vec<String> {
@@ -225,7 +226,7 @@ fn circle_in(root: &Path, source: &str) -> Option<Vec<String>> {
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (module, text) in &files {
         let code: String = text
-            .split("#[cfg(test)]")
+            .split("#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default()
             .lines()

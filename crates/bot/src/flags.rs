@@ -168,7 +168,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "otlp-token-file",
         "PATH",
         "none",
-        "File with what is presented to that receiver: a bearer token, or USER:PASSWORD",
+        "File with the credentials for --otlp-url: a bearer token, or USER:PASSWORD",
     ),
     one("push-interval", "TIME", "15s", "How often metrics are sent"),
     many(

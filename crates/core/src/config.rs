@@ -112,10 +112,7 @@ const fn time(text: &str) -> Duration {
 
 /// A time as an operator would write it.
 fn spelled(value: Duration) -> String {
-    match (value.subsec_millis(), value.as_millis()) {
-        (0, _) => format!("{}s", value.as_secs()),
-        (_, millis) => format!("{millis}ms"),
-    }
+    if value.subsec_nanos() == 0 { format!("{}s", value.as_secs()) } else { format!("{value:?}") }
 }
 
 fn in_time(

@@ -133,7 +133,7 @@ refusals! {
     GossipRate = "gossip_rate",
     /// A dial of an unproven node that was held back.
     UnprovenDial = "unproven_dial",
-    /// A rumour that was dropped for newer ones.
+    /// A rumour that is not pushed because too many wait; the next exchange brings it.
     RumoursFull = "rumours_full",
     /// A part of an exchange that could not be read: malformed, beyond what one exchange may have,
     /// or of a later release.

@@ -101,7 +101,8 @@ pub enum Order {
         /// Whom.
         guest: Arc<Record>,
         /// Ask it first to let this bot in, which has it tell whom it knows. If it answers, that is
-        /// [`Informed::let_us_in`]; if not, nothing else is said to it this time.
+        /// [`Informed::let_us_in`]; if not, nothing else is said to it this time. Where this is
+        /// false, nothing is said while [`Joins::waits`] for it.
         discover: bool,
         /// What it has by now.
         informed: Informed,
@@ -134,6 +135,10 @@ impl Informed {
     /// The guest let this bot in: all members are reported to it again, for it may have forgotten
     /// some.
     pub fn let_us_in(&mut self) {
+        // What was sent while no member was reported may be of members that it does not know.
+        if !self.answers {
+            self.progress.clear();
+        }
         self.told.clear();
         self.answers = true;
     }
@@ -151,8 +156,11 @@ impl Informed {
     }
 
     /// Samples of members that were not reported to it have to be sent anew once they were.
+    /// Where no member is reported they are sent once.
     pub fn forget_untold(&mut self, me: &Record) {
-        self.progress.retain(|name, _| *name == me.name || self.told.contains(name));
+        if self.answers {
+            self.progress.retain(|name, _| *name == me.name || self.told.contains(name));
+        }
     }
 }
 
@@ -343,8 +351,8 @@ impl Hosting {
     }
 
     /// Takes the next thing to do. Drain it after every input. Exchanges reach the core in the order
-    /// of their orders. Until what is to follow on an order follows, no other for the same node, guest
-    /// or host is given.
+    /// of their orders. Until what is to follow on an order follows, no other for the same node, life of
+    /// a guest, or host is given.
     pub fn poll_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }

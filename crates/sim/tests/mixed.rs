@@ -233,6 +233,23 @@ fn a_guest_that_is_slow_to_let_others_in_gets_all_samples_and_is_seldom_asked() 
 }
 
 #[test]
+fn a_guest_that_answers_too_late_who_joins_it_gets_each_sample_once() {
+    let (mut world, ours, guests) = mesh(18, 8, 1);
+    world.slow_guest(guests[0], Duration::from_secs(4));
+    let all = names(&world, &[ours.clone(), guests.clone()].concat());
+    world.run_until(Duration::from_secs(60), |world| known_to(world, &ours, &all)).unwrap();
+    world.run(Duration::from_secs(180));
+    let before = world.samples_sent_to_guest(guests[0]);
+    world.run(Duration::from_secs(300));
+    let sent = world.samples_sent_to_guest(guests[0]) - before;
+    // Two hosts send two samples of each pair as often as its row is published, every ten seconds,
+    // and a little more often of their own.
+    let pairs = all.len() * (all.len() - 1);
+    let most = 2 * 2 * pairs * 300 / 9;
+    assert!(sent > pairs && sent <= most, "{sent} samples of {pairs} pairs, {most} at most");
+}
+
+#[test]
 fn a_guest_that_restarts_at_once_is_left_alone_while_it_joins() {
     for seed in 12..=17 {
         let (mut world, ours, guests) = mesh(seed, 6, 2);

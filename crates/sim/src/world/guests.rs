@@ -173,6 +173,11 @@ impl World {
         }
     }
 
+    /// Samples that were pushed to a bot of the original, however often each.
+    pub fn samples_sent_to_guest(&self, id: HostId) -> usize {
+        self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.samples_pushed)
+    }
+
     /// How often a bot of the original was asked to let a node in.
     pub fn joins_at_guest(&self, id: HostId) -> usize {
         self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.joins)

@@ -36,6 +36,8 @@ pub(in crate::world) struct Guest {
     pub(super) stuck: bool,
     /// How long it takes to answer who joins it.
     pub(super) joins_take: Duration,
+    /// Samples that were pushed to it.
+    pub(super) samples_pushed: usize,
     /// How often it was asked to let a node in.
     pub(super) joins: usize,
     /// Calls that are never answered.
@@ -114,7 +116,10 @@ impl World {
                     self.tell_others(id, &(name, target));
                 }
             }
-            Message::Push(samples) => samples.into_iter().for_each(|sample| keep(guest, sample)),
+            Message::Push(samples) => {
+                guest.samples_pushed += samples.len();
+                samples.into_iter().for_each(|sample| keep(guest, sample));
+            }
             Message::Rtt => {}
         }
         Some(Reply::Empty)
