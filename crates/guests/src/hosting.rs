@@ -37,14 +37,14 @@ const CANDIDATES_PER_TELLER_MAX: usize = 64;
 const JOINING: Duration = Duration::from_secs(2);
 /// First pause before a candidate is looked at again; each is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
-/// After so many looks a candidate is forgotten, unless somebody tells of it again.
+/// After so many looks a candidate is forgotten, unless it is reported again.
 const TRIES_MAX: u32 = 6;
 /// Samples that wait to be passed on, and pairs whose latest was. Further ones are not: they come
 /// by others, or by the guest itself.
 const FORWARD_MAX: usize = 100_000;
 /// A row's version beyond this was never made by a host: nothing could follow it.
 const VERSION_MAX: Version = 1 << 62;
-/// How often samples of who is not known any more are looked for.
+/// How often samples of nodes that are no longer known are dropped.
 const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What guests tell.
@@ -81,7 +81,7 @@ pub enum Sign {
 /// What the driver has to do.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Find out what a node speaks that somebody told of, and have it let in; [`Done::Looked`] says
+    /// Find out which protocol a reported node speaks, and have it let in; [`Done::Looked`] says
     /// what came of it.
     Look {
         /// By which name it was reported.
@@ -351,8 +351,8 @@ impl Hosting {
     }
 
     /// Takes the next thing to do. Drain it after every input. Exchanges reach the core in the order
-    /// of their orders. Until what is to follow on an order follows, no other for the same node, life of
-    /// a guest, or host is given.
+    /// of their orders. While the [`Done`] of an order is awaited, no other of its kind is given for
+    /// the same node, life of a guest, or host.
     pub fn poll_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }

@@ -302,8 +302,8 @@ impl Joins {
         })
     }
 
-    /// What another of ours, to which this one gives way, tells of an address: where two began at
-    /// once, the first by name goes on.
+    /// What another bot of ours says of an address, if this bot has to leave that address to it. If
+    /// two began at once, the first by name goes on.
     pub fn elsewhere<'a>(
         &self,
         snapshot: &'a Snapshot,

@@ -143,8 +143,8 @@ impl Sample {
         self.told.unix >= fresh_since(now)
     }
 
-    /// The same with the snapshot's own names, if it is a guest's and of who is known. Rows of ours
-    /// are their own, and of a stranger nothing is kept.
+    /// The same, with names shared with the snapshot; none unless a guest measured it, of a known
+    /// node: our bots publish their own rows, and nothing is kept of strangers.
     pub fn of(self, snapshot: &Snapshot) -> Option<Self> {
         let from = snapshot
             .member(&self.from)
@@ -220,7 +220,7 @@ impl Measured {
         self.0.retain(|_, pairs| !pairs.is_empty());
     }
 
-    /// Forgets who is no guest any more, and pairs with who is not known.
+    /// Drops the rows of nodes that are no guests any more, and pairs with unknown nodes.
     pub fn retain(
         &mut self,
         is_guest: impl Fn(&NodeName) -> bool,

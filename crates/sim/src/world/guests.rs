@@ -23,7 +23,7 @@ use super::{HostId, World};
 pub(super) enum Own {
     /// To let a node in, and whether that was tried before with another incarnation.
     Look(NodeName, Target, bool),
-    /// Something of which nothing follows.
+    /// Something whose answer changes nothing.
     Nothing,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Then {
     Joined,
     Pinged(NodeName, u32),
     Measured(NodeName, Time),
-    /// Ours: who is there?
+    /// One of our bots asked which protocol is spoken there.
     Identified(Target, Waiter),
     /// A guest was asked to let this bot in.
     JoinEnded(Target),
@@ -107,7 +107,7 @@ pub(super) enum V1 {
         answer: Result<Reply, Failure>,
         from: Option<HostId>,
     },
-    /// A caller has waited long enough to be let in.
+    /// The time of a caller that waits for a guest's answer is over.
     Patience(u64),
 }
 

@@ -17,7 +17,7 @@ use super::{Message, Own, Reply, Telling, Then, V1};
 use crate::world::host::Input;
 use crate::world::{HostId, World};
 
-/// How long a caller of ours waits to be let in.
+/// How long one of our bots waits for a guest to let it in.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a bot of ours needs for guests.
@@ -29,14 +29,14 @@ pub(in crate::world) struct Hosts {
     waiters: BTreeMap<u64, (Target, Waiter)>,
 }
 
-/// Who waits to be let in, and what for.
+/// What is done once a guest has let this bot in, or has not.
 #[derive(Debug)]
 pub(in crate::world) enum Waiter {
     /// A look at a node of this name.
     Look(NodeName),
     /// A stuck guest is asked again.
     AskAgain,
-    /// The core asks who is there.
+    /// The core asks who is at an address.
     Identify(CallId, Option<Arc<Record>>),
     /// The core asks to be let in.
     Join(CallId),
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// A caller has waited long enough to be let in.
+    /// The time of a caller that waits for a guest's answer is over.
     pub(super) fn waited_long_enough(&mut self, id: HostId, waiter: u64) {
         let waiting = self.hosts[id.0].hosting.as_mut().and_then(|own| own.waiters.remove(&waiter));
         if let Some((target, waiter)) = waiting {
