@@ -35,6 +35,19 @@ fn known_to(world: &World, observers: &[HostId], all: &BTreeSet<NodeName>) -> bo
     })
 }
 
+/// The same, once each of ours knows all; with the names of all.
+fn known_mesh(
+    seed: u64,
+    ours: usize,
+    guests: usize,
+) -> (World, Vec<HostId>, Vec<HostId>, BTreeSet<NodeName>) {
+    let (mut world, ours, guests) = mesh(seed, ours, guests);
+    let all = names(&world, &[ours.clone(), guests.clone()].concat());
+    let known = world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all));
+    assert!(known.is_some(), "seed {seed}: ours do not know all");
+    (world, ours, guests, all)
+}
+
 /// Whether each of `observers` holds a measured pair from each guest to every other node.
 fn rows_of_guests(world: &World, observers: &[HostId], guests: &[HostId], nodes: usize) -> bool {
     observers.iter().all(|id| {
@@ -97,9 +110,7 @@ fn all_know_all_and_everybody_holds_every_pair() {
 
 #[test]
 fn a_dead_guest_is_dead_to_all_and_alive_again_when_it_is_back() {
-    let (mut world, ours, guests) = mesh(4, 10, 3);
-    let all = names(&world, &[ours.clone(), guests.clone()].concat());
-    world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all)).unwrap();
+    let (mut world, ours, guests, _) = known_mesh(4, 10, 3);
     world.run(Duration::from_secs(60));
     let name = world.name(guests[1]).clone();
     let status = |world: &World, id: HostId| {
@@ -131,9 +142,7 @@ fn a_dead_guest_is_dead_to_all_and_alive_again_when_it_is_back() {
 
 #[test]
 fn when_a_host_dies_another_tells_what_its_guests_measure() {
-    let (mut world, ours, guests) = mesh(5, 6, 3);
-    let all = names(&world, &[ours.clone(), guests.clone()].concat());
-    world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all)).unwrap();
+    let (mut world, ours, guests, _) = known_mesh(5, 6, 3);
     world.run(Duration::from_secs(60));
     // Of six hosts four go: each guest loses at least one of its two.
     for id in &ours[2..] {
@@ -164,9 +173,7 @@ fn when_a_host_dies_another_tells_what_its_guests_measure() {
 #[test]
 fn a_stuck_guest_is_known_to_all_and_asked_by_few() {
     for seed in 6..=8 {
-        let (mut world, ours, guests) = mesh(seed, 30, 2);
-        let all = names(&world, &[ours.clone(), guests.clone()].concat());
-        world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all)).unwrap();
+        let (mut world, ours, guests, all) = known_mesh(seed, 30, 2);
         world.run(Duration::from_secs(30));
         guests.iter().for_each(|guest| world.wedge_guest(*guest));
         world.run(Duration::from_secs(600));
@@ -185,9 +192,7 @@ fn a_stuck_guest_is_known_to_all_and_asked_by_few() {
 
 #[test]
 fn a_rolling_upgrade_from_the_original_loses_nobody() {
-    let (mut world, ours, guests) = mesh(9, 4, 6);
-    let all = names(&world, &[ours.clone(), guests.clone()].concat());
-    world.run_until(Duration::from_secs(30), |world| known_to(world, &ours, &all)).unwrap();
+    let (mut world, ours, guests, all) = known_mesh(9, 4, 6);
     world.run(Duration::from_secs(40));
     let mut now_ours = ours.clone();
     for guest in &guests {
