@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use support::tools::skip;
 use support::{
-    Bot, Plan, all_know_all, alone, calls_dead, full_matrix, mesh, names, plans, plans_at, settle,
-    suspects, wait, wait_at_rest,
+    Bot, Plan, all_know_all, alone, calls_dead, fitting, full_matrix, mesh, names, patience, plans,
+    plans_at, settle, suspects, wait, wait_at_rest,
 };
 
 const PROBE_TIMEOUT_NANOS: u64 = 3_000_000_000;
@@ -59,8 +59,9 @@ fn start_together(count: usize, limit: Duration) -> (Vec<Bot>, Option<Duration>,
 #[test]
 fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
     let _turn = alone();
+    let (known_in, full_in) = (patience(secs(3)), patience(secs(6)));
     let in_time = |known: Option<Duration>, full: Option<Duration>| {
-        known.is_some_and(|known| known <= secs(3)) && full.is_some_and(|full| full <= secs(6))
+        known.is_some_and(|known| known <= known_in) && full.is_some_and(|full| full <= full_in)
     };
     let start = || {
         let (bots, known, full) = start_together(40, secs(60));
@@ -76,9 +77,8 @@ fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
             (bots, known, full) = start();
         }
     }
-    assert!(known.is_some_and(|known| known <= secs(3)), "known after {known:?}");
-    assert!(full.is_some_and(|full| full <= secs(6)), "full after {full:?}");
-    // defects-v1 4: none is wedged, none is dead.
+    assert!(in_time(known, full), "known after {known:?}, full after {full:?}");
+    // None is wedged, none is dead.
     assert!(bots.iter_mut().all(Bot::running));
     for fault in ["KILL", "STOP"] {
         fault_is_known_to_all(&mut bots, fault);
@@ -88,10 +88,11 @@ fn forty_bots_started_at_one_instant_are_a_whole_mesh_and_survive_faults() {
 #[test]
 fn a_hundred_bots_started_at_one_instant_are_a_whole_mesh() {
     let _turn = alone();
-    let (mut bots, known, full) = start_together(100, secs(240));
-    // How soon is the machine's word: a hundred bots of two threads each share it. That all come
-    // through is ours.
-    eprintln!("100 bots: all know all after {known:?}, every pair at every bot after {full:?}");
+    // Bots of two threads each share the machine. How soon is its word, and where it is slower than
+    // others it carries fewer; that all come through is ours.
+    let count = fitting(100);
+    let (mut bots, known, full) = start_together(count, secs(240));
+    eprintln!("{count} bots: all know all after {known:?}, every pair at every bot after {full:?}");
     assert!(known.is_some() && full.is_some(), "known after {known:?}, full after {full:?}");
     assert!(bots.iter_mut().all(Bot::running));
     assert!(wait(secs(30), || all_know_all(&bots)).is_some(), "nobody is lost");
@@ -301,7 +302,7 @@ fn a_starved_machine_kills_nobody() {
 
 #[test]
 fn the_own_address_among_the_targets_is_fine_and_names_are_looked_up() {
-    // defects-v1 10: the original ended when its own address was in the list.
+    // The original ended when its own address was in the list.
     let _turn = alone();
     let address = std::net::IpAddr::from([127, 0, 0, 1]);
     let ports = support::free_ports(address, 4);
@@ -343,7 +344,7 @@ fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
     }
     let plan = plans(1).remove(0);
     let mut command = Command::new("unshare");
-    // Whoever is first in a PID namespace gets no signal that it does not handle.
+    // The first process of a PID namespace gets no signal that it does not handle.
     command.args([
         "--user",
         "--map-root-user",

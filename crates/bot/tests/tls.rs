@@ -98,7 +98,7 @@ fn five_bots_form_a_mesh_in_mutual_mode() {
         );
         assert!(failures(bot) < 1.0, "{} failed to measure somebody", bot.name());
     }
-    // What each agreed on, and how long its certificate is good for, is told by all of all.
+    // What each agreed on, and how long its certificate is good for, is published by all of all.
     let told = |bot: &Bot| {
         let agreed = counted(bot, "canary_node_tls_info{") > 4.5;
         let day = 86400.0;
@@ -401,7 +401,7 @@ fn a_set_is_swapped_while_it_is_used_and_one_that_does_not_work_is_not() {
         assert!(
             wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0 || plan.name != "bot-00")
                 .is_some(),
-            "nobody was told"
+            "no metric says so"
         );
         if plan.name == "bot-00" {
             assert_eq!(presented(), before, "half a set is in force");
@@ -442,13 +442,13 @@ fn a_set_that_does_not_work_yet_is_tried_again() {
     directory.write("bot-00-key.pem", &own.1);
     assert!(
         wait(SOON, || counted(&bots[0], "canary_reload_broken") > 0.0).is_some(),
-        "nobody was told"
+        "no metric says so"
     );
     assert_eq!(presented(), before);
     // Nothing changes any more but the time.
     assert!(wait(SOON * 2, || presented() != before).is_some(), "it is not in force");
     assert!(wait(SOON, || counted(&bots[0], "canary_reload_broken") < 1.0).is_some());
-    // Whoever asks is obeyed at once, whether anything changed or not.
+    // A reload that is asked for happens at once, whether anything changed or not.
     let done = counted(&bots[0], "canary_reloads_total{result=\"done\"}");
     bots[0].signal("HUP");
     assert!(
@@ -468,7 +468,7 @@ fn a_file_that_hangs_delays_no_measurement() {
             ["--mesh-token-file", &file, "--probe-interval", "200ms"].map(str::to_owned).to_vec();
     }
     let bots = start(&plans);
-    // Whoever opens it waits for a writer that never comes.
+    // A reader of it waits for a writer that never comes.
     let pipe = directory.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     std::fs::rename(&pipe, directory.path("bot-00-token")).unwrap();
@@ -590,7 +590,10 @@ fn whatever_is_wrong_with_a_set_stops_the_start_and_is_named() {
         (vec!["--server-cert-path", "/c"], "without its key"),
         (vec!["--server-key-path", "/k"], "without its certificate"),
         (vec!["--server-key", "not base64"], "it is not base64"),
-        (vec!["--tls", "mutual"], "--tls mutual needs"),
+        (
+            vec!["--tls", "mutual"],
+            "--tls mutual lacks --ca-cert-path and --server-cert-path and --server-key-path",
+        ),
         (vec!["--tls", "none", "--ca-cert-path", &directory.path("good-ca.pem")], "contradicts"),
         (vec!["--client-auth", "optional"], "--client-auth"),
         (vec!["--target", "https://swan:1"], "how to verify"),

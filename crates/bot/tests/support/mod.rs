@@ -32,10 +32,49 @@ pub const TOKEN: &str = "a-token-for-tests";
 /// How often a state that a test waits for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Stories load the whole machine: one at a time.
+/// How many thousandths of the reference's time this machine takes; see [`patience`].
+static SLOWNESS: AtomicU32 = AtomicU32::new(1000);
+
+/// Stories load the whole machine: one at a time. How fast the machine is just then is measured
+/// before each.
 pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let slowness = slowness();
+    if slowness > 1.25 {
+        eprintln!("this machine takes {slowness:.1} times as long as the one that limits are for");
+    }
+    SLOWNESS.store((slowness * 1000.0) as u32, Ordering::Relaxed);
+    turn
+}
+
+/// How many times as long this machine takes as the one that limits were written for: at least
+/// once, and never so long that a limit says nothing. Many programs are started at once and end at
+/// once, before a story starts its bots, so that bots that cost too much gain nothing.
+fn slowness() -> f64 {
+    const STARTED: u32 = 64;
+    const REFERENCE: Duration = Duration::from_millis(90);
+    const SLOWEST: f64 = 4.0;
+    let begun = Instant::now();
+    let start = |_| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+        program.args(["--name", "owl", "--listen-address", "127.0.0.1", "--dry-run"]);
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let started: Vec<_> = (0..STARTED).map(start).collect();
+    started.into_iter().for_each(|mut program| drop(program.wait()));
+    (begun.elapsed().as_secs_f64() / REFERENCE.as_secs_f64()).clamp(1.0, SLOWEST)
+}
+
+/// As many bots as this machine carries where the reference carries `count`.
+pub fn fitting(count: usize) -> usize {
+    count * 1000 / SLOWNESS.load(Ordering::Relaxed) as usize
+}
+
+/// A limit of time for this machine: one that is slower than the reference, or shares its cores
+/// with others, has in proportion longer. What must hold on any machine is proven by simulation.
+pub fn patience(limit: Duration) -> Duration {
+    limit * SLOWNESS.load(Ordering::Relaxed) / 1000
 }
 
 /// A loopback address that nobody else uses, so that ports on it are ours alone.
@@ -502,7 +541,7 @@ pub fn wait_at_rest(
     rest: u32,
     mut done: impl FnMut() -> bool,
 ) -> Option<Duration> {
-    let begun = Instant::now();
+    let (begun, limit) = (Instant::now(), patience(limit));
     loop {
         let looked = Instant::now();
         if done() {
