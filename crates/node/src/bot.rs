@@ -21,7 +21,7 @@ use crate::driver::{Driver, NodeStats, Parts};
 use crate::parts::{Command, End, Identity};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
-use crate::transport::{Links, MeshService, serve};
+use crate::transport::{Arrived, Links, MeshService, serve};
 use crate::v1::{self, Bridge, Protocol};
 
 /// Requests of peers that wait for the driver. A driver that is so far behind turns further ones
@@ -168,19 +168,8 @@ impl Builder {
             Arc::clone(&traffic),
             Arc::clone(&self.guard.proxies),
         );
-        let original = self.speaks_to_the_original().then(|| {
-            let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
-            let context = v1::Context::new(
-                Arc::clone(&links),
-                snapshot.clone(),
-                told,
-                self.protocol,
-                self.config.probe_timeout,
-            );
-            let bridge = Bridge::new(context.clone(), arrivals_in, commands_in.clone(), told_out);
-            (context, bridge)
-        });
-        let (original, bridge) = original.unzip();
+        let (original, bridge) =
+            self.bridge(&links, &snapshot, arrivals_in, commands_in.clone()).unzip();
         let guests = original
             .clone()
             .map(|context| v1::GuestService::new(context, Arc::clone(&self.guard.proxies)));
@@ -192,16 +181,8 @@ impl Builder {
         tasks.spawn(named("mesh port", serving));
         let watching = Arc::clone(&stalls);
         tasks.spawn(named("stall watch", async move { watching.watch().await }));
-        let discovered = commands_in.clone();
-        let discovery = discover(self.seeds, resolver.clone(), async move |targets| {
-            // A driver that is gone needs no targets.
-            let _ = discovered.send(Command::Seeds(targets)).await;
-        });
-        tasks.spawn(named("discovery", async move {
-            discovery.await;
-            // Fixed targets never change.
-            std::future::pending::<()>().await;
-        }));
+        let finding = find_targets(self.seeds, resolver.clone(), commands_in.clone());
+        tasks.spawn(named("discovery", finding));
         if let Some(bridge) = bridge {
             tasks.spawn(named("bridge to bots of the original", bridge.run()));
         }
@@ -223,15 +204,7 @@ impl Builder {
             me,
             tasks,
         });
-        let halted = stop.clone();
-        let driving = tokio::spawn(async move {
-            let end = tokio::select! {
-                end = driver.drive() => end,
-                () = halted.cancelled() => End::Left,
-            };
-            halted.cancel();
-            end
-        });
+        let driving = tokio::spawn(drive(driver, stop.clone()));
         Ok(Bot {
             address,
             snapshot,
@@ -240,6 +213,28 @@ impl Builder {
             describer,
             driving,
             _stop: stop.drop_guard(),
+        })
+    }
+
+    /// What speaks with bots of the original, if this bot does: what a call needs, and the bridge.
+    fn bridge(
+        &self,
+        links: &Arc<Links>,
+        snapshot: &watch::Receiver<Arc<Snapshot>>,
+        arrivals: mpsc::Sender<Arrived>,
+        commands: mpsc::Sender<Command>,
+    ) -> Option<(v1::Context, Bridge)> {
+        let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
+        self.speaks_to_the_original().then(|| {
+            let context = v1::Context::new(
+                Arc::clone(links),
+                snapshot.clone(),
+                told,
+                self.protocol,
+                self.config.probe_timeout,
+            );
+            let bridge = Bridge::new(context.clone(), arrivals, commands, told_out);
+            (context, bridge)
         })
     }
 
@@ -274,6 +269,27 @@ impl Builder {
             && !self.guard.tls.get().requires_certificates
             && self.config.mesh_name.as_str().is_empty()
     }
+}
+
+/// Tells the driver of targets as they are found. Never ends.
+async fn find_targets(seeds: Vec<Seed>, resolver: Resolver, commands: mpsc::Sender<Command>) {
+    let discovery = discover(seeds, resolver, async move |targets| {
+        // A driver that is gone needs no targets.
+        let _ = commands.send(Command::Seeds(targets)).await;
+    });
+    discovery.await;
+    // Fixed targets never change.
+    std::future::pending::<()>().await;
+}
+
+/// Drives until the end, or until `stop`; then everything else of the bot stops, too.
+async fn drive(driver: Driver, stop: CancellationToken) -> End {
+    let end = tokio::select! {
+        end = driver.drive() => end,
+        () = stop.cancelled() => End::Left,
+    };
+    stop.cancel();
+    end
 }
 
 /// The task, and what to call it when it ended though it should not.

@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_asks_meanwhile_waits_for_the_same_look_up() {
+    async fn a_second_request_waits_for_the_same_look_up() {
         let resolver = Resolver::new(&target("192.0.2.1:1"), IpAddr::from([0, 0, 0, 0]));
         let told = hang(&resolver, "owl.example", None);
         let (resolver, owl) = (&resolver, target("owl.example:80"));
