@@ -25,7 +25,7 @@ pub(crate) struct Flag {
     pub(crate) short: Option<char>,
     pub(crate) takes: Takes,
     pub(crate) value_name: &'static str,
-    /// Shown in the help; the value itself is set where the setting is read.
+    /// Its value where none is given, or words where that follows from something else.
     pub(crate) default: &'static str,
     pub(crate) help: &'static str,
 }
@@ -299,6 +299,11 @@ pub(crate) fn with_headings() -> impl Iterator<Item = (&'static str, &'static Fl
             .map_or(heading, |(_, heading)| heading);
         (heading, flag)
     })
+}
+
+/// The default of the setting with this name.
+pub(crate) fn default(name: &str) -> &'static str {
+    FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default)
 }
 
 impl Flag {

@@ -1,26 +1,23 @@
 //! From text to settings that cannot be wrong; every mistake is reported at once.
 
+mod shown;
+mod trust;
+
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Content, Metrics, MetricsLevel, PushProtocol};
-use base64::Engine as _;
 use canary_core::{Config, Kind, Labels, MeshName, NodeName, Setting, Target, Value};
-use canary_net::origin::{Origin, OriginError};
-use canary_net::tls::{ClientAuth, Material, Materials, Mode};
-use canary_net::{IpNet, Token};
+use canary_net::IpNet;
+use canary_net::origin::Origin;
+use canary_net::tls::Materials;
 use canary_node::{Protocol, Seed};
 
-use crate::expiry;
 use crate::sources::{Given, Problem, Sources};
 use crate::tokens::TokenSource;
-use crate::{flags, outbound};
-
-/// How often metrics are sent, unless told otherwise.
-const PUSH_INTERVAL: Duration = Duration::from_secs(15);
+use crate::{Content, PushProtocol, flags, outbound};
 
 /// How much is logged, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +115,8 @@ impl Settings {
     pub(crate) fn parse(sources: &Sources, problems: Vec<Problem>) -> Result<Self, Vec<Problem>> {
         let mut parser = Parser { sources, problems, warnings: Vec::new() };
         let name = parser.name();
-        let listen_port = parser.port("listen-port", 8081);
-        let api_port = parser.port("api-port", 8080);
+        let listen_port = parser.port("listen-port");
+        let api_port = parser.port("api-port");
         let listen_ip = parser.address("listen-address");
         let api_ip = parser.address("api-address").or(listen_ip);
         let mode = parser.mode();
@@ -145,7 +142,7 @@ impl Settings {
         );
         let content = parser.content();
         let (destinations, push_trust) = parser.destinations();
-        let protocol = parser.one("mesh-protocol", str::parse).unwrap_or_default();
+        let protocol = parser.value("mesh-protocol", str::parse);
         let log = parser.log();
         let token_given =
             ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
@@ -261,9 +258,16 @@ impl Parser<'_> {
         }
     }
 
-    fn port(&mut self, name: &str, default: u16) -> u16 {
-        self.one(name, |value| value.parse::<u16>().map_err(|_| "write a number from 0 to 65535"))
-            .unwrap_or(default)
+    /// The same for a setting that always has a value: where none is given, the table's default.
+    fn value<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> T {
+        self.one(name, &parse).unwrap_or_else(|| match parse(flags::default(name)) {
+            Ok(default) => default,
+            Err(error) => panic!("the default of --{name} does not work: {error}"),
+        })
+    }
+
+    fn port(&mut self, name: &str) -> u16 {
+        self.value(name, |value| value.parse::<u16>().map_err(|_| "write a number from 0 to 65535"))
     }
 
     /// An address to listen on; of a name's addresses an IPv4 one is preferred, as the original
@@ -314,6 +318,11 @@ impl Parser<'_> {
             let (key, value) = value.split_once('=').ok_or("it has no =")?;
             Ok::<_, &str>((key.to_owned(), value.to_owned()))
         });
+        let mut keys = BTreeSet::new();
+        let twice = pairs.iter().find(|(key, _)| !keys.insert(key)).map(|(key, _)| key.clone());
+        if let (Some(key), Some((given, _))) = (twice, self.given("label")) {
+            self.problem(&given, format!("{key:?} has two values; give it one"));
+        }
         match Labels::new(pairs) {
             Ok(labels) => labels,
             Err(error) => {
@@ -348,320 +357,8 @@ impl Parser<'_> {
         config
     }
 
-    fn tokens(&mut self, name: &str, file: &str) -> TokenSource {
-        // A token is a secret even when it is wrong: it is not repeated.
-        let mut source = TokenSource::default();
-        if let Some(given) = self.sources.get(name).cloned() {
-            if given.values.is_empty() {
-                self.problem(&given, "the token is empty");
-            }
-            for value in &given.values {
-                match Token::new(value) {
-                    Ok(token) => source.given.push(token),
-                    Err(error) => self.problem(&given, error),
-                }
-            }
-        }
-        if let Some((given, path)) = self.given(file) {
-            source.file = Some(path.into());
-            if let Err(error) = source.load() {
-                self.problem(&given, error);
-            }
-        }
-        source
-    }
-
-    /// Where to join. A scheme has to be that of the mode: what was meant to be encrypted is never
-    /// sent in plain text.
-    fn seeds(&mut self, mode: Mode) -> Vec<Seed> {
-        self.each("target", "write HOST:PORT or dns:NAME:PORT", |value| {
-            let (scheme, rest) = value.split_once("://").map_or((None, value), |(scheme, rest)| (Some(scheme), rest));
-            match (scheme, mode) {
-                (None, _) | (Some("http"), Mode::None) | (Some("https"), Mode::Edge | Mode::Mutual) => {}
-                (Some("https"), Mode::None) => {
-                    return Err("nothing says how to verify it; name a CA by --ca-cert-path, or use --tls edge".to_owned());
-                }
-                (Some("http"), _) => return Err("this bot dials TLS only; remove http://, or the TLS settings".to_owned()),
-                (Some(other), _) => return Err(format!("{other} is no scheme that bots speak")),
-            }
-            rest.trim_end_matches('/').parse::<Seed>().map_err(|error| error.to_string())
-        })
-    }
-
-    /// What is given as base64: it is not repeated, it may be a key.
-    fn inline(&mut self, name: &str) -> Option<Material> {
-        let (given, value) = self.given(name)?;
-        let bare: String = value.split_whitespace().collect();
-        match base64::engine::general_purpose::STANDARD.decode(bare) {
-            Ok(pem) => Some(Material::Inline { name: given.origin.to_string(), pem }),
-            Err(_) => {
-                self.problem(&given, format!("it is not base64; write the PEM file through base64 -w0, or name the file by --{name}-path"));
-                None
-            }
-        }
-    }
-
-    fn material(&mut self, path: &str, inline: &str) -> Option<Material> {
-        let file = self.given(path).map(|(_, path)| Material::File(path.into()));
-        let text = self.inline(inline);
-        if file.is_some() && text.is_some() {
-            self.problems
-                .push(Problem(format!("--{path} and --{inline} are both given; give one of them")));
-        }
-        file.or(text)
-    }
-
-    /// The mode that is asked for, as far as it is.
-    fn pinned(&mut self) -> Option<Mode> {
-        self.one("tls", |value| match value {
-            "none" => Ok(Mode::None),
-            "edge" => Ok(Mode::Edge),
-            "mutual" => Ok(Mode::Mutual),
-            _ => Err("choose none, edge or mutual"),
-        })
-    }
-
-    /// Who encrypts and who verifies what, as the flag or the certificates given say.
-    fn mode(&mut self) -> Mode {
-        let before = self.problems.len();
-        let pinned = self.pinned();
-        // Mistakes in it are reported where certificates are read.
-        self.problems.truncate(before);
-        let any = |names: &[&str]| names.iter().any(|name| self.sources.get(name).is_some());
-        let pair = any(&["server-cert-path", "server-cert", "server-key-path", "server-key"]);
-        pinned.unwrap_or(match (any(&["ca-cert-path", "ca-cert"]), pair) {
-            (_, true) => Mode::Mutual,
-            (true, false) => Mode::Edge,
-            (false, false) => Mode::None,
-        })
-    }
-
-    /// Files of secrets that others on the host may read or change.
-    fn exposed_files(&mut self) {
-        for name in [
-            "token-file",
-            "mesh-token-file",
-            "remote-write-token-file",
-            "otlp-token-file",
-            "server-key-path",
-        ] {
-            if let Some((_, path)) = self.given(name)
-                && let Some(why) = canary_net::files::exposed(path.as_ref())
-            {
-                self.warnings.push(format!("{path}: {why}"));
-            }
-        }
-    }
-
-    /// Certificates, keys and whom to trust: all of it is read now, and whatever is wrong stops the
-    /// start.
-    fn tls(&mut self, mode: Mode, join: &Join) -> Materials {
-        let before = self.problems.len();
-        let pinned = self.pinned();
-        let client_auth = self.one("client-auth", |value| match value {
-            "off" => Ok(ClientAuth::Off),
-            "optional" => Ok(ClientAuth::Optional),
-            "required" => Ok(ClientAuth::Required),
-            _ => Err("choose required, optional or off"),
-        });
-        let given = self.sources.get("ca-cert-path").cloned();
-        if let Some(given) = given.as_ref().filter(|given| given.values.is_empty()) {
-            // An unset variable of a script must not mean plain text, nor that others are trusted
-            // instead.
-            self.problem(given, "no path is given; name the file, or leave the setting out");
-        }
-        let paths = given.map(|given| given.values).unwrap_or_default();
-        let ca: Vec<_> = paths
-            .into_iter()
-            .map(|path| Material::File(path.into()))
-            .chain(self.inline("ca-cert"))
-            .collect();
-        let certificate = self.material("server-cert-path", "server-cert");
-        let key = self.material("server-key-path", "server-key");
-        let mut say = |what: &str| self.problems.push(Problem(what.to_owned()));
-        if certificate.is_some() != key.is_some() {
-            say(if key.is_some() {
-                "a key is given without its certificate; add --server-cert-path or --server-cert"
-            } else {
-                "a certificate is given without its key; add --server-key-path or --server-key"
-            });
-        }
-        let (authority, pair) = (!ca.is_empty(), certificate.is_some() || key.is_some());
-        match (pinned, authority, pair) {
-            (None, false, false)
-            | (None, true, false)
-            | (None | Some(Mode::Mutual), true, true) => {}
-            (Some(Mode::None), false, false) | (Some(Mode::Edge), _, false) => {}
-            (None, false, true) => {
-                say(
-                    "a certificate is given and no CA: nobody could be verified; add --ca-cert-path, a self-signed certificate may be its own",
-                );
-            }
-            (Some(Mode::None), ..) => say(
-                "--tls none contradicts the certificates that are given; remove one or the other",
-            ),
-            (Some(Mode::Edge), _, true) => {
-                say(
-                    "with --tls edge the ports are plain and no certificate is presented; remove it, or use --tls mutual",
-                );
-            }
-            (Some(Mode::Mutual), ..) => {
-                let needed = [
-                    (authority, "--ca-cert-path"),
-                    (certificate.is_some(), "--server-cert-path"),
-                    (key.is_some(), "--server-key-path"),
-                ];
-                let missing: Vec<_> =
-                    needed.iter().filter(|(given, _)| !given).map(|(_, flag)| *flag).collect();
-                say(&format!("--tls mutual lacks {}", missing.join(" and ")));
-            }
-        }
-        if client_auth.is_some() && mode != Mode::Mutual {
-            say(
-                "--client-auth says whom the mesh port's TLS asks for certificates, and only --tls mutual has TLS there; remove it, or add a CA, a certificate and a key",
-            );
-        }
-        let host = match join {
-            Join::Target(target) => target.host().to_owned(),
-            Join::Host(host) => host.clone(),
-        };
-        let materials = Materials {
-            mode,
-            client_auth: client_auth.unwrap_or_default(),
-            ca,
-            certificate,
-            key,
-            host: Some(host),
-        };
-        if self.problems.len() == before {
-            match materials.load() {
-                Ok(set) => self.warnings.extend(expiry::warnings(&set)),
-                Err(error) => self.problems.push(Problem(format!("{error}"))),
-            }
-        }
-        materials
-    }
-
-    fn content(&mut self) -> Content {
-        let level = self.one("metrics-level", |value| match value {
-            "off" => Ok(MetricsLevel::Off),
-            "pairs" => Ok(MetricsLevel::Pairs),
-            "histograms" => Ok(MetricsLevel::Histograms),
-            _ => Err("choose off, pairs or histograms"),
-        });
-        let legacy = self.one("metrics-legacy", |value| match value {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            _ => Err("choose on or off"),
-        });
-        let page = self.one("ui", |value| match value {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            _ => Err("choose on or off"),
-        });
-        let pairs_max = self.one("metrics-pairs-max", |value| {
-            value.parse::<u32>().map_err(|_| "write a whole number")
-        });
-        let pairs_max = pairs_max.map_or(Metrics::default().pairs_max, |most| most as usize);
-        let metrics =
-            Metrics { level: level.unwrap_or_default(), legacy: legacy.unwrap_or(true), pairs_max };
-        let pins =
-            self.each("metrics-pin", "write SOURCE/TARGET, the names of two nodes", |value| {
-                let (source, target) =
-                    value.split_once('/').ok_or_else(|| "it has no /".to_owned())?;
-                let name = |text: &str| text.parse::<NodeName>().map_err(|error| error.to_string());
-                Ok::<_, String>((name(source)?, name(target)?))
-            });
-        Content { metrics, page: page.unwrap_or(true), pins, pushes: Vec::new() }
-    }
-
-    /// Where metrics are sent, and whom to trust there.
-    fn destinations(&mut self) -> (Vec<Destination>, Materials) {
-        const INTERVALS: RangeInclusive<Duration> =
-            Duration::from_secs(1)..=Duration::from_secs(3600);
-        let interval = self.one("push-interval", |value| match time(value) {
-            Ok(interval) if INTERVALS.contains(&interval) => Ok(interval),
-            Ok(_) => Err("choose from 1s to 1h".to_owned()),
-            Err(error) => Err(error),
-        });
-        let interval = interval.unwrap_or(PUSH_INTERVAL);
-        let mut destinations = Vec::new();
-        for (protocol, url, file) in [
-            (PushProtocol::RemoteWrite, "remote-write-url", "remote-write-token-file"),
-            (PushProtocol::Otlp, "otlp-url", "otlp-token-file"),
-        ] {
-            let mut credentials = TokenSource {
-                file: self.given(file).map(|(_, path)| path.into()),
-                foreign: true,
-                ..TokenSource::default()
-            };
-            if let Some((given, _)) = self.given(file) {
-                if self.sources.get(url).is_none() {
-                    self.problem(&given, format!("nothing is sent anywhere without --{url}"));
-                }
-                if let Err(error) = credentials.load() {
-                    self.problem(&given, error);
-                    credentials = TokenSource::default();
-                }
-            }
-            // A query may hold a key: the value is not repeated.
-            let Some((given, value)) = self.given(url) else { continue };
-            match value.parse::<Origin>() {
-                Ok(origin) => {
-                    if credentials.file.is_some() && !origin.is_secure() {
-                        self.warnings.push(format!(
-                            "--{file}: the secret goes to {origin} in plain text; use https"
-                        ));
-                    }
-                    destinations.push(Destination { protocol, origin, interval, credentials });
-                }
-                Err(error @ OriginError::UserInfo) => {
-                    self.problem(&given, format!("{error}; give them by --{file}"));
-                }
-                Err(error) => self.problem(&given, format!("it does not work: {error}")),
-            }
-        }
-        let paths = self.sources.get("push-ca-cert-path").cloned();
-        let ca = paths
-            .iter()
-            .flat_map(|given| &given.values)
-            .map(|path| Material::File(path.into()))
-            .collect();
-        let trust = Materials { mode: Mode::Edge, ca, ..Materials::default() };
-        let is_needed = destinations.iter().any(|receiver| receiver.origin.is_secure());
-        match (paths, is_needed) {
-            (Some(given), _) if given.values.is_empty() => {
-                self.problem(&given, "no path is given; name the file, or leave the setting out");
-            }
-            (Some(given), false) => {
-                self.problem(&given, "nothing is sent to https; remove it, or write https");
-            }
-            (_, false) => return (destinations, Materials::default()),
-            (_, true) => match trust.load() {
-                Ok(set) => self.warnings.extend(expiry::warnings(&set)),
-                Err(error) => self.problems.push(Problem(error.to_string())),
-            },
-        }
-        (destinations, trust)
-    }
-
-    fn log(&mut self) -> LogSettings {
-        let level = self.one("log-level", |value| {
-            value.parse().map_err(|_| "choose error, warn, info, debug or trace")
-        });
-        let json = self.one("log-format", |value| match value {
-            "text" => Ok(false),
-            "json" => Ok(true),
-            _ => Err("choose text or json"),
-        });
-        let debug = self.switch("debug");
-        let libraries = self.switch("debug-grpc");
-        let default = if debug || libraries { tracing::Level::DEBUG } else { tracing::Level::INFO };
-        LogSettings { level: level.unwrap_or(default), json: json.unwrap_or(false), libraries }
-    }
-
     fn switch(&mut self, name: &str) -> bool {
-        self.one(name, |value| flags::boolean(value).ok_or("write true or false")).unwrap_or(false)
+        self.value(name, |value| flags::boolean(value).ok_or("write true or false"))
     }
 }
 

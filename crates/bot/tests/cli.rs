@@ -83,7 +83,7 @@ fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
 
 #[test]
 fn tls_settings_stop_the_start_and_nothing_falls_back_to_plaintext() {
-    // defects-v1 39, 40: every TLS mistake of the original failed open.
+    // Every TLS mistake of the original failed open.
     for setting in [
         "--ca-cert-path=/ca",
         "--ca-cert=QQ==",
@@ -288,12 +288,17 @@ fn completion_man_help_and_version_are_answers() {
 }
 
 /// Commands that cannot work, run in a directory that has only the files named here. Nothing
-/// listens on port 1.
+/// listens on port 1, and somebody on `{taken}`.
 const MISTAKES: &[&str] = &[
     "--target no-port",
     "--name",
     "--nam owl",
     "--name owl --label zone --probe-interval never --listen-port 70000",
+    "--name owl --label zone=a,zone=b",
+    "--name owl --token secret --listen-address 127.0.0.1 --listen-port {taken}",
+    "--name owl --token secret --listen-address 127.0.0.1 --listen-port 0 --api-port {taken}",
+    "--name owl --listen-address 127.0.0.1 --listen-port 1024 --api-port 1024",
+    "--name owl --token secret --listen-address 192.0.2.1",
     "--name owl --debug maybe",
     "--debug true --name",
     "--name owl --server-cert cert.pem",
@@ -319,6 +324,8 @@ const MISTAKES: &[&str] = &[
     "probe",
     "probe 127.0.0.1:1 --count 1",
     "probe no-port",
+    "doctor --target no-port --listen-port 70000",
+    "matrix --metric odd",
     "tls dev --out letter.pem --host goose",
     "assets nothing",
     "frobnicate",
@@ -336,11 +343,15 @@ fn mistakes_read_as_they_were_reviewed() {
     ] {
         std::fs::write(folder.join(file), text).unwrap();
     }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
     let mut said = String::new();
     for line in MISTAKES {
-        let arguments: Vec<_> = line.split(' ').collect();
+        let asked = line.replace("{taken}", &port);
+        let arguments: Vec<_> = asked.split(' ').collect();
         let output = command(&arguments, &[]).current_dir(&folder).output().unwrap();
-        said += &format!("$ canary-bot {line}\n{}{}", stdout(&output), stderr(&output));
+        let answer = (stdout(&output) + &stderr(&output)).replace(&port, "{taken}");
+        said += &format!("$ canary-bot {line}\n{answer}");
         said += &format!("exit {}\n\n", output.status.code().unwrap());
         assert_ne!(output.status.code(), Some(0), "{line}");
     }
