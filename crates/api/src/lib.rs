@@ -10,6 +10,7 @@ mod metrics;
 mod picture;
 mod process;
 mod push;
+mod refusals;
 mod requests;
 mod routes;
 mod rpc;

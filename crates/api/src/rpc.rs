@@ -109,13 +109,6 @@ impl Checker for Health {
     }
 }
 
-/// Whether a path is that of a call.
-pub(crate) fn is_path(path: &str) -> bool {
-    path.trim_start_matches('/')
-        .split_once('/')
-        .is_some_and(|(service, _)| service == API_SERVICE || service.starts_with("grpc."))
-}
-
 /// What needs a token, and the health service, which does not: those who ask it cannot present one.
 pub(crate) fn services(api: &Arc<Api>) -> (ConnectRpcService<Router>, ConnectRpcService<Router>) {
     let limits = || {

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
@@ -35,61 +35,59 @@ const PARTS: [(&str, &str, &str); 9] = [
     ("icon.svg", "image/svg+xml", include_str!("../assets/ui/icon.svg")),
 ];
 
-/// What needs no token, with a few words each.
-const OPEN: [(&str, &str); 6] = [
-    ("/", "The page, for browsers"),
-    ("/docs", "The documentation of the API"),
-    ("/openapi.json", "API v2 as OpenAPI 3.1"),
-    ("/v1/api.swagger.json", "The API of the original as OpenAPI 2"),
-    ("/livez", "Whether the loop of this bot runs"),
-    ("/readyz", "Whether this bot answers; never depends on others"),
-];
+/// A path that is no part of API v2, as it is listed.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) path: &'static str,
+    /// What it serves, in a few words.
+    pub(crate) about: &'static str,
+    /// Whether it needs no token.
+    pub(crate) is_open: bool,
+}
 
-/// What needs a token and is no part of API v2.
-const GUARDED: [(&str, &str); 5] = [
-    ("/api/v1/samples", "The latest sample of every pair, as the original spells it"),
-    ("/api/v1/nodes", "The names of all present nodes, as the original spells them"),
-    ("/metrics", "This bot's own pairs and health, for Prometheus"),
-    ("/metrics/mesh", "The last values of all pairs, for a Prometheus that scrapes one bot alone"),
-    ("/version", "The version of the program"),
-];
+/// All that is listed, as the router gives it to its handlers.
+type List = Extension<Arc<[Listed]>>;
 
-/// The page and its parts; without the page, the words that stand in for it.
+/// What the page and the documentation are made of; their own paths are in the list of endpoints.
 pub(crate) fn router(has_page: bool) -> Router<Arc<Api>> {
     let router = Router::new()
-        .route("/", get(index))
-        .route("/v1/", get(|| docs("../")))
-        .route("/docs", get(|| docs("")))
+        // Where the original has its documentation.
+        .route("/v1/", get(|Extension(list): List| async move { documentation("../", &list) }))
         .route("/ui/docs.css", get(docs_style));
     if has_page { router.route("/ui/{part}", get(part)) } else { router }
 }
 
 /// The page for browsers, and a short text for other clients.
-async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+pub(crate) async fn index(
+    State(api): State<Arc<Api>>,
+    Extension(list): List,
+    headers: HeaderMap,
+) -> Response {
     let accepts =
         headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if api.has_page && accepts.contains("text/html") {
         return page(include_str!("../assets/ui/index.html").to_owned());
     }
-    words().into_response()
+    words(&list).into_response()
 }
 
 /// The endpoints as text.
-fn words() -> String {
+fn words(list: &[Listed]) -> String {
     let mut text = String::from(
         "canary-bot measures the network between the hosts of a distributed system.\n\nopen:\n",
     );
-    // Writing to a string cannot fail.
-    let mut line = |method: &str, path: &str, what: &str| {
-        let _ = writeln!(text, "  {method:<4} {path:<34} {}", what.trim_end_matches('.'));
+    let mut line = |method: &str, path: &str, about: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {method:<4} {path:<34} {}", about.trim_end_matches('.'));
     };
-    OPEN.iter().for_each(|(path, what)| line("GET", path, what));
+    let (open, guarded): (Vec<_>, Vec<_>) = list.iter().partition(|listed| listed.is_open);
+    open.iter().for_each(|listed| line("GET", listed.path, listed.about));
     text.push_str("\nwith a token:\n");
-    let mut line = |method: &str, path: &str, what: &str| {
-        let _ = writeln!(text, "  {method:<4} {path:<34} {}", what.trim_end_matches('.'));
+    let mut line = |method: &str, path: &str, about: &str| {
+        let _ = writeln!(text, "  {method:<4} {path:<34} {}", about.trim_end_matches('.'));
     };
-    v2::index().iter().for_each(|(method, path, what)| line(method, path, what));
-    GUARDED.iter().for_each(|(path, what)| line("GET", path, what));
+    v2::index().iter().for_each(|(method, path, about)| line(method, path, about));
+    guarded.iter().for_each(|listed| line("GET", listed.path, listed.about));
     text.push_str("  and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n");
     text.push_str("curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict\n");
     text
@@ -134,9 +132,14 @@ async fn docs_style() -> Response {
         .into_response()
 }
 
+/// The documentation of the API.
+pub(crate) async fn docs(Extension(list): List) -> Response {
+    documentation("", &list)
+}
+
 /// The document as a page without any script.
 /// It is served at two depths: `up` leads to the root.
-async fn docs(up: &str) -> Response {
+fn documentation(up: &str, list: &[Listed]) -> Response {
     let document = serde_json::to_value(v2::document()).unwrap_or_default();
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -154,12 +157,13 @@ async fn docs(up: &str) -> Response {
             put(&described(&method.to_uppercase(), path, operation));
         }
     }
-    for (title, paths) in
-        [("Other paths with a token", GUARDED.as_slice()), ("Open paths", OPEN.as_slice())]
-    {
+    for (title, is_open) in [("Other paths with a token", false), ("Open paths", true)] {
         put(&format!("<h2>{title}</h2><table><tbody>"));
-        paths.iter().for_each(|(path, what)| {
-            put(&format!("<tr><td><code>GET {path}</code></td><td>{what}</td></tr>"));
+        list.iter().filter(|listed| listed.is_open == is_open).for_each(|listed| {
+            put(&format!(
+                "<tr><td><code>GET {}</code></td><td>{}</td></tr>",
+                listed.path, listed.about
+            ));
         });
         put("</tbody></table>");
     }
@@ -300,16 +304,4 @@ fn text(value: &Value) -> String {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_words_name_every_endpoint() {
-        let words = super::words();
-        for (_, path, _) in crate::v2::index() {
-            assert!(words.contains(&path), "{path} is missing in\n{words}");
-        }
-        assert!(words.lines().all(|line| line.chars().count() <= 120), "{words}");
-    }
 }

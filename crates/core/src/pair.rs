@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cell::{Cell, Failure};
 use crate::limits::DOUBT_AFTER;
 use crate::series::{Attempt, ProbeKind, Series, Timing};
-use crate::time::{Moment, Time, Wall};
+use crate::time::{Moment, Now, Time, Wall};
 
 /// All that this bot knows of its pair to one node: a series for each kind of probe. The detector
 /// reads the main one alone.
@@ -61,6 +61,17 @@ pub(crate) enum Urgency {
 const JUMP_MIN: Duration = Duration::from_millis(5);
 
 impl Pair {
+    /// A pair of which nothing is known but these attempts of the main kind, each with the moment
+    /// at which it began and ended: for tests of what shows a pair.
+    pub fn measured(attempts: impl IntoIterator<Item = (Attempt, Now)>) -> Self {
+        let mut pair = Self::default();
+        for (attempt, now) in attempts {
+            let moment = Moment { time: now.time, wall: now.wall, ..Moment::default() };
+            pair.book(attempt, now.time, now.time, moment);
+        }
+        pair
+    }
+
     /// What probes of the main kind found out.
     pub fn main(&self) -> &Series {
         &self.main

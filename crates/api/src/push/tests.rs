@@ -75,7 +75,7 @@ fn a_series_that_ends_is_told_once() {
         (names.clone(), ended)
     );
     assert_eq!(second[1].samples, 1);
-    assert_eq!(remote_write::names(&send(&["fox"])), names, "it is told once");
+    assert_eq!(remote_write::names(&send(&["fox"])), names, "it is sent once");
 }
 
 #[test]
