@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 
 mod chart;
+mod documents;
 mod tidy;
 
 use std::path::{Path, PathBuf};

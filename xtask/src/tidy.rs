@@ -66,26 +66,6 @@ const BANS: &[(&str, &str, &str, &str)] = &[
 /// Longest source file in lines: beyond it there are two ideas in it.
 const LINES_MAX: usize = 700;
 
-/// Words that readers stumble over, with what to write instead. They must not stand in documents,
-/// nor in comments and texts of sources; `docs/` and comments are for people whose second language
-/// is English.
-const RIDDLES: &[(&str, &str)] = &[
-    ("whoever", "a client that, a peer that"),
-    ("for ever", "without end"),
-    ("of late", "recently"),
-    ("held for dead", "considered dead"),
-    ("heard of", "known, learned, reported"),
-    ("nobody's", "no …"),
-    ("meanwhile", "in the meantime, until then"),
-    ("is told", "gets, learns, is reported"),
-    ("are told", "get, learn, are reported"),
-    ("was told", "got, learned, was reported"),
-];
-
-/// Where the paths begin that documents name.
-const FOLDERS: &[&str] =
-    &["crates/", "docs/", "proto/", "fuzz/", "xtask/", ".ci/", "examples/", "charts/", "deploy/"];
-
 /// Checks everything and tells what is wrong.
 pub(crate) fn run(root: &Path) -> bool {
     let mut problems = arrows(root);
@@ -94,12 +74,8 @@ pub(crate) fn run(root: &Path) -> bool {
         problems.extend(source(root, path));
     }
     problems.extend(no_circles(root));
-    problems.extend(decisions_are_linked(root));
-    problems.extend(decisions_have_their_form(root));
-    problems.extend(documents_name_what_exists(root));
+    problems.extend(crate::documents::problems(root));
     problems.extend(crate::chart::problems(root));
-    problems.extend(documents_lead_somewhere(root));
-    problems.extend(texts_are_plain(root));
     for problem in &problems {
         eprintln!("tidy: {problem}");
     }
@@ -303,204 +279,8 @@ fn file_of(path: &str, files: &BTreeMap<String, String>) -> Option<String> {
     }
 }
 
-/// A decision has its number and its title, a status with a date, and fits on a screen.
-fn decisions_have_their_form(root: &Path) -> Vec<String> {
-    let wrong = |path: &PathBuf| {
-        let (name, text) = (path.file_name()?.to_str()?, fs::read_to_string(path).ok()?);
-        let mut lines = text.lines();
-        let (title, status) = (lines.next()?, lines.nth(1).unwrap_or_default());
-        let is_dated = |word: &str| {
-            word.len() == 10 && word.starts_with("20") && word.matches('-').count() == 2
-        };
-        let is_dated = status.starts_with("Status: ")
-            && status.split([' ', ';', '.']).any(|word| is_dated(word.trim_matches(',')));
-        let is_titled =
-            name.get(..4).is_some_and(|number| title.starts_with(&format!("# {number}: ")));
-        let lines = text.lines().count();
-        (!is_dated || !is_titled || !(15..=40).contains(&lines)).then(|| {
-            format!("docs/adr/{name}: begins with `# {}: …` and `Status: …, DATE`, and has 15 to 40 lines ({lines})", &name[..4])
-        })
-    };
-    files_below(root, &["docs/adr"], "md").iter().filter_map(wrong).collect()
-}
-
-fn decisions_are_linked(root: &Path) -> Vec<String> {
-    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
-    let decisions = files_below(root, &["docs/adr"], "md");
-    let names = decisions.iter().filter_map(|path| path.file_name()?.to_str());
-    names
-        .filter(|name| !architecture.contains(*name))
-        .map(|name| format!("ARCHITECTURE.md does not link docs/adr/{name}"))
-        .collect()
-}
-
-/// Documents, comments and texts use the words of the field.
-fn texts_are_plain(root: &Path) -> Vec<String> {
-    let mut texts = files_below(root, &["docs"], "md");
-    texts.extend(
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-            .map(|name| root.join(name)),
-    );
-    let documents = texts.len();
-    let sources = files_below(root, &["crates", "xtask"], "rs");
-    texts.extend(sources.into_iter().filter(|path| {
-        !path.to_string_lossy().contains("/tests/") && !path.ends_with("xtask/src/tidy.rs")
-    }));
-    let mut problems = Vec::new();
-    for (index, path) in texts.iter().enumerate() {
-        let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
-        let text = fs::read_to_string(path).unwrap_or_default();
-        for (number, line) in text.lines().enumerate() {
-            let prose = if index < documents {
-                Some(line)
-            } else {
-                line.split_once("//").map(|(_, comment)| comment)
-            };
-            let prose = prose.unwrap_or_default().to_lowercase();
-            for (riddle, instead) in RIDDLES {
-                let mut found =
-                    prose.match_indices(riddle).map(|(at, _)| &prose[at + riddle.len()..]);
-                if found.any(|rest| !rest.starts_with(char::is_alphanumeric)) {
-                    problems.push(format!(
-                        "{shown}:{}: instead of {riddle:?} write: {instead}",
-                        number + 1
-                    ));
-                }
-            }
-        }
-    }
-    problems
-}
-
-/// Files, scenarios and limits that a document names have to be there.
-fn documents_name_what_exists(root: &Path) -> Vec<String> {
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let (scenarios, limits) =
-        (read("crates/sim/src/scenario.rs"), read("crates/core/src/limits.rs"));
-    let mut documents = files_below(root, &["docs"], "md");
-    documents
-        .extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
-    let mut problems = Vec::new();
-    for document in documents {
-        let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
-        let text = fs::read_to_string(&document).unwrap_or_default();
-        for (number, line) in text.lines().enumerate() {
-            let mut missing = |what: &str, name: &str| {
-                problems.push(format!("{shown}:{}: there is no {what} {name}", number + 1));
-            };
-            // What stands between backticks is every second part.
-            for name in line.split('`').skip(1).step_by(2) {
-                let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder))
-                    && !name.contains([' ', '*', '…', '<']);
-                if is_path && !root.join(name.split(':').next().unwrap_or(name)).exists() {
-                    missing("file", name);
-                }
-                let is_limit = shown.ends_with("detector.md")
-                    && name.len() > 3
-                    && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
-                if is_limit && !limits.contains(&format!("pub const {name}:")) {
-                    missing("limit", name);
-                }
-            }
-            let named = line
-                .split("sim: ")
-                .nth(1)
-                .unwrap_or_default()
-                .split(" |")
-                .next()
-                .unwrap_or_default();
-            for name in named.split('`').skip(1).step_by(2) {
-                if !scenarios.contains(&format!("name: \"{name}\"")) {
-                    missing("scenario", name);
-                }
-            }
-        }
-    }
-    problems
-}
-
-/// Links have to lead to files and headings, and commands that a document names have to be there.
-fn documents_lead_somewhere(root: &Path) -> Vec<String> {
-    let help =
-        fs::read_to_string(root.join("crates/bot/tests/golden/help.txt")).unwrap_or_default();
-    let commands: Vec<_> = help
-        .lines()
-        .filter_map(|line| line.strip_prefix("  ")?.split("  ").next())
-        .filter(|name| !name.starts_with('-'))
-        .collect();
-    let mut documents = files_below(root, &["docs", "charts", "deploy"], "md");
-    documents.extend(
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-            .map(|name| root.join(name)),
-    );
-    let mut problems = Vec::new();
-    for document in documents {
-        let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
-        let text = fs::read_to_string(&document).unwrap_or_default();
-        for (number, line) in text.lines().enumerate() {
-            for link in line
-                .split("](")
-                .skip(1)
-                .filter_map(|rest| rest.split(')').next())
-                .filter(|link| !link.contains("://"))
-            {
-                let (path, anchor) = link
-                    .split_once('#')
-                    .map_or((link, None), |(path, anchor)| (path, Some(anchor)));
-                let file = if path.is_empty() {
-                    document.clone()
-                } else {
-                    document.parent().unwrap_or(root).join(path)
-                };
-                let headings = || fs::read_to_string(&file).unwrap_or_default();
-                if !file.exists()
-                    || anchor.is_some_and(|anchor| {
-                        !headings()
-                            .lines()
-                            .any(|line| line.starts_with('#') && anchor_of(line) == anchor)
-                    })
-                {
-                    problems.push(format!("{shown}:{}: {link} leads nowhere", number + 1));
-                }
-            }
-            // In a line of a shell, and between backticks.
-            let words: Vec<_> = line.split([' ', '`']).collect();
-            for pair in words
-                .windows(2)
-                .filter(|pair| pair[0] == "canary-bot" || pair[0].ends_with("/canary-bot"))
-            {
-                let is_command =
-                    pair[1].len() > 2 && pair[1].bytes().all(|c| c.is_ascii_lowercase());
-                let in_code = line.contains('`')
-                    && line
-                        .split('`')
-                        .skip(1)
-                        .step_by(2)
-                        .any(|code| code.contains(&pair.join(" ")));
-                if is_command && in_code && !commands.contains(&pair[1]) {
-                    problems.push(format!(
-                        "{shown}:{}: there is no command {}",
-                        number + 1,
-                        pair[1]
-                    ));
-                }
-            }
-        }
-    }
-    problems
-}
-
-/// What a heading is linked by.
-fn anchor_of(heading: &str) -> String {
-    let words = heading.trim_start_matches('#').trim().to_lowercase();
-    words
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
-        .map(|c| if c == ' ' { '-' } else { c })
-        .collect()
-}
-
-fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {
+/// Files with this extension below these folders, in the order of their paths.
+pub(crate) fn files_below(root: &Path, folders: &[&str], extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
     while let Some(folder) = open.pop() {

@@ -85,7 +85,7 @@ fn the_originals_answers_are_spelled_as_the_original_spells_them() {
 #[test]
 fn a_failed_pair_is_nan_and_counted() {
     let _turn = alone();
-    // Probes that give up soon: their failures are there before the node is held for dead.
+    // Probes that give up soon: their failures are there before the node is considered dead.
     let mut plans = plans(3);
     for plan in &mut plans {
         plan.more =

@@ -23,7 +23,7 @@ fn guest_instance(name: &str, target: &str, incarnation: u64) -> u64 {
 }
 
 #[test]
-fn a_record_at_the_address_of_another_fails_nobodys_probes() {
+fn a_record_at_the_address_of_another_makes_no_probe_fail() {
     use support::puppet::{Message, Puppet, heard, node};
     let _turn = alone();
     let plans = plans_at(own_address(), 2);

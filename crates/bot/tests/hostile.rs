@@ -171,7 +171,7 @@ fn who_was_not_let_in_is_not_believed() {
     let stranger = Puppet::start("stranger", own_address(), 1);
     let told = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, 99), 5, 0));
     let (status, answer) = stranger.gossip(bot, &told).unwrap();
-    assert_eq!((status, answer.first()), (200, Some(&0x12)), "it is told to join first");
+    assert_eq!((status, answer.first()), (200, Some(&0x12)), "the answer says: join first");
     // One that claims an address at which another answers is not let in either, nor one with a
     // living name.
     let liar = Puppet { name: "liar".to_owned(), ..Puppet::start("honest", own_address(), 1) };

@@ -1,5 +1,5 @@
 //! The log never touches measuring: a stderr that is closed, full or not read costs lines and
-//! nothing else. And what an operator is told.
+//! nothing else. And what operators read in it.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 

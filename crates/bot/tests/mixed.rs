@@ -225,7 +225,7 @@ fn hostile_content_of_the_originals_kind_harms_nobody() {
             &Message::default().message(1, &node).message(2, &node).0,
         );
     }
-    // Whoever claims to be at the address of one of ours does not make its probes another's.
+    // A guest that claims the address of one of ours does not make that one's probes its own.
     for _ in 0..20 {
         let _ = call_now(target, "JoinMesh", &node(b"pretender", plans[1].target().as_bytes()).0);
     }

@@ -1,4 +1,4 @@
-//! What ours cost bots of the original, and how a stuck one is told.
+//! What ours cost bots of the original, and how a stuck one is reported.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 

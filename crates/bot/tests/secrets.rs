@@ -154,7 +154,7 @@ fn a_variable_that_cannot_be_read_or_that_nothing_has_stops_the_start() {
         "{}",
         said(&output)
     );
-    // What Kubernetes injects for Services is nobody's setting.
+    // What Kubernetes injects for Services is no setting.
     let injected = [
         "MESH_PORT",
         "MESH_PORT_8081_TCP",
@@ -207,7 +207,7 @@ fn what_is_wrong_with_a_chain_is_said_of_the_certificate_that_it_is() {
         "{}",
         said(&output)
     );
-    // A key that others may read works, and is told of.
+    // A key that others may read works, with a warning.
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o666)).unwrap();
     let words = run(&certificate);
     assert!(words.contains("warning") && words.contains("chmod 600"), "{words}");

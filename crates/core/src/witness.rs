@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_nobodys_silence_and_is_counted_once() {
+    fn a_stall_is_no_silence_and_is_counted_once() {
         let mut witness = Witness::new(at(0));
         look(&mut witness, at(1000));
         witness.handle_contact(at(1000));

@@ -17,7 +17,7 @@ use support::{
     whom,
 };
 
-/// A core that let `peer` in and heard of `other` from it.
+/// A core that let `peer` in and knows `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
     let mut core = core(Config::default());
@@ -66,7 +66,7 @@ fn an_old_suspicion_leaves_time_to_refute_it_however_it_comes() {
 fn what_waited_for_a_paused_host_kills_nobody() {
     let (mut core, peer, other) = core_with_two();
     pass(&mut core, 20, 100);
-    // Six seconds later it finds a suspicion that was told at some time meanwhile.
+    // Six seconds later it finds a suspicion that arrived at some time between.
     tell(
         &mut core,
         &peer,
@@ -155,7 +155,7 @@ fn doubts_told(core: &mut Core, peer: &Record, now: Now) -> usize {
 }
 
 #[test]
-fn who_was_cut_off_does_not_tell_of_the_doubts_it_had_meanwhile() {
+fn doubts_of_the_time_in_which_a_node_was_cut_off_are_not_passed_on() {
     for peers_heard in [true, false] {
         let mut core = core(Config::default());
         let peers = ["one", "two", "three"].map(record);
@@ -273,7 +273,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
 }
 
 #[test]
-fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_gives_way_to_no_tale() {
+fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way_to_no_hearsay() {
     for restarts in [true, false] {
         let (peer, other) = (record("peer"), record("other"));
         let mut core = core(Config::default());
@@ -290,7 +290,7 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
         });
         for millis in (20..60_000).step_by(20) {
             let now = at(millis);
-            // Somebody between refuses our connections to the other; by the peer it is heard of.
+            // Somebody between refuses our connections to the other; the peer tells of it.
             if millis % 500 == 0 {
                 let entry = |node: &Record| Entry {
                     instance: node.instance,
@@ -334,13 +334,13 @@ fn who_restarts_where_we_are_refused_is_not_held_for_dead_and_a_living_life_give
 }
 
 #[test]
-fn the_doubts_about_half_of_a_mesh_take_nobodys_turn_to_be_measured() {
+fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
     const CUT: u64 = 12_000;
     let config = Config { probe_timeout: Duration::from_secs(10), ..Config::default() };
     let mut core = core(config.clone());
     let nodes: Vec<_> = (0..300).map(|index| record(&format!("node-{index:03}"))).collect();
     nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
-    // From the cut on half of them are heard of by a bridge alone, and what is asked of them is
+    // From the cut on a bridge alone tells of half of them, and what is asked of them is
     // never answered.
     let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";
     let mut world = World::new(|output: &Output, now| match output {

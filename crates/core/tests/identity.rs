@@ -153,7 +153,7 @@ fn a_living_nodes_name_is_not_taken_by_what_others_say() {
         at(4001),
     );
     assert_eq!(core.record_of(owl.instance).unwrap().target, owl.target);
-    // Once it does not answer any more, whoever does has the name.
+    // Once it does not answer any more, the one that does has the name.
     let incumbent = identify_of(&mut core, &owl.target).unwrap();
     core.handle_response(incumbent, silent(), at(4002));
     let successor = identify_of(&mut core, &twin.target).unwrap();

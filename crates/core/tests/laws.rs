@@ -149,7 +149,7 @@ fn deliver(core: &mut Core, peer: &Record, messages: &[Exchange]) {
     }
 }
 
-/// As anti-entropy does: everything is told again until nothing is new.
+/// As anti-entropy does: everything is sent again until nothing is new.
 fn converge(messages: &[Exchange]) -> (Core, Arc<Record>) {
     let (mut core, peer) = core_with_peer();
     for _ in 0..3 {
@@ -295,8 +295,8 @@ fn cell() -> impl Strategy<Value = Cell> {
 
 #[test]
 fn what_is_no_name_or_target_is_refused() {
-    // defects-v1 1, 2, 3, 38: an empty name, an empty target, control characters and other schemes
-    // killed or were dialled.
+    // Empty names and targets and control characters ended bots of the original; other schemes it
+    // dialled.
     for name in ["", " a", "a\u{7f}", "a\nb", &"a".repeat(254)] {
         assert!(name.parse::<NodeName>().is_err(), "{name:?}");
     }

@@ -154,7 +154,7 @@ fn who_hears_of_a_doubt_late_has_time_left_to_ask() {
     let mut life = alive();
     life.suspect(SILENT, at(110));
     assert_eq!(life.deadline(), Some(at_micros(110_500_000).attentive));
-    assert_eq!(life.doubt(), Some(SILENT), "it is told on as old as it is");
+    assert_eq!(life.doubt(), Some(SILENT), "it is passed on as old as it is");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a history is told of: every version of every row that can be read, once and in order.
+//! What a history receives: every version of every row that can be read, once and in order.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ fn told(core: &mut Core) -> Vec<(Instance, Option<Version>, Vec<Version>, Versio
     let outputs = std::iter::from_fn(|| core.poll_output());
     let news = outputs.filter_map(|output| match output {
         Output::Published { news, row } => {
-            assert!(row.roster().is_some(), "a row that cannot be read was told of");
+            assert!(row.roster().is_some(), "a row that cannot be read was published");
             let patches = news.patches.iter().map(|patch| patch.version()).collect();
             Some((
                 news.source,

@@ -12,7 +12,7 @@ use canary_core::{Config, Exchange, Failure, Heard, Output, ProbeReport};
 use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell};
 
 #[test]
-fn nodes_that_came_at_one_instant_are_not_measured_in_step_for_ever() {
+fn nodes_that_came_at_one_instant_do_not_stay_in_step() {
     let config = Config { probe_rate_max: 1000.0, ..Config::default() };
     let interval = config.probe_interval.as_millis() as u64;
     let mut core = core(config);

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_one_is_asked_again_ever_later_and_soon_after_it_was_heard_of() {
+    fn a_stuck_one_is_asked_again_ever_later_and_soon_after_it_became_known() {
         let (joins, [old, _]) = (Joins::default(), targets());
         let second = |second: u64| Time::ZERO + Duration::from_secs(second);
         let mut asked = Vec::new();
@@ -492,7 +492,7 @@ mod tests {
         assert_eq!(
             joins.turn(&old, None, second(3615)),
             Turn::Ask,
-            "it was heard of soon after the first call"
+            "it became known soon after the first call"
         );
         assert!(joins.ended(&old, Ok(Joined::As("old-1".parse().unwrap())), second(3600)));
         assert_eq!(joins.pending(|_| false, second(3600)), []);

@@ -415,7 +415,7 @@ mod tests {
     fn what_a_guest_tells_is_believed_as_far_as_it_goes() {
         let now = NOW as i64;
         assert!(told(RTT_TOTAL, "1234567", now).unwrap().is_some());
-        // defects-v1 37: a time in the future hid all that followed.
+        // In the original a time in the future hid all that followed.
         assert!(
             told(RTT_TOTAL, "1", now + 61).is_err()
                 && told(RTT_TOTAL, "1", i64::MAX).is_err()
@@ -426,7 +426,7 @@ mod tests {
             assert!(told(RTT_TOTAL, value, now).is_err(), "{value:?}");
         }
         assert!(told(1, "1", now).is_err() && told(99, "1", now).is_err());
-        // defects-v1 13: an outage was published as a latency.
+        // In the original an outage was published as a latency.
         assert_eq!(told(RTT_TOTAL, "248000000000", now).unwrap().unwrap().told.latency, None);
         assert_eq!(told(RTT_TOTAL, "NaN", now).unwrap().unwrap().told.latency, None);
     }

@@ -195,7 +195,7 @@ mod tests {
         for valid in ["Bearer second", "bearer second", "Bearer Bearer-of-news", "Bearer  second"] {
             assert_eq!(judge(&tokens, valid), Verdict::Valid, "{valid}");
         }
-        // defects-v1 44: any prefix was accepted, and tokens with "Bearer" in them broke.
+        // The original accepted any prefix, and tokens with "Bearer" in them broke.
         for invalid in [
             "second",
             "Bearer",

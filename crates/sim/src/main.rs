@@ -134,3 +134,21 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     }
     Ok(held)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory as _;
+
+    /// `UPDATE_GOLDEN=1` writes it anew.
+    #[test]
+    fn the_help_reads_as_it_was_reviewed() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/help.txt");
+        let help = super::Args::command().render_long_help().to_string();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(file).parent().unwrap()).unwrap();
+            std::fs::write(file, &help).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), help);
+    }
+}

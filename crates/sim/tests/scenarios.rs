@@ -55,7 +55,7 @@ fn and_with_loss_and_with_observers_that_pause_or_starve() {
 #[test]
 fn what_was_found_stays_mended() {
     let found = [
-        // The other side of a bridge was held for dead again and again.
+        // The other side of a bridge was considered dead again and again.
         ("bridge", setup(10, 1)),
         ("bridge", setup(18, 2_726_036_433)),
         // A newcomer held a living one for dead on the word of one that had long been cut off.
@@ -79,7 +79,7 @@ fn what_was_found_stays_mended() {
         // them right after it stopped.
         ("detect", setup(16, 1_453_419_891)),
         // What was measured before a host stood still had the time after it, in an outage that had
-        // begun meanwhile.
+        // begun in the meantime.
         ("detect", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(7, 2_703_055_797) }),
         // The push of a suspicion missed a few, and nothing told them later.
         ("detect", setup(79, 2_641_100_635)),

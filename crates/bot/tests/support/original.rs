@@ -28,10 +28,10 @@ pub struct State {
     joined: bool,
     /// It waits for the answer of somebody whom it joins.
     joining: bool,
-    /// Somebody joined it, or told it of a node, meanwhile.
+    /// Somebody joined it, or told it of a node, while it joined.
     joined_meanwhile: bool,
     /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
-    /// everything else (defects-v1 5).
+    /// everything else.
     pub stuck: bool,
     /// How often `JoinMesh` was called, and how many calls are never answered.
     pub joins: usize,
@@ -295,10 +295,9 @@ impl Me {
             let mut state = self.state();
             state.joining = false;
             if connected && state.joined_meanwhile {
-                // Two ends, and room for one: the routine that should read them waits to write
-                // (defects-v1 4).
+                // Two ends, and room for one: the routine that should read them waits to write.
                 state.died.get_or_insert_with(|| {
-                    "it was asked while it joined, and waits for ever".to_owned()
+                    "it was asked while it joined, and waits without end".to_owned()
                 });
             }
             state.joined = connected || state.joined_meanwhile;

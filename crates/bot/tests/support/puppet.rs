@@ -1,5 +1,5 @@
-//! A stranger that speaks the mesh's protocol without any of our code: it says what it is told to,
-//! true or not.
+//! A stranger that speaks the mesh's protocol without any of our code: it says what a test
+//! wants, true or not.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -153,7 +153,7 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// Answers at an address as whoever it claims to be.
+/// Answers at an address as the node that it claims to be.
 pub struct Puppet {
     pub name: String,
     pub target: SocketAddr,

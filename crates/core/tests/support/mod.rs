@@ -75,7 +75,7 @@ pub fn say(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
     );
 }
 
-/// What `peer` says; what the core does about it at once is nobody's concern.
+/// What `peer` says; what the core does about it at once does not matter here.
 pub fn tell(core: &mut Core, peer: &Record, exchange: Exchange, now: Now) {
     say(core, peer, exchange, now);
     drain(core);
