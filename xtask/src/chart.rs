@@ -7,7 +7,7 @@ const CHART: &str = "charts/canary-bot";
 /// Between these lines of its README the table stands.
 const MARKS: (&str, &str) = ("<!-- values: begin -->\n", "<!-- values: end -->\n");
 
-/// Writes the table anew.
+/// Writes the table again.
 pub(crate) fn write(root: &Path) -> bool {
     match made(root) {
         Ok((_, now)) => std::fs::write(root.join(CHART).join("README.md"), now).is_ok(),

@@ -76,7 +76,7 @@ fn matrix_of_a_thousand() -> bool {
             total
         };
         read(&mut ask(address, "/api/v2/matrix", &headers));
-        // The peak begins anew (proc(5), clear_refs).
+        // The peak begins again (proc(5), clear_refs).
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = memory("VmRSS");
         let begun = Instant::now();

@@ -254,7 +254,7 @@ async fn bytes(response: Response<Body>) -> Vec<u8> {
     axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
 }
 
-/// Compares with a file of `tests/golden`; `UPDATE_GOLDEN=1` writes it anew.
+/// Compares with a file of `tests/golden`; `UPDATE_GOLDEN=1` writes it again.
 fn golden(name: &str, value: &Value) {
     golden_text(name, format!("{value:#}\n"));
 }
@@ -268,6 +268,6 @@ fn golden_text(name: &str, text: String) {
     assert_eq!(
         std::fs::read_to_string(&file).unwrap_or_default(),
         text,
-        "{name}; UPDATE_GOLDEN=1 writes it anew"
+        "{name}; UPDATE_GOLDEN=1 writes it again"
     );
 }

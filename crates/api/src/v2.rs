@@ -123,7 +123,7 @@ pub(crate) async fn serve_document() -> Response {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    /// `UPDATE_GOLDEN=1` writes it anew.
+    /// `UPDATE_GOLDEN=1` writes it again.
     #[test]
     fn the_committed_document_is_the_one_that_is_served() {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");

@@ -29,7 +29,7 @@ const NAMES: [&str; BOTS_MAX] = [
 /// The bot that a fault hits, by its place: not the first one, for that one shows the verdict.
 const VICTIM: usize = 1;
 
-/// How often the picture is drawn anew.
+/// How often the picture is drawn again.
 const REDRAW: Duration = Duration::from_millis(250);
 
 /// What a demonstration shows.

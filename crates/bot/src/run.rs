@@ -36,7 +36,7 @@ pub(crate) enum Ended {
     NameTaken,
 }
 
-/// Why one life of the bot ended.
+/// Why one run of the bot ended.
 enum Stop {
     Ended(Ended),
     /// This host has another address now.
@@ -150,8 +150,9 @@ async fn run_at(settings: Settings, signals: &mut Signals) -> Result<Stop, RunEr
         _ = &mut watching => return Err(RunError::Died("secrets")),
         moved = &mut moving => {
             let address = moved.ok().flatten().ok_or(RunError::Died("address"))?;
-            warn!(from = %me.target, to = %address, "this host has another address: the bot starts anew there");
-            // Peers that are still reached learn it; the others find the new life by themselves.
+            warn!(from = %me.target, to = %address, "this host has another address: the bot starts again there");
+            // Peers that are still reached learn it; the others find the new incarnation by
+            // themselves.
             bot.leave().await;
             stop.cancel();
             let _ = serving.await;

@@ -21,7 +21,7 @@ pub(crate) fn stopping() {
 }
 
 /// Feeds the watchdog, if there is one, while the loop of the bot runs. A bot that hangs is not
-/// fed, and started anew by its supervisor.
+/// fed, and started again by its supervisor.
 pub(crate) async fn feed(reader: Reader, stop: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return stop.cancelled().await;

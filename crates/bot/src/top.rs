@@ -25,7 +25,7 @@ fn refresh(nodes: usize) -> Duration {
     })
 }
 
-/// How often the age of what is shown is drawn anew.
+/// How often the age of what is shown is drawn again.
 const REDRAW: Duration = Duration::from_millis(500);
 
 async fn load(server: &Server, metric: &str) -> Result<Loaded, AskError> {

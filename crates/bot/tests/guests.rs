@@ -104,10 +104,10 @@ fn a_guest_that_is_known_by_another_address_may_restart() {
     }
 }
 
-/// A bot of ours refutes a lie about its life by beginning a new one. A guest cannot, so our bots
-/// do it for the guest.
+/// A bot of ours refutes a lie about its incarnation by beginning a new one. A guest cannot, so our
+/// bots do it for the guest.
 #[test]
-fn lies_about_a_guests_life_are_overcome() {
+fn lies_about_a_guests_incarnation_are_overcome() {
     use support::puppet::{Message, Puppet, frame, packed_roster};
     let _turn = alone();
     let plans = plans_at(own_address(), 2);
@@ -120,9 +120,9 @@ fn lies_about_a_guests_life_are_overcome() {
     let mesh: std::net::SocketAddr = plans[0].target().parse().unwrap();
     assert!(wait(Duration::from_secs(10), || liar.join(mesh) == Some(1)).is_some());
     let instance = |incarnation| guest_instance("old", &original.target.to_string(), incarnation);
-    let entry = |life: u64, version, heartbeat, left: u64| {
+    let entry = |of: u64, version, heartbeat, left: u64| {
         let rest = Message::default().raw_varint(version).raw_varint(heartbeat).raw_varint(left);
-        Message::default().bytes(4, &[&life.to_le_bytes()[..], &rest.0].concat())
+        Message::default().bytes(4, &[&of.to_le_bytes()[..], &rest.0].concat())
     };
     let there = || bots.iter().all(|bot| bot.nodes().is_some_and(|nodes| nodes.contains("old")));
     let measured = || {
@@ -144,11 +144,13 @@ fn lies_about_a_guests_life_are_overcome() {
     let names = ["bot-00", "bot-01", "old"].map(str::to_owned);
     let unanswerable =
         frame(u64::MAX, &support::puppet::fingerprint(&names).to_le_bytes(), 1, &[0, 0, 0]);
-    for life in 2..5 {
+    for incarnation in 2..5 {
         liar.gossip(
             mesh,
-            &Message::default()
-                .message(6, &Message::default().fixed(1, instance(life)).message(2, &unanswerable)),
+            &Message::default().message(
+                6,
+                &Message::default().fixed(1, instance(incarnation)).message(2, &unanswerable),
+            ),
         )
         .unwrap();
     }
@@ -160,11 +162,13 @@ fn lies_about_a_guests_life_are_overcome() {
     );
     // A version that nothing can follow in a row that nobody can read.
     let unreadable = frame(u64::MAX - 1, &[7; 16], 1, &[0, 0, 0]);
-    for life in 2..8 {
+    for incarnation in 2..8 {
         liar.gossip(
             mesh,
-            &Message::default()
-                .message(6, &Message::default().fixed(1, instance(life)).message(2, &unreadable)),
+            &Message::default().message(
+                6,
+                &Message::default().fixed(1, instance(incarnation)).message(2, &unreadable),
+            ),
         )
         .unwrap();
     }

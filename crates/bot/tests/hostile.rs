@@ -320,7 +320,7 @@ fn an_instance_and_a_name_are_not_taken_by_gossip() {
     let stolen = instance_of(&bots[1]);
     let ghost =
         Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, stolen), 1, 0));
-    // A twin of a living node, in a larger life, that answers at the liar's address.
+    // A twin of a living node, in a larger incarnation, that answers at the liar's address.
     let twin = Puppet::start(bots[1].name(), own_address(), 1 << 60);
     let claimed = Message::default().message(5, &heard(&twin.node(), 9, 0));
     for _ in 0..10 {

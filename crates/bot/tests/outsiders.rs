@@ -105,8 +105,8 @@ fn openssl_is_let_in_with_a_good_certificate_alone() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A line that HTTP/2 does not begin with: a client that is let in gets a frame that says so,
-        // and the connection ends.
+        // A line that HTTP/2 does not begin with: a client that is let in gets a frame that says
+        // so, and the connection ends.
         std::io::Write::write_all(
             &mut child.stdin.take().unwrap(),
             b"GET / HTTP/1.1\r\n\r\n\r\n\r\n",

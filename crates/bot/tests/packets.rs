@@ -336,7 +336,7 @@ struct Breakage {
     /// over.
     host: u8,
     act: fn(&Lab, &mut Bot, u8),
-    mend: fn(&Lab, &mut Bot, u8),
+    repair: fn(&Lab, &mut Bot, u8),
 }
 
 /// Drops or accepts new connections: into a host, or out of it.
@@ -351,31 +351,31 @@ const BREAKAGES: &[Breakage] = &[
         kind: "inbound_broken",
         host: 5,
         act: |lab, _, host| firewall(lab, host, "-A", "INPUT"),
-        mend: |lab, _, host| firewall(lab, host, "-D", "INPUT"),
+        repair: |lab, _, host| firewall(lab, host, "-D", "INPUT"),
     },
     Breakage {
         kind: "outbound_broken",
         host: 4,
         act: |lab, _, host| firewall(lab, host, "-A", "OUTPUT"),
-        mend: |lab, _, host| firewall(lab, host, "-D", "OUTPUT"),
+        repair: |lab, _, host| firewall(lab, host, "-D", "OUTPUT"),
     },
     Breakage {
         kind: "node_unreachable",
         host: 3,
         act: |lab, _, host| lab.cut(host, true),
-        mend: |lab, _, host| lab.cut(host, false),
+        repair: |lab, _, host| lab.cut(host, false),
     },
     Breakage {
         kind: "node_unreachable",
         host: 5,
         act: |_, bot, _| bot.signal("STOP"),
-        mend: |_, bot, _| bot.signal("CONT"),
+        repair: |_, bot, _| bot.signal("CONT"),
     },
     Breakage {
         kind: "bot_down",
         host: 4,
         act: |_, bot, _| bot.kill(),
-        mend: |lab, bot, host| *bot = lab.start(host),
+        repair: |lab, bot, host| *bot = lab.start(host),
     },
 ];
 
@@ -390,7 +390,7 @@ fn five_faults_are_named_with_their_culprit_by_a_bot_that_is_not_it() {
             support::get_json(bot.api(), "/api/v2/incidents?state=open").unwrap_or_default();
         incidents["incidents"].as_array().cloned().unwrap_or_default()
     };
-    for Breakage { kind, host, act, mend } in BREAKAGES {
+    for Breakage { kind, host, act, repair } in BREAKAGES {
         let mut victim = bots.remove(usize::from(*host) - 1);
         act(&lab, &mut victim, *host);
         let is_right = |incident: &serde_json::Value| {
@@ -427,7 +427,7 @@ fn five_faults_are_named_with_their_culprit_by_a_bot_that_is_not_it() {
             ),
             1.0
         );
-        mend(&lab, &mut victim, *host);
+        repair(&lab, &mut victim, *host);
         bots.insert(usize::from(*host) - 1, victim);
         let closed = wait(Duration::from_secs(60), || bots.iter().all(|bot| open(bot).is_empty()));
         assert!(closed.is_some(), "{kind}: {:?}", open(&bots[0]));

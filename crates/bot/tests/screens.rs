@@ -111,7 +111,7 @@ fn what_commands_print_reads_as_it_was_reviewed() {
         let before = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(
             text == before,
-            "{name} differs from the reviewed text; UPDATE_GOLDEN=1 writes it anew. It is now:\n{text}"
+            "{name} differs from the reviewed text; UPDATE_GOLDEN=1 writes it again. It is now:\n{text}"
         );
     }
 }

@@ -38,11 +38,11 @@ use self::schedule::{SHORTEST_TURN, Schedule};
 use self::seeds::Seeds;
 use crate::config::Config;
 use crate::identity::{Incarnation, Instance, Labels, NodeName, Record, Target};
-use crate::life::Status;
 use crate::limits::{
     HOUSEKEEPING_INTERVAL, INCARNATION_MAX, LEAVE_PEERS, LEAVE_TIME, SILENCE_MAX,
     UNPROVEN_FORGET_AFTER,
 };
+use crate::liveness::Status;
 use crate::members::{ME, Member, Members, Slot};
 use crate::message::{Answer, Exchange, Request, Response};
 use crate::orders::{CallError, CallId, Outbox, Output, ProbeId, ProbeReport, RequestId};
@@ -135,7 +135,7 @@ impl Core {
     ) -> Self {
         let mut rng = Rng::with_seed(seed);
         let instance = Instance(rng.u64(1..));
-        // A clock beyond all reason must not make a life that nobody takes.
+        // A clock beyond all reason must not make an incarnation that nobody takes.
         let incarnation = Incarnation(now.wall.unix_millis().min(INCARNATION_MAX));
         let me = Arc::new(Record {
             mesh: config.mesh_name.clone(),
@@ -356,7 +356,7 @@ impl Core {
 
 /// What it knows.
 impl Core {
-    /// Who this bot is now. It changes when a former life of the name is overtaken.
+    /// Who this bot is now. It changes when a former incarnation of the name is overtaken.
     pub fn record(&self) -> &Arc<Record> {
         &self.members.me().record
     }
@@ -382,7 +382,7 @@ impl Core {
         self.members
             .of_instance(instance)
             .and_then(|slot| self.members.get(slot))
-            .map(|member| member.life.heartbeat().0)
+            .map(|member| member.liveness.heartbeat().0)
     }
 
     /// What happened lately.
@@ -533,10 +533,10 @@ impl Core {
         let Some(member) = self.members.get(slot) else {
             return;
         };
-        let silence = member.life.silence(now);
+        let silence = member.liveness.silence(now);
         // A host that slept for long finds many silent for as long, and some of them are back soon.
         let grace = UNPROVEN_FORGET_AFTER.min(self.config.retain_nodes);
-        let changed_just_now = now.time.since(member.life.since()) <= grace;
+        let changed_just_now = now.time.since(member.liveness.since()) <= grace;
         let unproven = !member.proven && silence > UNPROVEN_FORGET_AFTER && !changed_just_now;
         let retained =
             member.is_present() || silence <= self.config.retain_nodes || changed_just_now;
@@ -544,7 +544,7 @@ impl Core {
             self.forget(slot, now);
             return;
         }
-        if member.life.status() == Status::Alive
+        if member.liveness.status() == Status::Alive
             && silence > SILENCE_MAX
             && !self.detector.witness.is_isolated()
         {
@@ -552,14 +552,14 @@ impl Core {
         }
     }
 
-    /// Starts a new life under the same name, larger than any that was heard.
+    /// Starts a new incarnation under the same name, larger than any that was heard.
     fn reincarnate(&mut self, heard: Incarnation, now: Moment) {
         let me = self.members.me();
         let incarnation = heard.max(me.record.incarnation).next();
         let record =
             Record { incarnation, instance: Instance(self.rng.u64(1..)), ..(*me.record).clone() };
-        let life = me.life.clone();
-        self.members.replace(ME, Arc::new(record), life, None, now.time);
+        let liveness = me.liveness.clone();
+        self.members.replace(ME, Arc::new(record), liveness, None, now.time);
         self.publisher.restart();
         self.spread_record(ME, now);
         self.roster_changed(now);

@@ -1,4 +1,4 @@
-//! Who a node is: a name, the address it is reached at, and which of its lives this is.
+//! Who a node is: a name, the address it is reached at, and which of its incarnations this is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -271,8 +271,8 @@ impl fmt::Display for Labels {
     }
 }
 
-/// Orders the lives of a name: the start time in milliseconds since the Unix epoch, or one more
-/// than any heard for the name.
+/// Orders the incarnations of a name: the start time in milliseconds since the Unix epoch, or one
+/// more than any heard for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
@@ -301,8 +301,8 @@ impl Incarnation {
     }
 }
 
-/// A random number that tells one life of one process from every other: a restart from a twin, the
-/// own address from a stranger's.
+/// A random number that tells one incarnation of one process from every other: a restart from a
+/// twin, the own address from a stranger's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance(pub u64);
 
@@ -323,15 +323,15 @@ pub struct Record {
     pub target: Target,
     /// What else it says of itself.
     pub labels: Labels,
-    /// Which life of the name this is.
+    /// Which incarnation of the name this is.
     pub incarnation: Incarnation,
     /// Which process this is.
     pub instance: Instance,
 }
 
 impl Record {
-    /// Orders two lives of one name: the larger is the newer.
-    pub fn life(&self) -> (Incarnation, Instance) {
+    /// Orders two incarnations of one name: the larger is the newer.
+    pub fn succession(&self) -> (Incarnation, Instance) {
         (self.incarnation, self.instance)
     }
 

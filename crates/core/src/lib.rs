@@ -19,9 +19,9 @@
 //!
 //! # What it decides
 //!
-//! * **Who is there.** A [`Record`] tells a node's name, target and life. Joiners are believed once
-//!   they answered at their target; members live while there is evidence, are doubted when an
-//!   attempt fails, and die when nobody finds newer evidence in time ([`life`]).
+//! * **Who is there.** A [`Record`] tells a node's name, target and incarnation. Joiners are
+//!   believed once they answered at their target; members live while there is evidence, are doubted
+//!   when an attempt fails, and die when nobody finds newer evidence in time ([`liveness`]).
 //! * **Whose turn it is.** Every pair is measured at the [`Core::pair_interval`], within a budget
 //!   of probes per second. What a probe finds is booked in a [`Pair`].
 //! * **What everybody knows.** Each bot publishes one [`Row`]: the cells of its own pairs, written
@@ -39,8 +39,8 @@ mod config;
 mod core;
 mod hash;
 mod identity;
-pub mod life;
 pub mod limits;
+pub mod liveness;
 mod load;
 mod members;
 mod message;
@@ -68,7 +68,7 @@ pub use identity::{
     Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName,
     Record, Target, TargetError, is_invisible,
 };
-pub use life::Status;
+pub use liveness::Status;
 pub use message::{
     Answer, Entry, Exchange, Heard, InstanceRange, JoinAnswer, Request, Response, RowNews,
     Suspicion, pack_entries, unpack_entries,

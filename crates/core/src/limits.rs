@@ -110,8 +110,8 @@ pub const RECORDS_PER_EXCHANGE_MAX: usize = 512;
 /// the other, each with what changed lately.
 pub const DIGEST_ENTRIES_MAX: usize = 1000;
 /// Meshes of up to so many have digests of all members, larger ones of half at most. Heartbeats of
-/// all advance all the time, so that half of them cost half as much. With less than half, rules that
-/// ask how old the evidence of a node is would take the pauses for its silence.
+/// all advance all the time, so that half of them cost half as much. With less than half, rules
+/// that ask how old the evidence of a node is would take the pauses for its silence.
 pub const DIGEST_ENTRIES_MIN: usize = 256;
 /// Entries accepted from a peer: a digest, what changed lately, and room for a newer version's
 /// larger mesh.
@@ -170,9 +170,9 @@ pub const QUESTION_TIME: Duration = Duration::from_millis(1300);
 /// A node that others had news of while our own attempts failed is not doubted for our failures,
 /// unless there was no news for so long: word of it may come by one bridge and several hops.
 pub const BROKEN_PATH_EVIDENCE: Duration = Duration::from_secs(20);
-/// A life without evidence for so long gives way to a larger one that others tell of, though nobody
-/// answers us there: before it would be doubted behind a broken path, and well after evidence of a
-/// living one would have arrived.
+/// An incarnation without evidence for so long gives way to a larger one that others tell of,
+/// though nobody answers us there: before it would be doubted behind a broken path, and well after
+/// evidence of a living one would have arrived.
 pub const SUCCESSION_AFTER: Duration = Duration::from_secs(10);
 /// A node without evidence for so long is doubted even if no probe of it failed; unmeasured links
 /// may carry its heartbeat slowly.
@@ -240,8 +240,8 @@ pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Largest incarnation that is outdone: far beyond any clock.
 pub const INCARNATION_MAX: u64 = 1 << 61;
-/// How much further an incarnation is believed by hearsay: room for the next lives of a node that
-/// was lied about.
+/// How much further an incarnation is believed by hearsay: room for the next incarnations of a node
+/// that was lied about.
 pub const INCARNATION_ROOM: u64 = 1 << 20;
 /// And so much further of who answers itself.
 pub const INCARNATION_ROOM_FIRST_HAND: u64 = 1 << 40;

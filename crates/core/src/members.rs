@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
-use crate::life::{Life, Status};
 use crate::limits::{
     BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
     MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
 };
+use crate::liveness::{Liveness, Status};
 use crate::message::{Entry, Heard, InstanceRange, Suspicion};
 use crate::pair::Pair;
 use crate::roster::RosterId;
@@ -42,12 +42,12 @@ pub(crate) const ME: Slot = Slot { index: 0, generation: 0 };
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) record: Arc<Record>,
-    pub(crate) life: Life,
-    /// Whether it answered us at its target with its name in this life. Until then it is dialled at
-    /// the low rate.
+    pub(crate) liveness: Liveness,
+    /// Whether it answered us at its target with its name in this incarnation. Until then it is
+    /// dialled at the low rate.
     pub(crate) proven: bool,
-    /// Whether it did so in any life, or others vouch for it. Otherwise it is only a reported name:
-    /// no interval counts it, and no list shows it.
+    /// Whether it did so in any incarnation, or others vouch for it. Otherwise it is only a
+    /// reported name: no interval counts it, and no list shows it.
     pub(crate) known: bool,
     /// Whether it is known because others reach it.
     pub(crate) vouched: bool,
@@ -183,11 +183,11 @@ impl Member {
 
     /// Whether it said goodbye so long ago that it will hardly be back.
     pub(crate) fn left_long_ago(&self, now: Time) -> bool {
-        self.life.status() == Status::Left && now.since(self.life.since()) > LEFT_LISTED
+        self.liveness.status() == Status::Left && now.since(self.liveness.since()) > LEFT_LISTED
     }
 
     pub(crate) fn is_present(&self) -> bool {
-        self.life.status().is_present()
+        self.liveness.status().is_present()
     }
 
     /// Whether gossip may go to it.
@@ -203,36 +203,36 @@ impl Member {
     /// Whether it is our way to it that is broken: while our attempts have been failing, others had
     /// news of it.
     pub(crate) fn is_behind_a_broken_path(&self, now: Moment) -> bool {
-        let evidence_at = self.life.evidence_at();
+        let evidence_at = self.liveness.evidence_at();
         let failing = self.pair.failed_again()
             && self.pair.failing_since().is_some_and(|since| evidence_at > since + DOUBT_AFTER);
-        failing && self.life.silence(now) < BROKEN_PATH_EVIDENCE
+        failing && self.liveness.silence(now) < BROKEN_PATH_EVIDENCE
     }
 
     pub(crate) fn heard(&self, now: Time) -> Heard {
-        let (heartbeat, at) = self.life.heartbeat();
+        let (heartbeat, at) = self.liveness.heartbeat();
         Heard {
             record: Arc::clone(&self.record),
             heartbeat,
             age: now.since(at),
-            left: self.life.status() == Status::Left,
+            left: self.liveness.status() == Status::Left,
         }
     }
 
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
-        let (heartbeat, at) = self.life.heartbeat();
+        let (heartbeat, at) = self.liveness.heartbeat();
         Entry {
             instance: self.record.instance,
             version,
             heartbeat,
             age: now.since(at),
-            left: self.life.status() == Status::Left,
+            left: self.liveness.status() == Status::Left,
         }
     }
 
     /// What made it suspect or dead, if it is and others should hear of it.
     pub(crate) fn suspicion(&self, now: Time) -> Option<Suspicion> {
-        let doubt = self.life.doubt().filter(|doubt| !doubt.unheard)?;
+        let doubt = self.liveness.doubt().filter(|doubt| !doubt.unheard)?;
         Some(Suspicion {
             instance: self.record.instance,
             age: now.since(doubt.first_failure),
@@ -272,7 +272,7 @@ pub(crate) struct Members {
     present: usize,
     /// How many of them answered us once.
     present_known: usize,
-    /// How many others never answered in their present life.
+    /// How many others never answered in their present incarnation.
     unproven: usize,
 }
 
@@ -290,7 +290,7 @@ impl Members {
             present_known: 0,
             unproven: 0,
         };
-        members.put(ME, me, Life::new(1, Duration::ZERO, now), None, now.time);
+        members.put(ME, me, Liveness::new(1, Duration::ZERO, now), None, now.time);
         members
     }
 
@@ -298,7 +298,7 @@ impl Members {
         &mut self,
         slot: Slot,
         record: Arc<Record>,
-        life: Life,
+        liveness: Liveness,
         introducer: Option<Instance>,
         now: Time,
     ) {
@@ -309,7 +309,7 @@ impl Members {
         self.by_instance.insert(record.instance, slot);
         let member = Member {
             record,
-            life,
+            liveness,
             proven: introducer.is_none(),
             known: introducer.is_none(),
             vouched: false,
@@ -362,7 +362,7 @@ impl Members {
     pub(crate) fn insert(
         &mut self,
         record: Arc<Record>,
-        life: Life,
+        liveness: Liveness,
         introducer: Option<Instance>,
         now: Time,
     ) -> Result<(Slot, Option<(Slot, Member)>), Refusal> {
@@ -385,7 +385,7 @@ impl Members {
         };
         let slot =
             self.free.pop().unwrap_or(Slot { index: self.places.len() as u32, generation: 0 });
-        self.put(slot, record, life, introducer, now);
+        self.put(slot, record, liveness, introducer, now);
         Ok((slot, evicted))
     }
 
@@ -393,7 +393,7 @@ impl Members {
     /// Hearsay takes the place of the first alone, and of what never answered and is dead. The
     /// living never go.
     fn dispensable(&self, newcomer_proven: bool) -> Option<Slot> {
-        let rank = |member: &Member| match member.life.status() {
+        let rank = |member: &Member| match member.liveness.status() {
             Status::Left => Some(Rank::Left),
             _ if !member.known && (newcomer_proven || !member.is_present()) => {
                 Some(Rank::NeverAnswered)
@@ -402,17 +402,17 @@ impl Members {
             _ => None,
         };
         self.others()
-            .filter_map(|(slot, member)| Some((rank(member)?, member.life.since(), slot)))
+            .filter_map(|(slot, member)| Some((rank(member)?, member.liveness.since(), slot)))
             .min()
             .map(|(_, _, slot)| slot)
     }
 
-    /// Gives a name a new life. Its row goes with the old one.
+    /// Gives a name a new incarnation. Its row goes with the old one.
     pub(crate) fn replace(
         &mut self,
         slot: Slot,
         record: Arc<Record>,
-        life: Life,
+        liveness: Liveness,
         introducer: Option<Instance>,
         now: Time,
     ) {
@@ -427,7 +427,7 @@ impl Members {
             return;
         };
         member.record = record;
-        member.life = life;
+        member.liveness = liveness;
         member.proven = introducer.is_none();
         member.known |= introducer.is_none();
         member.introducer = introducer;
@@ -480,7 +480,7 @@ impl Members {
         }
     }
 
-    /// The slot of another name that holds this instance, or held it in a former life.
+    /// The slot of another name that holds this instance, or held it in a former incarnation.
     pub(crate) fn holder_elsewhere(&self, record: &Record) -> Option<Slot> {
         let holder =
             self.of_instance(record.instance).or_else(|| self.formerly(record.instance))?;
@@ -637,7 +637,7 @@ impl Members {
         self.present_known
     }
 
-    /// How many others did not answer us in their present life.
+    /// How many others did not answer us in their present incarnation.
     pub(crate) fn unproven(&self) -> usize {
         self.unproven
     }

@@ -53,7 +53,7 @@ pub enum JoinAnswer {
     Yourself,
     /// A living node has your name.
     NameTaken(Arc<Record>),
-    /// A former life of your name was larger than yours; come again with a larger one.
+    /// A former incarnation of your name was larger than yours; come again with a larger one.
     Outdated(Incarnation),
     /// I cannot reach you at your target, and this is why.
     Unreachable(String),
@@ -92,7 +92,7 @@ pub struct Exchange {
     /// The range of instances of which the entries are complete: absence inside it means "I have
     /// none". None in a push of news.
     pub range: Option<InstanceRange>,
-    /// What is known of members' lives and rows.
+    /// What is known of members' incarnations and rows.
     pub entries: Vec<Entry>,
     /// Members as they describe themselves.
     pub records: Vec<Heard>,
@@ -153,7 +153,7 @@ impl InstanceRange {
 /// One line of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which life of which node.
+    /// Which incarnation of which node.
     pub instance: Instance,
     /// Version of its row; 0 for none.
     pub version: Version,
@@ -165,7 +165,7 @@ pub struct Entry {
     pub left: bool,
 }
 
-/// A member as it describes itself, with what the speaker knows of its life.
+/// A member as it describes itself, with what the speaker knows of its liveness.
 #[derive(Clone, Debug)]
 pub struct Heard {
     /// Its description.
@@ -194,7 +194,7 @@ pub struct RowNews {
 /// Nobody could reach this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
-    /// Which life of which node.
+    /// Which incarnation of which node.
     pub instance: Instance,
     /// Time since the first failure.
     pub age: Duration,

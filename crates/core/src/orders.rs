@@ -92,7 +92,7 @@ pub enum ProbeReport {
         timing: Timing,
         /// The name that answered.
         name: NodeName,
-        /// Which life of it.
+        /// Which incarnation of it.
         incarnation: Incarnation,
         /// Which process.
         instance: Instance,

@@ -198,7 +198,7 @@ pub struct Event {
 pub enum EventKind {
     /// A node became known.
     Joined(NodeName),
-    /// A node runs in a new life.
+    /// A node runs in a new incarnation.
     Restarted(NodeName),
     /// A node is doubted.
     Suspected(NodeName),

@@ -162,7 +162,7 @@ fn a_living_nodes_name_is_not_taken_by_what_others_say() {
 }
 
 #[test]
-fn a_holder_that_took_a_next_life_is_still_the_holder() {
+fn a_holder_that_took_a_next_incarnation_is_still_the_holder() {
     let (mut core, owl, liar) = with_owl_and_liar();
     let twin = Record {
         target: liar.target.clone(),

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::life::Life;
 use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
+use canary_core::liveness::Liveness;
 use canary_core::{
     CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation,
     Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Merge, Moment, NodeName, Now, Output,
@@ -29,7 +29,7 @@ fn record(name: &str, incarnation: u64) -> Arc<Record> {
         target: Target::new(name, 8081).unwrap(),
         labels: Labels::default(),
         incarnation: Incarnation(incarnation),
-        // Of one life there is one instance.
+        // Of one incarnation there is one instance.
         instance: Instance(incarnation.wrapping_mul(1000) + u64::from(name.as_bytes()[0])),
     })
 }
@@ -93,7 +93,13 @@ fn state(core: &Core) -> String {
     let snapshot = core.snapshot(now());
     let members = snapshot.members.iter().map(|member| {
         let row = member.row.as_ref().map(|row| (row.version(), row.cells().len()));
-        format!("{} {:?} {:?} {:?}\n", member.record.name, member.record.life(), member.status, row)
+        format!(
+            "{} {:?} {:?} {:?}\n",
+            member.record.name,
+            member.record.succession(),
+            member.status,
+            row
+        )
     });
     members.collect()
 }
@@ -185,11 +191,11 @@ proptest! {
     fn heartbeats_merge_alike_in_any_order(beats in prop::collection::vec((0..50_u64, 0..20_u64), 1..12), turn in 0..12_usize) {
         let at = |micros| Moment { time: Time::from_micros(micros), ..Moment::default() };
         let hear = |beats: &[(u64, u64)]| {
-            let mut life = Life::new(0, Duration::ZERO, at(1 << 39));
+            let mut liveness = Liveness::new(0, Duration::ZERO, at(1 << 39));
             for (heartbeat, age) in beats {
-                life.hear(*heartbeat, Duration::from_secs(*age), at(1 << 40));
+                liveness.hear(*heartbeat, Duration::from_secs(*age), at(1 << 40));
             }
-            (life.heartbeat().0, life.status())
+            (liveness.heartbeat().0, liveness.status())
         };
         let mut turned = beats.clone();
         turned.rotate_left(turn % beats.len());
@@ -371,7 +377,7 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     deliver(&mut core, &peer, &[lie.clone(), lie]);
     core.handle_timeout(Now { time: now().time + Duration::from_secs(5), ..now() });
     while core.poll_output().is_some() {}
-    // What was said of us that we never said is outlived in a new life.
+    // What was said of us that we never said is outlived in a new incarnation.
     assert_ne!(core.record().instance, me.instance);
     assert!(core.record().incarnation > me.incarnation);
 }
@@ -445,7 +451,7 @@ fn join(other: &mut Core, joiner: &Arc<Record>) -> JoinAnswer {
     panic!("no answer");
 }
 
-/// A seed says that a larger life is held; whether it was asked.
+/// A seed says that a larger incarnation is held; whether it was asked.
 fn says_outdated(core: &mut Core, seed: &Target, held: Incarnation) -> bool {
     core.handle_seeds(vec![seed.clone()], now());
     core.handle_timeout(Now { time: now().time + Duration::from_secs(10_000), ..now() });
@@ -463,7 +469,7 @@ fn refused() -> CallError {
 }
 
 #[test]
-fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
+fn whatever_is_claimed_of_a_bot_its_next_incarnation_is_taken() {
     let me = |core: &Core| Arc::clone(core.record());
     let nowhere = |claimed| {
         Arc::new(Record {
@@ -507,8 +513,8 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
         }
         // A peer says so itself when it is joined.
         assert!(says_outdated(&mut core, &peer.target, Incarnation(claimed)));
-        // Who was never told of it, who knows the former life, and who was lied to: all take the
-        // present one, or say what it has to follow.
+        // Who was never told of it, who knows the former incarnation, and who was lied to: all take
+        // the present one, or say what it has to follow.
         for knows in 0..5 {
             let name = "other".parse().unwrap();
             let mut other = Core::new(
@@ -574,10 +580,12 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
                     held
                 ));
             }
-            let held =
-                other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
-            assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, knows {knows}");
-            // Back at once with a life of the clock, before anybody missed it.
+            let held = other
+                .snapshot(now())
+                .member(&me(&core).name)
+                .map(|member| member.record.succession());
+            assert_eq!(held, Some(me(&core).succession()), "claimed {claimed}, knows {knows}");
+            // Back at once with an incarnation of the clock, before anybody missed it.
             assert!(
                 matches!(join(&mut other, &former), JoinAnswer::Admitted(_))
                     || me(&core).incarnation.0 <= INCARNATION_MAX
@@ -598,13 +606,14 @@ fn whatever_is_claimed_of_a_bot_its_next_life_is_taken() {
         let exchange =
             Exchange { from: Some(peer.instance), records: vec![heard], ..Exchange::default() };
         other.handle_request(RequestId(8), Request::Exchange(Box::new(exchange)), now());
-        let held = other.snapshot(now()).member(&me(&core).name).map(|member| member.record.life());
-        assert_eq!(held, Some(me(&core).life()), "claimed {claimed}, heard");
+        let held =
+            other.snapshot(now()).member(&me(&core).name).map(|member| member.record.succession());
+        assert_eq!(held, Some(me(&core).succession()), "claimed {claimed}, heard");
     }
 }
 
 #[test]
-fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
+fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_incarnation() {
     let (mut core, peer) = core_with_peer();
     let liar = record("peer", 1_000);
     let elsewhere =
@@ -642,7 +651,7 @@ fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_life() {
     // Once the other answers there by that name it is a restart.
     core.handle_response(asked.unwrap(), Ok(Response::Identify(Arc::clone(&elsewhere))), now());
     assert_eq!(held(&core), elsewhere.instance);
-    // What leaves no room for a next life is not believed at all.
+    // What leaves no room for a next incarnation is not believed at all.
     let last = Record {
         incarnation: Incarnation(u64::MAX),
         instance: Instance(u64::MAX),

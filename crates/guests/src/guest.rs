@@ -5,8 +5,8 @@ use canary_core::{
     Target, rendezvous, stable_hash,
 };
 
-/// A guest tells of no life and of no process: both follow from what it tells, so that all hosts
-/// agree.
+/// A guest tells of no incarnation and of no process: both follow from what it tells, so that all
+/// hosts agree.
 pub fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);
     // It names no mesh: a mesh with a name takes no guests.
@@ -50,7 +50,7 @@ pub fn record_for(name: &NodeName, target: &Target, held: Option<&MemberView>) -
         {
             (*held.record).clone()
         }
-        // A guest that takes a name over, or comes back from a goodbye, is a new life of it.
+        // A guest that takes a name over, or comes back from a goodbye, is a new incarnation of it.
         Some(held) => record(name, target, held.record.incarnation.next()),
         None => record(name, target, Incarnation(1)),
     }
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(record_for(&owl, &target, Some(&held(&first, Status::Dead))), first);
         assert!(!is_guest(&Record { instance: Instance(7), ..first.clone() }));
         // It moves, takes over from one of ours, or comes back from a goodbye that somebody told of
-        // it: a larger life.
+        // it: a larger incarnation.
         let moved =
             record_for(&owl, &"elsewhere:1".parse().unwrap(), Some(&held(&first, Status::Dead)));
         let back = record_for(&owl, &target, Some(&held(&first, Status::Left)));

@@ -94,7 +94,7 @@ pub enum Order {
     /// Give this to the own core, as if the guest had sent it.
     Gossip(Box<Exchange>),
     /// Give this record to the own core, as if the guest joined with it: what was reported of its
-    /// present life cannot be outdone. One of ours does that by itself.
+    /// present incarnation cannot be outdone. One of ours does that by itself.
     Renew(Arc<Record>),
     /// Tell a guest of members and samples; [`Done::Pushed`] says what it has then.
     Push {
@@ -155,7 +155,7 @@ impl Informed {
         others.filter(|member| self.answers && !told(member)).map(|member| &member.record).collect()
     }
 
-    /// Samples of members that were not reported to it have to be sent anew once they were.
+    /// Samples of members that were not reported to it have to be sent again once they were.
     /// Where no member is reported they are sent once.
     pub fn forget_untold(&mut self, me: &Record) {
         if self.answers {
@@ -203,12 +203,12 @@ struct Candidate {
 /// What is done for one guest.
 #[derive(Debug)]
 struct Care {
-    /// The life of the guest that it is for.
+    /// The incarnation of the guest that it is for.
     instance: Instance,
     informed: Informed,
     discovered_at: Option<Time>,
     all_told_at: Option<Time>,
-    /// It started anew since: it knows nothing.
+    /// It started again since: it knows nothing.
     rejoined: bool,
     pushed_at: Option<Time>,
     published_at: Option<Time>,
@@ -249,7 +249,7 @@ pub struct Hosting {
     /// Hosts to which some are on their way.
     forwarding: BTreeSet<Target>,
     /// What the others were last told of guests that do not answer; none if they are to be told
-    /// anew.
+    /// again.
     pending: Option<Vec<PendingJoin>>,
     forgot_at: Time,
     orders: VecDeque<Order>,
@@ -333,13 +333,13 @@ impl Hosting {
                 .retain(|name| guest_in(snapshot, name) && is_sponsored(snapshot, name), known);
             self.passed.forget_before(fresh_since(snapshot.now.wall));
         }
-        let life = |name: &NodeName| {
+        let instance = |name: &NodeName| {
             snapshot
                 .member(name)
                 .filter(|member| member.status.is_present())
                 .map(|member| member.record.instance)
         };
-        self.cares.retain(|name, care| life(name) == Some(care.instance));
+        self.cares.retain(|name, care| instance(name) == Some(care.instance));
         self.dirty.retain(|name| guest_in(snapshot, name));
         for guest in snapshot.membership().filter(|member| is_guest(&member.record)) {
             if is_sponsored(snapshot, &guest.record.name) {
@@ -350,9 +350,9 @@ impl Hosting {
         self.pass_on(snapshot);
     }
 
-    /// Takes the next thing to do. Drain it after every input. Exchanges reach the core in the order
-    /// of their orders. While the [`Done`] of an order is awaited, no other of its kind is given for
-    /// the same node, life of a guest, or host.
+    /// Takes the next thing to do. Drain it after every input. Exchanges reach the core in the
+    /// order of their orders. While the [`Done`] of an order is awaited, no other of its kind is
+    /// given for the same node, incarnation of a guest, or host.
     pub fn poll_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }
@@ -575,7 +575,7 @@ impl Hosting {
         }
     }
 
-    /// Has a guest begin a new life.
+    /// Has a guest begin a new incarnation.
     fn renew(&mut self, guest: &Record) {
         let next = record(&guest.name, &guest.target, guest.incarnation.next());
         self.orders.push_back(Order::Renew(Arc::new(next)));

@@ -18,7 +18,7 @@ const SEEN_MAX: usize = 4096;
 /// An answer is taken for another question for so long.
 const JUST_NOW: Duration = Duration::from_secs(5);
 /// After how long it is asked again who is at the address of a guest that is doubted, for addresses
-/// are used anew.
+/// are used again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long an answer about who is there is used.
 const FOUND_RECENTLY: Duration = Duration::from_secs(60);
@@ -159,7 +159,7 @@ impl Joins {
             // Callers come here after the bot there has answered in our own protocol, with no.
             seen.misses = 0;
             if let Some(pending) = elsewhere {
-                // Should it leave, the turns are drawn anew.
+                // Should it leave, the turns are drawn again.
                 seen.turn = None;
                 return if pending.is_stuck() { Turn::Stuck } else { Turn::Elsewhere };
             }

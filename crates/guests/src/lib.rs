@@ -7,8 +7,8 @@
 //! it, and tell it what it lacks. Every bot chooses the same two ([`sponsors`]) and makes the same
 //! record of a guest ([`record_for`]), so nobody has to coordinate.
 //!
-//! A [`Hosting`] is what one bot does for guests, as a plain struct. It opens no socket and reads no
-//! clock. Its driver
+//! A [`Hosting`] is what one bot does for guests, as a plain struct. It opens no socket and reads
+//! no clock. Its driver
 //!
 //! 1. gives it what guests tell ([`Hosting::handle_told`]), what came of its orders
 //!    ([`Hosting::handle_done`]), and twice a second the time ([`Hosting::handle_timeout`]), each

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use canary_core::{Failure, NodeName, Now, Snapshot, Time, Wall};
+use canary_core::{Failure, NodeName, Now, Snapshot, Status, Time, Wall};
 use fixedbitset::FixedBitSet;
 
 use crate::block::Block;
@@ -85,7 +85,13 @@ pub(crate) fn finding(
         Layer::Lossy | Layer::Slow if is_scattered(&culprit) => HOLD_SCATTERED,
         Layer::Lossy | Layer::Slow => HOLD_QUALITY,
     };
-    let since = look.since.map(|at| wall(at, snapshot.now));
+    // A death that was noticed otherwise may come before the next attempt to measure a pair.
+    let died = match &culprit {
+        Culprit::Node(name) => snapshot.member(name).filter(|node| node.status == Status::Dead),
+        _ => None,
+    };
+    let since = look.since.map(|first| died.map_or(first, |node| first.min(node.since)));
+    let since = since.map(|at| wall(at, snapshot.now));
     let (sentence, words) = words::of(kind, &culprit, &block, &look, &pairs, evidence, sources);
     let layer = match evidence.layer {
         Layer::Failing => "failing",

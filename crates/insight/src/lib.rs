@@ -107,8 +107,8 @@ impl Insight {
             let Some(evidence) = Evidence::of(&self.matrix, layer) else { continue };
             let groups = Groups::of(&evidence);
             let mut incumbents = self.tracker.incumbents(layer);
-            // Numbers that were given anew mean other nodes, and a group may have grown: the search
-            // begins anew.
+            // Numbers mean other nodes now, and a group may have grown: the
+            // search begins again.
             if self.matrix.is_renumbered {
                 incumbents.clear();
             }
@@ -179,7 +179,7 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
             let why = if snapshot.targets.is_empty() {
                 "it has no target"
             } else {
-                "none of its targets has let it in yet"
+                "none of its targets lets it in now"
             };
             format!("{} knows no other node: {why}.", snapshot.me.name)
         }

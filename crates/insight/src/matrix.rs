@@ -62,7 +62,7 @@ pub(crate) struct Node {
 /// What the row of one node says.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
-    life: Option<(Incarnation, Instance)>,
+    succession: Option<(Incarnation, Instance)>,
     version: Version,
     /// The label of the latest frame that was read, on our clock.
     framed_at: Time,
@@ -221,7 +221,7 @@ impl Matrix {
             node.said.fit(nodes, has_quality);
             if let (Some(row), Some(places)) = (row, places) {
                 node.expires = row.frame().secured().map(|secured| secured.expires);
-                node.said.read(row, record.life(), &places, &present, now, behind_after);
+                node.said.read(row, record.succession(), &places, &present, now, behind_after);
             }
             (node.record, node.status, node.heard_at, node.interval) =
                 (Arc::clone(record), status, heard_at, interval);
@@ -395,15 +395,15 @@ impl Said {
     fn read(
         &mut self,
         row: &Row,
-        life: (Incarnation, Instance),
+        succession: (Incarnation, Instance),
         places: &[u32],
         present: &FixedBitSet,
         now: Time,
         behind_after: Duration,
     ) {
-        if self.life != Some(life) {
+        if self.succession != Some(succession) {
             // Another process: what the former one failed at is not known to fail.
-            (self.life, self.version, self.framed_at) = (Some(life), 0, Time::ZERO);
+            (self.succession, self.version, self.framed_at) = (Some(succession), 0, Time::ZERO);
             self.failing.clear();
             self.known.clear();
         }

@@ -154,7 +154,7 @@ fn targets(snapshot: &Snapshot, stuck: &BTreeSet<&Target>) -> Vec<Finding> {
 }
 
 /// Nodes of another release than most. The finding is another one as soon as any node changes its
-/// release, and so has to last anew.
+/// release, and so the hour begins again.
 fn version_skew(snapshot: &Snapshot) -> Option<Finding> {
     let others =
         snapshot.present().filter_map(|member| Some((&member.record.name, member.row.as_ref()?)));

@@ -56,6 +56,18 @@ fn a_column_of_refusals_is_a_bot_that_is_down_since_the_first_of_them() {
 }
 
 #[test]
+fn a_node_that_died_before_its_pairs_were_measured_again_is_down_since_its_death() {
+    let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    (lab.status[3], lab.changed[3]) = (Status::Dead, Some(5));
+    watch(&mut lab, &mut insight, 4);
+    lab.lose(3, Failure::Refused);
+    let report = watch(&mut lab, &mut insight, 8);
+    let [incident] = &report.open[..] else { panic!("{:?}", report.open) };
+    assert_eq!(incident.since.unix_millis(), 1_700_000_005_000, "{}", incident.summary);
+}
+
+#[test]
 fn a_lost_attempt_alone_is_no_incident_and_does_not_count_as_health() {
     let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
     watch(&mut lab, &mut insight, 5);

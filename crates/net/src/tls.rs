@@ -139,7 +139,7 @@ pub enum TlsError {
     )]
     Order { file: String, subject: String },
     #[error(
-        "the CA in {ca} that signed the certificate in {file} ({subject}) does not say that it is one; issue it anew with basicConstraints CA:TRUE"
+        "the CA in {ca} that signed the certificate in {file} ({subject}) does not say that it is one; issue it again with basicConstraints CA:TRUE"
     )]
     NoAuthority { file: String, subject: String, ca: String },
     #[error("the key in {key} is not that of the certificate in {certificate} ({subject})")]

@@ -8,7 +8,7 @@ use canary_core::{Target, TargetError};
 
 use crate::resolve::Resolver;
 
-/// How often a name is resolved anew while it gives addresses.
+/// How often a name is resolved again while it gives addresses.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// How soon after it gave none.
 const LOOKUP_RETRY: Duration = Duration::from_secs(1);

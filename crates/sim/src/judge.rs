@@ -158,8 +158,8 @@ impl Mesh {
 
     fn observe(&mut self) {
         let at = self.world.elapsed();
-        for (id, life, insight, read) in &mut self.observers {
-            let runs = self.world.runs_freely(*id) && self.world.life(*id) == *life;
+        for (id, run, insight, read) in &mut self.observers {
+            let runs = self.world.runs_freely(*id) && self.world.run_of(*id) == *run;
             let Some(snapshot) = self.world.snapshot(*id).filter(|_| runs) else { continue };
             let report = insight.observe(&snapshot);
             for event in report.events.iter().filter(|event| event.sequence > *read) {
@@ -185,18 +185,14 @@ impl Mesh {
             all.dedup();
         }
         self.observers =
-            all.into_iter().map(|id| (id, self.world.life(id), Insight::new(), 0)).collect();
+            all.into_iter().map(|id| (id, self.world.run_of(id), Insight::new(), 0)).collect();
     }
 
     /// Observers whose process has run since they began, and runs freely.
     fn watching(&self) -> Vec<HostId> {
         let runs =
-            |id: HostId, life: u64| self.world.runs_freely(id) && self.world.life(id) == life;
-        self.observers
-            .iter()
-            .filter(|(id, life, ..)| runs(*id, *life))
-            .map(|(id, ..)| *id)
-            .collect()
+            |id: HostId, run: u64| self.world.runs_freely(id) && self.world.run_of(id) == run;
+        self.observers.iter().filter(|(id, run, ..)| runs(*id, *run)).map(|(id, ..)| *id).collect()
     }
 
     fn name(&self, id: HostId) -> NodeName {
@@ -267,7 +263,7 @@ pub fn play(fault: &Fault, nodes: usize, seed: u64, labelled: bool) -> Option<Ou
         (bound + Duration::from_secs(5)).saturating_sub(acted - begun).max(Duration::from_secs(5)),
     );
     let watching = mesh.watching();
-    (fault.mend)(&mut mesh, &mut expect);
+    (fault.repair)(&mut mesh, &mut expect);
     mesh.run(if fault.needs_warmth {
         published * 10 + Duration::from_secs(60)
     } else {

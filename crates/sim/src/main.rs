@@ -140,11 +140,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use clap::CommandFactory as _;
 
-    /// `UPDATE_GOLDEN=1` writes it anew.
+    /// `UPDATE_GOLDEN=1` writes it again.
     #[test]
     fn the_help_reads_as_it_was_reviewed() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/help.txt");
-        let help = super::Args::command().render_long_help().to_string();
+        let help = super::Args::command().term_width(100).render_long_help().to_string();
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::create_dir_all(std::path::Path::new(file).parent().unwrap()).unwrap();
             std::fs::write(file, &help).unwrap();

@@ -318,12 +318,12 @@ fn bridge(stage: &mut Stage) {
         deaths == 0,
         format!("{deaths} deaths with {bridges} bridges"),
     );
-    left.iter().for_each(|a| right.iter().for_each(|b| stage.mend(*a, *b)));
+    left.iter().for_each(|a| right.iter().for_each(|b| stage.repair(*a, *b)));
     whole_again(stage);
 }
 
-/// A host that was cut off comes back and holds all others for dead: nobody may believe it. Looks at
-/// members alone, so it needs no whole matrix.
+/// A host that was cut off comes back and holds all others for dead: nobody may believe it. Looks
+/// at members alone, so it needs no whole matrix.
 fn cut_off(stage: &mut Stage) {
     let known = stage.wait_known(HEALED);
     stage.found("every bot knows every bot", known, HEALED);
@@ -453,7 +453,7 @@ fn cut_one_way(stage: &mut Stage) {
         deaths == 0,
         format!("{deaths} deaths"),
     );
-    stage.mend(a, b);
+    stage.repair(a, b);
     whole_again(stage);
 }
 
@@ -479,7 +479,7 @@ fn refuse_one_way(stage: &mut Stage) {
         deaths == 0,
         format!("{deaths} deaths"),
     );
-    stage.mend(a, b);
+    stage.repair(a, b);
     whole_again(stage);
 }
 
@@ -493,7 +493,7 @@ fn restart(stage: &mut Stage) {
     stage.start(last);
     let back = stage.wait_whole(HEALED);
     stage.found("a restart in place is back", back, HEALED);
-    // Elsewhere: the name keeps its life, the old address is let go.
+    // The same name at another target: the old address is let go.
     stage.crash(last);
     let elsewhere = Target::new("elsewhere", 9000).expect("a valid target");
     stage.move_to(last, elsewhere.clone());

@@ -180,7 +180,7 @@ impl Stage {
         let elapsed = self.world.elapsed();
         for id in self.world.running().collect::<Vec<_>>() {
             let Some((events, now)) = self.world.events(id) else { continue };
-            let next = self.read.entry((id, self.world.life(id))).or_default();
+            let next = self.read.entry((id, self.world.run_of(id))).or_default();
             for event in events.since(*next) {
                 *next = event.sequence + 1;
                 // Where the wall clock stepped, the time of reading has to do.
@@ -493,8 +493,8 @@ impl Stage {
     }
 
     /// Ends [`Stage::cut`] and [`Stage::refuse`] of a pair.
-    pub fn mend(&mut self, from: HostId, to: HostId) {
-        self.write(format!("mend {} -> {}", from.0, to.0));
+    pub fn repair(&mut self, from: HostId, to: HostId) {
+        self.write(format!("repair {} -> {}", from.0, to.0));
         let now = self.world.elapsed();
         self.world.cut(from, to, false);
         self.world.refuse(from, to, false);

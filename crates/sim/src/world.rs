@@ -61,7 +61,7 @@ impl Default for Link {
 #[derive(Debug)]
 struct Event {
     host: HostId,
-    life: u64,
+    run: u64,
     input: Input,
 }
 
@@ -167,7 +167,7 @@ impl World {
             core = core.with_gossipers(|record| !is_guest(record));
         }
         core.handle_seeds(seeds, now);
-        host.begin_life();
+        host.begin_run();
         host.core = Some(core);
         self.listening.insert(host.target.clone(), id);
         self.begin_hosting(id);
@@ -302,7 +302,7 @@ impl World {
                 continue;
             }
             match event.input {
-                input if self.hosts[event.host.0].life == event.life => {
+                input if self.hosts[event.host.0].run == event.run => {
                     self.give(event.host, input);
                 }
                 Input::Knock(knock) => self.reset_knock(knock),
@@ -330,8 +330,8 @@ impl World {
     }
 
     /// Counts the processes that ran on a host.
-    pub fn life(&self, id: HostId) -> u64 {
-        self.hosts[id.0].life
+    pub fn run_of(&self, id: HostId) -> u64 {
+        self.hosts[id.0].run
     }
 
     /// Whether the host's wall clock never stepped, or back to where it was.
@@ -344,13 +344,13 @@ impl World {
     }
 
     fn schedule(&mut self, at: Time, host: HostId, input: Input) {
-        let life = self.hosts[host.0].life;
-        self.schedule_for(at, host, life, input);
+        let run = self.hosts[host.0].run;
+        self.schedule_for(at, host, run, input);
     }
 
-    fn schedule_for(&mut self, at: Time, host: HostId, life: u64, input: Input) {
+    fn schedule_for(&mut self, at: Time, host: HostId, run: u64, input: Input) {
         self.next_event += 1;
-        let event = Some(Event { host, life, input });
+        let event = Some(Event { host, run, input });
         let place = match self.free.pop() {
             Some(place) => {
                 self.events[place] = event;

@@ -64,13 +64,13 @@ fn what_was_found_stays_mended() {
         // since the cut: a fault of the checker.
         ("chaos", setup(16, 4_276_892_266)),
         // Who restarted where one was refused was dead to that one until its next word of the new
-        // life.
+        // incarnation.
         ("chaos", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(15, 2_227_428_336) }),
         // Who restarted behind a cut was not dialled for two minutes.
         ("chaos", setup(10, 9)),
         // A host that had been starved measured some pairs long after.
         ("chaos", setup(10, 2_788_950_929)),
-        // A clock beyond all reason made a life that nobody takes.
+        // A clock beyond all reason made an incarnation that nobody takes.
         ("chaos", setup(10, 17)),
         // A failure that had begun before a silence ended was taken for a broken path, by all.
         ("detect", Setup { loss: 0.05, ..setup(8, 698_482_832) }),
@@ -121,8 +121,8 @@ fn what_was_found_stays_mended() {
     }
 }
 
-/// A host that did not keep up asked about a node that it had doubted before only after ten seconds,
-/// or never.
+/// A host that did not keep up asked about a node that it had doubted before only after ten
+/// seconds, or never.
 #[test]
 fn in_a_small_mesh_a_node_that_was_doubted_before_dies_as_fast_as_any() {
     for (nodes, observers) in [(2, Observers::Starved), (3, Observers::Pausing)] {

@@ -141,7 +141,7 @@ async function loadAll(signal) {
 let loading = false;
 let again = false;
 
-/** Loads everything anew; at most one at a time. */
+/** Loads everything again; at most one at a time. */
 async function load({ anyway = false } = {}) {
   if (!session || (shown.paused && !anyway)) return;
   if (loading) return void (again = true);

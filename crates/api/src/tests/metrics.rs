@@ -124,6 +124,6 @@ async fn the_reference_of_metrics_is_what_is_served() {
     assert_eq!(
         std::fs::read_to_string(&file).unwrap_or_default(),
         text,
-        "docs/metrics.md; UPDATE_GOLDEN=1 writes it anew"
+        "docs/metrics.md; UPDATE_GOLDEN=1 writes it again"
     );
 }

@@ -71,9 +71,9 @@ struct Node {
     labels: std::collections::BTreeMap<String, String>,
     /// The release that it runs; null for a bot of the original, and before it published anything.
     version: Option<String>,
-    /// Counts the lives of the node: it is larger after every restart.
+    /// The incarnation of the node: larger after every restart.
     incarnation: u64,
-    /// When there was evidence of its life; null for the bot that answers.
+    /// When there was evidence that it lives; null for the bot that answers.
     last_evidence_at: Option<String>,
     /// How long ago it published what it measured; null before the first time.
     row_age_seconds: Option<f64>,

@@ -56,7 +56,7 @@ pub(crate) fn key_of<const PARTS: usize>(
     let refused = || {
         Problem::new(
             StatusCode::BAD_REQUEST,
-            "page_token is none that this path gave; leave it out to begin anew",
+            "page_token is none that this path gave; leave it out to begin again",
         )
     };
     read().map(Some).ok_or_else(refused)

@@ -83,7 +83,7 @@ impl Watcher {
 ///
 /// Events are `verdict`, `incident`, `node`, `pair` (its state changed) and `mark`. `tick` comes
 /// every 5 s. `reload` says that changes may have been left out, also once at the start: read the
-/// other resources anew. With `Last-Event-ID` the stream first repeats later events that are kept.
+/// other resources again. With `Last-Event-ID` the stream first repeats later events that are kept.
 /// The first message is the verdict.
 #[utoipa::path(
     get,

@@ -342,7 +342,7 @@ impl Me {
                 if !heard {
                     let mut state = self.state();
                     state.nodes.remove(&name);
-                    // Who knows nobody begins anew.
+                    // Who knows nobody begins again.
                     state.joined &= !state.nodes.is_empty();
                 }
             }

@@ -8,8 +8,8 @@ use super::calls::{Calling, Counted, Found};
 use super::learn::Source;
 use crate::cell::Failure;
 use crate::identity::{Record, Target};
-use crate::life::Status;
 use crate::limits::{IDENTIFY_TIMEOUT, JOINS_PENDING_MAX};
+use crate::liveness::Status;
 use crate::members::ME;
 use crate::message::{Heard, JoinAnswer, Request, Response};
 use crate::orders::{CallError, RequestId};
@@ -78,7 +78,7 @@ impl Core {
                 |member| {
                     let other = member.record.instance != joiner.instance
                         && member.record.target != joiner.target;
-                    other && member.life.status() != Status::Left
+                    other && member.liveness.status() != Status::Left
                 },
             );
         match incumbent.map(|member| Arc::clone(&member.record)) {
@@ -97,7 +97,7 @@ impl Core {
             self.members.of_instance(joiner.instance).and_then(|slot| self.members.get(slot));
         held.is_some_and(|held| {
             let undoubted = held.proven
-                && held.life.status() == Status::Alive
+                && held.liveness.status() == Status::Alive
                 && held.pair.failing_since().is_none();
             undoubted && *held.record == *joiner && self.takes_part(held)
         })
@@ -111,7 +111,7 @@ impl Core {
         now: Moment,
     ) {
         match Found::instead_of(&joiner, result) {
-            Found::OtherLife(record) if record.instance != joiner.instance => {
+            Found::OtherIncarnation(record) if record.instance != joiner.instance => {
                 self.refuse(Refusal::NameTaken);
                 self.joining.guards.refund_joiner();
                 self.reports.name_claimed(&joiner, &record.target, now);
@@ -148,7 +148,7 @@ impl Core {
                 let answer = self.admit(&record, &joiner.target, now);
                 return self.reply(request, Response::Join(answer));
             }
-            Found::Same(record) | Found::OtherLife(record) | Found::OtherName(record) => {
+            Found::Same(record) | Found::OtherIncarnation(record) | Found::OtherName(record) => {
                 (format!("another node answers there: {}", record.name), TOLD_ANOTHER)
             }
             Found::Busy => return self.reply(request, Response::Join(JoinAnswer::Busy)),
@@ -179,15 +179,15 @@ impl Core {
             .holder_elsewhere(record)
             .is_some_and(|slot| self.members.get(slot).is_none_or(|member| member.proven))
         {
-            // Somebody else has its instance: it takes another one with its next life.
+            // Somebody else has its instance: it takes another one with its next incarnation.
             self.refuse(Refusal::InstanceTaken);
             return JoinAnswer::Outdated(record.incarnation);
         }
         if let Some(member) =
             self.members.named(&record.name).and_then(|slot| self.members.get(slot))
         {
-            let (held, left) = (&member.record, member.life.status() == Status::Left);
-            let outdated = held.life() > record.life() && !member.gives_way_at(dialled);
+            let (held, left) = (&member.record, member.liveness.status() == Status::Left);
+            let outdated = held.succession() > record.succession() && !member.gives_way_at(dialled);
             if outdated || (left && held.instance == record.instance) {
                 return JoinAnswer::Outdated(held.incarnation);
             }

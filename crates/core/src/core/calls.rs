@@ -142,10 +142,10 @@ impl Calls {
 /// Who was found where a node was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The node itself, in the life that was expected.
+    /// The node itself, in the incarnation that was expected.
     Same(Arc<Record>),
-    /// Its name, in another life.
-    OtherLife(Arc<Record>),
+    /// Its name, in another incarnation.
+    OtherIncarnation(Arc<Record>),
     /// Another name.
     OtherName(Arc<Record>),
     /// Somebody who lives, and has no time to say who it is.
@@ -164,20 +164,20 @@ impl Found {
             Ok(Response::Identify(record)) if record.name != expected.name => {
                 Self::OtherName(record)
             }
-            Ok(Response::Identify(record)) if record.life() == expected.life() => {
+            Ok(Response::Identify(record)) if record.succession() == expected.succession() => {
                 Self::Same(record)
             }
-            Ok(Response::Identify(record)) => Self::OtherLife(record),
+            Ok(Response::Identify(record)) => Self::OtherIncarnation(record),
             Ok(Response::Busy) => Self::Busy,
             Ok(_) => Self::Stranger,
             Err(error) => Self::Nobody(error),
         }
     }
 
-    /// The record of a node of the expected name, in whichever life.
+    /// The record of a node of the expected name, in any incarnation.
     pub(super) fn of_that_name(self) -> Option<Arc<Record>> {
         match self {
-            Self::Same(record) | Self::OtherLife(record) => Some(record),
+            Self::Same(record) | Self::OtherIncarnation(record) => Some(record),
             Self::OtherName(_) | Self::Busy | Self::Stranger | Self::Nobody(_) => None,
         }
     }
@@ -208,8 +208,8 @@ mod tests {
         let error = CallError { failure: Failure::Timeout, detail: "no answer".to_owned() };
         let table = [
             (answered(&expected), Found::Same(Arc::clone(&expected)), true),
-            (answered(&restarted), Found::OtherLife(Arc::clone(&restarted)), true),
-            (answered(&same_time), Found::OtherLife(Arc::clone(&same_time)), true),
+            (answered(&restarted), Found::OtherIncarnation(Arc::clone(&restarted)), true),
+            (answered(&same_time), Found::OtherIncarnation(Arc::clone(&same_time)), true),
             (answered(&other), Found::OtherName(Arc::clone(&other)), false),
             (Ok(Response::Busy), Found::Busy, false),
             (Ok(Response::NotAdmitted), Found::Stranger, false),

@@ -1,4 +1,4 @@
-//! What a change in a member's life means for everything else.
+//! What a change in a member's liveness means for everything else.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing::{debug, info};
 use super::Core;
 use super::deadlines::{Patience, Timer};
 use super::schedule::Why;
-use crate::life::Change;
+use crate::liveness::Change;
 use crate::members::{Member, Slot};
 use crate::tally::EventKind;
 use crate::time::{Moment, Time};
@@ -18,19 +18,19 @@ impl Core {
     pub(super) fn reached_since(&mut self, slot: Slot, sent_at: Time, now: Moment) {
         let at = (sent_at + Duration::from_micros(1)).min(now.time);
         if let Some(member) = self.members.get_mut(slot) {
-            let change = member.life.evidence(at, now);
+            let change = member.liveness.evidence(at, now);
             self.apply_change(slot, change, now);
         }
         self.settle_question(slot);
     }
 
-    /// Carries out what a change of a member's life means.
+    /// Carries out what a change of a member's liveness means.
     pub(super) fn apply_change(&mut self, slot: Slot, change: Change, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
         let name = member.record.name.clone();
-        let deadline = member.life.deadline();
+        let deadline = member.liveness.deadline();
         if change != Change::None && change != Change::Refuted {
             member.changed_at = now.time;
             if matches!(change, Change::Died | Change::Left) {
@@ -69,7 +69,7 @@ impl Core {
                 self.deadlines.timers.cancel(Timer::Dial(slot));
                 self.settle_question(slot);
                 self.give_turn(slot, Why::Back, now);
-                self.spread_life(slot, now);
+                self.spread_liveness(slot, now);
             }
             Change::Left => {
                 info!(node = %name, "the node left");
@@ -77,7 +77,7 @@ impl Core {
                 self.drop_present(slot);
                 self.deadlines.patience.cancel(Patience::Death(slot));
                 self.deadlines.timers.cancel(Timer::Dial(slot));
-                self.spread_life(slot, now);
+                self.spread_liveness(slot, now);
             }
         }
     }

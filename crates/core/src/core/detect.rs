@@ -10,11 +10,11 @@ use super::schedule::Why;
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::identity::Instance;
-use crate::life::{Change, Doubt, Status};
 use crate::limits::{
     ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, FLAP_PAUSE_MAX, INQUIRIES,
     INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
 };
+use crate::liveness::{Change, Doubt, Status};
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Exchange, Request, Response, Suspicion};
 use crate::orders::{CallId, Order, ProbeId, RequestId};
@@ -85,7 +85,9 @@ impl Core {
         let is_shared = |doubt: Doubt| {
             !doubt.unheard || self.detector.witness.heard_nobody_since(doubt.first_failure)
         };
-        if member.life.status() == Status::Suspect && member.life.doubt().is_none_or(is_shared) {
+        if member.liveness.status() == Status::Suspect
+            && member.liveness.doubt().is_none_or(is_shared)
+        {
             return;
         }
         // Bots that reach it will suspect it when it is gone; our own failures say nothing new. In
@@ -149,7 +151,7 @@ impl Core {
         let may = |(slot, member): &(Slot, &crate::members::Member)| {
             let fit = *slot != about
                 && member.is_partner()
-                && member.life.status() == Status::Alive
+                && member.liveness.status() == Status::Alive
                 && !self.detector.questions.open.contains_key(slot);
             fit && self.takes_part(member)
         };
@@ -279,7 +281,7 @@ impl Core {
             unheard,
         };
         if let Some(member) = self.members.get_mut(slot) {
-            let change = member.life.suspect(doubt, now);
+            let change = member.liveness.suspect(doubt, now);
             self.apply_change(slot, change, now);
         }
     }
@@ -297,7 +299,7 @@ impl Core {
 
     /// Ends the question if newer evidence answered it.
     pub(super) fn settle_question(&mut self, slot: Slot) {
-        let evidence_at = self.members.get(slot).map(|member| member.life.evidence_at());
+        let evidence_at = self.members.get(slot).map(|member| member.liveness.evidence_at());
         if self
             .detector
             .questions
@@ -368,7 +370,7 @@ impl Core {
         };
         if slot == ME {
             self.beat(now);
-            self.spread_life(ME, now);
+            self.spread_liveness(ME, now);
             return;
         }
         if self.detector.witness.input_is_stale(now.time) {
@@ -380,11 +382,11 @@ impl Core {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        let change = member.life.suspect(doubt, now);
+        let change = member.liveness.suspect(doubt, now);
         self.apply_change(slot, change, now);
         // What we know from a probe of ours is no evidence to others: only a heartbeat that is
         // younger than the doubt is.
-        let beat_at = self.members.get(slot).map(|member| member.life.heartbeat().1);
+        let beat_at = self.members.get(slot).map(|member| member.liveness.heartbeat().1);
         match change {
             Change::Refuted if !pushed => {}
             Change::Refuted if beat_at > Some(doubt.first_failure) => {
@@ -399,7 +401,7 @@ impl Core {
     /// repeats the suspicion does not make us spread it each time.
     fn speak_for(&mut self, slot: Slot, suspicion: Suspicion, now: Moment) {
         if suspicion.age < DEATH_AFTER_SILENCE * 2 && self.may_speak_for(slot, now) {
-            self.spread_life(slot, now);
+            self.spread_liveness(slot, now);
         }
     }
 
@@ -442,8 +444,8 @@ impl Core {
         let Some(member) = self.members.get_mut(slot) else {
             return;
         };
-        if let Some(doubt) = member.life.doubt()
-            && let Some(deadline) = member.life.deadline()
+        if let Some(doubt) = member.liveness.doubt()
+            && let Some(deadline) = member.liveness.deadline()
             && alone
             && !doubt.refused
         {
@@ -455,8 +457,8 @@ impl Core {
                 return;
             }
         }
-        let change = member.life.expire(now);
-        if let Some(deadline) = member.life.deadline() {
+        let change = member.liveness.expire(now);
+        if let Some(deadline) = member.liveness.deadline() {
             self.deadlines.patience.set(Patience::Death(slot), deadline);
         }
         self.apply_change(slot, change, now);
@@ -467,7 +469,7 @@ impl Core {
     pub(super) fn confirm_death(&mut self, slot: Slot, ordered_at: Time, now: Moment) {
         if self.detector.witness.heard_around(ordered_at)
             && let Some(member) = self.members.get_mut(slot)
-            && member.life.confirm()
+            && member.liveness.confirm()
         {
             member.changed_at = now.time;
         }
@@ -482,7 +484,7 @@ impl Core {
         if member.proven {
             self.doubt(slot, false, now);
         } else {
-            let change = member.life.suspect(Doubt::shared(now.time, false, now), now);
+            let change = member.liveness.suspect(Doubt::shared(now.time, false, now), now);
             self.apply_change(slot, change, now);
         }
     }

@@ -16,13 +16,13 @@ use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
 use crate::identity::{Instance, Record};
-use crate::life::{Change, Status};
 use crate::limits::{
     ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, DIGEST_ENTRIES_MIN,
     ENTRIES_ACCEPTED_MAX, EXCHANGE_CONTENT_BYTES_MAX, EXCHANGE_TIMEOUT, EXCHANGES_IN_FLIGHT_MAX,
     PUSH_INTERVAL, RECORDS_PER_EXCHANGE_MAX, Rate, SUSPICIONS_MAX, UNPROVEN_FORGET_AFTER,
     WANT_PATIENCE, WANTS_MAX,
 };
+use crate::liveness::{Change, Status};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, InstanceRange, Request, Response, Suspicion};
 use crate::orders::{CallError, CallId, RequestId};
@@ -90,9 +90,9 @@ impl Core {
 
     /// The own heartbeat advances.
     pub(super) fn beat(&mut self, now: Moment) {
-        let life = &mut self.members.me_mut().life;
-        let (heartbeat, _) = life.heartbeat();
-        life.hear(heartbeat + 1, Duration::ZERO, now);
+        let liveness = &mut self.members.me_mut().liveness;
+        let (heartbeat, _) = liveness.heartbeat();
+        liveness.hear(heartbeat + 1, Duration::ZERO, now);
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
@@ -218,7 +218,7 @@ impl Core {
                 .collect();
             return (InstanceRange::ALL, entries);
         }
-        // Up to the first one left out. The next digest goes on there, or starts anew.
+        // Up to the first one left out. The next digest goes on there, or starts again.
         let low = self.gossip.cursor;
         let rest = InstanceRange::new(low, InstanceRange::ALL.high()).unwrap_or(InstanceRange::ALL);
         let mut slots: Vec<_> = self.members.in_range(rest).take(entries_max + 1).collect();
@@ -260,15 +260,16 @@ impl Core {
             .members
             .others()
             .filter(|(_, member)| now.time.since(member.changed_at) < CHANGED_LATELY);
-        let doubted = lately
-            .filter(|(_, member)| matches!(member.life.status(), Status::Suspect | Status::Dead));
+        let doubted = lately.filter(|(_, member)| {
+            matches!(member.liveness.status(), Status::Suspect | Status::Dead)
+        });
         doubted.filter_map(|(_, member)| member.suspicion(now.time)).take(SUSPICIONS_MAX).collect()
     }
 
     /// The digest's line for a member; none for who is past half its retention.
     pub(super) fn entry(&self, slot: Slot, now: Moment) -> Option<Entry> {
         let member = self.members.get(slot)?;
-        if slot != ME && member.life.silence(now) > self.config.retain_nodes / 2 {
+        if slot != ME && member.liveness.silence(now) > self.config.retain_nodes / 2 {
             return None;
         }
         Some(
@@ -291,7 +292,7 @@ impl Core {
             .and_then(|instance| self.members.of_instance(instance))
             .filter(|slot| *slot != ME);
         let admitted = from.filter(|slot| {
-            self.members.get(*slot).is_some_and(|member| member.life.status() != Status::Left)
+            self.members.get(*slot).is_some_and(|member| member.liveness.status() != Status::Left)
         });
         let Some(from) = admitted else {
             self.refuse(Refusal::NotAdmitted);
@@ -377,7 +378,7 @@ impl Core {
                 let credit = self.own_credit(now);
                 let next = self.compose(reaction, credit, credit, now);
                 if leg == Leg::Inquiry {
-                    self.spread_life(slot, now);
+                    self.spread_liveness(slot, now);
                 }
                 if let Some(leg) = leg.next()
                     && !next.is_empty()
@@ -493,11 +494,11 @@ impl Core {
             return;
         };
         if slot == ME && self.joining.naming.yields() {
-            // The name is another's for now; a larger life is taken when it is ours again.
+            // The name is another's for now; a larger incarnation is taken when it is ours again.
             return;
         }
         if slot == ME {
-            let (heartbeat, _) = self.members.me().life.heartbeat();
+            let (heartbeat, _) = self.members.me().liveness.heartbeat();
             if entry.left
                 || entry.heartbeat > heartbeat
                 || entry.version > self.members.me().version()
@@ -511,7 +512,7 @@ impl Core {
             }
         } else if entry.left {
             if let Some(member) = self.members.get_mut(slot) {
-                let change = member.life.leave(now);
+                let change = member.liveness.leave(now);
                 self.apply_change(slot, change, now);
             }
         } else {
@@ -555,7 +556,7 @@ impl Core {
         let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {
             return;
         };
-        let change = member.life.hear(heartbeat, age, now);
+        let change = member.liveness.hear(heartbeat, age, now);
         if change != Change::None {
             self.apply_change(slot, change, now);
         }
@@ -566,5 +567,5 @@ impl Core {
 /// Whether somebody who does not know a member would take it: the long dead are not learned by
 /// hearsay.
 fn worth_telling(member: &Member, now: Moment) -> bool {
-    member.is_present() || member.life.silence(now) <= UNPROVEN_FORGET_AFTER
+    member.is_present() || member.liveness.silence(now) <= UNPROVEN_FORGET_AFTER
 }

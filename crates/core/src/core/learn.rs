@@ -10,10 +10,10 @@ use super::deadlines::{Patience, Timer};
 use super::rumour::CREDIT_MIN;
 use super::schedule::Why;
 use crate::identity::{Instance, Record};
-use crate::life::{Doubt, Life, Status};
 use crate::limits::{
     EXCHANGES_IN_FLIGHT_MAX, SILENCE_MAX, SUCCESSION_AFTER, UNPROVEN_FORGET_AFTER,
 };
+use crate::liveness::{Doubt, Liveness, Status};
 use crate::members::{Member, Slot};
 use crate::message::Heard;
 use crate::tally::{EventKind, Refusal};
@@ -37,7 +37,7 @@ pub(super) enum Source {
 /// What is held of a name, against what is reported of it.
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    /// The held life is the larger one.
+    /// The held incarnation is the larger one.
     is_larger: bool,
     /// Both are the same process.
     is_same: bool,
@@ -50,7 +50,7 @@ struct Held {
     lives: bool,
 }
 
-/// Which of two lives of a name is believed.
+/// Which of two incarnations of a name is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     /// The held one: the report is about it.
@@ -63,7 +63,7 @@ enum Choice {
     Ignore,
 }
 
-fn which_life(held: Held, source: Source) -> Choice {
+fn which_incarnation(held: Held, source: Source) -> Choice {
     let first_hand = !matches!(source, Source::Told(_));
     let may_succeed = match source {
         Source::Told(_) => false,
@@ -102,26 +102,28 @@ impl Core {
         }
         let slot = self.members.holder_of(&record);
         let held = slot.and_then(|slot| self.members.get(slot));
-        let is_held = held.is_some_and(|held| held.record.life() == record.life());
+        let is_held = held.is_some_and(|held| held.record.succession() == record.succession());
         if heard.age > self.config.retain_nodes / 2
             || !(record.incarnation.is_believable(first_hand) || is_held)
         {
             return None;
         }
-        let life = Life::new(heard.heartbeat, heard.age, now);
+        let liveness = Liveness::new(heard.heartbeat, heard.age, now);
         let slot = match slot {
             Some(slot) => {
                 let held = self.members.get(slot)?;
                 let held = Held {
-                    is_larger: held.record.life() > record.life(),
+                    is_larger: held.record.succession() > record.succession(),
                     is_same: held.record.instance == record.instance,
                     is_at_target: held.record.target == record.target,
                     gives_way: held.gives_way_at(&record.target),
-                    lives: held.is_partner() && held.life.silence(now) < SUCCESSION_AFTER,
+                    lives: held.is_partner() && held.liveness.silence(now) < SUCCESSION_AFTER,
                 };
-                match which_life(held, source) {
+                match which_incarnation(held, source) {
                     Choice::Held => {}
-                    Choice::Reported => self.begin_life(slot, record, life, introducer, now),
+                    Choice::Reported => {
+                        self.begin_incarnation(slot, record, liveness, introducer, now);
+                    }
                     Choice::AskFirst => {
                         self.look_for_successor(slot, record, now);
                         return None;
@@ -132,7 +134,7 @@ impl Core {
             }
             // A node that has been silent for so long would be forgotten at once.
             None if !first_hand && heard.age > UNPROVEN_FORGET_AFTER => return None,
-            None => self.take_in(record, life, introducer, now)?,
+            None => self.take_in(record, liveness, introducer, now)?,
         };
         if first_hand {
             self.prove(slot, now);
@@ -141,23 +143,23 @@ impl Core {
         self.hear(slot, heard.heartbeat, heard.age, now);
         let member = self.members.get_mut(slot)?;
         if heard.left {
-            let change = member.life.leave(now);
+            let change = member.liveness.leave(now);
             self.apply_change(slot, change, now);
-        } else if heard.age > SILENCE_MAX && member.life.status() == Status::Alive {
+        } else if heard.age > SILENCE_MAX && member.liveness.status() == Status::Alive {
             // The peer reports a long silence, but its report may be stale: suspect first, so that
             // it can be refuted.
-            let change = member.life.suspect(Doubt::shared(now.time, false, now), now);
+            let change = member.liveness.suspect(Doubt::shared(now.time, false, now), now);
             self.apply_change(slot, change, now);
         }
         Some(slot)
     }
 
-    /// A name that is held goes on in another life.
-    fn begin_life(
+    /// A name that is held goes on in another incarnation.
+    fn begin_incarnation(
         &mut self,
         slot: Slot,
         record: Arc<Record>,
-        life: Life,
+        liveness: Liveness,
         introducer: Option<Instance>,
         now: Moment,
     ) {
@@ -167,7 +169,7 @@ impl Core {
         self.drop_question(slot);
         let (name, target, labels) =
             (record.name.clone(), record.target.clone(), record.labels.clone());
-        self.members.replace(slot, record, life, introducer, now.time);
+        self.members.replace(slot, record, liveness, introducer, now.time);
         info!(node = %name, %target, %labels, moved, "a node restarted");
         self.journal.note(now, EventKind::Restarted(name));
         self.spread_record(slot, now);
@@ -178,13 +180,13 @@ impl Core {
     fn take_in(
         &mut self,
         record: Arc<Record>,
-        life: Life,
+        liveness: Liveness,
         introducer: Option<Instance>,
         now: Moment,
     ) -> Option<Slot> {
         let (name, target, labels) =
             (record.name.clone(), record.target.clone(), record.labels.clone());
-        let (slot, evicted) = match self.members.insert(record, life, introducer, now.time) {
+        let (slot, evicted) = match self.members.insert(record, liveness, introducer, now.time) {
             Ok(inserted) => inserted,
             Err(refusal) => {
                 self.refuse(refusal);
@@ -236,7 +238,7 @@ impl Core {
         }
     }
 
-    /// It answered at its target, by its name, in this life.
+    /// It answered at its target, by its name, in this incarnation.
     pub(super) fn prove(&mut self, slot: Slot, now: Moment) {
         let was_known = self.members.get(slot).is_some_and(|member| member.known);
         if self.members.prove(slot) {
@@ -262,30 +264,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_truth_table_of_two_lives_of_a_name() {
+    fn the_truth_table_of_two_incarnations_of_a_name() {
         let told = Source::Told(Instance(9));
         let (answered, succeeds) = (Source::Answered, Source::Succeeds);
-        // Is the held life larger, the same process, at the same target, implausible, alive; who
-        // says so; and what follows.
+        // Is the held incarnation larger, the same process, at the same target, implausible, alive;
+        // who says so; and what follows.
         #[rustfmt::skip]
         let table = [
-            ("hearsay of the same life",                       [false, true,  true,  false, true ], told,     Choice::Held),
-            ("the same life answers",                          [false, true,  true,  false, true ], answered, Choice::Held),
-            ("hearsay of a former life",                       [true,  false, true,  false, true ], told,     Choice::Ignore),
-            ("a former life answers",                          [true,  false, true,  false, true ], answered, Choice::Ignore),
-            ("hearsay of a larger life, the held one lives",   [false, false, true,  false, true ], told,     Choice::AskFirst),
+            ("hearsay of the same incarnation",                       [false, true,  true,  false, true ], told,     Choice::Held),
+            ("the same incarnation answers",                          [false, true,  true,  false, true ], answered, Choice::Held),
+            ("hearsay of a former incarnation",                       [true,  false, true,  false, true ], told,     Choice::Ignore),
+            ("a former incarnation answers",                          [true,  false, true,  false, true ], answered, Choice::Ignore),
+            ("hearsay of a larger incarnation, the held one lives",   [false, false, true,  false, true ], told,     Choice::AskFirst),
             ("the same, elsewhere",                            [false, false, false, false, true ], told,     Choice::AskFirst),
-            ("hearsay of a larger life, the held one is gone", [false, false, false, false, false], told,     Choice::Reported),
-            ("a larger life answers at the same place",        [false, false, true,  false, true ], answered, Choice::Reported),
-            ("a larger life answers elsewhere",                [false, false, false, false, true ], answered, Choice::AskFirst),
+            ("hearsay of a larger incarnation, the held one is gone", [false, false, false, false, false], told,     Choice::Reported),
+            ("a larger incarnation answers at the same place",        [false, false, true,  false, true ], answered, Choice::Reported),
+            ("a larger incarnation answers elsewhere",                [false, false, false, false, true ], answered, Choice::AskFirst),
             ("the same, and the held one was asked",           [false, false, false, false, true ], succeeds, Choice::Reported),
-            ("hearsay against an implausible life",            [true,  false, true,  true,  false], told,     Choice::AskFirst),
-            ("an answer against an implausible life",          [true,  false, true,  true,  false], answered, Choice::Reported),
+            ("hearsay against an implausible incarnation",            [true,  false, true,  true,  false], told,     Choice::AskFirst),
+            ("an answer against an implausible incarnation",          [true,  false, true,  true,  false], answered, Choice::Reported),
             ("the same, elsewhere, while the held one lives",  [true,  false, false, true,  true ], answered, Choice::AskFirst),
         ];
         for (what, [is_larger, is_same, is_at_target, gives_way, lives], source, choice) in table {
             assert_eq!(
-                which_life(Held { is_larger, is_same, is_at_target, gives_way, lives }, source),
+                which_incarnation(
+                    Held { is_larger, is_same, is_at_target, gives_way, lives },
+                    source
+                ),
                 choice,
                 "{what}"
             );

@@ -1,4 +1,4 @@
-//! Whose a name is: restarts, twins, and leftovers of former lives.
+//! Whose a name is: restarts, twins, and leftovers of former incarnations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub(super) struct Naming {
     standing: Standing,
     /// Do not verify another claim to our own name or instance before this time.
     look_after: Time,
-    /// The pause after the next look: it grows with every life that was taken because of one.
+    /// The pause after the next look: it grows with every incarnation that was taken because of
+    /// one.
     pause: Duration,
     /// How often in a row the other holder of our name did not answer.
     failures: u8,
@@ -119,7 +120,7 @@ impl Naming {
 }
 
 impl Core {
-    /// Asks who answers at a member's target: an answer in another life was seen there.
+    /// Asks who answers at a member's target: an answer in another incarnation was seen there.
     pub(super) fn identify(&mut self, slot: Slot) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -155,9 +156,9 @@ impl Core {
         }
     }
 
-    /// Somebody tells of a larger life of a member that lives: a restart, or a lie. The living one
-    /// stays unless it does not answer any more and the other does. At one place there is but one
-    /// of them.
+    /// Somebody tells of a larger incarnation of a member that lives: a restart, or a lie. The
+    /// living one stays unless it does not answer any more and the other does. At one place there
+    /// is but one of them.
     pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Moment) {
         let Some(member) = self.members.get_mut(slot) else {
             return;
@@ -204,8 +205,8 @@ impl Core {
             return;
         }
         match (asked, found.of_that_name()) {
-            // It lives at its place, perhaps in a next life. While it yields its name it answers
-            // with the holder.
+            // It lives at its place, perhaps in a next incarnation. While it yields its name it
+            // answers with the holder.
             (Succession::Incumbent, Some(record))
                 if record.target == member.record.target
                     && record.instance != successor.instance =>
@@ -275,14 +276,14 @@ impl Core {
         }
     }
 
-    /// Somebody speaks of our own name in another life.
+    /// Somebody speaks of our own name in another incarnation.
     pub(super) fn hear_own_name(&mut self, record: Arc<Record>, left: bool, now: Moment) {
         let me = self.record();
         // Nobody takes what is beyond belief for us, and nobody has to be asked about it.
         if left
             || !record.incarnation.can_be_outdone_by(me.incarnation)
             || record.instance == me.instance
-            || record.life() < me.life()
+            || record.succession() < me.succession()
             || !self.joining.naming.may_look(now.time)
         {
             return;
@@ -290,8 +291,8 @@ impl Core {
         self.look_at_claimant(record);
     }
 
-    /// Looks whether the other holder of our name lives. A larger life that does not is a leftover,
-    /// and is overtaken.
+    /// Looks whether the other holder of our name lives. A larger incarnation that does not is a
+    /// leftover, and is overtaken.
     pub(super) fn look_at_claimant(&mut self, claimant: Arc<Record>) {
         if self.joining.naming.votes.is_some() || self.orders.calls.in_flight(Counted::Contest) > 0
         {
@@ -327,10 +328,10 @@ impl Core {
         match found {
             // It is there, and has no time: it is looked at again.
             Found::Busy => self.deadlines.timers.set(Timer::Contest, now.time + CONTEST_INTERVAL),
-            Found::Same(record) | Found::OtherLife(record)
+            Found::Same(record) | Found::OtherIncarnation(record)
                 if record.instance != self.record().instance =>
             {
-                if !yielded && record.life() < self.record().life() {
+                if !yielded && record.succession() < self.record().succession() {
                     return;
                 }
                 if yielded {
@@ -351,9 +352,9 @@ impl Core {
         }
     }
 
-    /// Another holder of our name answered, in a larger life. That others hold it for the one of
-    /// this name is for them to say: a peer that claims to be us persuades itself alone. With
-    /// nobody to ask its answer counts.
+    /// Another holder of our name answered, in a larger incarnation. That others hold it for the
+    /// one of this name is for them to say: a peer that claims to be us persuades itself alone.
+    /// With nobody to ask its answer counts.
     fn ask_for_votes(&mut self, claimant: Arc<Record>, now: Moment) {
         let elsewhere = |member: &Member| member.record.target.host() != claimant.target.host();
         let fit = |member: &Member| {
@@ -407,11 +408,11 @@ impl Core {
         if votes.open > 0 {
             return;
         }
-        // Two sides of equal size settle, too: the larger life stays.
+        // Two sides of equal size settle, too: the larger incarnation stays.
         let elected = votes.for_it > 0 && 2 * votes.for_it >= votes.asked;
         let claimant = Arc::clone(&votes.claimant);
         self.joining.naming.votes = None;
-        if elected && claimant.life() > self.record().life() {
+        if elected && claimant.succession() > self.record().succession() {
             self.yield_to(claimant, now);
         } else {
             self.refuse(Refusal::NameTaken);

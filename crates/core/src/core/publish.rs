@@ -95,7 +95,7 @@ impl Publisher {
         self.release = Some(release);
     }
 
-    /// A new life publishes from the first version on.
+    /// A new incarnation publishes from the first version on.
     pub(super) fn restart(&mut self) {
         (self.version, self.told) = (0, 0);
         self.roster_stale = true;

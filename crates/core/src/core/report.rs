@@ -176,13 +176,13 @@ impl Core {
         let Some(member) = self.members.get(slot).filter(|member| member.known) else {
             return;
         };
-        let refused = member.life.doubt().is_some_and(|doubt| doubt.refused);
+        let refused = member.liveness.doubt().is_some_and(|doubt| doubt.refused);
         let kind = if refused {
             Failure::Refused
         } else {
             member.pair.main().latest_failure().unwrap_or(Failure::Timeout)
         };
-        let silence = member.life.unheard(now);
+        let silence = member.liveness.unheard(now);
         self.gather(slot, Topic::Dead, Some(kind), silence, now);
     }
 

@@ -6,11 +6,11 @@ use super::Core;
 use super::calls::Leg;
 use super::deadlines::Timer;
 use crate::identity::Instance;
-use crate::life::Status;
 use crate::limits::{
     EXCHANGE_CONTENT_BYTES_MAX, PUSH_FANOUT, PUSH_INTERVAL, PUSHES_PER_ROW, PUSHES_PER_RUMOUR,
     RECORDS_PER_EXCHANGE_MAX, RUMOURS_MAX, SUSPICIONS_MAX,
 };
+use crate::liveness::Status;
 use crate::members::Slot;
 use crate::message::{Exchange, RowNews};
 use crate::row::Version;
@@ -29,7 +29,7 @@ const PUSH_RETRY: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rumour {
     Suspicion(Instance),
-    Life(Instance),
+    Liveness(Instance),
     Record(Instance),
     Row(Instance),
 }
@@ -48,8 +48,8 @@ impl Core {
         self.spread_about(slot, Rumour::Suspicion, now);
     }
 
-    pub(super) fn spread_life(&mut self, slot: Slot, now: Moment) {
-        self.spread_about(slot, Rumour::Life, now);
+    pub(super) fn spread_liveness(&mut self, slot: Slot, now: Moment) {
+        self.spread_about(slot, Rumour::Liveness, now);
     }
 
     pub(super) fn spread_record(&mut self, slot: Slot, now: Moment) {
@@ -78,7 +78,7 @@ impl Core {
             if matches!(rumour, Rumour::Row(_)) { PUSHES_PER_ROW } else { PUSHES_PER_RUMOUR };
         self.gossip.rumours.insert(rumour, Waiting { pushes, since });
         // That we live cannot wait for us to have time.
-        let refutes = rumour == Rumour::Life(self.record().instance);
+        let refutes = rumour == Rumour::Liveness(self.record().instance);
         self.push_after(
             if refutes { PUSH_INTERVAL } else { self.schedule.load.stretched(PUSH_INTERVAL) },
             now,
@@ -104,7 +104,7 @@ impl Core {
         // puts them first.
         let urgent = matches!(
             self.gossip.rumours.first_key_value(),
-            Some((Rumour::Suspicion(_) | Rumour::Life(_), _))
+            Some((Rumour::Suspicion(_) | Rumour::Liveness(_), _))
         );
         if self.own_credit(now) < CREDIT_MIN && !urgent {
             self.refuse(Refusal::GossipRate);
@@ -136,7 +136,7 @@ impl Core {
             self.gossip.rumours.iter().map(|(rumour, waiting)| (*rumour, *waiting)).collect();
         for (rumour, waiting) in rumours {
             let (Rumour::Suspicion(instance)
-            | Rumour::Life(instance)
+            | Rumour::Liveness(instance)
             | Rumour::Record(instance)
             | Rumour::Row(instance)) = rumour;
             let member = self.members.of_instance(instance).and_then(|slot| self.members.get(slot));
@@ -145,7 +145,7 @@ impl Core {
                 (Rumour::Suspicion(_), Some(member)) => {
                     if let Some(suspicion) = member
                         .suspicion(now.time)
-                        .filter(|_| member.life.status() == Status::Suspect)
+                        .filter(|_| member.liveness.status() == Status::Suspect)
                     {
                         if exchange.suspicions.len() >= SUSPICIONS_MAX {
                             continue;
@@ -153,7 +153,9 @@ impl Core {
                         exchange.suspicions.push(suspicion);
                     }
                 }
-                (Rumour::Life(_), Some(member)) => exchange.entries.push(member.entry(0, now.time)),
+                (Rumour::Liveness(_), Some(member)) => {
+                    exchange.entries.push(member.entry(0, now.time));
+                }
                 (Rumour::Record(_), Some(member)) => {
                     let len = member.record.packed_len();
                     if len > room || exchange.records.len() >= RECORDS_PER_EXCHANGE_MAX {

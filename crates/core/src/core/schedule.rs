@@ -9,8 +9,8 @@ use super::deadlines::{Patience, Timer};
 use crate::cell::Failure;
 use crate::hash::rendezvous;
 use crate::identity::{NodeName, Record};
-use crate::life::Status;
 use crate::limits::{DEAD_DIAL_INTERVAL, DEAD_DIAL_INTERVAL_OTHERS, PROBE_KINDS_MAX};
+use crate::liveness::Status;
 use crate::load::Load;
 use crate::members::{ME, Slot};
 use crate::message::{Answer, Response};
@@ -117,7 +117,7 @@ impl Schedule {
 enum Outcome {
     /// It answered as itself.
     Reached(Timing),
-    /// Its name answered in another life.
+    /// Its name answered in another incarnation.
     Renewed(Timing),
     Failed(Failure),
     Void,
@@ -462,7 +462,7 @@ impl Core {
             // It came back while this attempt was under way: the failure is the past's, and must
             // not be taken for a broken path.
             if self.members.get(slot).is_some_and(|member| {
-                member.is_present() && member.life.since() > probing.begun(now)
+                member.is_present() && member.liveness.since() > probing.begun(now)
             }) {
                 self.give_turn(slot, Why::AtOnce, now);
             }
@@ -486,7 +486,7 @@ impl Core {
     /// A dead member is dialled: that, and the seeds, is what heals a partition.
     pub(super) fn dial_dead(&mut self, slot: Slot, now: Moment) {
         let Some(member) =
-            self.members.get(slot).filter(|member| member.life.status() == Status::Dead)
+            self.members.get(slot).filter(|member| member.liveness.status() == Status::Dead)
         else {
             return;
         };

@@ -300,7 +300,7 @@ impl Core {
             return;
         }
         match Found::instead_of(self.record(), result) {
-            Found::OtherLife(record) if record.instance != self.record().instance => {
+            Found::OtherIncarnation(record) if record.instance != self.record().instance => {
                 self.orders.outbox.push(Output::NameTaken(record));
             }
             _ => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Core;
 use super::names::Standing;
 use crate::identity::{NodeName, Record, Target};
-use crate::life::Status;
+use crate::liveness::Status;
 use crate::members::{ME, Member};
 use crate::pair::Pair;
 use crate::pending::PendingJoin;
@@ -63,12 +63,12 @@ pub struct MemberView {
     pub status: Status,
     /// When the status began.
     pub since: Time,
-    /// When the latest evidence of its life happened.
+    /// When the latest evidence that it lives happened.
     pub evidence_at: Time,
-    /// Whether it ever answered this bot in its present life.
+    /// Whether it ever answered this bot in its present incarnation.
     pub proven: bool,
-    /// Whether it ever answered this bot in any life, or others reach it. If not it is a name that
-    /// others tell of.
+    /// Whether it ever answered this bot in any incarnation, or others reach it. If not it is a
+    /// name that others tell of.
     pub known: bool,
     /// What this bot measured of it, exact.
     pub pair: Arc<Pair>,
@@ -174,9 +174,9 @@ impl Core {
     fn member_view(&self, member: &Member, interval: Duration) -> MemberView {
         MemberView {
             record: Arc::clone(&member.record),
-            status: member.life.status(),
-            since: member.life.since(),
-            evidence_at: member.life.evidence_at(),
+            status: member.liveness.status(),
+            since: member.liveness.since(),
+            evidence_at: member.liveness.evidence_at(),
             proven: member.proven,
             known: member.known,
             pair: Arc::clone(&member.pair),

@@ -21,6 +21,8 @@ pub struct Lab {
     /// Pairs that are ten times slower than the others.
     pub slow: BTreeSet<(usize, usize)>,
     pub status: Vec<Status>,
+    /// The second in which the status of a host became what it is; long ago if none.
+    pub changed: Vec<Option<u64>>,
     pub secured: Option<Secured>,
     /// The release of each host; none if it tells none.
     pub releases: Vec<Option<Release>>,
@@ -64,6 +66,7 @@ impl Lab {
             failing: BTreeSet::new(),
             slow: BTreeSet::new(),
             status: vec![Status::Alive; nodes],
+            changed: vec![None; nodes],
             secured: None,
             releases: vec![None; nodes],
             ragged: false,
@@ -139,7 +142,9 @@ impl Lab {
         let view = |index: usize| MemberView {
             record: self.record(index),
             status: self.status[index],
-            since: now.time.back(Duration::from_secs(3600)),
+            since: now.time.back(Duration::from_secs(
+                self.changed[index].map_or(3600, |second| self.seconds - second),
+            )),
             evidence_at: now.time,
             proven: true,
             known: true,
@@ -174,5 +179,6 @@ impl Lab {
             (0..self.nodes).filter(|source| *source != host).map(|source| (source, host, kind)),
         );
         self.status[host] = Status::Dead;
+        self.changed[host].get_or_insert(self.seconds + 1);
     }
 }

@@ -43,7 +43,7 @@ pub struct Fault {
     /// Does it.
     pub act: Act,
     /// Undoes it.
-    pub mend: Act,
+    pub repair: Act,
 }
 
 impl Expect {
@@ -209,8 +209,17 @@ const fn lossy() -> Link {
     Link { delay: Duration::from_micros(500), loss: 0.15, ..slow() }
 }
 
-const fn fault(name: &'static str, choose: Act, act: Act, mend: Act) -> Fault {
-    Fault { name, nodes_min: 5, causes: 1, needs_warmth: false, is_long: false, choose, act, mend }
+const fn fault(name: &'static str, choose: Act, act: Act, repair: Act) -> Fault {
+    Fault {
+        name,
+        nodes_min: 5,
+        causes: 1,
+        needs_warmth: false,
+        is_long: false,
+        choose,
+        act,
+        repair,
+    }
 }
 
 const fn warm(fault: Fault) -> Fault {

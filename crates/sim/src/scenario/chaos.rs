@@ -68,7 +68,7 @@ pub(super) fn chaos(stage: &mut Stage) {
             }
             _ => {
                 if let Some((a, b)) = cuts.pop() {
-                    stage.mend(a, b);
+                    stage.repair(a, b);
                 }
             }
         }
@@ -80,7 +80,7 @@ pub(super) fn chaos(stage: &mut Stage) {
         let pause = Duration::from_millis(stage.rng.u64(..8000));
         stage.run(pause);
     }
-    cuts.into_iter().for_each(|(a, b)| stage.mend(a, b));
+    cuts.into_iter().for_each(|(a, b)| stage.repair(a, b));
     peace(stage);
 }
 

@@ -8,7 +8,7 @@ use super::{HostId, Link, World};
 impl World {
     /// The process ends without a word; its port refuses from now on.
     pub fn crash(&mut self, id: HostId) {
-        self.hosts[id.0].end_life();
+        self.hosts[id.0].end_run();
     }
 
     /// The host moves to another target; connections to the old one are refused.

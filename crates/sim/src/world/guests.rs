@@ -99,7 +99,7 @@ pub(super) enum V1 {
     Call {
         message: Message,
         from: HostId,
-        from_life: u64,
+        from_run: u64,
         number: u64,
     },
     Answer {
@@ -141,7 +141,7 @@ impl World {
     pub fn start_guest(&mut self, id: HostId, seeds: &[HostId]) {
         let seeds = seeds.iter().map(|seed| self.hosts[seed.0].target.clone()).collect();
         let host = &mut self.hosts[id.0];
-        host.begin_life();
+        host.begin_run();
         host.guest = Some(Guest::new(seeds));
         let target = host.target.clone();
         self.listening.insert(target, id);
@@ -209,7 +209,7 @@ impl World {
     fn call_v1(&mut self, from: HostId, target: &Target, message: Message, then: Then) {
         let host = &mut self.hosts[from.0];
         host.next_v1 += 1;
-        let (number, from_life) = (host.next_v1, host.life);
+        let (number, from_run) = (host.next_v1, host.run);
         host.open_v1.insert(number, then);
         let failed = |failure| Input::V1(V1::Answer { number, answer: Err(failure), from: None });
         self.schedule(self.now + JOIN_TIMEOUT, from, failed(Failure::Timeout));
@@ -221,7 +221,7 @@ impl World {
         match (to, denied) {
             (Some(to), None) => {
                 let at = self.now + self.way_once(from, to);
-                let call = V1::Call { message, from, from_life, number };
+                let call = V1::Call { message, from, from_run, number };
                 self.schedule(at, to, Input::V1(call));
             }
             (_, Some(Failure::Timeout)) => {}
@@ -234,7 +234,7 @@ impl World {
 
     pub(super) fn take_v1(&mut self, id: HostId, input: V1) {
         match input {
-            V1::Call { message, from, from_life, number } => {
+            V1::Call { message, from, from_run, number } => {
                 let joins = matches!(&message, Message::Join(..));
                 let slow = self.hosts[id.0].guest.as_ref().map(|guest| guest.joins_take);
                 if let Some(reply) = self.answer_v1(id, message, from)
@@ -243,7 +243,7 @@ impl World {
                     let taken = slow.filter(|_| joins).unwrap_or_default();
                     let at = self.now + taken + self.way_once(id, from);
                     let answer = V1::Answer { number, answer: Ok(reply), from: Some(id) };
-                    self.schedule_for(at, from, from_life, Input::V1(answer));
+                    self.schedule_for(at, from, from_run, Input::V1(answer));
                 }
             }
             V1::Answer { number, answer, .. } => {

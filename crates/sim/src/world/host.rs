@@ -42,7 +42,7 @@ pub(super) struct Host {
     /// Which release its process is of.
     pub(super) release: Release,
     /// Counts processes, so that events for a former one are dropped.
-    pub(super) life: u64,
+    pub(super) run: u64,
     /// The process is stopped: connections are accepted and nothing is answered.
     pub(super) paused: bool,
     /// Packets to and from it vanish.
@@ -93,7 +93,7 @@ impl Host {
             open_v1: BTreeMap::new(),
             next_v1: 0,
             release: Release::This,
-            life: 0,
+            run: 0,
             paused: false,
             silent: false,
             inbound: None,
@@ -121,17 +121,17 @@ impl Host {
     }
 
     /// The process that runs, if one does, is no more.
-    pub(super) fn end_life(&mut self) {
+    pub(super) fn end_run(&mut self) {
         (self.core, self.guest, self.hosting) = (None, None, None);
-        self.life += 1;
+        self.run += 1;
         self.waiting.clear();
         self.own.clear();
         self.open_v1.clear();
     }
 
     /// A process is about to start.
-    pub(super) fn begin_life(&mut self) {
-        self.end_life();
+    pub(super) fn begin_run(&mut self) {
+        self.end_run();
         self.paused = false;
         self.refused_name = false;
         self.left = false;
@@ -151,7 +151,7 @@ impl Host {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) caller: HostId,
-    pub(super) caller_life: u64,
+    pub(super) caller_run: u64,
     pub(super) call: CallId,
 }
 
@@ -159,7 +159,7 @@ pub(super) struct Waiting {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Knock {
     pub(super) prober: HostId,
-    pub(super) prober_life: u64,
+    pub(super) prober_run: u64,
     pub(super) probe: ProbeId,
     /// When this request was sent.
     pub(super) sent: Time,
@@ -246,7 +246,7 @@ impl World {
     /// Takes what arrived while the process did not run.
     pub(super) fn catch_up(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        let life = host.life;
+        let run = host.run;
         for (arrived, input) in std::mem::take(&mut host.inbox) {
             // A prober that did not run when its probe ended knows that it measured itself.
             let input = match input {
@@ -255,7 +255,7 @@ impl World {
                 }
                 input => input,
             };
-            if self.hosts[id.0].life == life {
+            if self.hosts[id.0].run == run {
                 self.take(id, input);
             }
         }
@@ -334,7 +334,7 @@ impl World {
         }
         let host = &mut self.hosts[id.0];
         if host.left || host.refused_name {
-            host.end_life();
+            host.end_run();
             return;
         }
         let wake = host.core.as_ref().and_then(Core::poll_timeout).map(|at| at.max(self.now));

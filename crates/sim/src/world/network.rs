@@ -97,13 +97,13 @@ impl World {
             Some(Failure::Timeout) => {}
             Some(failure) => self.schedule(self.now + connect, from, fail(failure)),
             None => {
-                let prober_life = self.hosts[from.0].life;
+                let prober_run = self.hosts[from.0].run;
                 let sent = self.now + connect;
                 let (there, lost) = self.carry(link, DATA_RETRY);
                 let retransmissions = again + once_more + lost;
                 let knock = Knock {
                     prober: from,
-                    prober_life,
+                    prober_run,
                     probe,
                     sent,
                     connect,
@@ -117,9 +117,9 @@ impl World {
 
     /// A request of a probe is answered. The second follows the first on the same connection.
     pub(super) fn answer_knock(&mut self, id: HostId, knock: Knock, record: &Record) {
-        let Knock { prober, prober_life, probe, sent, connect, retransmissions, first_request } =
+        let Knock { prober, prober_run, probe, sent, connect, retransmissions, first_request } =
             knock;
-        if self.hosts[prober.0].life != prober_life
+        if self.hosts[prober.0].run != prober_run
             || !self.hosts[prober.0].open_probes.contains_key(&probe)
         {
             return;
@@ -167,13 +167,13 @@ impl World {
 
     /// The process that a probe was for is gone: its kernel resets the connection.
     pub(super) fn reset_knock(&mut self, knock: Knock) {
-        let Knock { prober, prober_life, probe, first_request, .. } = knock;
+        let Knock { prober, prober_run, probe, first_request, .. } = knock;
         let failure = if first_request.is_some() { Failure::Reset } else { Failure::Refused };
         let at = self.now + self.travel(self.link, DATA_RETRY);
         self.schedule_for(
             at,
             prober,
-            prober_life,
+            prober_run,
             Input::Probe { probe, report: ProbeReport::Failed(failure), from: None },
         );
     }
@@ -212,7 +212,7 @@ impl World {
             request => request,
         };
         self.hosts[from.0].open_calls.insert(call);
-        let caller_life = self.hosts[from.0].life;
+        let caller_run = self.hosts[from.0].run;
         let failed = |failure: Failure| Input::Response {
             call,
             result: Err(CallError { failure, detail: failure.as_str().to_owned() }),
@@ -228,7 +228,7 @@ impl World {
         }
         match (to, to.map_or(Some(Failure::Refused), |to| self.denied(from, to))) {
             (Some(to), None) => {
-                let waiting = Waiting { caller: from, caller_life, call };
+                let waiting = Waiting { caller: from, caller_run, call };
                 if link.duplicate > 0.0 && self.rng.f64() < link.duplicate {
                     let again = self.now + self.travel(link, DATA_RETRY);
                     self.schedule(
@@ -253,7 +253,7 @@ impl World {
             return self.own_answered(from, own, response);
         }
         let Some(waiting) = self.hosts[from.0].waiting.remove(&to) else { return };
-        let Waiting { caller, caller_life, call } = waiting;
+        let Waiting { caller, caller_run, call } = waiting;
         let response = match response {
             Response::Exchange(exchange) => {
                 self.hosts[from.0].gossip_sent += exchange.packed_len() as u64;
@@ -261,7 +261,7 @@ impl World {
             }
             response => response,
         };
-        if self.linked(from, caller) && self.hosts[caller.0].life == caller_life {
+        if self.linked(from, caller) && self.hosts[caller.0].run == caller_run {
             let link = self.way(from, caller);
             let at = self.now + SERVICE_TIME + self.travel(link, DATA_RETRY);
             self.schedule(

@@ -221,7 +221,7 @@ impl World {
                     self.schedule(now + PING_AGAIN, id, again);
                 } else {
                     guest.nodes.remove(&other);
-                    // Who knows nobody begins anew.
+                    // Who knows nobody begins again.
                     guest.joined &= !guest.nodes.is_empty();
                 }
             }

@@ -1,5 +1,5 @@
-//! The life of one member: what evidence and doubt make of it. A plain state machine, tested as a
-//! truth table.
+//! The liveness of one member: what evidence and doubt make of it. A plain state machine, tested as
+//! a truth table.
 
 use std::time::Duration;
 
@@ -36,9 +36,9 @@ impl Status {
     }
 }
 
-/// The state of one life of one member.
+/// The state of one incarnation of one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct Liveness {
     status: Status,
     /// When the status began.
     since: Time,
@@ -100,8 +100,8 @@ pub enum Change {
     Refuted,
 }
 
-impl Life {
-    /// A life with a first heartbeat made `age` ago.
+impl Liveness {
+    /// That of an incarnation with a first heartbeat made `age` ago.
     pub fn new(heartbeat: u64, age: Duration, now: Moment) -> Self {
         let at = now.time.back(age);
         Self {
@@ -228,7 +228,7 @@ impl Life {
         Change::Died
     }
 
-    /// It said goodbye; only a new life comes back from that.
+    /// It said goodbye; only a new incarnation comes back from that.
     pub fn leave(&mut self, now: Moment) -> Change {
         if self.status == Status::Left {
             return Change::None;
