@@ -7,6 +7,9 @@ use serde_json::json;
 
 use crate::v2;
 
+/// gRPC's code for a method that nobody serves.
+const UNIMPLEMENTED: u32 = 12;
+
 /// How a group of routes spells a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -83,19 +86,22 @@ impl Refusal {
     /// The answer to a request with these headers.
     pub(crate) fn answer(self, dialect: Dialect, asked: &HeaderMap) -> Response {
         let ((code, name), message) = (self.code(), self.message());
+        // A client of gRPC may call what nobody serves.
+        if let Some(kind) = grpc_type(asked)
+            && matches!(dialect, Dialect::Call | Dialect::Original)
+        {
+            let code = if self == Self::NoSuchPath { UNIMPLEMENTED } else { code };
+            return headers_alone(kind, code, message);
+        }
         let mut response = match dialect {
             Dialect::Original => {
                 (self.status(), Json(json!({ "code": code, "message": message }))).into_response()
             }
             Dialect::Problem => v2::refuse(self.status(), self.advice()),
             Dialect::Text => (self.status(), self.line()).into_response(),
-            Dialect::Call => match grpc_type(asked) {
-                Some(kind) => return headers_alone(kind, code, message),
-                None => {
-                    let body = Json(json!({ "code": name, "message": message }));
-                    (self.status(), body).into_response()
-                }
-            },
+            Dialect::Call => {
+                (self.status(), Json(json!({ "code": name, "message": message }))).into_response()
+            }
         };
         let headers = response.headers_mut();
         match self {

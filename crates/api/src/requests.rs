@@ -12,8 +12,10 @@ use crate::state::Api;
 /// Counts a request with its answer.
 pub(crate) async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    // The paths of a group that nobody serves are no route.
+    let route = route.filter(|route| !route.contains("{*") && *route != "/api/v2/");
+    let route = route.unwrap_or("other").to_owned();
     let method = match request.method().as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
