@@ -95,7 +95,7 @@ fn a_hundred_bots_started_at_one_instant_are_a_whole_mesh() {
     eprintln!("{count} bots: all know all after {known:?}, every pair at every bot after {full:?}");
     assert!(known.is_some() && full.is_some(), "known after {known:?}, full after {full:?}");
     assert!(bots.iter_mut().all(Bot::running));
-    assert!(wait(secs(30), || all_know_all(&bots)).is_some(), "nobody is lost");
+    assert!(wait(patience(secs(30)), || all_know_all(&bots)).is_some(), "nobody is lost");
 }
 
 /// Hits the last bot, waits until every other has dropped it and nobody else, and takes it out of
