@@ -165,7 +165,7 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
-            Command::new("tls").about("Certificates").subcommand_required(true).arg_required_else_help(true).subcommand(
+            Command::new("tls").about("Make certificates to try TLS with").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("dev")
                     .about("Make a certificate authority for development, and a certificate for each host")
                     .arg(
@@ -179,7 +179,7 @@ fn command() -> Command {
             ),
         )
         .subcommand(
-            Command::new("token").about("Tokens").subcommand_required(true).arg_required_else_help(true).subcommand(
+            Command::new("token").about("Make tokens").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("new")
                     .about("Write a random token to a new file that only its owner can read")
                     .arg(Arg::new("path").required(true).value_name("PATH")),

@@ -150,7 +150,7 @@ impl<'a, W: Write> Chart<'a, W> {
         match runs {
             Runs::Here => self.ask_running(&settings).await.map_err(RunError::Stdout),
             Runs::Nothing if joins && answered == 0 && !settings.seeds.is_empty() => {
-                let remedy = "mend the targets above; on the first host of a new mesh that is as it should be";
+                let remedy = "correct the targets above; on the first host of a new mesh that is as it should be";
                 self.warn("join", "not tried: no target answers", remedy).map_err(RunError::Stdout)
             }
             Runs::Nothing if joins && !settings.seeds.is_empty() => {
@@ -193,14 +193,20 @@ impl<'a, W: Write> Chart<'a, W> {
             self.ok("authority", format!("{}, until {}", authority.subject, authority.dates.1))?;
         }
         let has_token = !guard.tokens.get().is_empty();
-        if has_token || set.requires_certificates {
-            self.ok("mesh port", "peers must present a mesh token or a certificate")?;
-        } else {
+        let needed = match (has_token, set.requires_certificates) {
+            (true, true) => "a mesh token and a certificate",
+            (true, false) => "a mesh token",
+            (false, true) => "a certificate",
+            (false, false) => "",
+        };
+        if needed.is_empty() {
             self.warn(
                 "mesh port",
-                "anybody who reaches it can join",
+                "with these settings anybody who reaches it can join",
                 "give --mesh-token-file, or a CA, a certificate and a key",
             )?;
+        } else {
+            self.ok("mesh port", format!("peers must present {needed}"))?;
         }
         if settings.api_tokens.load().is_ok_and(|tokens| tokens.is_empty()) {
             self.warn(
@@ -258,7 +264,7 @@ impl<'a, W: Write> Chart<'a, W> {
                     self.warn(
                         "address",
                         found,
-                        "mend this host's route, or give --listen-address",
+                        "correct this host's route, or give --listen-address",
                     )?;
                 }
                 false => self.warn(
@@ -318,16 +324,16 @@ impl<'a, W: Write> Chart<'a, W> {
                 let plain = Guard { tokens: guard.tokens.clone(), ..Guard::default() };
                 let guard = if settings.tls.mode == Mode::Mutual { guard } else { &plain };
                 let answer = match &itself {
-                    Some(target) => probe_once(target, TARGET_PATIENCE, guard).await.ok(),
+                    Some(target) => Some(probe_once(target, TARGET_PATIENCE, guard).await),
                     None => None,
                 };
                 match answer {
-                    Some(once) if once.name == settings.name => {
+                    Some(Ok(once)) if once.name == settings.name => {
                         self.ok(check, format!("{address}: {} runs here already", settings.name))?;
                         runs = Runs::Here;
                         continue;
                     }
-                    Some(once) => {
+                    Some(Ok(once)) => {
                         let found = format!("{address}: another bot, {}, has it", once.name);
                         self.problem(
                             check,
@@ -337,7 +343,17 @@ impl<'a, W: Write> Chart<'a, W> {
                         runs = Runs::Another;
                         continue;
                     }
-                    None => {}
+                    Some(Err(_)) if self.is_asked_as(settings).await => {
+                        let found = format!(
+                            "{address}: {} runs here already, with another mesh token or TLS than given here",
+                            settings.name
+                        );
+                        let remedy = "give this command the flags and variables of that bot; without them no target can be judged";
+                        self.warn(check, found, remedy)?;
+                        runs = Runs::Here;
+                        continue;
+                    }
+                    Some(Err(_)) | None => {}
                 }
             }
             runs = if check == "mesh port" || error.kind() != ErrorKind::AddrInUse {
@@ -445,25 +461,15 @@ impl<'a, W: Write> Chart<'a, W> {
         Ok(answered)
     }
 
+    /// Whether the API of these settings answers as this bot.
+    async fn is_asked_as(&self, settings: &Settings) -> bool {
+        let answer = api_of(settings).get("/api/v2/mesh").await;
+        answer.is_ok_and(|mesh| mesh["node"].as_str() == Some(settings.name.as_str()))
+    }
+
     /// What the bot that runs here says of the ways to it.
     async fn ask_running(&mut self, settings: &Settings) -> io::Result<()> {
-        let scheme = if settings.tls.mode == Mode::Mutual { "https" } else { "http" };
-        let (host, port) = match (&settings.join, settings.tls.mode) {
-            // The certificate is for the host at which others dial.
-            (Join::Target(target), Mode::Mutual) => {
-                (target.host().to_owned(), settings.api_listen.port())
-            }
-            (Join::Host(host), Mode::Mutual) => (host.clone(), settings.api_listen.port()),
-            _ => (local(settings.api_listen.ip()).to_string(), settings.api_listen.port()),
-        };
-        let host =
-            if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-        let ca = settings.tls.ca.iter().find_map(|material| match material {
-            Material::File(path) => Some(path.clone()),
-            Material::Inline { .. } => None,
-        });
-        let token = settings.api_tokens.load().ok().and_then(|tokens| tokens.into_iter().next());
-        let server = Server { url: format!("{scheme}://{host}:{port}"), token, ca };
+        let server = api_of(settings);
         let name = settings.name.as_str();
         let mut pairs_known = 0;
         for (check, key) in [("ways from here", "source"), ("ways back", "target")] {
@@ -500,8 +506,7 @@ impl<'a, W: Write> Chart<'a, W> {
             .iter()
             .any(|seed| !matches!(seed, Seed::Fixed(target) if *target == own_target(settings)));
         if pairs_known == 0 && has_others {
-            let remedy =
-                "look at its log for the reason (docs/troubleshoot.md, \"The mesh does not form\")";
+            let remedy = "its log says why, in `a target does not let this bot in why=`; docs/troubleshoot.md, \"The mesh does not form\", says what to do";
             self.problem("join", "the bot that runs here is alone, though it has targets", remedy)?;
         }
         self.clock(&server.get("/api/v2/nodes?limit=10000").await.map(offsets).unwrap_or_default())
@@ -561,7 +566,7 @@ impl<'a, W: Write> Chart<'a, W> {
         }
         let nodes = seen.present().count();
         if nodes == 0 {
-            let remedy = "mend the targets above; a bot alone measures nothing";
+            let remedy = "correct the targets above; a bot alone measures nothing";
             return self.problem(
                 "join",
                 format!("no target admitted this bot within {} s", JOIN_PATIENCE.as_secs()),
@@ -650,4 +655,25 @@ impl<'a, W: Write> Chart<'a, W> {
         out.flush()?;
         Ok(problems == 0)
     }
+}
+
+/// The API of a bot with these settings.
+fn api_of(settings: &Settings) -> Server {
+    let scheme = if settings.tls.mode == Mode::Mutual { "https" } else { "http" };
+    let (host, port) = match (&settings.join, settings.tls.mode) {
+        // The certificate is for the host at which others dial.
+        (Join::Target(target), Mode::Mutual) => {
+            (target.host().to_owned(), settings.api_listen.port())
+        }
+        (Join::Host(host), Mode::Mutual) => (host.clone(), settings.api_listen.port()),
+        _ => (local(settings.api_listen.ip()).to_string(), settings.api_listen.port()),
+    };
+    let host =
+        if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    let ca = settings.tls.ca.iter().find_map(|material| match material {
+        Material::File(path) => Some(path.clone()),
+        Material::Inline { .. } => None,
+    });
+    let token = settings.api_tokens.load().ok().and_then(|tokens| tokens.into_iter().next());
+    Server { url: format!("{scheme}://{host}:{port}"), token, ca }
 }

@@ -28,11 +28,13 @@ pub(crate) fn sample() -> String {
             last = heading;
         }
         let example = example(flag);
+        let range =
+            flag.range.map(|(min, max)| format!(", from {min} to {max}")).unwrap_or_default();
         let default =
             if is_default(flag) { String::new() } else { format!(" Default: {}.", flag.default) };
         let _ = write!(
             text,
-            "\n# {}.{default}\n#{} = {example}\n",
+            "\n# {}{range}.{default}\n#{} = {example}\n",
             flag.help.trim_end_matches('.'),
             flag.name
         );

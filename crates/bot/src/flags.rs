@@ -27,6 +27,8 @@ pub(crate) struct Flag {
     pub(crate) value_name: &'static str,
     /// Its value where none is given, or words where that follows from something else.
     pub(crate) default: &'static str,
+    /// The least and the most that it may be, if it has a range.
+    pub(crate) range: Option<(&'static str, &'static str)>,
     pub(crate) help: &'static str,
 }
 
@@ -36,7 +38,7 @@ const fn one(
     default: &'static str,
     help: &'static str,
 ) -> Flag {
-    Flag { name, short: None, takes: Takes::One, value_name, default, help }
+    Flag { name, short: None, takes: Takes::One, value_name, default, range: None, help }
 }
 
 const fn many(
@@ -60,14 +62,10 @@ const fn short(short: char, flag: Flag) -> Flag {
 const fn of_core(name: &'static str) -> Flag {
     let mut index = 0;
     while index < Config::SETTINGS.len() {
-        let Setting { name: theirs, kind, default, help } = Config::SETTINGS[index];
+        let Setting { name: theirs, kind, default, range, help } = Config::SETTINGS[index];
         if is_same(theirs, name) {
-            return one(
-                name,
-                if matches!(kind, Kind::Time) { "TIME" } else { "NUMBER" },
-                default,
-                help,
-            );
+            let value_name = if matches!(kind, Kind::Time) { "TIME" } else { "NUMBER" };
+            return Flag { range: Some(range), ..one(name, value_name, default, help) };
         }
         index += 1;
     }
@@ -317,8 +315,10 @@ impl Flag {
     pub(crate) fn arg(&self) -> Arg {
         let list =
             if self.takes == Takes::Many { "; separated by commas, or repeated" } else { "" };
-        let help =
-            format!("{}{list} [default: {}] [env: {}]", self.help, self.default, self.variable());
+        let (help, default, variable) = (self.help, self.default, self.variable());
+        let range =
+            self.range.map(|(min, max)| format!(" [from {min} to {max}]")).unwrap_or_default();
+        let help = format!("{help}{list}{range} [default: {default}] [env: {variable}]");
         let arg = Arg::new(self.name).long(self.name).value_name(self.value_name).help(help);
         let arg = match self.short {
             Some(short) => arg.short(short),

@@ -87,7 +87,7 @@ impl<T: Send + 'static> Watched<T> {
     /// somebody asks for it.
     fn look(&mut self, asked: bool, reloads: &Reloads) {
         self.take(reloads);
-        if self.reading.is_none() && (self.in_files || asked) {
+        if self.reading.is_none() && self.in_files {
             // What does not work is tried again: it may be the time that is lacking, or a
             // descriptor.
             let seen = (!asked && self.broken.is_none()).then_some(self.seen);
@@ -149,7 +149,7 @@ impl<T: Send + 'static> Watched<T> {
     fn fail(&mut self, why: String, reloads: &Reloads) {
         if self.broken.as_ref() != Some(&why) {
             reloads.failed.fetch_add(1, Relaxed);
-            error!(what = self.what, %why, "changed files of secrets do not work; what was read before stays in force. Mend the file");
+            error!(what = self.what, %why, "changed files of secrets do not work; what was read before stays in force. Correct the file");
             self.broken = Some(why);
         }
     }

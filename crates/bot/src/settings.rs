@@ -319,9 +319,12 @@ impl Parser<'_> {
             Ok::<_, &str>((key.to_owned(), value.to_owned()))
         });
         let mut keys = BTreeSet::new();
-        let twice = pairs.iter().find(|(key, _)| !keys.insert(key)).map(|(key, _)| key.clone());
-        if let (Some(key), Some((given, _))) = (twice, self.given("label")) {
-            self.problem(&given, format!("{key:?} has two values; give it one"));
+        let twice: BTreeSet<_> =
+            pairs.iter().map(|(key, _)| key).filter(|key| !keys.insert(*key)).cloned().collect();
+        for key in twice {
+            if let Some((given, _)) = self.given("label") {
+                self.problem(&given, format!("{key:?} is given more than once; give it one value"));
+            }
         }
         match Labels::new(pairs) {
             Ok(labels) => labels,

@@ -28,7 +28,7 @@ fn stdout(output: &Output) -> String {
 }
 
 /// Holds a text that people read against the one that was reviewed. `UPDATE_GOLDEN=1` writes it
-/// anew.
+/// again.
 fn assert_golden(name: &str, text: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -201,6 +201,10 @@ fn help_reads_as_it_was_reviewed() {
     for (name, arguments) in [
         ("help.txt", &["--help"][..]),
         ("help-demo.txt", &["demo", "--help"]),
+        ("help-tls.txt", &["tls", "--help"]),
+        ("help-token.txt", &["token", "--help"]),
+        ("help-completion.txt", &["completion", "--help"]),
+        ("help-man.txt", &["man", "--help"]),
         ("help-tls-dev.txt", &["tls", "dev", "--help"]),
         ("help-status.txt", &["status", "--help"]),
         ("help-nodes.txt", &["nodes", "--help"]),
@@ -295,10 +299,10 @@ const MISTAKES: &[&str] = &[
     "--nam owl",
     "--name owl --label zone --probe-interval never --listen-port 70000",
     "--name owl --label zone=a,zone=b",
-    "--name owl --token secret --listen-address 127.0.0.1 --listen-port {taken}",
+    "--name owl --token secret --listen-address 127.0.0.1 --listen-port {taken} --api-port 0",
     "--name owl --token secret --listen-address 127.0.0.1 --listen-port 0 --api-port {taken}",
     "--name owl --listen-address 127.0.0.1 --listen-port 1024 --api-port 1024",
-    "--name owl --token secret --listen-address 192.0.2.1",
+    "--name owl --token secret --api-address 127.0.0.1 --api-port 0 --listen-address 192.0.2.1",
     "--name owl --debug maybe",
     "--debug true --name",
     "--name owl --server-cert cert.pem",

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use support::tools::{program, said};
-use support::{Bot, TOKEN, alone, free_ports, mesh, wait};
+use support::{Bot, Plan, TOKEN, alone, free_ports, mesh, plans, settle, wait};
 
 /// A file with the token, as people have one.
 struct Token(String);
@@ -156,12 +156,12 @@ fn the_doctor_asks_a_running_bot_and_joins_where_none_runs() {
 fn the_doctor_does_not_call_a_bot_well_that_nobody_admits() {
     let _turn = alone();
     let token = Token::new();
-    let mut plans = support::plans(2);
+    let mut plans = plans(2);
     for (plan, mesh) in plans.iter_mut().zip(["one", "other"]) {
         plan.more = ["--mesh-name", mesh].map(str::to_owned).to_vec();
         plan.seeds.truncate(1);
     }
-    let bots: Vec<_> = plans.iter().map(support::Plan::start).collect();
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     assert!(
         wait(Duration::from_secs(10), || bots.iter().all(|bot| bot.nodes().is_some())).is_some()
     );
@@ -186,6 +186,33 @@ fn the_doctor_does_not_call_a_bot_well_that_nobody_admits() {
         !done && text.contains("problem  join           the bot that runs here is alone"),
         "{text}"
     );
+}
+
+/// A service gets its mesh token from elsewhere than the command does: the doctor still knows the
+/// bot for what it is.
+#[test]
+fn the_doctor_knows_a_running_bot_whose_mesh_token_it_was_not_given() {
+    let _turn = alone();
+    let token = Token::new();
+    let mut plans = plans(2);
+    for plan in &mut plans {
+        plan.more = vec!["--mesh-token".to_owned(), "a-mesh-token".to_owned()];
+    }
+    let bots: Vec<_> = plans.iter().map(Plan::start).collect();
+    settle(&bots);
+    let (plan, address) = (&plans[1], plans[1].address.to_string());
+    let (mesh_port, api_port) = (plan.mesh_port.to_string(), plan.api_port.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+    command.args(["doctor", "-n", &plan.name, "--listen-address", &address]);
+    command.args(["--listen-port", &mesh_port, "-p", &api_port]);
+    command.args(["-t", &plan.seeds[0], "--token-file", &token.0]);
+    let (_, text) = said(&mut command);
+    for expected in
+        ["bot-01 runs here already, with another mesh token", "ways back      1 of 1 work"]
+    {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    assert!(!text.contains("another process has it"), "{text}");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Setting {
     pub kind: Kind,
     /// Its default, as it would be written.
     pub default: &'static str,
+    /// The least and the most that it may be, as they would be written.
+    pub range: (&'static str, &'static str),
     /// What it does, in one line.
     pub help: &'static str,
 }
@@ -199,7 +201,7 @@ macro_rules! settings {
         impl Config {
             /// All settings but the name of the mesh, in the order of a help text.
             pub const SETTINGS: &[Setting] =
-                &[$(Setting { name: $name, kind: Kind::$kind, default: $default, help: $help },)*];
+                &[$(Setting { name: $name, kind: Kind::$kind, default: $default, range: ($min, $max), help: $help },)*];
 
             /// Sets the setting with this name; a value of another kind, or for another name,
             /// changes nothing.
