@@ -1,4 +1,4 @@
-//! What is published of one pair, and its packed form.
+//! The published state of one pair, and its packed form.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub enum Failure {
     Reset,
     /// What answered does not speak our protocol.
     Protocol,
-    /// What answered does not let us in.
+    /// What answered does not admit us.
     Auth,
     /// Another node answered.
     Identity,

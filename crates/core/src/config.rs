@@ -35,7 +35,7 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A duration is outside its range.
-    #[error("{name} is {}; choose between {min} and {max}", spelled(*value))]
+    #[error("{name}: {}", self.why())]
     Duration {
         /// The setting.
         name: &'static str,
@@ -47,7 +47,7 @@ pub enum ConfigError {
         max: &'static str,
     },
     /// A number is outside its range.
-    #[error("{name} is {value}; choose between {min} and {max}")]
+    #[error("{name}: {}", self.why())]
     Number {
         /// The setting.
         name: &'static str,
@@ -65,6 +65,18 @@ impl ConfigError {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Duration { name, .. } | Self::Number { name, .. } => name,
+        }
+    }
+
+    /// What is wrong and what to do, without the name.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Duration { value, min, max, .. } => {
+                format!("{} is out of range; choose from {min} to {max}", spelled(*value))
+            }
+            Self::Number { value, min, max, .. } => {
+                format!("{value} is out of range; choose from {min} to {max}")
+            }
         }
     }
 }

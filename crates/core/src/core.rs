@@ -329,7 +329,7 @@ impl Core {
         self.publisher.set_secured(secured);
     }
 
-    /// Where this bot waits for bots of the original to let it in, in place of what it said
+    /// Where this bot waits for bots of the original to admit it, in place of what it said
     /// before: the others hear of it soon.
     pub fn handle_pending(&mut self, pending: Vec<PendingJoin>, now: Now) {
         let now = self.take_input(None, now);
@@ -457,7 +457,7 @@ impl Core {
         }
     }
 
-    /// Calls who is at its target, or says so.
+    /// Calls a node at its target.
     fn call(
         &mut self,
         whom: &Arc<Record>,

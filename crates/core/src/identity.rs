@@ -294,8 +294,8 @@ impl Incarnation {
         self.0 <= INCARNATION_MAX + room
     }
 
-    /// Whether a bot in incarnation `own` may outdo it: what nobody would believe of us is not
-    /// outdone, for nobody would believe the next one either.
+    /// Whether a bot in incarnation `own` may take a larger one than this. An incarnation that
+    /// peers would not accept is left alone: they would not accept the next one either.
     pub fn can_be_outdone_by(self, own: Self) -> bool {
         !self.is_inflated() || self <= own
     }

@@ -63,7 +63,7 @@ pub const VOUCHED_MIN: usize = 8;
 /// Former instances of known nodes that are remembered, so that old digests are answered and not
 /// asked about. The oldest go first.
 pub const RETIRED_MAX: usize = 1024;
-/// Targets that are asked to let us in; discovery may list a whole mesh. Further ones are ignored
+/// Targets that are asked to admit us; discovery may list a whole mesh. Further ones are ignored
 /// and counted.
 pub const SEEDS_MAX: usize = 4096;
 
@@ -240,10 +240,10 @@ pub const INQUIRY_PAUSE: Duration = Duration::from_millis(500);
 pub const JOINER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Largest incarnation that is outdone: far beyond any clock.
 pub const INCARNATION_MAX: u64 = 1 << 61;
-/// How much further an incarnation is believed by hearsay: room for the next incarnations of a node
-/// that was lied about.
+/// How far beyond [`INCARNATION_MAX`] an incarnation is accepted that others report: room for the
+/// next incarnations of a node that was lied about.
 pub const INCARNATION_ROOM: u64 = 1 << 20;
-/// And so much further of who answers itself.
+/// The same for an incarnation that the node itself answers with.
 pub const INCARNATION_ROOM_FIRST_HAND: u64 = 1 << 40;
 /// First pause of the join back-off; the longest is configured.
 pub const JOIN_BACKOFF_MIN: Duration = Duration::from_millis(100);

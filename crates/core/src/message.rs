@@ -61,7 +61,7 @@ pub enum JoinAnswer {
     OtherMesh(MeshName),
     /// Come again later.
     Busy,
-    /// A bot of the original answers there, and its own loops are stuck: it lets nobody in. The
+    /// A bot of the original answers there, and its own loops are stuck: it admits nobody. The
     /// shell found that out; it does not travel.
     Stuck,
     /// A bot of the original is there, which this bot will ask in its turn, or another one of ours

@@ -1,4 +1,4 @@
-//! Where a node waits to be let in by a bot of the original: what travels with its row, so that
+//! Where a node waits to be admitted by a bot of the original: what travels with its row, so that
 //! others need not ask there as well.
 
 use crate::cell::{Reader, put_varint};

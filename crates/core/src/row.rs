@@ -29,7 +29,7 @@ mod section {
     pub(super) const SECURED: u32 = 2;
     /// Which release the source runs.
     pub(super) const RELEASE: u32 = 3;
-    /// Where the source waits for bots of the original to let it in.
+    /// Where the source waits for bots of the original to admit it.
     pub(super) const PENDING: u32 = 4;
     /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the
     /// roster.
@@ -189,7 +189,7 @@ impl Frame {
         Self { release, ..self }
     }
 
-    /// The same frame, which tells where its source waits for bots of the original to let it in.
+    /// The same frame, which tells where its source waits for bots of the original to admit it.
     #[must_use]
     pub fn with_pending(self, pending: Vec<PendingJoin>) -> Self {
         Self { pending: pending.into(), ..self }
@@ -245,7 +245,7 @@ impl Frame {
         self.release.as_ref()
     }
 
-    /// Where its source waits for bots of the original to let it in.
+    /// Where its source waits for bots of the original to admit it.
     pub fn pending(&self) -> &[PendingJoin] {
         &self.pending
     }

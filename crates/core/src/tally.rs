@@ -103,7 +103,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// An exchange of somebody who was not let in.
+    /// An exchange of somebody who was not admitted.
     NotAdmitted = "not_admitted",
     /// A request for another instance than ours.
     NotMe = "not_me",
@@ -224,7 +224,7 @@ pub enum EventKind {
     NameConflict(String),
     /// Nobody else has our name any more.
     NameRegained,
-    /// A peer did not let us in, and says why.
+    /// A peer did not admit us, and says why.
     NotLetIn(String),
 }
 

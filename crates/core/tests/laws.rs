@@ -382,7 +382,7 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     assert!(core.record().incarnation > me.incarnation);
 }
 
-/// Targets that are asked to let us in, as a discovery that flaps sees it.
+/// Targets that are asked to admit us, as a discovery that flaps sees it.
 #[test]
 fn a_target_that_is_listed_again_is_asked_again() {
     let mut core = Core::new(
@@ -429,7 +429,7 @@ fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
         .collect()
 }
 
-/// Who answers at its target is let in; what the other says to that.
+/// Who answers at its target is admitted; what the other says to that.
 fn join(other: &mut Core, joiner: &Arc<Record>) -> JoinAnswer {
     other.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now());
     for _ in 0..3 {
@@ -513,8 +513,8 @@ fn whatever_is_claimed_of_a_bot_its_next_incarnation_is_taken() {
         }
         // A peer says so itself when it is joined.
         assert!(says_outdated(&mut core, &peer.target, Incarnation(claimed)));
-        // Who was never told of it, who knows the former incarnation, and who was lied to: all take
-        // the present one, or say what it has to follow.
+        // A core that knows nothing of it, one that knows the former incarnation, and one that was
+        // lied to: all take the present one, or say what it has to follow.
         for knows in 0..5 {
             let name = "other".parse().unwrap();
             let mut other = Core::new(

@@ -15,7 +15,7 @@ use support::{
     Deed, World, answer_of, at, core, fails, let_in, play, record, say, status, tell, well, whom,
 };
 
-/// A core that let so many nodes in, and has budget for all of them.
+/// A core that admitted so many nodes, and has budget for all of them.
 fn core_with(count: usize) -> (Core, Vec<Arc<Record>>) {
     core_configured(count, Config { probe_rate_max: 1000.0, ..Config::default() })
 }

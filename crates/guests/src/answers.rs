@@ -12,7 +12,7 @@ use crate::guest::{is_guest, record_for};
 /// A heartbeat beyond this was never made by a host: nothing could advance it.
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
-/// A guest called `name` at `target` let this bot in.
+/// A guest called `name` at `target` admitted this bot.
 pub fn let_in(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnswer {
     if *name == snapshot.me.name {
         return JoinAnswer::NameTaken(Arc::new(record_for(name, target, None)));

@@ -1,4 +1,4 @@
-//! Lets guests in, publishes their rows, and has them told what they lack.
+//! Admits guests, publishes their rows, and reports to them what they lack.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub enum Told {
         target: Target,
         /// How it became known.
         sign: Sign,
-        /// Who said so, as far as tellers can be told apart.
+        /// Who said so, as far as reporters can be distinguished.
         teller: Arc<str>,
     },
     /// Somebody told a lie of this guest that it cannot refute itself.
@@ -81,7 +81,7 @@ pub enum Sign {
 /// What the driver has to do.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Find out which protocol a reported node speaks, and have it let in; [`Done::Looked`] says
+    /// Find out which protocol a reported node speaks, and have it admitted; [`Done::Looked`] says
     /// what came of it.
     Look {
         /// By which name it was reported.
@@ -89,7 +89,7 @@ pub enum Order {
         /// Where.
         target: Target,
     },
-    /// Ask a stuck guest again whether it lets this bot in. What comes of it is kept by [`Joins`].
+    /// Ask a stuck guest again whether it admits this bot. What comes of it is kept by [`Joins`].
     AskAgain(Target),
     /// Give this to the own core, as if the guest had sent it.
     Gossip(Box<Exchange>),
@@ -100,7 +100,7 @@ pub enum Order {
     Push {
         /// Whom.
         guest: Arc<Record>,
-        /// Ask it first to let this bot in, which has it tell whom it knows. If it answers, that is
+        /// Ask it first to admit this bot, which has it tell whom it knows. If it answers, that is
         /// [`Informed::let_us_in`]; if not, nothing else is said to it this time. Where this is
         /// false, nothing is said while [`Joins::waits`] for it.
         discover: bool,
@@ -123,16 +123,16 @@ pub enum Order {
 pub struct Informed {
     /// Up to where it has the samples of each row.
     pub progress: Progress,
-    /// Members that were reported to it since it last let this bot in.
+    /// Members that were reported to it since it last admitted this bot.
     pub told: BTreeSet<NodeName>,
-    /// It let this bot in, and has answered every report of a member since. A stuck guest answers
+    /// It admitted this bot, and has answered every report of a member since. A stuck guest answers
     /// neither, and each such call leaves something behind there for good: where this is false no
     /// member is reported to it.
     pub answers: bool,
 }
 
 impl Informed {
-    /// The guest let this bot in: all members are reported to it again, for it may have forgotten
+    /// The guest admitted this bot: all members are reported to it again, for it may have forgotten
     /// some.
     pub fn let_us_in(&mut self) {
         // What was sent while no member was reported may be of members that it does not know.
@@ -248,8 +248,8 @@ pub struct Hosting {
     forward: Vec<Sample>,
     /// Hosts to which some are on their way.
     forwarding: BTreeSet<Target>,
-    /// What the others were last told of guests that do not answer; none if they are to be told
-    /// again.
+    /// What was last reported to the others of guests that do not answer; none if it is to be
+    /// reported again.
     pending: Option<Vec<PendingJoin>>,
     forgot_at: Time,
     orders: VecDeque<Order>,

@@ -1,6 +1,6 @@
 //! When `JoinMesh` is called at an address, and what came of it.
 //!
-//! A guest says who it is only when it is asked to let a node in. But a stuck one never answers
+//! A guest says who it is only when it is asked to admit a node. But a stuck one never answers
 //! that call, and each leaves something behind there for good. So a guest that others know is not
 //! asked at all, a stuck one seldom and by one of ours, and the rows of ours tell who asks where.
 
@@ -55,7 +55,7 @@ pub enum Who {
     Guest(NodeName),
 }
 
-/// What came of asking a guest to let us in.
+/// What came of asking a guest to admit us.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Joined {
     /// It did, and this is its name.

@@ -3,7 +3,7 @@
 //! # The model
 //!
 //! To the mesh a bot of the original is a member like any other, a *guest*. It does not speak our
-//! protocol, so two of our bots, its *hosts*, play its part: they let it in, publish its row for
+//! protocol, so two of our bots, its *hosts*, play its part: they admit it, publish its row for
 //! it, and tell it what it lacks. Every bot chooses the same two ([`sponsors`]) and makes the same
 //! record of a guest ([`record_for`]), so nobody has to coordinate.
 //!
@@ -15,7 +15,7 @@
 //!    with a snapshot of what the bot knows;
 //! 2. drains [`Hosting::poll_order`] and does what it says.
 //!
-//! [`Joins`] remembers where a guest was asked to let a bot of ours in, and [`answers`] has what a
+//! [`Joins`] remembers where a guest was asked to admit a bot of ours, and [`answers`] has what a
 //! host says in the place of a guest.
 
 pub mod answers;

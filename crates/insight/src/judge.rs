@@ -199,7 +199,7 @@ fn classify(
                 if *index == matrix.me { Kind::HostCutOff } else { Kind::NodeUnreachable };
             Some((node_kind(failing), Culprit::Node(name(*index)?)))
         }
-        // Where one witness is left, path and node cannot be told apart, and the node is dead.
+        // Where one witness is left, path and node cannot be distinguished, and the node is dead.
         Cause::Path { to, .. } if is_last_word(*to, evidence) => {
             let failing = if matches!(main, Some(Failure::Refused | Failure::Identity)) {
                 Kind::BotDown

@@ -179,7 +179,7 @@ fn verdict(open: &[Arc<Incident>], sight: Sight, snapshot: &Snapshot) -> String 
             let why = if snapshot.targets.is_empty() {
                 "it has no target"
             } else {
-                "none of its targets lets it in now"
+                "none of its targets admits it now"
             };
             format!("{} knows no other node: {why}.", snapshot.me.name)
         }

@@ -85,7 +85,7 @@ pub(crate) const CLOSE_AFTER_MAX: Duration = Duration::from_secs(120);
 pub(crate) const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 pub(crate) const EXPIRY_CRITICAL: Duration = Duration::from_secs(24 * 3600);
 /// How long a bot of the original must be taken for stuck before it is an incident: one that was
-/// only slow has let somebody in by then.
+/// only slow has admitted somebody by then.
 pub(crate) const STUCK_HOLD: Duration = Duration::from_secs(10);
 /// How long a target may not answer, or a name be taken, before it is an incident.
 pub(crate) const SOON_HOLD: Duration = Duration::from_secs(60);

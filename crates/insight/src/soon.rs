@@ -111,7 +111,7 @@ fn originals<'a>(
         let culprit = name.map_or_else(|| Culprit::Target(target.to_string()), Culprit::Node);
         let sentence = Sentence::new(
             format!("{culprit} answers, but its own loops have been stuck"),
-            "it measures nothing and lets nobody in; restart it",
+            "it measures nothing and admits nobody; restart it",
         );
         let told = snapshot
             .pending()
@@ -126,7 +126,7 @@ fn originals<'a>(
     })
 }
 
-/// Targets that never let this bot in.
+/// Targets that never admitted this bot.
 fn targets(snapshot: &Snapshot, stuck: &BTreeSet<&Target>) -> Vec<Finding> {
     let silent = snapshot.targets.iter().filter(|(_, is_in)| !is_in);
     let finding = |(target, _): &(Target, bool)| {
@@ -136,7 +136,7 @@ fn targets(snapshot: &Snapshot, stuck: &BTreeSet<&Target>) -> Vec<Finding> {
         // A member at that address is measured: its failures are in the matrix.
         (!is_member && !stuck.contains(target)).then(|| {
             let sentence = Sentence::new(
-                format!("the target {target} has not let this bot in"),
+                format!("the target {target} has not admitted this bot"),
                 "look whether a bot runs there",
             );
             let culprit = Culprit::Target(target.to_string());

@@ -407,8 +407,8 @@ async fn serve_one<I, S, F, B>(
     }
 }
 
-/// The TLS handshakes under way. When there are too many the oldest is given up: who means it is
-/// done in a moment, and a flood of those who do not keeps nobody out.
+/// The TLS handshakes under way. When there are too many, the oldest is dropped: an honest client
+/// finishes within a moment, so a flood of idle ones shuts nobody out.
 #[derive(Debug)]
 struct Handshakes {
     most: usize,

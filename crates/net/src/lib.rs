@@ -38,7 +38,7 @@ pub use ipnet::IpNet;
 pub struct Guard {
     /// Certificates, keys and authorities.
     pub tls: Live<tls::Set>,
-    /// Tokens that let in.
+    /// Tokens that are accepted.
     pub tokens: Live<Tokens>,
     /// Edges behind which many clients share one address.
     pub proxies: Arc<[IpNet]>,

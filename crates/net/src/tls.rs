@@ -48,9 +48,9 @@ pub enum Mode {
 pub enum ClientAuth {
     /// It does not ask for one.
     Off,
-    /// Who has none is let in; who has a wrong one is not.
+    /// A peer without one is admitted; a peer with an invalid one is not.
     Optional,
-    /// Nobody is let in without.
+    /// A peer without a valid one is not admitted.
     #[default]
     Required,
 }
@@ -196,7 +196,7 @@ pub struct Set {
     pub client: Option<Arc<ClientConfig>>,
     /// The own certificate.
     pub own: Option<Facts>,
-    /// Whether the mesh port lets nobody in without a certificate.
+    /// Whether the mesh port admits nobody without a certificate.
     pub requires_certificates: bool,
     /// The authorities of the configured bundles: whom they are of, and when they expire.
     pub authorities: Vec<Facts>,

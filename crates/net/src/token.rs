@@ -112,7 +112,7 @@ impl Tokens {
         Self(tokens.into_iter().collect())
     }
 
-    /// Whether there are none: nothing is guarded by them, or nobody is let in; that is for their
+    /// Whether there are none: nothing is guarded by them, or nobody is admitted; that is for their
     /// holder to say.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

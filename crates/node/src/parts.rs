@@ -9,7 +9,7 @@ use canary_core::{Core, PendingJoin, Record, Target};
 pub(crate) enum Command {
     /// Discovery found these targets.
     Seeds(Vec<Target>),
-    /// Bots of the original do not let this one in at these addresses.
+    /// Bots of the original do not admit this one at these addresses.
     Pending(Vec<PendingJoin>),
     /// Say goodbye.
     Leave,

@@ -279,7 +279,7 @@ async fn measure(
         let (answer, sender) = request(sender, &asking).await?;
         let first_request = take_lap(&clock);
         let (name, incarnation, instance) = match guest {
-            // It says nothing of itself; who it is was found out when it was let in.
+            // It says nothing of itself; who it is was found out when it was admitted.
             Some(guest) if answer == EMPTY_MESSAGE.as_slice() => {
                 (guest.name.clone(), guest.incarnation, guest.instance)
             }
@@ -339,7 +339,7 @@ fn told(ended: Ended, cause: &Cause) -> Ended {
 /// What both requests of a probe say.
 struct Asking {
     uri: String,
-    /// What lets us in, where the mesh has a token.
+    /// What admits us, where the mesh has a token.
     token: Option<http::HeaderValue>,
 }
 

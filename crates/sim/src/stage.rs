@@ -14,8 +14,7 @@ pub use crate::setup::{Observers, Setup};
 /// A disturbance explains what is seen for so long after it: questions, suspicion, death and their
 /// spread.
 const AFTERMATH: Duration = Duration::from_secs(20);
-/// How long an excuse for everybody lasts: longer than a fault between two looks at what is
-/// excused.
+/// How long all hosts are excused: longer than a fault that begins and ends between two checks.
 const EXCUSED: Duration = Duration::from_secs(50);
 /// How long a pausing observer stands still.
 pub const OBSERVER_PAUSE: Duration = Duration::from_secs(2);

@@ -130,7 +130,7 @@ fn every_checker_fails_on_its_planted_fault() {
     );
     let name = world.name(HostId(4)).clone();
     assert!(!dropped_by_all(&world, &name), "a living one is dropped by nobody");
-    // A partition that the checker is not told of looks like false deaths, and takes pairs and
+    // A partition that the checker does not know looks like false deaths, and takes pairs and
     // nodes away.
     world.put_on_island(HostId(4), 1);
     world.run(secs(20));

@@ -58,15 +58,15 @@ fn what_was_found_stays_mended() {
         // The other side of a bridge was considered dead again and again.
         ("bridge", setup(10, 1)),
         ("bridge", setup(18, 2_726_036_433)),
-        // A newcomer held a living one for dead on the word of one that had long been cut off.
+        // A newcomer considered a living node dead because one that had long been cut off said so.
         ("chaos", setup(10, 5)),
-        // Who was cut off and stood still right after had the time of its pause counted as the time
-        // since the cut: a fault of the checker.
+        // A host was cut off and stood still right after: the checker counted its pause as time
+        // since the cut.
         ("chaos", setup(16, 4_276_892_266)),
-        // Who restarted where one was refused was dead to that one until its next word of the new
-        // incarnation.
+        // A node restarted where another was refused, and stayed dead there until the next news of
+        // its new incarnation.
         ("chaos", Setup { loss: 0.01, observers: Observers::Pausing, ..setup(15, 2_227_428_336) }),
-        // Who restarted behind a cut was not dialled for two minutes.
+        // A node that restarted behind a cut was not dialled for two minutes.
         ("chaos", setup(10, 9)),
         // A host that had been starved measured some pairs long after.
         ("chaos", setup(10, 2_788_950_929)),

@@ -169,7 +169,7 @@ pub(super) fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     gauges(
         encoder,
         "canary_mesh_target_up",
-        "1 while a target to join at let this bot in when it was last asked.",
+        "1 while a target to join at admitted this bot when it was last asked.",
         None,
         up,
     )?;
@@ -177,7 +177,7 @@ pub(super) fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     gauges(
         encoder,
         "canary_mesh_targets_failing",
-        "Targets that do not let this bot in.",
+        "Targets that do not admit this bot.",
         None,
         [(vec![], failing)],
     )?;

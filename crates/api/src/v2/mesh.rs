@@ -58,7 +58,7 @@ struct States {
 #[derive(Debug, Serialize, ToSchema)]
 struct JoinTarget {
     target: String,
-    /// Whether it let this bot in when it was last asked.
+    /// Whether it admitted this bot when it was last asked.
     joined: bool,
     /// Why it did not; null if it did, or was not asked yet.
     problem: Option<String>,

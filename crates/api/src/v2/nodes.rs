@@ -83,7 +83,7 @@ struct Node {
     /// Whether what it publishes arrives: if not, what it measures is unknown.
     visible: bool,
     /// Whether it is a bot of the original that answers while its own loops are stuck: it measures
-    /// nothing and lets nobody in until it is restarted.
+    /// nothing and admits nobody until it is restarted.
     stuck: bool,
     /// When its certificate expires, or the first of those it was shown; null without TLS.
     certificate_expires_at: Option<String>,

@@ -23,7 +23,7 @@ pub(super) enum Timer {
     Probe(Slot),
     /// A dead member is dialled.
     Dial(Slot),
-    /// A target is asked to let us in.
+    /// A target is asked to admit us.
     Seed(u32),
     /// Another holder of our name is looked at again.
     Contest,

@@ -25,7 +25,7 @@ use crate::time::{Attentive, Moment, Time};
 /// A member that failed to answer is tried again, by us and by others.
 #[derive(Debug)]
 struct Question {
-    /// What belongs to a former question about the same member does not count for this one.
+    /// Answers to an earlier question about the same member are ignored.
     number: Order,
     /// The probe or call that is overdue, while nothing else failed; if it is answered after all,
     /// it is as if nobody had asked.

@@ -24,17 +24,17 @@ const CONTEST_INTERVAL: Duration = Duration::from_secs(10);
 /// time, and two nodes that cannot reach each other must not raise their incarnations without end.
 const CONTEST_PAUSE: Backoff =
     Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
-/// So often in a row the other holder of our name must fail to answer before it is held for gone; a
-/// refusal needs no second try.
+/// Attempts in a row that the other holder of our name must leave unanswered before it is
+/// considered gone; after a refusal there is no second attempt.
 const CONTEST_TRIES: u8 = 3;
-/// Hosts that are asked whether they hold another holder of our name for alive: one liar among them
+/// Hosts that are asked whether another holder of our name is alive: one liar among them
 /// decides nothing.
 const VOTES_MAX: usize = 5;
 
 /// Where this bot stands with its own name.
 #[derive(Clone, Debug)]
 pub enum Standing {
-    /// Nobody let it in yet.
+    /// Nobody admitted it yet.
     Starting,
     /// It was admitted, or admitted others.
     Member,
@@ -83,7 +83,7 @@ impl Naming {
         &self.standing
     }
 
-    /// Whether nobody let this bot in yet.
+    /// Whether nobody admitted this bot yet.
     pub(super) fn starts(&self) -> bool {
         matches!(self.standing, Standing::Starting)
     }

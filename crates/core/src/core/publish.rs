@@ -146,7 +146,7 @@ impl Core {
             .set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
-    /// What the own row tells of bots of the original that do not let this bot in: others hear of
+    /// What the own row tells of bots of the original that do not admit this bot: others hear of
     /// it soon, or each of them asks there as well.
     pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Moment) {
         self.publisher.pending = pending;

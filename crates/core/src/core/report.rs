@@ -319,7 +319,7 @@ impl Core {
         })
     }
 
-    /// Targets that do not let this bot in, and being alone: the commonest mistakes of a first
+    /// Targets that do not admit this bot, and being alone: the commonest mistakes of a first
     /// start.
     fn report_targets(&mut self, now: Moment) {
         let alone = !self.members.others().any(|(_, member)| member.is_present() && member.known);
@@ -330,7 +330,7 @@ impl Core {
                     && now.time.since(seed.failing_since) >= TARGET_PATIENCE.1
                 {
                     seed.logged = true;
-                    warn!(target = %seed.target, why, "a target does not let this bot in; check it, or remove it");
+                    warn!(target = %seed.target, why, "a target does not admit this bot; check it, or remove it");
                 }
             }
             return;
@@ -341,13 +341,13 @@ impl Core {
         self.reports.alone_again = now.time + REPEAT;
         if let Some(targets) = self.joining.seeds.only_stuck(self.record().instance) {
             let targets = targets.join(" ");
-            warn!(%targets, "this bot knows nobody: its targets answer, but their own loops are stuck, so they let nobody in; restart them");
+            warn!(%targets, "this bot knows nobody: its targets answer, but their own loops are stuck, so they admit nobody; restart them");
             return;
         }
         let problems = self.join_problems();
         match problems.first() {
             Some((target, why)) => {
-                warn!(%target, why, targets_failing = problems.len(), "no target lets this bot in, and it knows nobody; check its targets");
+                warn!(%target, why, targets_failing = problems.len(), "no target admits this bot, and it knows nobody; check its targets");
             }
             None => warn!(
                 "this bot is alone: no target leads to another one, and none has joined; give --target"

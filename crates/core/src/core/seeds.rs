@@ -24,16 +24,16 @@ const KNOWN_SEED_INTERVAL: Duration = Duration::from_secs(5);
 const JOINS_OUT_MAX: usize = 32;
 /// How soon a target is tried that found no place among them.
 const JOIN_TURN: Duration = Duration::from_millis(250);
-/// Why a bot of the original whose loops are stuck does not let us in.
+/// Why a bot of the original whose loops are stuck does not admit us.
 const STUCK: &str =
-    "it answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
+    "it answers, but its own loops are stuck: it measures nothing and admits nobody; restart it";
 
 /// Why one is not asked yet.
 const IN_TURN: &str = "a bot of the original is there, and ours ask it one after the other";
 /// A bot of the original whose loops are stuck is looked at again after so long.
 const STUCK_SEED_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A target that is asked to let us in.
+/// A target that is asked to admit us.
 #[derive(Clone, Debug)]
 pub(super) struct Seed {
     pub(super) target: Target,
@@ -41,7 +41,7 @@ pub(super) struct Seed {
     asking: bool,
     /// Who answered there last.
     answered: Option<Instance>,
-    /// Why it did not let us in; none once it did.
+    /// Why it did not admit us; none once it did.
     pub(super) problem: Option<String>,
     /// Since when it does not.
     pub(super) failing_since: Time,
@@ -94,7 +94,7 @@ impl Seeds {
         self.0.iter().filter(|seed| seed.listed)
     }
 
-    /// Listed targets that nobody let this bot in at, but for bots of the original: one of ours
+    /// Listed targets that nobody admitted this bot at, but for bots of the original: one of ours
     /// waits there, and all of ours tell of it.
     pub(super) fn wrong(&mut self) -> impl Iterator<Item = &mut Seed> {
         let is_original = |seed: &Seed| {
@@ -140,7 +140,7 @@ impl Core {
         }
     }
 
-    /// Seeds that did not let us in, with their reasons.
+    /// Seeds that did not admit us, with their reasons.
     pub(super) fn join_problems(&self) -> Vec<(Target, String)> {
         self.joining
             .seeds
@@ -149,7 +149,7 @@ impl Core {
             .collect()
     }
 
-    /// Every listed seed, with whether it let us in.
+    /// Every listed seed, with whether it admitted us.
     pub(super) fn targets(&self) -> Vec<(Target, bool)> {
         self.joining
             .seeds
@@ -201,7 +201,7 @@ impl Core {
         self.call_at(target, None, Calling::Join { seed }, request, JOIN_TIMEOUT);
     }
 
-    /// Asks a member to let us in that does not know us.
+    /// Asks a member to admit us that does not know us.
     pub(super) fn join_at_member(&mut self, slot: Slot) {
         if self.joining.naming.yields() {
             return;
@@ -350,7 +350,7 @@ impl Core {
             seed.backoff = JOIN_BACKOFF_MIN;
             seed.logged = false;
             if seed.problem.take().is_some() {
-                info!(target = %seed.target, "let in");
+                info!(target = %seed.target, "admitted");
             }
         }
         self.seed_again(index, again, now);
@@ -378,7 +378,7 @@ impl Core {
         if seed.problem.as_ref() != Some(&why) {
             // Nobody has to act on a peer that is still starting: it is said aloud only when it is
             // not about a connection.
-            debug!(%target, why, "not let in yet");
+            debug!(%target, why, "not admitted yet");
             seed.problem = Some(why.clone());
             self.journal.note(now, EventKind::NotLetIn(format!("{target}: {why}")));
         }

@@ -34,11 +34,11 @@ pub struct Snapshot {
     pub standing: Standing,
     /// Whether this bot hears from nobody though it knows others.
     pub isolated: bool,
-    /// Targets to join at, with whether each let this bot in when it was last asked.
+    /// Targets to join at, with whether each admitted this bot when it was last asked.
     pub targets: Vec<(Target, bool)>,
     /// Names that others tell of and that never answered this bot: they are in no list.
     pub unproven: usize,
-    /// Targets that did not let this bot in, and why.
+    /// Targets that did not admit this bot, and why.
     pub join_problems: Vec<(Target, String)>,
     /// How often each pair is measured.
     pub pair_interval: Duration,
@@ -113,7 +113,7 @@ impl Snapshot {
         self.members.iter().filter(|member| member.status.is_present())
     }
 
-    /// Bots of ours that are there and wait for bots of the original to let them in, this one
+    /// Bots of ours that are there and wait for bots of the original to admit them, this one
     /// included: who waits, and where.
     pub fn pending(&self) -> impl Iterator<Item = (&NodeName, &PendingJoin)> {
         let others = self
@@ -133,7 +133,7 @@ impl Snapshot {
     }
 
     /// Addresses at which a bot of the original answers while its own loops are stuck: it measures
-    /// nothing and lets nobody in.
+    /// nothing and admits nobody.
     pub fn stuck(&self) -> BTreeSet<&Target> {
         let mut stuck: BTreeSet<_> = self
             .pending()

@@ -68,7 +68,7 @@ fn living() -> Option<(Core, CallId)> {
 pub(crate) fn mesh_message(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };
     let Some((mut core, call)) = living() else {
-        unreachable!("a joiner that answers is let in, and exchanged with");
+        unreachable!("a joiner that answers is admitted, and exchanged with");
     };
     let now = at(6000);
     match kind % 8 {

@@ -128,7 +128,7 @@ async fn ask(driver: &mpsc::Sender<Arrived>, request: Request) -> Option<Respons
     answer.await.ok()?.ok()
 }
 
-/// Has the core let a guest in: it dials back, as it does with every joiner.
+/// Has the core admit a guest: it dials back, as it does with every joiner.
 async fn let_in(
     driver: &mpsc::Sender<Arrived>,
     snapshot: &Snapshot,
@@ -145,7 +145,7 @@ async fn let_in(
     }
 }
 
-/// Finds out what a node speaks that somebody told of, and has it let in.
+/// Finds out which protocol a reported node speaks, and has it admitted.
 async fn find(
     context: &Context,
     driver: &mpsc::Sender<Arrived>,

@@ -100,7 +100,7 @@ fn busy() -> ConnectError {
     ConnectError::new(ErrorCode::ResourceExhausted, "too much to do; come again later")
 }
 
-/// Who tells, as far as it can be told apart from others: the network of its address.
+/// Who reports, as far as it can be distinguished from others: the network of its address.
 fn teller(ctx: &RequestContext) -> Arc<str> {
     let network = ctx.extensions().get::<Peer>().map(|peer| match peer.0.ip().to_canonical() {
         IpAddr::V4(address) => address.to_string(),

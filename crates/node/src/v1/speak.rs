@@ -22,13 +22,13 @@ use crate::transport::{Links, original as pb};
 
 /// Guests that are asked who they are at once: each may answer with half a megabyte.
 const ASKED_AT_ONCE: usize = 16;
-/// How long a connection to a guest has been there before it is asked to let us in: one that
+/// How long a connection to a guest has been there before it is asked to admit us: one that
 /// started just now may wait for an answer to its own joining, and never wakes if it is asked
 /// before that.
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long one candidate, and one call to a guest, may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a caller waits to be let in by a guest. The core waits little longer for who is at an
+/// How long a caller waits to be admitted by a guest. The core waits little longer for who is at an
 /// address.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -132,7 +132,7 @@ impl Context {
         }
     }
 
-    /// Has a guest let this bot in, if it may be asked now, and waits so long for what comes of it.
+    /// Has a guest admit this bot, if it may be asked now, and waits so long for what comes of it.
     pub(super) async fn join(
         &self,
         target: &Target,
@@ -164,7 +164,7 @@ impl Context {
         tokio::time::timeout(patience, outcome).await.unwrap_or(Ok(Joined::Later))
     }
 
-    /// Asks a guest to let us in, and keeps what came of it.
+    /// Asks a guest to admit us, and keeps what came of it.
     async fn ask(&self, target: &Target) {
         let outcome = self.ask_now(target).await;
         let snapshot = self.snapshot();
@@ -177,16 +177,16 @@ impl Context {
         });
         if self.joins.ended(target, outcome, clock::now().time) && !is_known {
             if is_stuck {
-                let what = "a bot of the original answers, but its own loops are stuck: it measures nothing and lets nobody in; restart it";
+                let what = "a bot of the original answers, but its own loops are stuck: it measures nothing and admits nobody; restart it";
                 warn!(%target, node, "{what}");
             } else {
-                info!(%target, node, "a bot of the original lets others in again");
+                info!(%target, node, "a bot of the original admits others again");
             }
         }
         self.ended.notify_waiters();
     }
 
-    /// Asks a guest to let us in. It tells its name, and whom it knows.
+    /// Asks a guest to admit us. It tells its name, and whom it knows.
     async fn ask_now(&self, target: &Target) -> Result<Joined, CallError> {
         let _turn =
             self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;

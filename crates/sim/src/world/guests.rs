@@ -21,7 +21,7 @@ use super::{HostId, World};
 /// What the own core was asked for.
 #[derive(Debug)]
 pub(super) enum Own {
-    /// To let a node in, and whether that was tried before with another incarnation.
+    /// To admit a node, and whether that was tried before with another incarnation.
     Look(NodeName, Target, bool),
     /// Something whose answer changes nothing.
     Nothing,
@@ -60,7 +60,7 @@ pub(super) enum Then {
     Measured(NodeName, Time),
     /// One of our bots asked which protocol is spoken there.
     Identified(Target, Waiter),
-    /// A guest was asked to let this bot in.
+    /// A guest was asked to admit this bot.
     JoinEnded(Target),
     /// It did not answer that. Does it answer others?
     JoinChecked(Target),
@@ -178,7 +178,7 @@ impl World {
         self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.samples_pushed)
     }
 
-    /// How often a bot of the original was asked to let a node in.
+    /// How often a bot of the original was asked to admit a node.
     pub fn joins_at_guest(&self, id: HostId) -> usize {
         self.hosts[id.0].guest.as_ref().map_or(0, |guest| guest.joins)
     }

@@ -38,7 +38,7 @@ pub(in crate::world) struct Guest {
     pub(super) joins_take: Duration,
     /// Samples that were pushed to it.
     pub(super) samples_pushed: usize,
-    /// How often it was asked to let a node in.
+    /// How often it was asked to admit a node.
     pub(super) joins: usize,
     /// Calls that are never answered.
     pub(super) held: usize,

@@ -17,7 +17,7 @@ use super::{Message, Own, Reply, Telling, Then, V1};
 use crate::world::host::Input;
 use crate::world::{HostId, World};
 
-/// How long one of our bots waits for a guest to let it in.
+/// How long one of our bots waits for a guest to admit it.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a bot of ours needs for guests.
@@ -25,11 +25,11 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 pub(in crate::world) struct Hosts {
     hosting: Hosting,
     joins: Arc<Joins>,
-    /// Callers that wait until a guest lets this bot in.
+    /// Callers that wait until a guest admits this bot.
     waiters: BTreeMap<u64, (Target, Waiter)>,
 }
 
-/// What is done once a guest has let this bot in, or has not.
+/// What is done once a guest has admitted this bot, or has not.
 #[derive(Debug)]
 pub(in crate::world) enum Waiter {
     /// A look at a node of this name.
@@ -38,9 +38,9 @@ pub(in crate::world) enum Waiter {
     AskAgain,
     /// The core asks who is at an address.
     Identify(CallId, Option<Arc<Record>>),
-    /// The core asks to be let in.
+    /// The core asks to be admitted.
     Join(CallId),
-    /// A guest is to be told what it lacks.
+    /// What a guest lacks is to be reported to it.
     Push(Arc<Record>, Informed),
 }
 
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// Has a guest let this bot in, if it may be asked now.
+    /// Has a guest admit this bot, if it may be asked now.
     fn join(&mut self, id: HostId, target: &Target, waiter: Waiter) {
         let (now, (name, at)) = (self.now, self.me(id));
         let Some(snapshot) = self.snapshot_of(id) else { return };
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    /// What came of asking a guest to let this bot in, for one who waits for it.
+    /// What came of asking a guest to admit this bot, for one who waits for it.
     pub(super) fn let_in(
         &mut self,
         id: HostId,
