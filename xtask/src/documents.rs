@@ -20,6 +20,13 @@ const RIDDLES: &[(&str, &str)] = &[
     ("is told", "gets, learns, is reported"),
     ("are told", "get, learn, are reported"),
     ("was told", "got, learned, was reported"),
+    ("lets in", "admits"),
+    ("let in", "admitted"),
+    ("lets this bot in", "admits this bot"),
+    ("let this bot in", "admit this bot"),
+    ("lets nobody in", "admits nobody"),
+    ("to be told", "to be reported"),
+    ("held for gone", "considered gone"),
     ("anew", "again, from the start"),
     ("mended", "fixed, repaired"),
 ];
@@ -39,6 +46,7 @@ pub(crate) fn problems(root: &Path) -> Vec<String> {
     problems.extend(documents_name_what_exists(root));
     problems.extend(documents_lead_somewhere(root));
     problems.extend(flags_and_metrics_exist(root));
+    problems.extend(paths_are_listed(root));
     problems.extend(texts_are_plain(root));
     problems
 }
@@ -127,6 +135,21 @@ fn words_with<'a>(text: &'a str, start: &str, more: fn(char) -> bool) -> BTreeSe
         &text[at..at + start.len() + end]
     };
     begins.map(word).filter(|word| word.len() > start.len()).collect()
+}
+
+/// Every path that a bot serves is in docs/look.md.
+fn paths_are_listed(root: &Path) -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (served, document) = (read("crates/api/tests/golden/words.txt"), read("docs/look.md"));
+    let paths = served.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let method = words.next()?;
+        words.next().filter(|_| method == "GET" || method == "POST")
+    });
+    let missing = paths.filter(|path| {
+        !document.contains(&format!("`{path}")) && !document.contains(&format!(" {path}"))
+    });
+    missing.map(|path| format!("docs/look.md does not list {path}")).collect()
 }
 
 /// Flags that a document names are of some help text or of a program that is not ours; families of
@@ -237,6 +260,7 @@ fn documents_lead_somewhere(root: &Path) -> Vec<String> {
     for document in documents(root) {
         let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
         let text = fs::read_to_string(&document).unwrap_or_default();
+        let mut is_shell = false;
         for (number, line) in text.lines().enumerate() {
             for link in line
                 .split("](")
@@ -263,31 +287,59 @@ fn documents_lead_somewhere(root: &Path) -> Vec<String> {
                     problems.push(format!("{shown}:{}: {link} leads nowhere", number + 1));
                 }
             }
-            // In a line of a shell, and between backticks.
-            let words: Vec<_> = line.split([' ', '`']).collect();
-            for pair in words
-                .windows(2)
-                .filter(|pair| pair[0] == "canary-bot" || pair[0].ends_with("/canary-bot"))
-            {
-                let is_command =
-                    pair[1].len() > 2 && pair[1].bytes().all(|c| c.is_ascii_lowercase());
-                let in_code = line.contains('`')
-                    && line
-                        .split('`')
-                        .skip(1)
-                        .step_by(2)
-                        .any(|code| code.contains(&pair.join(" ")));
-                if is_command && in_code && !commands.contains(&pair[1]) {
-                    problems.push(format!(
-                        "{shown}:{}: there is no command {}",
-                        number + 1,
-                        pair[1]
-                    ));
+            if line.trim_start().starts_with("```") {
+                is_shell = !is_shell;
+            }
+            let inline: Vec<_> = line.split('`').skip(1).step_by(2).collect();
+            let codes = if is_shell { vec![line] } else { inline };
+            for code in codes {
+                let words: Vec<_> = code.split_whitespace().collect();
+                let missing = words.windows(3).filter_map(|words| no_such(root, &commands, words));
+                problems.extend(
+                    missing.map(|what| format!("{shown}:{}: there is no {what}", number + 1)),
+                );
+                if let [.., before, last] = words.as_slice() {
+                    let what = no_such(root, &commands, &[before, last, ""]);
+                    problems.extend(
+                        what.map(|what| format!("{shown}:{}: there is no {what}", number + 1)),
+                    );
                 }
             }
         }
     }
     problems
+}
+
+/// What three words of a shell name that is not there: a command of ours, or of one of those that
+/// have commands of their own, or a test, a benchmark or an example.
+fn no_such(root: &Path, commands: &[&str], words: &[&str]) -> Option<String> {
+    let [program, first, second] = words else { return None };
+    let is_word = |word: &str| word.len() > 2 && word.bytes().all(|c| c.is_ascii_lowercase());
+    if *program == "canary-bot" || program.ends_with("/canary-bot") {
+        if is_word(first) && !commands.contains(first) {
+            return Some(format!("command {first}"));
+        }
+        let help = root.join(format!("crates/bot/tests/golden/help-{first}.txt"));
+        let help = fs::read_to_string(help).unwrap_or_default();
+        let below = help.split_once("Commands:\n").map(|(_, rest)| rest)?;
+        let knows = below.lines().any(|line| line.trim_start().starts_with(second));
+        return (is_word(second) && !knows).then(|| format!("command {first} {second}"));
+    }
+    let folder = match *program {
+        "--test" => "tests",
+        "--bench" => "benches",
+        "--example" => "examples",
+        _ => return None,
+    };
+    let is_there = fs::read_dir(root.join("crates"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|found| found.path().join(folder))
+        .chain([root.join(folder)])
+        .any(|folder| folder.join(format!("{first}.rs")).exists());
+    let is_name = first.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    (is_name && !is_there).then(|| format!("{folder} {first}"))
 }
 
 /// What a heading is linked by.
