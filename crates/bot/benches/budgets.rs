@@ -72,7 +72,7 @@ fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
     let hub = &puppets[0];
     assert!(
         wait(30 * SECOND, || hub.join(mesh) == Some(1)).is_some(),
-        "the first puppet was not let in"
+        "the first puppet was not admitted"
     );
     for some in puppets[1..].chunks(400) {
         let records = some.iter().fold(Message::default(), |gossip, puppet| {

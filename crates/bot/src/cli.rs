@@ -16,7 +16,7 @@ use crate::run::Ended;
 use crate::settings::Settings;
 use crate::sources::{Problem, Sources};
 use crate::status::Status;
-use crate::{assets, demo, effective, flags, issue, logs, run, settings, top};
+use crate::{assets, demo, effective, flags, issue, logs, manual, run, settings, top};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -30,6 +30,21 @@ const EXIT_CODES: &str = "Examples:\n  \
      Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
      Settings: flag before environment before configuration file before default. An empty variable is unset.";
 
+/// Help and version are answers, everything else is a mistake, which reads as all others do. A
+/// closed pipe is not reported.
+fn answer(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let _ = match text.strip_prefix("error: ") {
+        Some(mistake) => write!(io::stderr(), "canary-bot: {mistake}"),
+        None => write!(io::stderr(), "{text}"),
+    };
+    ExitCode::from(USAGE)
+}
+
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     let command = command();
@@ -40,14 +55,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    if arguments.len() == 2 && arguments[1] == "-h" {
+        let _ = io::stdout().write_all(manual::short_help(command).as_bytes());
+        return ExitCode::SUCCESS;
+    }
     let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            // Help and version are answers, everything else is a mistake. A closed pipe is not
-            // reported.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
+        Err(error) => return answer(&error),
     };
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
@@ -182,7 +196,7 @@ fn command() -> Command {
             Command::new("token").about("Make tokens").subcommand_required(true).arg_required_else_help(true).subcommand(
                 Command::new("new")
                     .about("Write a random token to a new file that only its owner can read")
-                    .arg(Arg::new("path").required(true).value_name("PATH")),
+                    .arg(Arg::new("path").required(true).value_name("PATH").help("The file; none may be there yet")),
             ),
         )
         .subcommand(
@@ -635,22 +649,15 @@ fn assets(matches: &ArgMatches) -> Result<ExitCode, RunError> {
 
 fn completion(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
-        let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut command(), "canary-bot", &mut script);
+        let script = manual::completion(*shell, command());
         io::stdout().write_all(&script).map_err(RunError::Stdout)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn man(matches: &ArgMatches) -> Result<ExitCode, RunError> {
-    let mut all = command();
-    all.build();
-    let chosen = matches
-        .get_one::<String>("command")
-        .and_then(|name| all.find_subcommand(name).cloned())
-        .unwrap_or(all);
-    let mut page = Vec::new();
-    clap_mangen::Man::new(chosen).render(&mut page).map_err(RunError::Stdout)?;
+    let name = matches.get_one::<String>("command").map(String::as_str);
+    let page = manual::page(command(), name).map_err(RunError::Stdout)?;
     io::stdout().write_all(&page).map_err(RunError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -261,11 +261,11 @@ impl<W: Write> Screen<W> {
         let url = bots.first().map(|shown| shown.url.as_str()).unwrap_or_default();
         writeln!(
             self.out,
-            "\nopen this in a browser:\n  {url}/#token={}\n\nor try:",
+            "\nopen this in a browser:\n  {url}/#token={0}\n\nor try:\n  TOKEN={0}",
             token.reveal()
         )?;
         for path in ["/api/v2/verdict", "/api/v2/pairs", "/metrics"] {
-            writeln!(self.out, "  curl -H 'Authorization: Bearer {}' {url}{path}", token.reveal())?;
+            writeln!(self.out, "  curl -H \"Authorization: Bearer $TOKEN\" {url}{path}")?;
         }
         if let Some(fault) = fault {
             writeln!(

@@ -506,7 +506,7 @@ impl<'a, W: Write> Chart<'a, W> {
             .iter()
             .any(|seed| !matches!(seed, Seed::Fixed(target) if *target == own_target(settings)));
         if pairs_known == 0 && has_others {
-            let remedy = "its log says why, in `a target does not let this bot in why=`; docs/troubleshoot.md, \"The mesh does not form\", says what to do";
+            let remedy = "its log says why, in `a target does not admit this bot why=`; docs/troubleshoot.md, \"The mesh does not form\", says what to do";
             self.problem("join", "the bot that runs here is alone, though it has targets", remedy)?;
         }
         self.clock(&server.get("/api/v2/nodes?limit=10000").await.map(offsets).unwrap_or_default())

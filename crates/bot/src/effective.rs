@@ -73,7 +73,10 @@ fn shown(flag: &Flag, given: &Given) -> String {
     if SECRETS.contains(&flag.name) {
         return HIDDEN.to_owned();
     }
-    given.values.iter().map(|value| without_password(value)).collect::<Vec<_>>().join(",")
+    // Of a flag that is repeated the last one counts.
+    let from = if flag.takes == Takes::Many { 0 } else { given.values.len().saturating_sub(1) };
+    let values = given.values.iter().skip(from).map(|value| without_password(value));
+    values.collect::<Vec<_>>().join(",")
 }
 
 /// A URL without what may be a secret in it: user and password, query and fragment. Any other text

@@ -12,7 +12,7 @@ pub(crate) enum RunError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot start")]
+    #[error(transparent)]
     Start(#[from] crate::StartError),
     #[error("{0}")]
     Secrets(String),

@@ -287,6 +287,34 @@ const HEADINGS: &[(&str, &str)] = &[
     ("mesh-protocol", "Compatibility with the original, the older Go program of this name"),
 ];
 
+/// What a first start takes: `-h` shows these alone.
+pub(crate) const FIRST: &[&str] = &[
+    "target",
+    "name",
+    "listen-address",
+    "listen-port",
+    "join-address",
+    "label",
+    "api-port",
+    "token-file",
+    "config",
+    "dry-run",
+];
+
+/// The values of a setting that has few; none of any other.
+pub(crate) fn choices(name: &str) -> &'static [&'static str] {
+    match name {
+        "tls" => &["none", "edge", "mutual"],
+        "client-auth" => &["required", "optional", "off"],
+        "metrics-level" => &["off", "pairs", "histograms"],
+        "ui" | "metrics-legacy" => &["on", "off"],
+        "log-level" => &["error", "warn", "info", "debug", "trace"],
+        "log-format" => &["text", "json"],
+        "mesh-protocol" => &["auto", "v1", "v2"],
+        _ => &[],
+    }
+}
+
 /// All settings with their headings, in the order of the help.
 pub(crate) fn with_headings() -> impl Iterator<Item = (&'static str, &'static Flag)> {
     let mut heading = "";
@@ -325,10 +353,7 @@ impl Flag {
             None => arg,
         };
         match self.takes {
-            Takes::One => {
-                arg.action(ArgAction::Set).overrides_with(self.name).allow_hyphen_values(true)
-            }
-            Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
+            Takes::One | Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
             Takes::Switch => arg
                 .action(ArgAction::Set)
                 .overrides_with(self.name)

@@ -107,10 +107,10 @@ pub fn authorization(bytes: &[u8]) {
     let Ok(token) = Token::new(SECRET) else { return };
     let verdict = Tokens::new([token]).judge(Some(&header));
     let carries = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-    assert!(verdict != Verdict::Valid || carries, "let in without the token");
+    assert!(verdict != Verdict::Valid || carries, "admitted without the token");
     assert_ne!(
         Tokens::default().judge(Some(&header)),
         Verdict::Valid,
-        "let in where no token is valid"
+        "admitted where no token is valid"
     );
 }

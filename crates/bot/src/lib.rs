@@ -19,6 +19,7 @@ mod issue;
 mod kubernetes;
 mod list;
 mod logs;
+mod manual;
 mod matrix;
 mod outbound;
 mod ping;

@@ -5,7 +5,8 @@
 //! left out and counted as well.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::settings::LogSettings;
@@ -36,6 +38,19 @@ const LIBRARIES: [&str; 4] = ["h2", "hyper", "hyper_util", "connectrpc"];
 static UNREAD: AtomicU64 = AtomicU64::new(0);
 /// Lines that were left out because they repeated too often.
 static REPEATED: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the level to debug, or back to what the settings say.
+static RAISE: OnceLock<Box<dyn Fn(bool) + Send + Sync>> = OnceLock::new();
+static IS_RAISED: AtomicBool = AtomicBool::new(false);
+
+/// Logs at level debug from now on; when it does already, as the settings say.
+pub(crate) fn toggle_debug() {
+    let is_raised = !IS_RAISED.fetch_xor(true, Ordering::Relaxed);
+    if let Some(raise) = RAISE.get() {
+        raise(is_raised);
+        tracing::info!(debug = is_raised, "the level of the log was changed by SIGUSR1");
+    }
+}
 
 /// Log lines that were not written, by reason.
 pub(crate) fn lost() -> [(&'static str, u64); 2] {
@@ -70,9 +85,17 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
         .name("log".to_owned())
         .spawn(move || write(&lines, &mut io::stderr()))?;
     let of_libraries = if settings.libraries { LevelFilter::DEBUG } else { LevelFilter::ERROR };
-    let levels = Targets::new()
-        .with_default(settings.level)
-        .with_targets(LIBRARIES.map(|library| (library, of_libraries)));
+    let at = move |level: Level| {
+        let libraries = LIBRARIES.map(|library| (library, of_libraries));
+        Targets::new().with_default(level).with_targets(libraries)
+    };
+    let (levels, handle) = reload::Layer::new(at(settings.level));
+    let raise = move |is_raised: bool| {
+        let level = if is_raised { settings.level.max(Level::DEBUG) } else { settings.level };
+        // It fails only if the subscriber is gone, and then nothing is logged.
+        let _ = handle.reload(at(level));
+    };
+    let _ = RAISE.set(Box::new(raise));
     // A failed write is counted, and not reported on the very stream that failed.
     let lines = fmt::layer()
         .with_writer(Queue(queue.clone()))

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::Content;
 use crate::error::RunError;
 use crate::kubernetes;
+use crate::logs;
 use crate::outbound;
 use crate::secrets::Secrets;
 use crate::settings::{Join, Settings};
@@ -56,6 +57,12 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
         terminate: signal(SignalKind::terminate()).map_err(RunError::Signal)?,
         interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signal)?,
     };
+    let mut usr1 = signal(SignalKind::user_defined1()).map_err(RunError::Signal)?;
+    tokio::spawn(async move {
+        while usr1.recv().await.is_some() {
+            logs::toggle_debug();
+        }
+    });
     for warning in &settings.warnings {
         warn!("{warning}");
     }
@@ -263,7 +270,7 @@ pub(crate) fn run_apart<T: Send + 'static>(
     Ok(ended)
 }
 
-/// A new token, which is printed: nobody could know it else.
+/// Generates a token and prints it, so that the operator knows it.
 pub(crate) fn new_token() -> Result<Token, RunError> {
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
     let line = format!("token: {}", token.reveal());

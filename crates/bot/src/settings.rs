@@ -46,12 +46,12 @@ pub(crate) struct Settings {
     pub(crate) api_listen: SocketAddr,
     pub(crate) seeds: Vec<Seed>,
     pub(crate) labels: Labels,
-    /// The Kubernetes node whose labels are to be told, too.
+    /// The Kubernetes node whose labels are published, too.
     pub(crate) kubernetes_node: Option<String>,
     pub(crate) config: Config,
     /// Without any, one is to be generated and printed.
     pub(crate) api_tokens: TokenSource,
-    /// Without any, the mesh port is open to whom TLS lets in.
+    /// Without any, the mesh port is open to those that TLS admits.
     pub(crate) mesh_tokens: TokenSource,
     pub(crate) tls: Materials,
     pub(crate) proxies: Vec<IpNet>,
@@ -154,6 +154,7 @@ impl Settings {
             parser.switch(accepted);
         }
         let dry_run = parser.switch("dry-run");
+        parser.repeated_flags();
         parser.exposed_files();
         let listen = SocketAddr::new(listen_ip.unwrap_or(outbound), listen_port);
         let api_listen = SocketAddr::new(api_ip.unwrap_or(outbound), api_port);
@@ -196,6 +197,22 @@ impl Parser<'_> {
         let given = self.sources.get(name)?.clone();
         let value = given.values.last()?.clone();
         Some((given, value))
+    }
+
+    /// A flag with one value that is there twice is hardly meant: the last one counts.
+    fn repeated_flags(&mut self) {
+        for flag in flags::FLAGS.iter().filter(|flag| flag.takes == flags::Takes::One) {
+            if let Some(given) = self.sources.get(flag.name)
+                && given.values.len() > 1
+            {
+                let words = format!(
+                    "{} is given {} times; the last one counts",
+                    given.origin,
+                    given.values.len()
+                );
+                self.warnings.push(words);
+            }
+        }
     }
 
     fn problem(&mut self, given: &Given, what: impl Display) {
@@ -284,7 +301,9 @@ impl Parser<'_> {
             }
             let found: Vec<_> = (bare, 0)
                 .to_socket_addrs()
-                .map_err(|error| error.to_string())?
+                .map_err(|error| {
+                    format!("it is no address, and no name that this host knows ({error}); write an address of this host, or 0.0.0.0 or :: for all")
+                })?
                 .map(|address| address.ip())
                 .collect();
             found
@@ -354,7 +373,7 @@ impl Parser<'_> {
         }
         for error in config.problems() {
             if let Some((given, _)) = self.given(error.name()) {
-                self.problem(&given, error);
+                self.problem(&given, error.why());
             }
         }
         config

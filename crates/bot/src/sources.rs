@@ -217,7 +217,11 @@ fn of_file(
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == key && flag.name != "config") else {
             let names = FLAGS.iter().map(|flag| flag.name.to_owned());
             let hint = did_you_mean(&key, names.filter(|name| name != "config"));
-            problem(format!("has the unknown key {key}; its keys are the flags' names{hint}"));
+            let line =
+                line_of(text, &key).map(|line| format!(" in line {line}")).unwrap_or_default();
+            problem(format!(
+                "has the unknown key {key}{line}; its keys are the flags' names{hint}"
+            ));
             continue;
         };
         match values(flag, &value) {
@@ -226,6 +230,17 @@ fn of_file(
         }
     }
     settings
+}
+
+/// The line that begins with a key, the first one being 1.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let has_it = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[').trim_start_matches(['"', '\'']);
+        line.strip_prefix(key).is_some_and(|rest| {
+            rest.trim_start_matches(['"', '\'']).trim_start().starts_with(['=', '.', ']'])
+        })
+    };
+    text.lines().position(has_it).map(|line| line + 1)
 }
 
 /// Names what is most like `name`, if up to three letters of it are wrong, and less than half.

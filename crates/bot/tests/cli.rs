@@ -74,7 +74,7 @@ fn every_mistake_is_reported_at_once_with_its_origin_and_exit_code_two() {
         "MESH_API_PORT",
         "probe-timeout in",
         "unknown key probe_interval",
-        "MESH_GOSSIP_FANOUT: gossip-fanout is 99",
+        "MESH_GOSSIP_FANOUT: 99 is out of range; choose from 1 to 16",
         "--label: \"zone\"",
     ] {
         assert!(errors.contains(expected), "{expected} is missing in:\n{errors}");
@@ -200,6 +200,7 @@ fn a_token_is_not_repeated_when_it_is_wrong() {
 fn help_reads_as_it_was_reviewed() {
     for (name, arguments) in [
         ("help.txt", &["--help"][..]),
+        ("help-short.txt", &["-h"]),
         ("help-demo.txt", &["demo", "--help"]),
         ("help-tls.txt", &["tls", "--help"]),
         ("help-token.txt", &["token", "--help"]),
@@ -299,10 +300,10 @@ const MISTAKES: &[&str] = &[
     "--nam owl",
     "--name owl --label zone --probe-interval never --listen-port 70000",
     "--name owl --label zone=a,zone=b",
-    "--name owl --token secret --listen-address 127.0.0.1 --listen-port {taken} --api-port 0",
-    "--name owl --token secret --listen-address 127.0.0.1 --listen-port 0 --api-port {taken}",
+    "--name owl --token a-token-for-tests --listen-address 127.0.0.1 --listen-port {taken} --api-port 0",
+    "--name owl --token a-token-for-tests --listen-address 127.0.0.1 --listen-port 0 --api-port {taken}",
     "--name owl --listen-address 127.0.0.1 --listen-port 1024 --api-port 1024",
-    "--name owl --token secret --api-address 127.0.0.1 --api-port 0 --listen-address 192.0.2.1",
+    "--name owl --token a-token-for-tests --api-address 127.0.0.1 --api-port 0 --listen-address 192.0.2.1",
     "--name owl --debug maybe",
     "--debug true --name",
     "--name owl --server-cert cert.pem",
@@ -361,6 +362,35 @@ fn mistakes_read_as_they_were_reviewed() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
     assert_golden("mistakes.txt", &said);
+}
+
+#[test]
+fn what_works_and_is_hardly_meant_is_a_warning() {
+    let arguments = ["config", "check", "--name", "owl", "--name", "swan", "--token", "short"];
+    let output = canary_bot(&arguments, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stderr(&output),
+        "canary-bot: warning: --token: a token of fewer than 16 characters can be guessed; make one by canary-bot token new\n\
+         canary-bot: warning: --name is given 2 times; the last one counts\n\
+         canary-bot: the configuration works\n"
+    );
+    let shown = canary_bot(&["config", "show", "--plain", "--name", "owl", "--name", "swan"], &[]);
+    assert!(stdout(&shown).contains("name\tswan\t--name"), "{}", stdout(&shown));
+}
+
+#[test]
+fn completions_know_the_values_of_settings_and_the_manual_has_its_sections() {
+    let script = stdout(&canary_bot(&["completion", "bash"], &[]));
+    assert!(script.contains("none edge mutual"), "{script}");
+    assert_golden(
+        "man.txt",
+        &stdout(&canary_bot(&["man"], &[])).replace(env!("CARGO_PKG_VERSION"), "VERSION"),
+    );
+    assert_golden(
+        "man-tls.txt",
+        &stdout(&canary_bot(&["man", "tls"], &[])).replace(env!("CARGO_PKG_VERSION"), "VERSION"),
+    );
 }
 
 /// A text without what differs from run to run: figures, and how wide columns are.

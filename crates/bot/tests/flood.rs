@@ -213,7 +213,7 @@ fn floods_harm_nobody_else() {
             }
         }
     });
-    assert_eq!(bots[0].nodes().unwrap().len(), 1, "a hostile joiner was let in");
+    assert_eq!(bots[0].nodes().unwrap().len(), 1, "a hostile joiner was admitted");
 }
 
 /// A push of nearly four megabytes by a guest's protocol: as many samples as fit, of one pair, or

@@ -172,7 +172,7 @@ fn who_was_not_let_in_is_not_believed() {
     let told = Message::default().message(5, &heard(&node("ghost", "127.0.0.1:9", 1, 99), 5, 0));
     let (status, answer) = stranger.gossip(bot, &told).unwrap();
     assert_eq!((status, answer.first()), (200, Some(&0x12)), "the answer says: join first");
-    // One that claims an address at which another answers is not let in either, nor one with a
+    // One that claims an address at which another answers is not admitted either, nor one with a
     // living name.
     let liar = Puppet { name: "liar".to_owned(), ..Puppet::start("honest", own_address(), 1) };
     assert_eq!(liar.join(bot), Some(5), "another name answers there");
@@ -190,7 +190,7 @@ fn a_lying_member_harms_nobody_but_itself() {
     let bot = mesh_port(&bots[0]);
     let liar = Puppet::start("liar", own_address(), 1);
     let victim = Puppet::start("victim", own_address(), 1);
-    assert_eq!(liar.join(bot), Some(1), "it answers at its address, so it is let in");
+    assert_eq!(liar.join(bot), Some(1), "it answers at its address, so it is admitted");
 
     // Thousands of nodes at one address that has nothing to do with them.
     let mut instance = 1_000_000;
@@ -296,7 +296,7 @@ fn a_flood_of_names_is_held_back() {
         .collect();
     floods.into_iter().for_each(|flood| flood.join().unwrap());
     unharmed(&mut bots);
-    assert!(all_know_all(&bots), "somebody of the flood was let in");
+    assert!(all_know_all(&bots), "somebody of the flood was admitted");
 }
 
 /// The instance of a bot, as it tells it to everybody.

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::pki::Directory;
-use support::{Bot, Plan, TOKEN, alone, counted, get_with, mesh, plans, settle, wait};
+use support::{Bot, Plan, TOKEN, alone, counted, get_with, mesh, plans, settle, suspects, wait};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -218,4 +218,18 @@ fn a_generated_token_that_nobody_can_read_ends_the_start_with_a_word() {
         );
     }
     drop(unread);
+}
+
+#[test]
+fn the_level_is_raised_and_restored_while_the_bot_runs() {
+    let _turn = alone();
+    let mut bots = mesh(2);
+    let mut other = bots.pop().unwrap();
+    let has = |text: &str| bots[0].logged().contains(text);
+    bots[0].signal("USR1");
+    assert!(wait(Duration::from_secs(10), || has("debug=true")).is_some(), "{}", bots[0].logged());
+    other.kill();
+    assert!(wait(Duration::from_secs(10), || suspects(&bots[0].logged())).is_some());
+    bots[0].signal("USR1");
+    assert!(wait(Duration::from_secs(10), || has("debug=false")).is_some(), "{}", bots[0].logged());
 }

@@ -105,7 +105,7 @@ fn openssl_is_let_in_with_a_good_certificate_alone() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A line that HTTP/2 does not begin with: a client that is let in gets a frame that says
+        // A line that HTTP/2 does not begin with: a client that is admitted gets a frame that says
         // so, and the connection ends.
         std::io::Write::write_all(
             &mut child.stdin.take().unwrap(),
@@ -266,7 +266,7 @@ except grpc.RpcError as error:
         for (client, (done, text)) in ask(own, ca) {
             assert!(
                 !done && !text.contains("bot-00"),
-                "{client} is let in with {own:?} and {ca}: {text}"
+                "{client} is admitted with {own:?} and {ca}: {text}"
             );
         }
     }

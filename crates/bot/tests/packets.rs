@@ -13,7 +13,7 @@ use std::time::Duration;
 use support::lab::{Lab, NameServer, ResolverFile, inside, ip};
 use support::original::Original;
 use support::tools::skip;
-use support::{Bot, Plan, alone, calls_dead, counted, names, settle, wait};
+use support::{Bot, Plan, alone, calls_dead, counted, names, patience, settle, wait};
 
 fn only_missing(bots: &[Bot], missing: &str) -> bool {
     let present = names(bots);
@@ -50,9 +50,10 @@ fn a_host_whose_packets_are_dropped_is_known_to_all_and_comes_back() {
         settle(&bots);
         let victim = bots.pop().unwrap();
         lab.cut(count, true);
-        let dropped = wait(Duration::from_secs(6), || only_missing(&bots, victim.name()));
+        let limit = patience(Duration::from_secs(6));
+        let dropped = wait(limit, || only_missing(&bots, victim.name()));
         eprintln!("{count} hosts: the cut one is dropped by all after {dropped:?}");
-        assert!(dropped.is_some(), "{count} hosts: not dropped by all within 6 s");
+        assert!(dropped.is_some(), "{count} hosts: not dropped by all within {limit:?}");
         lab.cut(count, false);
         bots.push(victim);
         settle(&bots);

@@ -104,7 +104,8 @@ fn fault_is_known_to_all(bots: &mut Vec<Bot>, signal: &str) {
     let victim = bots.pop().unwrap();
     let living = names(bots.iter());
     victim.signal(signal);
-    let dropped = wait(secs(6), || {
+    let limit = patience(secs(6));
+    let dropped = wait(limit, || {
         bots.iter().all(|bot| {
             let known = bot.nodes().unwrap_or_default();
             let missing: Vec<_> = living
@@ -116,7 +117,11 @@ fn fault_is_known_to_all(bots: &mut Vec<Bot>, signal: &str) {
         })
     });
     eprintln!("{} others, SIG{signal}: dropped by all after {dropped:?}", bots.len());
-    assert!(dropped.is_some(), "{} others, SIG{signal}: not dropped by all within 6 s", bots.len());
+    assert!(
+        dropped.is_some(),
+        "{} others, SIG{signal}: not dropped by all within {limit:?}",
+        bots.len()
+    );
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn another_bot_at_a_dead_ones_address_does_not_keep_the_dead_alive() {
     let mut heir = dead.plan.clone();
     heir.name = "heir".to_owned();
     bots.push(heir.start());
-    let dropped = wait(secs(6), || {
+    let dropped = wait(patience(secs(6)), || {
         bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(dead.name())))
     });
     assert!(dropped.is_some(), "the dead one is kept alive");
@@ -235,9 +240,9 @@ fn a_terminated_bot_leaves_within_three_seconds_and_is_missed_by_nobody() {
         settle(&bots);
         let mut leaving = bots.pop().unwrap();
         leaving.signal(signal);
-        let status = leaving.ended(secs(3)).expect("it ends within 3 s");
+        let status = leaving.ended(patience(secs(3))).expect("it ends in time");
         assert_eq!(status.code(), Some(0), "{}", leaving.log());
-        let dropped = wait(secs(2), || {
+        let dropped = wait(patience(secs(2)), || {
             bots.iter().all(|bot| bot.nodes().is_some_and(|known| !known.contains(leaving.name())))
         });
         assert!(dropped.is_some(), "a goodbye is heard at once");

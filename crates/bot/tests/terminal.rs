@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use support::tools::{program, said};
-use support::{Bot, Plan, TOKEN, alone, free_ports, mesh, plans, settle, wait};
+use support::{Bot, Plan, TOKEN, alone, free_ports, mesh, patience, plans, settle, wait};
 
 /// A file with the token, as people have one.
 struct Token(String);
@@ -43,6 +43,35 @@ fn ask(bot: &Bot, token: &Token, arguments: &[&str]) -> (Option<i32>, String) {
         status.code(),
         format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap()),
     )
+}
+
+/// The README's first look, with free ports in the place of its: it prints what the README says.
+#[test]
+fn the_first_look_of_the_readme_runs() {
+    let _turn = alone();
+    let readme = include_str!("../../../README.md");
+    let block = |begin: &str| {
+        let (_, rest) = readme.split_once(begin).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let ports = free_ports("127.0.0.1".parse().unwrap(), 4);
+    let mut script = block("```sh\n(umask").replace("./target/release/canary-bot", "\"$BOT\"");
+    for (index, port) in ports.iter().enumerate() {
+        script = script.replace(&format!("808{index}"), &format!("@{port}@"));
+    }
+    // Its comment names a port, too.
+    let script = format!("set -m; (umask{}", script.replace('@', ""))
+        .replace("sleep 4", &format!("sleep {}", patience(Duration::from_secs(4)).as_secs_f64()));
+    let folder = std::env::temp_dir().join(format!("canary-readme-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(&folder);
+    command.env("BOT", env!("CARGO_BIN_EXE_canary-bot"));
+    command.env("CANARY_SERVER", format!("http://127.0.0.1:{}", ports[0]));
+    let output = command.output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, block("It prints:\n\n```text\n"), "{script}");
 }
 
 #[test]

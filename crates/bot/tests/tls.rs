@@ -1,4 +1,4 @@
-//! TLS and tokens, with real bots: who is let in, who is not, and what is swapped while they run.
+//! TLS and tokens, with real bots: who is admitted, who is not, and what is swapped while they run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -129,7 +129,7 @@ fn five_bots_form_a_mesh_with_optional_client_certificates() {
         .iter_mut()
         .for_each(|plan| plan.more.extend(["--client-auth", "optional"].map(str::to_owned)));
     let _bots = start(&plans);
-    // Who has no certificate is let in, who has a wrong one is not.
+    // Who has no certificate is admitted, who has a wrong one is not.
     let (address, ca) = (mesh_port(&plans[0]), authority.pem());
     assert_eq!(call_tls(address, tls_client(&ca, None), "Identify", &[]).unwrap().0, 200);
     let foreign = Authority::new("another authority").issue("x", &["x"], GOOD);
@@ -274,7 +274,7 @@ fn outsiders_are_refused() {
             counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}");
         assert!(
             call_tls(address, tls_client(&ca, own.as_ref()), "Identify", &[]).is_err(),
-            "{why}: let in"
+            "{why}: admitted"
         );
         assert!(
             counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_handshakes_failed\"}")
@@ -310,7 +310,7 @@ fn who_speaks_as_another_than_its_certificate_names_is_refused() {
     assert_eq!(status, 403, "{answer}");
     assert!(answer.contains("mallory") && answer.contains("bot-77"), "{answer}");
     assert!(counted(&bots[0], "canary_mesh_refused_total{reason=\"mesh_impostor\"}") >= 1.0);
-    // As itself it is heard: it is not reached at its target, and told so.
+    // As itself it is heard: it is not reached at its target, and learns so.
     let join = Message::default().message(1, &node("mallory", "127.0.0.1:9", 1, 78)).0;
     assert_eq!(call_tls(address, tls_client(&ca, Some(&own)), "Join", &join).unwrap().0, 200);
 }
@@ -359,7 +359,8 @@ fn a_mesh_token_that_is_wrong_or_missing_keeps_a_bot_outside_and_is_rotated_with
     assert_eq!(bots[0].nodes().unwrap().len(), 1);
     let log = outsider.logged();
     assert!(!log.contains("wrong-token") && !log.contains("old-token"), "a token is in the log");
-    // Both tokens are let in, then the new one is presented, then the old one is let in no more.
+    // Both tokens are accepted, then the new one is presented, then the old one is accepted no
+    // more.
     let rotate = |text: &str, counter: f64| {
         (0..2).for_each(|number| drop(directory.write(&format!("token-{number}"), text)));
         let read = wait(SOON, || {

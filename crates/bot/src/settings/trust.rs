@@ -10,6 +10,10 @@ use crate::expiry;
 use crate::sources::Problem;
 use crate::tokens::TokenSource;
 
+/// A token with fewer characters is a warning: the rate limit alone does not keep it from being
+/// guessed.
+const TOKEN_LENGTH_MIN: usize = 16;
+
 impl Parser<'_> {
     pub(super) fn tokens(&mut self, name: &str, file: &str) -> TokenSource {
         // A token is a secret even when it is wrong: it is not repeated.
@@ -20,7 +24,12 @@ impl Parser<'_> {
             }
             for value in &given.values {
                 match Token::new(value) {
-                    Ok(token) => source.given.push(token),
+                    Ok(token) => {
+                        if value.len() < TOKEN_LENGTH_MIN {
+                            self.warnings.push(format!("{}: a token of fewer than {TOKEN_LENGTH_MIN} characters can be guessed; make one by canary-bot token new", given.origin));
+                        }
+                        source.given.push(token);
+                    }
                     Err(error) => self.problem(&given, error),
                 }
             }

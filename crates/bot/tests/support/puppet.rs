@@ -195,7 +195,7 @@ impl Puppet {
         node(&self.name, &self.target.to_string(), self.incarnation, self.instance)
     }
 
-    /// Asks to be let in; the result's number.
+    /// Asks to be admitted; the result's number.
     pub fn join(&self, bot: SocketAddr) -> Option<u8> {
         let (status, answer) =
             call(bot, "Join", &Message::default().message(1, &self.node()).0).ok()?;
