@@ -26,7 +26,7 @@ const NAME_TAKEN: u8 = 4;
 const EXIT_CODES: &str = "Examples:\n  \
      canary-bot demo\n  \
      canary-bot --name eagle --target bird-owl:8081 --target bird-hawk:8081\n  \
-     canary-bot status --server http://bird-owl:8080 --token-file /etc/canary-bot/token\n\n\
+     canary-bot status --server http://bird-owl:8080 --token-file /etc/canary-bot/api-token\n\n\
      Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
      Settings: flag before environment before configuration file before default. An empty variable is unset.";
 

@@ -46,9 +46,15 @@ static IS_RAISED: AtomicBool = AtomicBool::new(false);
 /// Logs at level debug from now on; when it does already, as the settings say.
 pub(crate) fn toggle_debug() {
     let is_raised = !IS_RAISED.fetch_xor(true, Ordering::Relaxed);
-    if let Some(raise) = RAISE.get() {
-        raise(is_raised);
-        tracing::info!(debug = is_raised, "the level of the log was changed by SIGUSR1");
+    let Some(raise) = RAISE.get() else { return };
+    // Said while it is raised: the level of the settings may be too high for it.
+    let words = "the level of the log was changed by SIGUSR1";
+    if is_raised {
+        raise(true);
+        tracing::info!(raised = true, "{words}");
+    } else {
+        tracing::info!(raised = false, "{words}");
+        raise(false);
     }
 }
 

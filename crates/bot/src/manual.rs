@@ -50,7 +50,7 @@ A whole mesh in one process, with a link for the browser.
 canary\\-bot \\-\\-name eagle \\-\\-target bird\\-owl:8081 \\-\\-target bird\\-hawk:8081
 A bot that joins at two others.
 .TP
-canary\\-bot status \\-\\-server http://bird\\-owl:8080 \\-\\-token\\-file /etc/canary\\-bot/token
+canary\\-bot status \\-\\-server http://bird\\-owl:8080 \\-\\-token\\-file /etc/canary\\-bot/api\\-token
 What is wrong with the mesh.
 ";
 
@@ -102,25 +102,52 @@ pub(crate) fn page(mut all: Command, name: Option<&str>) -> std::io::Result<Vec<
     if is_whole {
         out.extend_from_slice(EXAMPLES.as_bytes());
     }
-    let codes: Vec<_> =
-        after.lines().filter_map(|line| line.strip_prefix("Exit codes: ")).collect();
-    if !codes.is_empty() {
-        out.extend_from_slice(b".SH \"EXIT STATUS\"\n");
-        for code in codes.iter().flat_map(|codes| codes.trim_end_matches('.').split(", ")) {
-            let (number, meaning) = code.split_once(' ').unwrap_or((code, ""));
-            match number.parse::<u8>() {
-                Ok(number) => {
-                    out.extend_from_slice(format!(".TP\n{number}\n{meaning}\n").as_bytes());
-                }
-                // A comma within a meaning.
-                Err(_) => out.extend_from_slice(format!("{code}\n").as_bytes()),
-            }
-        }
-    }
+    out.extend_from_slice(of_after_help(&after).as_bytes());
     if is_whole {
         out.extend_from_slice(AROUND.as_bytes());
     }
     Ok(with_one_preamble(&out))
+}
+
+/// What stands below the options in the help, without the examples: notes, and the exit codes.
+fn of_after_help(after: &str) -> String {
+    let lines =
+        after.lines().filter(|line| !line.starts_with("Examples:") && !line.starts_with(' '));
+    let (codes, notes): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("Exit codes: "));
+    let mut text = String::new();
+    let notes: Vec<_> = notes.into_iter().filter(|line| !line.is_empty()).collect();
+    if !notes.is_empty() {
+        text.push_str(".SH NOTES\n");
+        notes.iter().for_each(|line| text.push_str(&format!("{}\n", escaped(line))));
+    }
+    for line in codes {
+        // What follows the first sentence is no code.
+        let line = line.trim_start_matches("Exit codes: ");
+        let (codes, rest) = line.split_once(". ").unwrap_or((line.trim_end_matches('.'), ""));
+        text.push_str(".SH \"EXIT STATUS\"\n");
+        let mut is_first = true;
+        for part in codes.split(", ") {
+            match part.split_once(' ') {
+                Some((number, meaning)) if number.parse::<u8>().is_ok() => {
+                    let end = if std::mem::take(&mut is_first) { "" } else { "\n" };
+                    text.push_str(&format!("{end}.TP\n{number}\n{}", escaped(meaning)));
+                }
+                // A comma within a meaning.
+                _ => text.push_str(&format!(", {}", escaped(part))),
+            }
+        }
+        text.push('\n');
+        if !rest.is_empty() {
+            text.push_str(&format!(".PP\n{}\n", escaped(rest)));
+        }
+    }
+    text
+}
+
+/// A line as roff takes it for text.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
 /// Each section was rendered with definitions of its own: the first ones are enough.

@@ -371,7 +371,7 @@ fn what_works_and_is_hardly_meant_is_a_warning() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
         stderr(&output),
-        "canary-bot: warning: --token: a token of fewer than 16 characters can be guessed; make one by canary-bot token new\n\
+        "canary-bot: warning: --token, --token-file: a token of fewer than 16 characters can be guessed; make one by canary-bot token new\n\
          canary-bot: warning: --name is given 2 times; the last one counts\n\
          canary-bot: the configuration works\n"
     );

@@ -11,7 +11,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::pki::Directory;
-use support::{Bot, Plan, TOKEN, alone, counted, get_with, mesh, plans, settle, suspects, wait};
+use support::{
+    Bot, Plan, TOKEN, alone, counted, get_with, mesh, patience, plans, settle, suspects, wait,
+};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -223,13 +225,21 @@ fn a_generated_token_that_nobody_can_read_ends_the_start_with_a_word() {
 #[test]
 fn the_level_is_raised_and_restored_while_the_bot_runs() {
     let _turn = alone();
-    let mut bots = mesh(2);
-    let mut other = bots.pop().unwrap();
-    let has = |text: &str| bots[0].logged().contains(text);
-    bots[0].signal("USR1");
-    assert!(wait(Duration::from_secs(10), || has("debug=true")).is_some(), "{}", bots[0].logged());
-    other.kill();
-    assert!(wait(Duration::from_secs(10), || suspects(&bots[0].logged())).is_some());
-    bots[0].signal("USR1");
-    assert!(wait(Duration::from_secs(10), || has("debug=false")).is_some(), "{}", bots[0].logged());
+    let mut bots = mesh(3);
+    let soon = patience(Duration::from_secs(10));
+    let (mut first, mut second) = (bots.pop().unwrap(), bots.pop().unwrap());
+    let bot = bots.pop().unwrap();
+    // What becomes of a node that crashed is a line of its own at level debug.
+    bot.signal("USR1");
+    assert!(wait(soon, || bot.logged().contains("raised=true")).is_some(), "{}", bot.logged());
+    first.kill();
+    assert!(wait(soon, || suspects(&bot.logged())).is_some(), "{}", bot.logged());
+    bot.signal("USR1");
+    assert!(wait(soon, || bot.logged().contains("raised=false")).is_some(), "{}", bot.logged());
+    second.kill();
+    let dead = format!("a node is dead node={}", second.name());
+    assert!(wait(soon, || bot.logged().contains(&dead)).is_some(), "{}", bot.logged());
+    let log = bot.logged();
+    let after = log.split_once("raised=false").unwrap().1;
+    assert!(!after.contains("DEBUG") && !suspects(after), "{after}");
 }

@@ -45,7 +45,7 @@ fn a_key_is_never_printed_and_one_that_lost_its_lines_works() {
                 "--name",
                 "owl",
                 "--token",
-                "t",
+                "a-token-for-tests",
                 "--ca-cert-path",
                 &ca,
                 "--server-cert-path",
@@ -81,7 +81,16 @@ fn a_key_is_never_printed_and_one_that_lost_its_lines_works() {
         // The same as a variable.
         let inline = OsString::from(support::base64(&text));
         let output = dry_run(
-            &["--name", "owl", "--token", "t", "--ca-cert-path", &ca, "--server-cert-path", &own],
+            &[
+                "--name",
+                "owl",
+                "--token",
+                "a-token-for-tests",
+                "--ca-cert-path",
+                &ca,
+                "--server-cert-path",
+                &own,
+            ],
             &[("MESH_SERVER_KEY", inline)],
         );
         assert!(
@@ -102,8 +111,9 @@ fn one_bad_authority_in_a_bundle_spoils_no_other() {
     let (good, old) = (Authority::new("good"), Authority::new("old"));
     let expired = old.issue("an old root", &["127.0.0.1"], EXPIRED).0;
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let run =
-        |bundle: &str| dry_run(&["--name", "owl", "--token", "t", "--ca-cert-path", bundle], &[]);
+    let run = |bundle: &str| {
+        dry_run(&["--name", "owl", "--token", "a-token-for-tests", "--ca-cert-path", bundle], &[])
+    };
     let output = run(&directory.write("bundle.pem", &format!("{expired}{garbage}{}", good.pem())));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(
@@ -182,7 +192,7 @@ fn what_is_wrong_with_a_chain_is_said_of_the_certificate_that_it_is() {
                 "--name",
                 "owl",
                 "--token",
-                "t",
+                "a-token-for-tests",
                 "--ca-cert-path",
                 &ca,
                 "--server-cert-path",
@@ -201,7 +211,8 @@ fn what_is_wrong_with_a_chain_is_said_of_the_certificate_that_it_is() {
     assert!(words.contains("subjectAltName"), "{words}");
     let pipe = directory.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let output = dry_run(&["--name", "owl", "--token", "t", "--ca-cert-path", &pipe], &[]);
+    let output =
+        dry_run(&["--name", "owl", "--token", "a-token-for-tests", "--ca-cert-path", &pipe], &[]);
     assert!(
         output.status.code() == Some(2) && said(&output).contains("no regular file"),
         "{}",
@@ -285,7 +296,7 @@ fn a_development_authority_takes_further_hosts_and_a_wrong_name_leaves_nothing_b
             "--name",
             name,
             "--token",
-            "t",
+            "a-token-for-tests",
             "--ca-cert-path",
             &path("ca.pem"),
             "--server-cert-path",

@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use support::tools::{program, said};
-use support::{Bot, Plan, TOKEN, alone, free_ports, mesh, patience, plans, settle, wait};
+use support::{
+    Bot, Plan, TOKEN, alone, free_ports, mesh, own_address, patience, plans, settle, wait,
+};
 
 /// A file with the token, as people have one.
 struct Token(String);
@@ -54,24 +56,36 @@ fn the_first_look_of_the_readme_runs() {
         let (_, rest) = readme.split_once(begin).unwrap();
         rest.split_once("```").unwrap().0.to_owned()
     };
-    let ports = free_ports("127.0.0.1".parse().unwrap(), 4);
+    let address = own_address();
+    let ports = free_ports(address, 4);
     let mut script = block("```sh\n(umask").replace("./target/release/canary-bot", "\"$BOT\"");
-    for (index, port) in ports.iter().enumerate() {
-        script = script.replace(&format!("808{index}"), &format!("@{port}@"));
+    for index in 0..4 {
+        script = script.replace(&format!("808{index}"), &format!("<port {index}>"));
     }
-    // Its comment names a port, too.
-    let script = format!("set -m; (umask{}", script.replace('@', ""))
-        .replace("sleep 4", &format!("sleep {}", patience(Duration::from_secs(4)).as_secs_f64()));
+    for (index, port) in ports.iter().enumerate() {
+        script = script.replace(&format!("<port {index}>"), &port.to_string());
+    }
+    let rest = patience(Duration::from_secs(4)).as_secs_f64();
+    let script = script
+        .replace("127.0.0.1", &address.to_string())
+        .replace("sleep 4", &format!("sleep {rest}"));
+    let script = format!("set -m; (umask{script}");
     let folder = std::env::temp_dir().join(format!("canary-readme-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let mut command = Command::new("bash");
     command.args(["-c", &script]).current_dir(&folder);
     command.env("BOT", env!("CARGO_BIN_EXE_canary-bot"));
-    command.env("CANARY_SERVER", format!("http://127.0.0.1:{}", ports[0]));
+    command.env("CANARY_SERVER", format!("http://{address}:{}", ports[0]));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MESH_") {
+            command.env_remove(name);
+        }
+    }
     let output = command.output().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(printed, block("It prints:\n\n```text\n"), "{script}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(printed, block("It prints:\n\n```text\n"), "{script}\n{log}");
 }
 
 #[test]

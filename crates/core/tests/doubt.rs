@@ -17,7 +17,7 @@ use support::{
     whom,
 };
 
-/// A core that let `peer` in and knows `other` from it.
+/// A core that admitted `peer` and knows `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
     let mut core = core(Config::default());

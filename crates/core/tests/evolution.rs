@@ -50,7 +50,7 @@ fn gossip(source: &Record, frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> Excha
     Exchange { rows: vec![news], ..Exchange::default() }
 }
 
-/// A core that let `owl` and `wren` in, and holds this row of `owl`.
+/// A core that admitted `owl` and `wren`, and holds this row of `owl`.
 fn with_row(frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> (Core, Arc<Record>, Arc<Record>) {
     let (mut core, owl, wren) = (core(Config::default()), record("owl"), record("wren"));
     let_in(&mut core, &owl, at(0));

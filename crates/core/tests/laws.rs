@@ -34,7 +34,7 @@ fn record(name: &str, incarnation: u64) -> Arc<Record> {
     })
 }
 
-/// A core that let `peer` in.
+/// A core that admitted `peer`.
 fn core_with_peer() -> (Core, Arc<Record>) {
     let peer = record("peer", 1);
     let mut core = Core::new(

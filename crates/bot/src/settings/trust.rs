@@ -24,12 +24,7 @@ impl Parser<'_> {
             }
             for value in &given.values {
                 match Token::new(value) {
-                    Ok(token) => {
-                        if value.len() < TOKEN_LENGTH_MIN {
-                            self.warnings.push(format!("{}: a token of fewer than {TOKEN_LENGTH_MIN} characters can be guessed; make one by canary-bot token new", given.origin));
-                        }
-                        source.given.push(token);
-                    }
+                    Ok(token) => source.given.push(token),
                     Err(error) => self.problem(&given, error),
                 }
             }
@@ -39,6 +34,13 @@ impl Parser<'_> {
             if let Err(error) = source.load() {
                 self.problem(&given, error);
             }
+        }
+        let short = |token: &Token| token.reveal().chars().count() < TOKEN_LENGTH_MIN;
+        if source.load().is_ok_and(|tokens| tokens.iter().any(short)) {
+            let words = format!(
+                "--{name}, --{file}: a token of fewer than {TOKEN_LENGTH_MIN} characters can be guessed; make one by canary-bot token new"
+            );
+            self.warnings.push(words);
         }
         source
     }

@@ -46,7 +46,7 @@ pub fn core(config: Config) -> Core {
     )
 }
 
-/// The core is asked to let `joiner` in, and reaches it.
+/// The core is asked to admit `joiner`, and reaches it.
 pub fn let_in(core: &mut Core, joiner: &Arc<Record>, now: Now) {
     core.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now);
     let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
