@@ -47,6 +47,7 @@ pub(crate) fn problems(root: &Path) -> Vec<String> {
     problems.extend(documents_lead_somewhere(root));
     problems.extend(flags_and_metrics_exist(root));
     problems.extend(paths_are_listed(root));
+    problems.extend(prose_is_wrapped(root));
     problems.extend(texts_are_plain(root));
     problems
 }
@@ -135,6 +136,28 @@ fn words_with<'a>(text: &'a str, start: &str, more: fn(char) -> bool) -> BTreeSe
         &text[at..at + start.len() + end]
     };
     begins.map(word).filter(|word| word.len() > start.len()).collect()
+}
+
+/// Prose is wrapped at about 100 columns; what cannot be broken may be somewhat longer. Tables, code
+/// and what is generated are as long as they are.
+fn prose_is_wrapped(root: &Path) -> Vec<String> {
+    const COLUMNS_MAX: usize = 120;
+    let mut problems = Vec::new();
+    for document in documents(root) {
+        let shown = document.strip_prefix(root).unwrap_or(&document).display().to_string();
+        if shown == "docs/metrics.md" {
+            continue;
+        }
+        let mut is_code = false;
+        for (number, line) in fs::read_to_string(&document).unwrap_or_default().lines().enumerate()
+        {
+            is_code ^= line.trim_start().starts_with("```");
+            if !is_code && !line.starts_with('|') && line.chars().count() > COLUMNS_MAX {
+                problems.push(format!("{shown}:{}: wrap it at 100 columns", number + 1));
+            }
+        }
+    }
+    problems
 }
 
 /// Every path that a bot serves is in docs/look.md.
