@@ -30,21 +30,6 @@ const EXIT_CODES: &str = "Examples:\n  \
      Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 the name is taken by a living node.\n\
      Settings: flag before environment before configuration file before default. An empty variable is unset.";
 
-/// Help and version are answers, everything else is a mistake, which reads as all others do. A
-/// closed pipe is not reported.
-fn answer(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    let text = error.render().to_string();
-    let _ = match text.strip_prefix("error: ") {
-        Some(mistake) => write!(io::stderr(), "canary-bot: {mistake}"),
-        None => write!(io::stderr(), "{text}"),
-    };
-    ExitCode::from(USAGE)
-}
-
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     let command = command();
@@ -61,7 +46,7 @@ pub fn main() -> ExitCode {
     }
     let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => return answer(&error),
+        Err(error) => return manual::answer(&error, USAGE),
     };
     let result = match matches.subcommand() {
         Some(("demo", matches)) => run_demo(matches),
@@ -540,6 +525,13 @@ fn start(matches: &ArgMatches, checks: bool) -> Result<ExitCode, RunError> {
     let sources = Sources::collect(matches, std::env::vars_os(), &mut problems);
     let settings = match Settings::parse(&sources, problems) {
         Ok(settings) => settings,
+        // Who collects the log as JSON reads why there is none.
+        Err(problems) if !checks && logs_json(&sources) => {
+            let lines: Vec<_> =
+                problems.iter().map(|problem| logs::as_json(&problem.to_string())).collect();
+            logs::say(lines.join("\n"));
+            return Ok(ExitCode::from(USAGE));
+        }
         Err(problems) => return Ok(refuse(&problems)),
     };
     if checks || settings.dry_run {
@@ -550,11 +542,26 @@ fn start(matches: &ArgMatches, checks: bool) -> Result<ExitCode, RunError> {
         logs::say(lines.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
-    let _logs = logs::start(settings.log).map_err(RunError::Thread)?;
-    match drive(run::run(settings))? {
-        Ended::Well => Ok(ExitCode::SUCCESS),
-        Ended::NameTaken => Ok(ExitCode::from(NAME_TAKEN)),
+    let json = settings.log.json;
+    let ended = {
+        let _logs = logs::start(settings.log).map_err(RunError::Thread)?;
+        drive(run::run(settings))
+    };
+    match ended {
+        Ok(Ended::Well) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::NameTaken) => Ok(ExitCode::from(NAME_TAKEN)),
+        Err(error) if json => {
+            logs::say(logs::as_json(&canary_net::with_causes(&error)));
+            Ok(ExitCode::from(FAILED))
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// Whether the log is asked for as JSON, in settings of which others may be wrong.
+fn logs_json(sources: &Sources) -> bool {
+    let given = sources.get("log-format").and_then(|given| given.values.last());
+    given.is_some_and(|format| format == "json")
 }
 
 fn doctor(matches: &ArgMatches) -> Result<ExitCode, RunError> {

@@ -124,6 +124,12 @@ pub(crate) fn start(settings: LogSettings) -> io::Result<Logs> {
     Ok(Logs(queue))
 }
 
+/// A mistake as a line of the JSON log.
+pub(crate) fn as_json(what: &str) -> String {
+    let now = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string();
+    serde_json::json!({ "timestamp": now, "level": "ERROR", "message": what }).to_string()
+}
+
 /// Writes a last line to stderr, and waits a moment for it: a reader that does not read must not
 /// keep the process.
 pub(crate) fn say(line: String) {

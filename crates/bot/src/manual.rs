@@ -1,9 +1,27 @@
-//! What the command line says of itself: short help, manual pages, completions.
+//! What the command line says of itself: help, mistakes in it, manual pages, completions.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use clap::Command;
 use clap::builder::PossibleValuesParser;
 
 use crate::flags;
+
+/// Help and version are answers, everything else is a mistake, which reads as all others do. A
+/// closed pipe is not reported.
+pub(crate) fn answer(error: &clap::Error, usage: u8) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let _ = match text.strip_prefix("error: ") {
+        Some(mistake) => write!(io::stderr(), "canary-bot: {mistake}"),
+        None => write!(io::stderr(), "{text}"),
+    };
+    ExitCode::from(usage)
+}
 
 /// What `-h` shows: the settings that a first start takes.
 pub(crate) fn short_help(command: Command) -> String {
@@ -81,7 +99,7 @@ https://github.com/canary\\-bot/canary\\-bot
 /// # Errors
 ///
 /// None: writing to memory does not fail.
-pub(crate) fn page(mut all: Command, name: Option<&str>) -> std::io::Result<Vec<u8>> {
+pub(crate) fn page(mut all: Command, name: Option<&str>) -> io::Result<Vec<u8>> {
     all.build();
     let chosen = name.and_then(|name| all.find_subcommand(name).cloned());
     let is_whole = chosen.is_none();

@@ -365,6 +365,33 @@ fn mistakes_read_as_they_were_reviewed() {
 }
 
 #[test]
+fn mistakes_are_json_where_the_log_is() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (arguments, code, expected) in [
+        (&["--listen-port", "x", "--label", "zone"][..], 2, ["--listen-port: ", "--label: "]),
+        (
+            &["--token", "a-token-for-tests", "--listen-address", "127.0.0.1", "--api-port", &port],
+            1,
+            ["cannot listen on", "Address already in use"],
+        ),
+    ] {
+        let arguments = [&["--name", "owl", "--log-format", "json"], arguments].concat();
+        let output = canary_bot(&arguments, &[]);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        let said = stderr(&output);
+        let errors: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for part in expected {
+            let has_it = |error: &serde_json::Value| {
+                error["level"] == "ERROR" && error["message"].as_str().unwrap().contains(part)
+            };
+            assert!(errors.iter().any(has_it), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
 fn what_works_and_is_hardly_meant_is_a_warning() {
     let arguments = ["config", "check", "--name", "owl", "--name", "swan", "--token", "short"];
     let output = canary_bot(&arguments, &[]);
