@@ -13,8 +13,8 @@ use canary_core::{
     Response, Status, Suspicion,
 };
 use support::{
-    Deed, World, answer_of, at, core, drain, fails, let_in, play, record, say, status, tell, well,
-    whom,
+    Deed, World, answer_of, at, core, drain, fails, let_in, orders, play, record, say, status,
+    tell, well, whom,
 };
 
 /// A core that admitted `peer` and knows `other` from it.
@@ -258,7 +258,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
     assert!(doubted && asked > 0 && pushed > 0, "{doubted} {asked} {pushed}");
     assert!(gossiped >= 10, "{gossiped} exchanges in ten seconds");
     core.leave(at(52_000));
-    let told = std::iter::from_fn(|| core.poll_output()).filter_map(|output| match output {
+    let told = orders(&mut core).filter_map(|output| match output {
         Output::Call { whom, request: Request::Exchange(exchange), .. }
             if exchange.entries.iter().any(|entry| entry.left) =>
         {

@@ -12,7 +12,7 @@ use canary_core::{
     Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal,
     Release, Request, RequestId, Response, Roster, RowNews, State, Status, Wall,
 };
-use support::{Deed, at, core, drain, let_in, play, record, tell};
+use support::{Deed, at, core, drain, let_in, orders, play, record, tell};
 
 /// Kinds of the sections of cells and of how connections are secured, and of one that no release
 /// knows yet.
@@ -76,7 +76,7 @@ fn passed_on(core: &mut Core, asker: &Record, of: &Record) -> RowNews {
         ..Exchange::default()
     };
     core.handle_request(RequestId(9), Request::Exchange(Box::new(wants)), at(2));
-    let outputs = std::iter::from_fn(|| core.poll_output());
+    let outputs = orders(core);
     let answers = outputs.filter_map(|output| match output {
         Output::Reply { response: Response::Exchange(answer), .. } => Some(*answer),
         _ => None,
@@ -178,7 +178,7 @@ fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
         ..Exchange::default()
     };
     core.handle_request(RequestId(10), Request::Exchange(Box::new(digest)), at(3));
-    let asked_again = std::iter::from_fn(|| core.poll_output()).any(|output| {
+    let asked_again = orders(&mut core).any(|output| {
         matches!(output, Output::Reply { response: Response::Exchange(answer), .. } if answer.wants_rows.iter().any(|(source, _)| *source == owl.instance))
     });
     assert!(!asked_again);

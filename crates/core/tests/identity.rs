@@ -12,7 +12,7 @@ use canary_core::{
     CallError, CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, JoinAnswer,
     Output, Record, Refusal, Request, RequestId, Response, Target,
 };
-use support::{at, core, drain, let_in, record, tell};
+use support::{at, core, drain, let_in, orders, record, tell};
 
 fn heard(record: &Record) -> Exchange {
     let heard =
@@ -39,7 +39,7 @@ fn knows(core: &Core, name: &str) -> bool {
 
 /// Calls that wait to be made: their number, where they go, and what they ask.
 fn calls(core: &mut Core) -> Vec<(CallId, Target, Request)> {
-    let outputs = std::iter::from_fn(|| core.poll_output());
+    let outputs = orders(core);
     let call = |output| match output {
         Output::Call { id, target, request, .. } => Some((id, target, request)),
         _ => None,
@@ -98,7 +98,7 @@ fn a_joiner_whose_instance_was_taken_is_told_to_take_another() {
     core.handle_request(RequestId(5), Request::Join(Arc::clone(&duck)), at(2));
     let asked = identify_of(&mut core, &duck.target).unwrap();
     core.handle_response(asked, Ok(Response::Identify(Arc::clone(&duck))), at(2));
-    let answer = std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+    let answer = orders(&mut core).find_map(|output| match output {
         Output::Reply { response: Response::Join(answer), .. } => Some(answer),
         _ => None,
     });
@@ -245,7 +245,7 @@ fn a_holder_that_has_no_time_to_answer_keeps_its_name() {
     core.handle_request(RequestId(9), Request::Join(Arc::clone(&twin)), at(1));
     let asked = identify_of(&mut core, &owl.target).unwrap();
     core.handle_response(asked, Ok(Response::Busy), at(2));
-    let answers: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    let answers: Vec<_> = orders(&mut core).collect();
     assert!(
         matches!(answers[..], [Output::Reply { response: Response::Join(JoinAnswer::Busy), .. }]),
         "{answers:?}"
@@ -273,10 +273,7 @@ fn a_newcomer_gives_up_its_name_only_for_who_answers_by_it() {
         let asked = identify_of(&mut core, &holder.target).unwrap();
         (core, asked)
     };
-    let ends = |core: &mut Core| {
-        std::iter::from_fn(|| core.poll_output())
-            .any(|output| matches!(output, Output::NameTaken(_)))
-    };
+    let ends = |core: &mut Core| orders(core).any(|output| matches!(output, Output::NameTaken(_)));
     let (mut lied_to, asked) = start();
     lied_to.handle_response(asked, silent(), at(2));
     assert!(!ends(&mut lied_to));

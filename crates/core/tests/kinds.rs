@@ -11,7 +11,7 @@ use canary_core::{
     Attempt, Config, Core, Exchange, Failure, Output, ProbeKind, ProbeReport, Record, Request,
     RequestId, Response, State, Status,
 };
-use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell, well};
+use support::{Deed, answer_of, at, core, drain, let_in, orders, play, record, tell, well};
 
 const ECHO: ProbeKind = ProbeKind::new(3);
 
@@ -129,7 +129,7 @@ fn a_row_tells_of_every_kind_and_bots_without_it_carry_it_on() {
     };
     let answer = |core: &mut Core, exchange: Exchange| {
         core.handle_request(RequestId(9), Request::Exchange(Box::new(exchange)), at(30_000));
-        let replies = std::iter::from_fn(|| core.poll_output()).filter_map(|output| match output {
+        let replies = orders(core).filter_map(|output| match output {
             Output::Reply { response: Response::Exchange(answer), .. } => Some(*answer),
             _ => None,
         });

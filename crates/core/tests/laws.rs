@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use canary_core::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use support::{drain, orders};
 
 fn now() -> Now {
     Now { time: Time::from_micros(1 << 50), wall: Wall::from_unix_millis(1_700_000_000_000) }
@@ -151,7 +154,7 @@ fn deliver(core: &mut Core, peer: &Record, messages: &[Exchange]) {
             Request::Exchange(Box::new(exchange)),
             now(),
         );
-        while core.poll_output().is_some() {}
+        drain(core);
     }
 }
 
@@ -376,7 +379,7 @@ fn numbers_at_their_maximum_are_survived_and_lies_about_oneself_are_outlived() {
     };
     deliver(&mut core, &peer, &[lie.clone(), lie]);
     core.handle_timeout(Now { time: now().time + Duration::from_secs(5), ..now() });
-    while core.poll_output().is_some() {}
+    drain(&mut core);
     // What was said of us that we never said is outlived in a new incarnation.
     assert_ne!(core.record().instance, me.instance);
     assert!(core.record().incarnation > me.incarnation);
@@ -421,7 +424,7 @@ fn a_target_that_is_listed_again_is_asked_again() {
 
 /// What is asked of others until now, and by which calls.
 fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
-    let outputs = std::iter::from_fn(|| core.poll_output());
+    let outputs = orders(core);
     outputs
         .filter_map(|output| {
             if let Output::Call { id, request, .. } = output { Some((id, request)) } else { None }
@@ -433,7 +436,7 @@ fn asked(core: &mut Core) -> Vec<(CallId, Request)> {
 fn join(other: &mut Core, joiner: &Arc<Record>) -> JoinAnswer {
     other.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now());
     for _ in 0..3 {
-        for output in std::iter::from_fn(|| other.poll_output()).collect::<Vec<_>>() {
+        for output in orders(other).collect::<Vec<_>>() {
             match output {
                 Output::Call { id, target, request: Request::Identify, .. }
                     if target == joiner.target =>

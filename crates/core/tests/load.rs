@@ -12,7 +12,8 @@ use canary_core::{
     Record, Request, RequestId, Response, Status, Suspicion,
 };
 use support::{
-    Deed, World, answer_of, at, core, fails, let_in, play, record, say, status, tell, well, whom,
+    Deed, World, answer_of, at, core, fails, let_in, orders, play, record, say, status, tell, well,
+    whom,
 };
 
 /// A core that admitted so many nodes, and has budget for all of them.
@@ -76,7 +77,7 @@ fn ordered(core: &mut Core, now: Now) -> Vec<(canary_core::ProbeId, Arc<Record>)
         Output::Probe { id, whom, .. } => Some((id, whom)),
         _ => None,
     };
-    std::iter::from_fn(|| core.poll_output()).filter_map(probe).collect()
+    orders(core).filter_map(probe).collect()
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn a_doubted_node_is_not_asked_by_who_does_not_keep_up() {
         let suspicions =
             vec![Suspicion { instance: nodes[1].instance, age: Duration::ZERO, refused: false }];
         say(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(6000));
-        let asked = std::iter::from_fn(|| core.poll_output()).any(|output| match output {
+        let asked = orders(&mut core).any(|output| match output {
             Output::Call { whom, request: Request::Exchange(exchange), .. } => {
                 whom.is_some_and(|whom| whom.name == nodes[1].name)
                     && !exchange.suspicions.is_empty()
@@ -330,7 +331,7 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
     let joined = |core: &mut Core, now: Now| {
         support::drain(core);
         core.handle_request(RequestId(7), Request::Join(Arc::clone(joiner)), now);
-        std::iter::from_fn(|| core.poll_output()).collect::<Vec<_>>()
+        orders(core).collect::<Vec<_>>()
     };
     let outputs = joined(&mut core, at(100));
     assert!(
@@ -369,7 +370,7 @@ fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
         ..(*nodes[2]).clone()
     });
     core.handle_request(RequestId(8), Request::Join(moved), at(240));
-    let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    let outputs: Vec<_> = orders(&mut core).collect();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Reply { .. })), "{outputs:?}");
 }
 

@@ -11,12 +11,12 @@ use canary_core::{
     Cell, Config, Core, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews, Version,
     Wall,
 };
-use support::{answer_of, at, core, let_in, nothing_new, record, say};
+use support::{answer_of, at, core, let_in, nothing_new, orders, record, say};
 
 /// The news that the core told since: whose, the version of the frame if there is one, those of the
 /// patches, and that of the row with them.
 fn told(core: &mut Core) -> Vec<(Instance, Option<Version>, Vec<Version>, Version)> {
-    let outputs = std::iter::from_fn(|| core.poll_output());
+    let outputs = orders(core);
     let news = outputs.filter_map(|output| match output {
         Output::Published { news, row } => {
             assert!(row.roster().is_some(), "a row that cannot be read was published");
@@ -91,7 +91,7 @@ fn the_own_row_is_told_of_like_those_of_others() {
         now += 50;
         assert!(now < 120_000, "{versions:?}");
         core.handle_timeout(at(now));
-        let mut outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+        let mut outputs: Vec<_> = orders(&mut core).collect();
         while !outputs.is_empty() {
             for output in std::mem::take(&mut outputs) {
                 match output {
@@ -116,7 +116,7 @@ fn the_own_row_is_told_of_like_those_of_others() {
                     _ => {}
                 }
             }
-            outputs.extend(std::iter::from_fn(|| core.poll_output()));
+            outputs.extend(orders(&mut core));
         }
     }
     assert_eq!(versions, [1, 2, 3, 4, 5]);

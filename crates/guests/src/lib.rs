@@ -26,5 +26,5 @@ mod samples;
 
 pub use guest::{guest_at, is_guest, rank, record, record_for, sponsors};
 pub use hosting::{Done, Hosting, Informed, LOOK, Looked, Order, Sign, Told, gossip_of};
-pub use joins::{JOIN_TIMEOUT, Joined, Joins, Turn, Who};
+pub use joins::{JOIN_PATIENCE, JOIN_TIMEOUT, Joined, Joins, Turn, Who};
 pub use samples::{Measured, Progress, Sample, news_of, roster};

@@ -49,7 +49,7 @@ pub fn core(config: Config) -> Core {
 /// The core is asked to admit `joiner`, and reaches it.
 pub fn let_in(core: &mut Core, joiner: &Arc<Record>, now: Now) {
     core.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now);
-    let calls: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+    let calls: Vec<_> = orders(core).collect();
     for output in calls {
         if let Output::Call { id, request: Request::Identify, .. } = output {
             core.handle_response(id, Ok(Response::Identify(Arc::clone(joiner))), now);
@@ -85,8 +85,13 @@ pub fn status(core: &Core, node: &Record, now: Now) -> Status {
     core.snapshot(now).members.iter().find(|member| member.record.name == node.name).unwrap().status
 }
 
+/// What the core has put out and nobody took yet.
+pub fn orders(core: &mut Core) -> impl Iterator<Item = Output> + '_ {
+    std::iter::from_fn(|| core.poll_output())
+}
+
 pub fn drain(core: &mut Core) {
-    while core.poll_output().is_some() {}
+    orders(core).for_each(drop);
 }
 
 /// The answer of who has no news.

@@ -10,7 +10,8 @@ use canary_core::{
     Response, Snapshot, Status, Target,
 };
 use canary_guests::{
-    JOIN_TIMEOUT, Joined, Joins, Sign, Told, Turn, Who, answers, guest_at, is_guest, rank,
+    JOIN_PATIENCE, JOIN_TIMEOUT, Joined, Joins, Sign, Told, Turn, Who, answers, guest_at, is_guest,
+    rank,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::{info, warn};
@@ -28,9 +29,6 @@ const ASKED_AT_ONCE: usize = 16;
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long one candidate, and one call to a guest, may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a caller waits to be admitted by a guest. The core waits little longer for who is at an
-/// address.
-const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a call to a guest may need beside the guest.
 #[derive(Clone, Debug)]

@@ -2,23 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use canary_core::{
     Answer, CallError, CallId, Failure, JoinAnswer, NodeName, Record, Request, Response, Snapshot,
     Status, Target,
 };
 use canary_guests::{
-    Done, Hosting, Informed, JOIN_TIMEOUT, Joined, Joins, LOOK, Looked, Order, Sign, Told, Turn,
-    Who, answers, guest_at, is_guest, news_of, rank, record, record_for,
+    Done, Hosting, Informed, JOIN_PATIENCE, JOIN_TIMEOUT, Joined, Joins, LOOK, Looked, Order, Sign,
+    Told, Turn, Who, answers, guest_at, is_guest, news_of, rank, record, record_for,
 };
 
 use super::{Message, Own, Reply, Telling, Then, V1};
 use crate::world::host::Input;
 use crate::world::{HostId, World};
-
-/// How long one of our bots waits for a guest to admit it.
-const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a bot of ours needs for guests.
 #[derive(Debug)]
