@@ -98,7 +98,7 @@ https://github.com/canary\\-bot/canary\\-bot
 ///
 /// # Errors
 ///
-/// None: writing to memory does not fail.
+/// What the renderer says of its output, which is memory.
 pub(crate) fn page(mut all: Command, name: Option<&str>) -> io::Result<Vec<u8>> {
     all.build();
     let chosen = name.and_then(|name| all.find_subcommand(name).cloned());

@@ -1,4 +1,4 @@
-//! TLS and tokens, with real bots: who is admitted, who is not, and what is swapped while they run.
+//! TLS and tokens, with real bots: which peers are admitted, and what is replaced while they run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -129,7 +129,7 @@ fn five_bots_form_a_mesh_with_optional_client_certificates() {
         .iter_mut()
         .for_each(|plan| plan.more.extend(["--client-auth", "optional"].map(str::to_owned)));
     let _bots = start(&plans);
-    // Who has no certificate is admitted, who has a wrong one is not.
+    // A peer without a certificate is admitted, a peer with a wrong one is not.
     let (address, ca) = (mesh_port(&plans[0]), authority.pem());
     assert_eq!(call_tls(address, tls_client(&ca, None), "Identify", &[]).unwrap().0, 200);
     let foreign = Authority::new("another authority").issue("x", &["x"], GOOD);

@@ -290,7 +290,7 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
         });
         for millis in (20..60_000).step_by(20) {
             let now = at(millis);
-            // Somebody between refuses our connections to the other; the peer tells of it.
+            // A firewall refuses our connections to the other; the peer has news of it.
             if millis % 500 == 0 {
                 let entry = |node: &Record| Entry {
                     instance: node.instance,

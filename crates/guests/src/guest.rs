@@ -5,7 +5,7 @@ use canary_core::{
     Target, rendezvous, stable_hash,
 };
 
-/// A guest tells of no incarnation and of no process: both follow from what it tells, so that all
+/// A guest publishes no incarnation and no instance: both follow from what it tells, so that all
 /// hosts agree.
 pub fn record(name: &NodeName, target: &Target, incarnation: Incarnation) -> Record {
     let instance = instance_of(name, target, incarnation);

@@ -29,8 +29,8 @@ const UNANSWERED: Backoff =
     Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(600) };
 /// When a call is given up, as the original gives up its own.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a caller waits to be admitted by a guest. The core waits little longer for who is at an
-/// address.
+/// How long a caller waits until a guest admits it. The core waits only a little longer for an answer
+/// to `Identify`.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// After so many looks in a row that nobody answered, nobody is there.
 const MISSES: u8 = 2;

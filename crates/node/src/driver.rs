@@ -358,7 +358,7 @@ impl Driver {
 fn speaks_for_itself(core: &Core, request: &Request, names: &PeerNames) -> Result<(), Impostor> {
     let speaker = match request {
         Request::Join(record) => record,
-        // Who is not known is not admitted anyway.
+        // An unknown peer is not admitted anyway.
         Request::Exchange(exchange) => {
             match exchange.from.and_then(|instance| core.record_of(instance)) {
                 Some(record) => record,

@@ -156,7 +156,7 @@ impl Core {
         }
     }
 
-    /// Somebody tells of a larger incarnation of a member that lives: a restart, or a lie. The
+    /// A peer reports a larger incarnation of a member that lives: a restart, or a lie. The
     /// living one stays unless it does not answer any more and the other does. At one place there
     /// is but one of them.
     pub(super) fn look_for_successor(&mut self, slot: Slot, successor: Arc<Record>, now: Moment) {

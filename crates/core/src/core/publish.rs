@@ -146,8 +146,8 @@ impl Core {
             .set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
     }
 
-    /// What the own row tells of bots of the original that do not admit this bot: others hear of
-    /// it soon, or each of them asks there as well.
+    /// Publishes in the own row which bots of the original do not admit this bot. Others learn it
+    /// soon and need not ask there as well.
     pub(super) fn tell_pending(&mut self, pending: Vec<PendingJoin>, now: Moment) {
         self.publisher.pending = pending;
         self.publisher.frame_is_news = true;
