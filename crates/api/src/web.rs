@@ -76,21 +76,21 @@ fn words(list: &[Listed]) -> String {
     let mut text = String::from(
         "canary-bot measures the network between the hosts of a distributed system.\n\nopen:\n",
     );
-    let mut line = |method: &str, path: &str, about: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {method:<4} {path:<34} {}", about.trim_end_matches('.'));
-    };
     let (open, guarded): (Vec<_>, Vec<_>) = list.iter().partition(|listed| listed.is_open);
-    open.iter().for_each(|listed| line("GET", listed.path, listed.about));
+    open.iter().for_each(|listed| put_line(&mut text, "GET", listed.path, listed.about));
     text.push_str("\nwith a token:\n");
-    let mut line = |method: &str, path: &str, about: &str| {
-        let _ = writeln!(text, "  {method:<4} {path:<34} {}", about.trim_end_matches('.'));
-    };
-    v2::index().iter().for_each(|(method, path, about)| line(method, path, about));
-    guarded.iter().for_each(|listed| line("GET", listed.path, listed.about));
+    for (method, path, about) in v2::index() {
+        put_line(&mut text, method, &path, &about);
+    }
+    guarded.iter().for_each(|listed| put_line(&mut text, "GET", listed.path, listed.about));
     text.push_str("  and api.v1.ApiService by gRPC, gRPC-Web and Connect\n\n");
     text.push_str("curl -H \"Authorization: Bearer $TOKEN\" http://HOST:PORT/api/v2/verdict\n");
     text
+}
+
+fn put_line(text: &mut String, method: &str, path: &str, about: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "  {method:<4} {path:<34} {}", about.trim_end_matches('.'));
 }
 
 fn page(html: String) -> Response {
