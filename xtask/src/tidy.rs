@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that decide, and what each may stand on beside ours.
 const DECIDES: &[(&str, &[&str])] = &[
     ("canary-core", &["fastrand", "thiserror", "tracing"]),
-    ("canary-guests", &[]),
+    ("canary-guests", &["tokio"]),
     ("canary-insight", &["fixedbitset", "humantime"]),
 ];
 
@@ -38,7 +38,7 @@ const BANS_FOR_WHAT_DECIDES: &[(&str, &str, &str)] = &[
     ("std::fs", "", "what decides opens no files"),
     ("TcpStream", "", "what decides opens no sockets"),
     ("Mutex", "guests/src/joins.rs", "what decides has one owner and no locks"),
-    ("async ", "", "what decides is driven, it does not wait"),
+    ("async ", "guests/src/host.rs", "what decides is driven, it does not wait"),
     ("Serialize", "", "JSON shapes live in the API"),
 ];
 

@@ -83,7 +83,7 @@ fn an_answer_is_as_old_as_what_it_answers() {
     let mut sent = None;
     for now in (20..=5000).step_by(20) {
         core.handle_timeout(at(now));
-        while let Some(output) = core.poll_output() {
+        for output in orders(&mut core) {
             if let Output::Call { id, whom: Some(whom), request: Request::Exchange(_), .. } = output
                 && whom.name == peer.name
             {
@@ -145,13 +145,11 @@ fn doubts_told(core: &mut Core, peer: &Record, now: Now) -> usize {
         ..Exchange::default()
     };
     core.handle_request(RequestId(3), Request::Exchange(Box::new(digest)), now);
-    let mut told = None;
-    while let Some(output) = core.poll_output() {
-        if let Output::Reply { response: Response::Exchange(answer), .. } = output {
-            told = Some(answer.suspicions.len());
-        }
-    }
-    told.unwrap()
+    let told = orders(core).filter_map(|output| match output {
+        Output::Reply { response: Response::Exchange(answer), .. } => Some(answer.suspicions.len()),
+        _ => None,
+    });
+    told.last().unwrap()
 }
 
 #[test]

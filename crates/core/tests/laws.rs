@@ -49,13 +49,12 @@ fn core_with_peer() -> (Core, Arc<Record>) {
         now(),
     );
     core.handle_request(RequestId(1), Request::Join(Arc::clone(&peer)), now());
-    let mut dialled: Vec<CallId> = Vec::new();
-    while let Some(output) = core.poll_output() {
-        if let Output::Call { id, request: Request::Identify, .. } = output {
-            dialled.push(id);
-        }
-    }
-    core.handle_response(dialled[0], Ok(Response::Identify(Arc::clone(&peer))), now());
+    let dialled = orders(&mut core).filter_map(|output| match output {
+        Output::Call { id, request: Request::Identify, .. } => Some(id),
+        _ => None,
+    });
+    let dialled = dialled.last().unwrap();
+    core.handle_response(dialled, Ok(Response::Identify(Arc::clone(&peer))), now());
     (core, peer)
 }
 
@@ -401,19 +400,17 @@ fn a_target_that_is_listed_again_is_asked_again() {
     for round in 0..3 {
         core.handle_seeds(vec![seed.clone()], at);
         core.handle_timeout(at);
-        let mut asked = None;
-        while let Some(output) = core.poll_output() {
-            if let Output::Call { id, request: Request::Join(_), .. } = output {
-                asked = Some(id);
-            }
-        }
-        let asked = asked.unwrap_or_else(|| panic!("not asked in round {round}"));
+        let asked = orders(&mut core).filter_map(|output| match output {
+            Output::Call { id, request: Request::Join(_), .. } => Some(id),
+            _ => None,
+        });
+        let asked = asked.last().unwrap_or_else(|| panic!("not asked in round {round}"));
         let refused = CallError { failure: Failure::Refused, detail: "refused".to_owned() };
         core.handle_response(asked, Err(refused), at);
         core.handle_seeds(Vec::new(), at);
         at.time = at.time + Duration::from_secs(60);
         core.handle_timeout(at);
-        while let Some(output) = core.poll_output() {
+        for output in orders(&mut core) {
             assert!(
                 !matches!(output, Output::Call { request: Request::Join(_), .. }),
                 "what is not listed is not asked"
@@ -635,7 +632,7 @@ fn a_living_member_is_not_displaced_by_hearsay_of_a_larger_incarnation() {
     core.handle_request(RequestId(7), Request::Exchange(Box::new(lie)), now());
     let identified = |core: &mut Core, expected: &Target| {
         let mut asked = None;
-        while let Some(output) = core.poll_output() {
+        for output in orders(core) {
             if let Output::Call { id, target, request: Request::Identify, .. } = output {
                 assert_eq!(target, *expected);
                 asked = Some(id);

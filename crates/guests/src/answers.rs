@@ -13,7 +13,7 @@ use crate::guest::{is_guest, record_for};
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
 /// A guest called `name` at `target` admitted this bot.
-pub fn let_in(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnswer {
+pub(crate) fn let_in(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnswer {
     if *name == snapshot.me.name {
         return JoinAnswer::NameTaken(Arc::new(record_for(name, target, None)));
     }
@@ -30,7 +30,7 @@ pub fn let_in(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnsw
 }
 
 /// A guest at `target` says that it is `name`, where `expected` was asked for.
-pub fn identified(
+pub(crate) fn identified(
     snapshot: &Snapshot,
     name: &NodeName,
     target: &Target,
@@ -52,12 +52,12 @@ pub fn identified(
 }
 
 /// Whether somebody told a lie of a guest that it cannot refute itself: no heartbeat is larger.
-pub fn is_spoiled(heartbeat: u64) -> bool {
+pub(crate) fn is_spoiled(heartbeat: u64) -> bool {
     heartbeat >= HEARTBEAT_MAX
 }
 
 /// A guest is there, which was heard up to `heartbeat`: its next one.
-pub fn sign_of_life(guest: &Record, heartbeat: u64, to: Option<Instance>) -> Exchange {
+pub(crate) fn sign_of_life(guest: &Record, heartbeat: u64, to: Option<Instance>) -> Exchange {
     let entry = Entry {
         instance: guest.instance,
         version: 0,

@@ -31,7 +31,7 @@ const UNANSWERED: Backoff =
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a caller waits until a guest admits it. The core waits only a little longer for an answer
 /// to `Identify`.
-pub const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// After so many looks in a row that nobody answered, nobody is there.
 const MISSES: u8 = 2;
 /// A call that is under way for so long is published: a guest that is well answers at
@@ -51,7 +51,7 @@ const LOOK_SELDOM: Duration = Duration::from_secs(300);
 
 /// Who answered at an address.
 #[derive(Clone, Debug)]
-pub enum Who {
+pub(crate) enum Who {
     /// One of ours.
     Ours(Arc<Record>),
     /// A guest of this name.
@@ -60,7 +60,7 @@ pub enum Who {
 
 /// What came of asking a guest to admit us.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Joined {
+pub(crate) enum Joined {
     /// It did, and this is its name.
     As(NodeName),
     /// It holds our name for another's, and does not tell its own.
@@ -73,7 +73,7 @@ pub enum Joined {
 
 /// Whether this bot may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// It may, and has to say what came of it by [`Joins::ended`].
     Ask,
     /// It does so already.
@@ -154,7 +154,7 @@ impl Joins {
 
     /// Whether this bot may call there. `elsewhere` is what another of ours tells of that address,
     /// if this bot has to give way to it.
-    pub fn turn(&self, target: &Target, elsewhere: Option<&PendingJoin>, now: Time) -> Turn {
+    pub(crate) fn turn(&self, target: &Target, elsewhere: Option<&PendingJoin>, now: Time) -> Turn {
         self.seen(target, now, |seen| {
             if seen.is_asking() {
                 return Turn::UnderWay;
@@ -175,7 +175,12 @@ impl Joins {
     }
 
     /// A call has ended. Tells whether the bot there was found to be stuck, or not to be, just now.
-    pub fn ended(&self, target: &Target, outcome: Result<Joined, CallError>, now: Time) -> bool {
+    pub(crate) fn ended(
+        &self,
+        target: &Target,
+        outcome: Result<Joined, CallError>,
+        now: Time,
+    ) -> bool {
         self.seen(target, now, |seen| {
             let given_up = seen.began.is_some_and(|began| now.since(began) >= JOIN_TIMEOUT);
             let was_stuck = seen.unanswered > 0;
@@ -207,13 +212,13 @@ impl Joins {
     }
 
     /// What came of the latest call; none while it is under way.
-    pub fn outcome(&self, target: &Target) -> Option<Result<Joined, CallError>> {
+    pub(crate) fn outcome(&self, target: &Target) -> Option<Result<Joined, CallError>> {
         self.all().get(target)?.outcome.clone()
     }
 
     /// The bot there called one of ours by itself: its loops run, and it need not be left alone as
     /// long as one that is stuck.
-    pub fn heard(&self, target: &Target, now: Time) {
+    pub(crate) fn heard(&self, target: &Target, now: Time) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| seen.unanswered > 0) {
             // Anybody can say so: it becomes no way to have it asked all the time.
             let pause = (ASK_PAUSE * 2_u32.saturating_pow((seen.unanswered - 1).min(16)))
@@ -223,7 +228,7 @@ impl Joins {
     }
 
     /// One of ours answered there just now.
-    pub fn found_ours(&self, target: &Target, record: Arc<Record>, now: Time) {
+    pub(crate) fn found_ours(&self, target: &Target, record: Arc<Record>, now: Time) {
         self.seen(target, now, |seen| {
             seen.found = Some((Who::Ours(record), now));
             seen.forget();
@@ -231,7 +236,7 @@ impl Joins {
     }
 
     /// Nobody answered there in our own protocol. One lost packet says nothing of what is there.
-    pub fn missed(&self, target: &Target, failure: Failure) {
+    pub(crate) fn missed(&self, target: &Target, failure: Failure) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
             seen.misses += 1;
             if says_gone(failure) || seen.misses >= MISSES {
@@ -241,26 +246,26 @@ impl Joins {
     }
 
     /// When the latest call there began.
-    pub fn began(&self, target: &Target) -> Option<Time> {
+    pub(crate) fn began(&self, target: &Target) -> Option<Time> {
         self.all().get(target)?.began
     }
 
     /// One of ours is there, or a guest that others know.
-    pub fn forget(&self, target: &Target) {
+    pub(crate) fn forget(&self, target: &Target) {
         if let Some(seen) = self.all().get_mut(target).filter(|seen| !seen.is_asking()) {
             seen.forget();
         }
     }
 
     /// The node that answered there recently.
-    pub fn at(&self, target: &Target, now: Time) -> Option<Who> {
+    pub(crate) fn at(&self, target: &Target, now: Time) -> Option<Who> {
         let all = self.all();
         let (who, at) = all.get(target)?.found.as_ref()?;
         (now.since(*at) < FOUND_RECENTLY).then(|| who.clone())
     }
 
     /// The guest that answered there a moment ago.
-    pub fn guest_just_now(&self, target: &Target, now: Time) -> Option<NodeName> {
+    pub(crate) fn guest_just_now(&self, target: &Target, now: Time) -> Option<NodeName> {
         let all = self.all();
         match all.get(target)?.found.as_ref()? {
             (Who::Guest(name), at) if now.since(*at) < JUST_NOW => Some(name.clone()),
@@ -269,7 +274,7 @@ impl Joins {
     }
 
     /// Whether it is time to look whether one of ours took the place of a guest that nobody doubts.
-    pub fn look_seldom(&self, target: &Target, now: Time) -> bool {
+    pub(crate) fn look_seldom(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let due = now.since(*seen.planned_at.get_or_insert(now)) > LOOK_SELDOM;
             if due {
@@ -280,7 +285,7 @@ impl Joins {
     }
 
     /// Whether it is time to look again who is there; if so, it is taken for looked at.
-    pub fn look_again(&self, target: &Target, now: Time) -> bool {
+    pub(crate) fn look_again(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let known = seen.found.as_ref().is_some_and(|(_, at)| now.since(*at) < ASK_AGAIN);
             let due = !known && seen.planned_at.is_none_or(|at| now.since(at) > ASK_PAUSE);
@@ -293,7 +298,7 @@ impl Joins {
 
     /// Whether it is this bot's turn to ask at an address without a name. `rank` is how many of all
     /// `ours` go before it, and may want to or not.
-    pub fn is_turn(&self, target: &Target, (rank, ours): (usize, usize), now: Time) -> bool {
+    pub(crate) fn is_turn(&self, target: &Target, (rank, ours): (usize, usize), now: Time) -> bool {
         self.seen(target, now, |seen| {
             if now < *seen.wanted_at.get_or_insert(now) + LISTEN {
                 return false;
@@ -307,7 +312,7 @@ impl Joins {
 
     /// What another bot of ours says of an address, if this bot has to leave that address to it. If
     /// two began at once, the first by name goes on.
-    pub fn elsewhere<'a>(
+    pub(crate) fn elsewhere<'a>(
         &self,
         snapshot: &'a Snapshot,
         target: &Target,
@@ -326,12 +331,12 @@ impl Joins {
     }
 
     /// Whether a guest is known not to answer, or not to have answered yet.
-    pub fn waits(&self, snapshot: &Snapshot, target: &Target, now: Time) -> bool {
+    pub(crate) fn waits(&self, snapshot: &Snapshot, target: &Target, now: Time) -> bool {
         self.is_pending(target, now) || self.elsewhere(snapshot, target, now).is_some()
     }
 
     /// Where this bot waits for guests, for the others to hear.
-    pub fn told(&self, snapshot: &Snapshot, now: Time) -> Vec<PendingJoin> {
+    pub(crate) fn told(&self, snapshot: &Snapshot, now: Time) -> Vec<PendingJoin> {
         self.pending(|target| self.elsewhere(snapshot, target, now).is_some(), now)
     }
 
@@ -361,7 +366,7 @@ impl Joins {
     }
 
     /// Whether it is time to ask a stuck guest again; if so, it is taken for asked.
-    pub fn is_due(&self, target: &Target, now: Time) -> bool {
+    pub(crate) fn is_due(&self, target: &Target, now: Time) -> bool {
         self.seen(target, now, |seen| {
             let rested = seen.planned_at.is_none_or(|at| now.since(at) >= ASK_PAUSE);
             let due = seen.unanswered > 0 && !seen.is_asking() && now >= seen.not_before && rested;

@@ -168,11 +168,9 @@ impl Builder {
             Arc::clone(&traffic),
             Arc::clone(&self.guard.proxies),
         );
-        let (original, bridge) =
-            self.bridge(&links, &snapshot, arrivals_in, commands_in.clone()).unzip();
-        let guests = original
-            .clone()
-            .map(|context| v1::GuestService::new(context, Arc::clone(&self.guard.proxies)));
+        let bridge = self.bridge(&links, &snapshot, arrivals_in, commands_in.clone());
+        let original = bridge.as_ref().map(Bridge::host);
+        let guests = bridge.as_ref().map(|bridge| bridge.service(Arc::clone(&self.guard.proxies)));
 
         // Without any of these the bot is none.
         let mut tasks = JoinSet::new();
@@ -216,25 +214,25 @@ impl Builder {
         })
     }
 
-    /// What speaks with bots of the original, if this bot does: what a call needs, and the bridge.
+    /// What speaks with bots of the original, if this bot does.
     fn bridge(
         &self,
         links: &Arc<Links>,
         snapshot: &watch::Receiver<Arc<Snapshot>>,
-        arrivals: mpsc::Sender<Arrived>,
+        driver: mpsc::Sender<Arrived>,
         commands: mpsc::Sender<Command>,
-    ) -> Option<(v1::Context, Bridge)> {
+    ) -> Option<Bridge> {
         let (told, told_out) = mpsc::channel(v1::bridge::TOLD_WAITING_MAX);
         self.speaks_to_the_original().then(|| {
-            let context = v1::Context::new(
-                Arc::clone(links),
-                snapshot.clone(),
+            let network = v1::Network {
+                links: Arc::clone(links),
+                snapshot: snapshot.clone(),
                 told,
-                self.protocol,
-                self.config.probe_timeout,
-            );
-            let bridge = Bridge::new(context.clone(), arrivals, commands, told_out);
-            (context, bridge)
+                driver,
+                commands,
+                probe_timeout: self.config.probe_timeout,
+            };
+            Bridge::new(network, told_out, self.protocol == Protocol::Auto)
         })
     }
 

@@ -80,7 +80,7 @@ pub(crate) struct Parts {
     pub(crate) resolver: Resolver,
     pub(crate) links: Arc<Links>,
     /// How to speak to bots of the original; none if they are to stay outside.
-    pub(crate) original: Option<v1::Context>,
+    pub(crate) original: Option<v1::Host>,
     pub(crate) guard: Guard,
     pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -323,13 +323,8 @@ impl Driver {
                     let asked = async {
                         match &original {
                             Some(original) => {
-                                v1::speak(
-                                    original,
-                                    whom.map(|whom| (whom, heartbeat)),
-                                    &target,
-                                    request,
-                                )
-                                .await
+                                let whom = whom.map(|whom| (whom, heartbeat));
+                                original.speak(whom, &target, request).await
                             }
                             None => {
                                 links.ask_ours(&target, request).await.map_err(|error| error.call)

@@ -1,23 +1,22 @@
 //! The bridge to bots of the original, which speak `mesh.v1` alone: everything in this crate that
 //! knows of them is in here.
 //!
-//! What a host does for guests is decided in `canary_guests`. Here [`speak`] answers the calls that
-//! the core orders for a guest after asking the guest itself by `mesh.v1`, the [`bridge`] carries
-//! out what is to be done for guests, and [`server`] is what guests call. So the rules of the mesh
-//! hold for guests unchanged, and know nothing of them.
+//! What a host does for guests, and in which order it calls them, is in `canary_guests`. Here the
+//! [`network`] carries its calls, the [`bridge`] gives it what guests tell and the time, and
+//! [`server`] is what guests call. So the rules of the mesh hold for guests unchanged, and know
+//! nothing of them.
 
 pub(crate) mod bridge;
 pub(crate) mod foreign;
 mod heard;
+mod network;
 mod samples;
 mod server;
-mod speak;
-mod tell;
 
 pub(crate) use bridge::Bridge;
 pub(crate) use canary_guests::is_guest;
+pub(crate) use network::{Host, Network};
 pub(crate) use server::{GuestService, PUSH_PATH, SHORT_BYTES_MAX};
-pub(crate) use speak::{Context, speak};
 
 use std::str::FromStr;
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use canary_core::{
     CallError, Detail, Failure, Instance, NodeName, Record, Request, Response, Snapshot, Target,
 };
+use canary_guests::Unanswered;
 use canary_net::{Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
@@ -48,20 +49,6 @@ pub(crate) enum LinkError {
     Http2(#[source] hyper::Error),
     #[error("the answer was cut short")]
     Body(#[source] BoxError),
-}
-
-/// Why a peer gave no answer of ours.
-#[derive(Debug)]
-pub(crate) struct Unanswered {
-    /// It answered that it does not know our protocol.
-    pub(crate) unimplemented: bool,
-    pub(crate) call: CallError,
-}
-
-impl From<CallError> for Unanswered {
-    fn from(call: CallError) -> Self {
-        Self { unimplemented: false, call }
-    }
 }
 
 /// One connection; clones share it, and the last one closes it.

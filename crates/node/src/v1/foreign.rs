@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use canary_guests::{Measured, gossip_of, is_guest, record_for};
 
+use super::network::told_of;
 use super::samples::{pages, read};
-use super::speak::told_of;
 use crate::transport::original as pb;
 
 /// What a push of `guest` leads to.

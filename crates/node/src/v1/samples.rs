@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use buffa::Message as _;
 use canary_core::Wall;
-use canary_guests::Sample;
+use canary_guests::{PAGE_SAMPLES_MAX, Sample};
 
 use crate::transport::original as pb;
 
-/// Samples of one page that is pushed to a guest: it stores some thousands a second and gives up
-/// after three seconds.
-pub(super) const PAGE_SAMPLES_MAX: usize = 10_000;
-/// Bytes of such a page, below its limit by far.
+/// Bytes of a page that is pushed to a guest, below its limit by far.
 const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// Reads a sample of a guest; nothing if it is of no use any more.

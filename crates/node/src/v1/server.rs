@@ -16,8 +16,8 @@ use connectrpc::{
 use tokio::sync::Semaphore;
 
 use super::heard::{Heard, Place};
+use super::network::{Network, node};
 use super::samples;
-use super::speak::{Context, node};
 use crate::clock;
 use crate::transport::original as pb;
 
@@ -38,15 +38,15 @@ pub(crate) const SHORT_BYTES_MAX: usize = 64 * 1024;
 /// Answers guests.
 #[derive(Debug)]
 pub(crate) struct GuestService {
-    context: Context,
+    network: Network,
     pushes: Arc<Ledger>,
     incumbents: Semaphore,
 }
 
 impl GuestService {
-    pub(crate) fn new(context: Context, proxies: Arc<[IpNet]>) -> Arc<Self> {
+    pub(crate) fn new(network: Network, proxies: Arc<[IpNet]>) -> Arc<Self> {
         let pushes = Ledger::new(PUSHES_MAX.0, PUSHES_MAX.1, proxies);
-        Arc::new(Self { context, pushes, incumbents: Semaphore::new(INCUMBENTS_ASKED_MAX) })
+        Arc::new(Self { network, pushes, incumbents: Semaphore::new(INCUMBENTS_ASKED_MAX) })
     }
 
     /// Gives a request whose body may be long its place; an error if there is none.
@@ -63,7 +63,7 @@ impl GuestService {
     }
 
     fn tell(&self, heard: Heard) -> Result<(), ConnectError> {
-        if self.context.tell(heard) { Ok(()) } else { Err(busy()) }
+        self.network.told.try_send(heard).map_err(|_| busy())
     }
 
     fn tell_of(
@@ -90,7 +90,7 @@ impl GuestService {
     /// Whether one of ours answers at its target.
     async fn lives(&self, incumbent: &Record) -> Result<bool, ConnectError> {
         let _turn = self.incumbents.try_acquire().map_err(|_| busy())?;
-        let asking = self.context.links().ask_ours(&incumbent.target, Request::Identify);
+        let asking = self.network.links.ask_ours(&incumbent.target, Request::Identify);
         let answer = tokio::time::timeout(JOIN_TIME, asking).await;
         Ok(matches!(answer, Ok(Ok(Response::Identify(record))) if record.name == incumbent.name))
     }
@@ -134,7 +134,7 @@ impl pb::MeshService for GuestService {
         request: ServiceRequest<'_, pb::Node>,
     ) -> ServiceResult<pb::JoinMeshResponse> {
         let (name, target) = read(&request.to_owned_message())?;
-        let snapshot = self.context.snapshot();
+        let snapshot = self.network.snapshot();
         if snapshot.name_conflict().is_some() {
             // A bot that yields its name does not use it.
             return Err(busy());
@@ -194,13 +194,13 @@ impl pb::MeshService for GuestService {
         ctx: RequestContext,
         request: ServiceRequest<'_, pb::Samples>,
     ) -> ServiceResult<Empty> {
-        let snapshot = self.context.snapshot();
+        let snapshot = self.network.snapshot();
         let now = clock::now().wall;
         // Two kinds of every pair: more than that is no news.
         let most = 2 * (snapshot.members.len() + 1).pow(2);
         let (mut read, mut refused, mut good) = (Vec::new(), None, false);
         for sample in &request.samples {
-            match samples::read(sample, self.context.probe_timeout, now) {
+            match samples::read(sample, self.network.probe_timeout, now) {
                 Ok(sample) => {
                     good = true;
                     read.extend(

@@ -1,6 +1,7 @@
 //! Bots of the original, and what ours do for them by the rules of `canary_guests`: messages of
 //! `mesh.v1` travel as everything else does.
 
+mod desk;
 mod original;
 mod ours;
 
@@ -8,24 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{CallId, Exchange, Failure, NodeName, Record, Target, Time};
-use canary_guests::{Informed, JOIN_TIMEOUT, Progress, Sample};
+use canary_core::{Failure, NodeName, Record, Target, Time};
+use canary_guests::{JOIN_TIMEOUT, Sample};
 
+use desk::Came;
 pub(super) use original::Guest;
 pub(super) use ours::Hosts;
-use ours::Waiter;
 
 use super::host::Input;
 use super::{HostId, World};
-
-/// What the own core was asked for.
-#[derive(Debug)]
-pub(super) enum Own {
-    /// To admit a node, and whether that was tried before with another incarnation.
-    Look(NodeName, Target, bool),
-    /// Something whose answer changes nothing.
-    Nothing,
-}
 
 /// A message of `mesh.v1`, or the question of ours whether it is one of ours.
 #[derive(Clone, Debug)]
@@ -58,32 +50,8 @@ pub(super) enum Then {
     Joined,
     Pinged(NodeName, u32),
     Measured(NodeName, Time),
-    /// One of our bots asked which protocol is spoken there.
-    Identified(Target, Waiter),
-    /// A guest was asked to admit this bot.
-    JoinEnded(Target),
-    /// It did not answer that. Does it answer others?
-    JoinChecked(Target),
-    /// A guest that does not say who it is answers other calls.
-    Found(Target, Waiter),
-    /// The core knows it, and it is there.
-    Admitted(CallId, Arc<Record>),
-    /// The core exchanges with it: its answer.
-    Exchanged(CallId, Box<Exchange>),
-    /// A node or samples were reported to a guest.
-    Told(Box<Telling>),
-    Forwarded(Target),
-}
-
-/// What is being reported to a guest, one thing after the other.
-#[derive(Debug)]
-pub(super) struct Telling {
-    guest: Arc<Record>,
-    informed: Informed,
-    /// Members that are reported to it, the next one last.
-    members: Vec<(NodeName, Target)>,
-    /// Up to where it has the samples when it took those that are under way; none before.
-    ahead: Option<Progress>,
+    /// A task of ours waits for it by this number.
+    Awaited(u64),
 }
 
 #[derive(Debug)]
@@ -107,8 +75,12 @@ pub(super) enum V1 {
         answer: Result<Reply, Failure>,
         from: Option<HostId>,
     },
-    /// The time of a caller that waits for a guest's answer is over.
-    Patience(u64),
+    /// The time of a task that waits by this number is over. If it minds, that tells which process
+    /// listened at an address.
+    Over {
+        number: u64,
+        listening: Option<(Target, Option<u64>)>,
+    },
 }
 
 impl V1 {
@@ -212,7 +184,10 @@ impl World {
         let (number, from_run) = (host.next_v1, host.run);
         host.open_v1.insert(number, then);
         let failed = |failure| Input::V1(V1::Answer { number, answer: Err(failure), from: None });
-        self.schedule(self.now + JOIN_TIMEOUT, from, failed(Failure::Timeout));
+        // Ours give such a call up by themselves.
+        if !matches!((&message, &host.open_v1[&number]), (Message::Join(..), Then::Awaited(_))) {
+            self.schedule(self.now + JOIN_TIMEOUT, from, failed(Failure::Timeout));
+        }
         let to = self.listening.get(target).copied();
         if to.is_some_and(|to| !self.linked(from, to)) {
             return;
@@ -246,18 +221,24 @@ impl World {
                     self.schedule_for(at, from, from_run, Input::V1(answer));
                 }
             }
-            V1::Answer { number, answer, .. } => {
-                if let Some(then) = self.hosts[id.0].open_v1.remove(&number) {
-                    self.answered_v1(id, then, answer);
-                }
+            V1::Answer { number, answer, .. } => match self.hosts[id.0].open_v1.remove(&number) {
+                Some(Then::Awaited(number)) => self.came(id, number, Came::Answer(answer)),
+                Some(then) => self.answered_guest(id, then, answer),
+                None => {}
+            },
+            V1::Over { number, listening } => {
+                let same = listening.is_none_or(|(target, run)| {
+                    run.is_some()
+                        && run == self.listening.get(&target).map(|host| self.hosts[host.0].run)
+                });
+                self.came(id, number, Came::Over(same));
             }
-            V1::Patience(waiter) => self.waited_long_enough(id, waiter),
             V1::Look => self.look_at_guests(id),
             V1::Join | V1::Measure | V1::Push | V1::Ping | V1::PingAgain(..) => {
                 self.loop_of_guest(id, input);
             }
         }
-        self.carry_out_orders(id);
+        self.go_on(id);
         if self.hosts[id.0].core.is_some() {
             self.drain(id);
         }

@@ -8,7 +8,7 @@ use canary_core::{
     RequestId, Response, Target, Time,
 };
 
-use super::guests::{Guest, Hosts, Own, Then, V1};
+use super::guests::{Guest, Hosts, Then, V1};
 use super::{HostId, Link, Release, World};
 
 /// Lateness of a prober beyond which its measurement says more about itself.
@@ -34,8 +34,8 @@ pub(super) struct Host {
     pub(super) guest: Option<Guest>,
     /// What the process does for guests, if it does.
     pub(super) hosting: Option<Hosts>,
-    /// What the core is asked by its own process.
-    pub(super) own: BTreeMap<RequestId, Own>,
+    /// What the core is asked by tasks of its own process, which wait by these numbers.
+    pub(super) own: BTreeMap<RequestId, u64>,
     /// Calls of `mesh.v1` that have not ended, by their numbers.
     pub(super) open_v1: BTreeMap<u64, Then>,
     pub(super) next_v1: u64,
