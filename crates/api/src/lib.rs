@@ -15,6 +15,7 @@ mod requests;
 mod routes;
 mod rpc;
 mod state;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod v1;

@@ -87,11 +87,11 @@ impl Refusal {
     pub(crate) fn answer(self, dialect: Dialect, asked: &HeaderMap) -> Response {
         let ((code, name), message) = (self.code(), self.message());
         // A client of gRPC may call what nobody serves.
-        if let Some(kind) = grpc_type(asked)
-            && matches!(dialect, Dialect::Call | Dialect::Original)
+        let grpc_code = if self == Self::NoSuchPath { UNIMPLEMENTED } else { code };
+        if matches!(dialect, Dialect::Call | Dialect::Original)
+            && let Some(headers) = canary_net::refused_call(asked, grpc_code, Some(message))
         {
-            let code = if self == Self::NoSuchPath { UNIMPLEMENTED } else { code };
-            return headers_alone(kind, code, message);
+            return (headers, ()).into_response();
         }
         let mut response = match dialect {
             Dialect::Original => {
@@ -124,19 +124,4 @@ impl Refusal {
         };
         response
     }
-}
-
-/// The type of a request in gRPC or gRPC-Web; none of one in Connect.
-fn grpc_type(asked: &HeaderMap) -> Option<HeaderValue> {
-    let kind = asked.get(header::CONTENT_TYPE)?;
-    kind.as_bytes().starts_with(b"application/grpc").then(|| kind.clone())
-}
-
-/// An answer of headers alone, which gRPC and gRPC-Web both know.
-fn headers_alone(kind: HeaderValue, code: u32, message: &'static str) -> Response {
-    let mut response = ().into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert("grpc-status", code.into());
-    response.headers_mut().insert("grpc-message", HeaderValue::from_static(message));
-    response
 }

@@ -13,6 +13,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::refusals::{Dialect, Refusal};
 use crate::state::{Api, WEDGED_AFTER};
+use crate::tagged::{JSON, tagged};
 use crate::web::Listed;
 use crate::{auth, mesh_metrics, metrics, requests, rpc, v1, v2, web};
 
@@ -84,11 +85,12 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route_service("/api.v1.ApiService/{method}", calls.clone())
         .route_service("/grpc.reflection.v1.ServerReflection/{method}", calls.clone())
         .route_service("/grpc.reflection.v1alpha.ServerReflection/{method}", calls);
+    let packed = CompressionLayer::new().quality(GZIP);
     let second = v2::router()
         .route("/api/v2/", any(no_such_path_of_v2))
         .route("/api/v2/{*path}", any(no_such_path_of_v2))
         .layer(DefaultBodyLimit::max(v2::BODY_BYTES_MAX))
-        .layer(CompressionLayer::new().quality(GZIP));
+        .layer(packed.clone());
     let mut router = Router::new()
         .route_service("/grpc.health.v1.Health/{method}", health)
         .merge(behind_token(Dialect::Call, calls))
@@ -96,7 +98,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(behind_token(Dialect::Original, Router::new().fallback(no_such_path)));
     for (dialect, Endpoint { path, about, handler }) in guarded() {
         listed.push(Listed { path, about, is_open: false });
-        router = router.merge(behind_token(dialect, Router::new().route(path, handler)));
+        let route = Router::new().route(path, handler).layer(packed.clone());
+        router = router.merge(behind_token(dialect, route));
     }
     let pages = pages.layer(Extension::<Arc<[Listed]>>(listed.into()));
     router
@@ -114,9 +117,8 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
-async fn swagger() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("../assets/api.swagger.json"))
-        .into_response()
+async fn swagger(headers: HeaderMap) -> Response {
+    tagged(&headers, JSON, include_str!("../assets/api.swagger.json"))
 }
 
 /// Alive is a bot whose loop runs: a wedged one is restarted.

@@ -21,12 +21,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::Api;
+use crate::tagged::{JSON, tagged};
 pub(crate) use answer::{BODY_BYTES_MAX, Problem, refuse};
 
 /// The document of API v2, made from the handlers and the views.
@@ -115,8 +116,8 @@ pub(crate) fn index() -> Vec<(&'static str, String, String)> {
     lines
 }
 
-pub(crate) async fn serve_document() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], openapi()).into_response()
+pub(crate) async fn serve_document(headers: HeaderMap) -> Response {
+    tagged(&headers, JSON, openapi())
 }
 
 #[cfg(test)]

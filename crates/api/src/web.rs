@@ -4,7 +4,6 @@
 //! The page asks API v2 for that, with the user's token.
 
 use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -15,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
 use crate::state::Api;
+use crate::tagged::tagged;
 use crate::v2;
 
 /// Scripts, styles and data from this bot alone; nothing inline, nothing embedded, no frame around
@@ -108,23 +108,7 @@ async fn part(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Some((_, kind, text)) = PARTS.iter().find(|(part, ..)| *part == name) else {
         return (StatusCode::NOT_FOUND, "there is no such part of the page\n").into_response();
     };
-    let mut hasher = DefaultHasher::new();
-    hasher.write(text.as_bytes());
-    let tag = format!("\"{:016x}\"", hasher.finish());
-    let is_known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|known| known.to_str().ok())
-        .is_some_and(|known| known.trim_start_matches("W/") == tag);
-    let common = [
-        (header::CONTENT_TYPE, (*kind).to_owned()),
-        (header::ETAG, tag),
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
-    ];
-    if is_known {
-        (StatusCode::NOT_MODIFIED, common).into_response()
-    } else {
-        (common, *text).into_response()
-    }
+    tagged(&headers, HeaderValue::from_static(kind), *text)
 }
 
 async fn docs_style() -> Response {

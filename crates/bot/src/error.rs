@@ -28,6 +28,10 @@ pub(crate) enum RunError {
     Thread(#[source] io::Error),
     #[error("the system gives no random numbers for a token: {0}; give one by --token-file")]
     Token(String),
+    #[error(
+        "nobody could read the generated token, for stdout is closed or /dev/null; give one by --token-file"
+    )]
+    Unread,
     #[error("cannot write to stdout; give a token by --token-file if it was for one")]
     Stdout(#[source] io::Error),
     #[error(

@@ -315,6 +315,16 @@ pub(crate) fn choices(name: &str) -> &'static [&'static str] {
     }
 }
 
+/// What to do about a value that is none of a setting's choices.
+pub(crate) fn choose(name: &str) -> String {
+    match choices(name) {
+        [others @ .., last] if !others.is_empty() => {
+            format!("choose {} or {last}", others.join(", "))
+        }
+        _ => unreachable!("the table lists no choices of --{name}"),
+    }
+}
+
 /// All settings with their headings, in the order of the help.
 pub(crate) fn with_headings() -> impl Iterator<Item = (&'static str, &'static Flag)> {
     let mut heading = "";

@@ -272,6 +272,9 @@ pub(crate) fn run_apart<T: Send + 'static>(
 
 /// Generates a token and prints it, so that the operator knows it.
 pub(crate) fn new_token() -> Result<Token, RunError> {
+    if is_null() {
+        return Err(RunError::Unread);
+    }
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
     let line = format!("token: {}", token.reveal());
     let (done, written) = std::sync::mpsc::channel();
@@ -286,11 +289,6 @@ pub(crate) fn new_token() -> Result<Token, RunError> {
     // A stdout that nobody reads must not keep the bot from starting in silence.
     let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it"));
     written.recv_timeout(STDOUT_PATIENCE).unwrap_or_else(late).map_err(RunError::Stdout)?;
-    if is_null() {
-        warn!(
-            "the generated token was written to /dev/null: nobody can use the API; give one by --token-file"
-        );
-    }
     Ok(token)
 }
 

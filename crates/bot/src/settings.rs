@@ -142,7 +142,7 @@ impl Settings {
         );
         let content = parser.content();
         let (destinations, push_trust) = parser.destinations();
-        let protocol = parser.value("mesh-protocol", str::parse);
+        let protocol = parser.choice("mesh-protocol", |value| value.parse().ok());
         let log = parser.log();
         let token_given =
             ["mesh-token", "mesh-token-file"].iter().any(|name| sources.get(name).is_some());
@@ -281,6 +281,11 @@ impl Parser<'_> {
             Ok(default) => default,
             Err(error) => panic!("the default of --{name} does not work: {error}"),
         })
+    }
+
+    /// One of the few values that the table lists.
+    fn choice<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        self.value(name, |value| parse(value).ok_or_else(|| flags::choose(name)))
     }
 
     fn port(&mut self, name: &str) -> u16 {

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Output};
+use std::collections::BTreeMap;
+use std::process::{Command, Output, Stdio};
 
 fn canary_bot(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     command(arguments, environment).output().unwrap()
@@ -186,6 +187,41 @@ fn what_cannot_work_together_is_a_mistake() {
     ] {
         let output = canary_bot(&[&["--name", "owl", "--dry-run"], arguments].concat(), &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_bot_does_not_start_with_a_generated_token_that_nobody_could_read() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canary-bot"));
+    command.args(["--name", "owl", "--listen-address", "127.0.0.1", "--listen-port", "0"]);
+    let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("give one by --token-file"), "{}", stderr(&output));
+}
+
+#[test]
+fn every_value_that_is_completed_is_taken_and_another_is_refused_with_those() {
+    let script = String::from_utf8(canary_bot(&["completion", "bash"], &[]).stdout).unwrap();
+    let lines: Vec<_> = script.lines().map(str::trim).collect();
+    let completed: BTreeMap<_, _> = lines
+        .windows(2)
+        .filter_map(|pair| {
+            let flag = pair[0].strip_suffix(')').filter(|flag| flag.starts_with("--"))?;
+            let values = pair[1].split_once("compgen -W \"")?.1.split('"').next()?;
+            Some((flag, values.split(' ').collect::<Vec<_>>()))
+        })
+        .collect();
+    assert!(completed.contains_key("--tls") && completed.len() >= 8, "{completed:?}");
+    // These are of other commands.
+    let foreign = ["--fault", "--metric", "--state"];
+    for (flag, values) in completed.iter().filter(|(flag, _)| !foreign.contains(flag)) {
+        let tried = |value: &str| stderr(&canary_bot(&["run", "--dry-run", flag, value], &[]));
+        for value in values {
+            assert!(!tried(value).contains("does not work"), "{flag} {value}: {}", tried(value));
+        }
+        let (last, others) = values.split_last().unwrap();
+        let choose = format!("choose {} or {last}", others.join(", "));
+        assert!(tried("neither").contains(&choose), "{flag}: {}", tried("neither"));
     }
 }
 

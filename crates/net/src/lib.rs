@@ -8,6 +8,7 @@
 //! * [`token`]: bearer tokens, compared in constant time.
 
 pub mod accept;
+mod calls;
 mod failures;
 pub mod files;
 mod ledger;
@@ -21,6 +22,7 @@ pub mod token;
 mod unread;
 
 pub use accept::{Accepted, Door, Limits, Peer, Stats};
+pub use calls::refused_call;
 pub use failures::Failures;
 pub use ledger::{Charge, Full, Held, Ledger, MeterError, Metered, Refusal, Refused};
 pub use live::Live;

@@ -116,19 +116,28 @@ async fn an_answer_that_is_known_is_not_sent_again() {
 #[tokio::test]
 async fn an_answer_is_compressed_for_those_who_accept_it() {
     let api = Api::new();
-    let plain = api.ask(request("/api/v2/matrix").body(Body::empty()).unwrap()).await;
-    assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
-    let packed = api
-        .ask(
-            request("/api/v2/matrix")
-                .header(header::ACCEPT_ENCODING, "gzip")
-                .body(Body::empty())
-                .unwrap(),
-        )
-        .await;
-    assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
-    let (plain, packed) = (bytes(plain).await, bytes(packed).await);
-    assert!(packed.len() * 2 < plain.len() && packed.starts_with(&[0x1f, 0x8b]));
+    for path in ["/api/v2/matrix", "/api/v1/samples", "/metrics", "/metrics/mesh", "/openapi.json"]
+    {
+        let plain = api.ask(request(path).body(Body::empty()).unwrap()).await;
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING), "{path}");
+        let asked = request(path).header(header::ACCEPT_ENCODING, "gzip");
+        let packed = api.ask(asked.body(Body::empty()).unwrap()).await;
+        assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip", "{path}");
+        let (plain, packed) = (bytes(plain).await, bytes(packed).await);
+        assert!(packed.len() * 2 < plain.len() && packed.starts_with(&[0x1f, 0x8b]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn documents_are_not_sent_twice() {
+    let api = Api::new();
+    for path in ["/openapi.json", "/v1/api.swagger.json", "/ui/app.js"] {
+        let first = api.ask(Request::get(path).body(Body::empty()).unwrap()).await;
+        let tag = &first.headers()[header::ETAG];
+        let again = Request::get(path).header(header::IF_NONE_MATCH, tag);
+        let again = api.ask(again.body(Body::empty()).unwrap()).await;
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+    }
 }
 
 #[tokio::test]

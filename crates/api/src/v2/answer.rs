@@ -1,8 +1,6 @@
 //! What all answers of API v2 have in common: their form, their fingerprint, and how a request is
 //! refused.
 
-use std::hash::{DefaultHasher, Hasher as _};
-
 use axum::extract::Request;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::middleware::Next;
@@ -11,7 +9,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+use crate::tagged::{JSON, tagged};
+
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The type of the packed form.
@@ -88,31 +87,10 @@ pub(crate) fn refuse(status: StatusCode, detail: impl Into<String>) -> Response 
     Problem::new(status, detail).into_response()
 }
 
-/// JSON with its fingerprint as the `ETag`, or 304 for a client that has it already (RFC 9110
-/// section 13.1.2).
+/// JSON, or 304 for a client that has it already.
 pub(crate) fn answer(headers: &HeaderMap, view: &impl Serialize) -> Response {
     let body = serde_json::to_vec(view).expect("views are structures of texts and numbers");
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&body);
-    // Weak, for the same answer may be compressed.
-    let tag = format!("W/\"{:016x}\"", hasher.finish());
-    let known =
-        headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let is_known = known
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|known| known == "*" || known == tag);
-    let tag = HeaderValue::try_from(tag).expect("hexadecimal digits between quotes");
-    let common = [
-        (header::ETAG, tag),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (header::CONTENT_TYPE, JSON),
-    ];
-    if is_known {
-        (StatusCode::NOT_MODIFIED, common).into_response()
-    } else {
-        (common, body).into_response()
-    }
+    tagged(headers, JSON, body)
 }
 
 /// Whether an `Accept` header names this very type.

@@ -15,14 +15,14 @@ use canary_core::NodeName;
 
 impl Parser<'_> {
     pub(super) fn content(&mut self) -> Content {
-        let level = self.value("metrics-level", |value| match value {
-            "off" => Ok(MetricsLevel::Off),
-            "pairs" => Ok(MetricsLevel::Pairs),
-            "histograms" => Ok(MetricsLevel::Histograms),
-            _ => Err("choose off, pairs or histograms"),
+        let level = self.choice("metrics-level", |value| match value {
+            "off" => Some(MetricsLevel::Off),
+            "pairs" => Some(MetricsLevel::Pairs),
+            "histograms" => Some(MetricsLevel::Histograms),
+            _ => None,
         });
-        let legacy = self.value("metrics-legacy", on_or_off);
-        let page = self.value("ui", on_or_off);
+        let legacy = self.choice("metrics-legacy", on_or_off);
+        let page = self.choice("ui", on_or_off);
         let pairs_max = self.value("metrics-pairs-max", |value| {
             value.parse::<u32>().map_err(|_| "write a whole number")
         });
@@ -108,13 +108,11 @@ impl Parser<'_> {
 
     pub(super) fn log(&mut self) -> LogSettings {
         let is_level_given = self.sources.get("log-level").is_some();
-        let level = self.value("log-level", |value| {
-            value.parse().map_err(|_| "choose error, warn, info, debug or trace")
-        });
-        let json = self.value("log-format", |value| match value {
-            "text" => Ok(false),
-            "json" => Ok(true),
-            _ => Err("choose text or json"),
+        let level = self.choice("log-level", |value| value.parse().ok());
+        let json = self.choice("log-format", |value| match value {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
         });
         let debug = self.switch("debug");
         let libraries = self.switch("debug-grpc");
@@ -124,10 +122,10 @@ impl Parser<'_> {
     }
 }
 
-fn on_or_off(text: &str) -> Result<bool, &'static str> {
+fn on_or_off(text: &str) -> Option<bool> {
     match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("choose on or off"),
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
     }
 }

@@ -6,9 +6,9 @@ use canary_net::tls::{ClientAuth, Material, Materials, Mode};
 use canary_node::Seed;
 
 use super::{Join, Parser};
-use crate::expiry;
 use crate::sources::Problem;
 use crate::tokens::TokenSource;
+use crate::{expiry, flags};
 
 /// A token with fewer characters is a warning: the rate limit alone does not keep it from being
 /// guessed.
@@ -91,7 +91,7 @@ impl Parser<'_> {
             "none" => Ok(Mode::None),
             "edge" => Ok(Mode::Edge),
             "mutual" => Ok(Mode::Mutual),
-            _ => Err("choose none, edge or mutual"),
+            _ => Err(flags::choose("tls")),
         })
     }
 
@@ -133,11 +133,11 @@ impl Parser<'_> {
         let before = self.problems.len();
         let pinned = self.pinned();
         let is_auth_given = self.sources.get("client-auth").is_some();
-        let client_auth = self.value("client-auth", |value| match value {
-            "off" => Ok(ClientAuth::Off),
-            "optional" => Ok(ClientAuth::Optional),
-            "required" => Ok(ClientAuth::Required),
-            _ => Err("choose required, optional or off"),
+        let client_auth = self.choice("client-auth", |value| match value {
+            "off" => Some(ClientAuth::Off),
+            "optional" => Some(ClientAuth::Optional),
+            "required" => Some(ClientAuth::Required),
+            _ => None,
         });
         let given = self.sources.get("ca-cert-path").cloned();
         if let Some(given) = given.as_ref().filter(|given| given.values.is_empty()) {

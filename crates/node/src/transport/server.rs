@@ -35,13 +35,13 @@ const REFUSING_HTTP: [u16; 6] = [400, 404, 405, 413, 415, 429];
 const REFUSING_GRPC: [u32; 3] = [3, 8, 12];
 
 /// gRPC's code for a caller without a valid token.
-const UNAUTHENTICATED: u16 = 16;
+const UNAUTHENTICATED: u32 = 16;
 
 /// gRPC's code for what is not done here.
-const UNIMPLEMENTED: u16 = 12;
+const UNIMPLEMENTED: u32 = 12;
 
 /// gRPC's code for a caller who asks for too much at once.
-const RESOURCE_EXHAUSTED: u16 = 8;
+const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// Joins of one address that fail: so many at once, and so many a second after that. Each has a bot
 /// dial an address; those that succeed are free.
@@ -258,8 +258,8 @@ impl MeshService {
         {
             return Some(later(request));
         }
-        let words = [("grpc-message", "the mesh token is missing or wrong")];
-        Some(refusal(request, http::StatusCode::UNAUTHORIZED, UNAUTHENTICATED, &words))
+        let why = Some("the mesh token is missing or wrong");
+        Some(refusal(request, http::StatusCode::UNAUTHORIZED, UNAUTHENTICATED, why))
     }
 
     /// The answer to a request that is to come again later; it is counted where it is given.
@@ -356,40 +356,34 @@ const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The answer to what this port does not do.
 fn unimplemented<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
-    refusal(
-        request,
-        http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        UNIMPLEMENTED,
-        &[("grpc-accept-encoding", "identity")],
-    )
+    let status = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let mut response: http::Response<A> = refusal(request, status, UNIMPLEMENTED, None);
+    if response.status() != status {
+        let identity = http::HeaderValue::from_static("identity");
+        response.headers_mut().insert("grpc-accept-encoding", identity);
+    }
+    response
 }
 
 /// The answer to a client that is to come again later.
 fn later<B, A: Default>(request: &http::Request<B>) -> http::Response<A> {
     let mut response =
-        refusal(request, http::StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, &[]);
+        refusal(request, http::StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, None);
     response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     response
 }
 
-/// An empty answer that refuses a request: by gRPC's code and headers where gRPC is spoken, by the
+/// An empty answer that refuses a request: by gRPC's code and words where gRPC is spoken, by the
 /// HTTP status elsewhere.
 fn refusal<B, A: Default>(
     request: &http::Request<B>,
     status: http::StatusCode,
-    code: u16,
-    headers: &[(&'static str, &'static str)],
+    code: u32,
+    message: Option<&'static str>,
 ) -> http::Response<A> {
     let mut response = http::Response::new(A::default());
-    let kind = request.headers().get(http::header::CONTENT_TYPE);
-    match kind.filter(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        Some(kind) => {
-            response.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
-            response.headers_mut().insert("grpc-status", code.into());
-            for (name, value) in headers {
-                response.headers_mut().insert(*name, http::HeaderValue::from_static(value));
-            }
-        }
+    match canary_net::refused_call(request.headers(), code, message) {
+        Some(headers) => *response.headers_mut() = headers,
         None => *response.status_mut() = status,
     }
     response
