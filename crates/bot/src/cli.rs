@@ -389,6 +389,13 @@ fn pairs(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     put(&list, form(matches))
 }
 
+/// How many columns the terminal has, if stdout is one.
+fn room() -> Option<usize> {
+    let is_terminal = io::IsTerminal::is_terminal(&io::stdout());
+    let size = is_terminal.then(ratatui::crossterm::terminal::size)?.ok()?;
+    Some(size.0.into())
+}
+
 fn matrix(matches: &ArgMatches) -> Result<ExitCode, RunError> {
     let server = server(matches)?;
     let metric = chosen(matches, "metric").unwrap_or("total");
@@ -403,7 +410,7 @@ fn matrix(matches: &ArgMatches) -> Result<ExitCode, RunError> {
                     ))
                 )
             }
-            false => Grid::of(&server, metric).await?.to_string(),
+            false => Grid::of(&server, metric).await?.table(room()),
         })
     })?;
     let mut out = io::stdout().lock();

@@ -1,7 +1,5 @@
 //! The matrix that a bot serves, as text.
 
-use std::fmt::{self, Display};
-
 use serde_json::Value;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -127,26 +125,36 @@ pub(crate) fn row_name(name: &str, width: usize) -> String {
     format!("{name}{}", " ".repeat(width.saturating_sub(name.width())))
 }
 
-impl Display for Grid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Grid {
+    /// The matrix as a table. Where it is wider than `room`, as many columns stand side by side as
+    /// fit, and the others below them.
+    pub(crate) fn table(&self, room: Option<usize>) -> String {
         const CELL: usize = 8;
-        let width =
-            self.names.iter().map(|name| name.width()).max().unwrap_or(0).max("from \\ to".len());
-        write!(f, "{:<width$}", "from \\ to")?;
-        for name in &self.names {
-            write!(f, " {}", column(name, CELL))?;
-        }
-        writeln!(f)?;
-        for (name, row) in self.names.iter().zip(&self.rows) {
-            write!(f, "{}", row_name(name, width))?;
-            for cell in row {
-                write!(f, " {:>CELL$}", self.short(cell))?;
+        let heads = self.names.iter().map(|name| name.width());
+        let width = heads.max().unwrap_or(0).max(CORNER.len());
+        let all = self.names.len().max(1);
+        let fitting = room.map_or(all, |room| (room.saturating_sub(width) / (CELL + 1)).max(1));
+        let mut blocks = Vec::new();
+        for first in (0..all).step_by(fitting) {
+            let columns = first..(first + fitting).min(self.names.len());
+            let heads = self.names[columns.clone()].iter();
+            let heads: String = heads.map(|name| format!(" {}", column(name, CELL))).collect();
+            let mut block = format!("{CORNER:<width$}{heads}\n");
+            for (name, row) in self.names.iter().zip(&self.rows) {
+                block += &row_name(name, width);
+                for cell in &row[columns.clone()] {
+                    block += &format!(" {:>CELL$}", self.short(cell));
+                }
+                block.push('\n');
             }
-            writeln!(f)?;
+            blocks.push(block);
         }
-        writeln!(f, "{}", self.legend())
+        format!("{}{}\n", blocks.join("\n"), self.legend())
     }
 }
+
+/// What stands above the rows' names and beside the columns'.
+const CORNER: &str = "from \\ to";
 
 #[cfg(test)]
 mod tests {
@@ -162,5 +170,27 @@ mod tests {
         ] {
             assert_eq!((column(name, 8).as_str(), row_name(name, 9).as_str()), (head, row));
         }
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_a_terminal_stand_below_the_others() {
+        let names: Vec<_> = ["duck", "goose", "owl"].map(str::to_owned).into();
+        let rows = vec![vec![Cell::Stale; 3]; 3];
+        let grid = Grid { metric: "total".to_owned(), names, rows };
+        let whole = grid.table(None);
+        assert_eq!(grid.table(Some(36)), whole, "it fits");
+        let narrow = "\
+from \\ to     duck    goose
+duck             ~        ~
+goose            ~        ~
+owl              ~        ~
+
+from \\ to      owl
+duck             ~
+goose            ~
+owl              ~
+";
+        assert!(grid.table(Some(35)).starts_with(narrow), "{}", grid.table(Some(35)));
+        assert_eq!(grid.table(Some(0)).matches("from").count(), 3, "one column at least");
     }
 }

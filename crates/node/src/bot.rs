@@ -144,8 +144,12 @@ impl Builder {
         let listener = TcpListener::bind(self.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let core = self.core(address)?;
-        let resolver = Resolver::new(&core.record().target, address.ip());
+        Ok(self.assemble(listener, address, core))
+    }
 
+    /// Connects the parts of a bot, and starts its tasks.
+    fn assemble(self, listener: TcpListener, address: SocketAddr, core: Core) -> Bot {
+        let resolver = Resolver::new(&core.record().target, address.ip());
         // What the parts tell each other.
         let (me, me_seen) = watch::channel(Identity::of(&core));
         let (snapshots, snapshot) = watch::channel(Arc::new(core.snapshot(clock::now())));
@@ -203,7 +207,7 @@ impl Builder {
             tasks,
         });
         let driving = tokio::spawn(drive(driver, stop.clone()));
-        Ok(Bot {
+        Bot {
             address,
             snapshot,
             commands: commands_in,
@@ -211,7 +215,7 @@ impl Builder {
             describer,
             driving,
             _stop: stop.drop_guard(),
-        })
+        }
     }
 
     /// What speaks with bots of the original, if this bot does.

@@ -412,7 +412,7 @@ impl Screen {
 pub(super) fn text(loaded: Loaded) -> String {
     let incidents: String =
         loaded.incidents.iter().map(|incident| format!("{incident}\n")).collect();
-    format!("{}\n{}\n\n{}\n{}", loaded.verdict, loaded.counts, loaded.grid, incidents)
+    format!("{}\n{}\n\n{}\n{}", loaded.verdict, loaded.counts, loaded.grid.table(None), incidents)
 }
 
 #[cfg(test)]
