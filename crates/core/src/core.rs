@@ -235,7 +235,7 @@ impl Core {
             Request::Join(record) => self.handle_join(id, record, now),
             Request::Identify => self.reply(id, Response::Identify(self.introduction())),
             Request::Exchange(exchange) => self.handle_exchange(id, *exchange, now),
-            Request::Ask(instance) => self.handle_ask(id, instance, now),
+            Request::IndirectProbe(instance) => self.handle_indirect_probe(id, instance, now),
         }
     }
 
@@ -261,9 +261,9 @@ impl Core {
                 self.dial_back_answered(request, joiner, result, now);
             }
             Calling::Exchange(sent) => self.exchange_answered(id, sent, result, now),
-            Calling::Ask { about, question, sent_at } => {
+            Calling::IndirectProbe { about, question, sent_at } => {
                 let answer = match result {
-                    Ok(Response::Asked(answer)) => answer,
+                    Ok(Response::IndirectProbe(answer)) => answer,
                     _ => Answer::Unknown,
                 };
                 self.question_answered(about, question, sent_at, answer, now);

@@ -90,7 +90,7 @@ pub const NODES_PER_QUESTION: usize = 4;
 /// Probes on behalf of others at once. Beyond it the answer is "unknown".
 pub const ASKS_IN_FLIGHT_MAX: usize = 64;
 /// Peers asked to try a node that we doubt.
-pub const ASK_PEERS: usize = 3;
+pub const INDIRECT_PROBES: usize = 3;
 
 /// Largest body of one exchange in bytes: edges refuse long bodies. What does not fit travels with
 /// the next one.
@@ -257,7 +257,7 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of one leg of an exchange.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of a question to a peer.
-pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+pub const INDIRECT_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a leaving bot waits for its goodbyes.
 pub const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Peers that get our goodbye directly; they pass it on, unless they leave at this very moment,

@@ -20,7 +20,7 @@ pub enum Request {
     /// Gossip.
     Exchange(Box<Exchange>),
     /// Try to reach this node and tell me.
-    Ask(Instance),
+    IndirectProbe(Instance),
 }
 
 /// The answer to a [`Request`].
@@ -36,8 +36,8 @@ pub enum Response {
     NotAdmitted,
     /// To [`Request::Exchange`] that was meant for somebody else; this is who answers.
     NotMe(Arc<Record>),
-    /// To [`Request::Ask`].
-    Asked(Answer),
+    /// To [`Request::IndirectProbe`].
+    IndirectProbe(Answer),
     /// To any request: the peer lives and has no time for it.
     Busy,
     /// To [`Request::Exchange`]: the peer lives, and its answer is of a later release.

@@ -28,7 +28,7 @@ pub(crate) enum Purpose {
     /// It looks whether a dead node is back.
     Dial,
     /// A peer asked.
-    Ask(RequestId),
+    IndirectProbe(RequestId),
     /// A peer asked and has its answer: what comes is for ourselves, and not booked.
     Evidence,
 }
@@ -43,7 +43,7 @@ pub(crate) enum Lane {
     /// Dials of the dead.
     Dial,
     /// Probes on behalf of others.
-    Ask,
+    IndirectProbe,
     /// Probes of other kinds. They are ordered with a turn, and so within the budget of the
     /// schedule.
     Measure,
@@ -61,7 +61,7 @@ impl Purpose {
             Self::Question(_) => Some(Lane::Question),
             Self::Dial => Some(Lane::Dial),
             Self::Measure(_) => Some(Lane::Measure),
-            Self::Ask(_) => Some(Lane::Ask),
+            Self::IndirectProbe(_) => Some(Lane::IndirectProbe),
             // Nobody waits for it any more, and it ends by its timeout.
             Self::Evidence => None,
         }
@@ -221,9 +221,9 @@ impl Probes {
     /// A peer that asked for a probe gets its answer without it; tells which request that was.
     pub(crate) fn stop_waiting(&mut self, id: ProbeId) -> Option<RequestId> {
         let probing = self.open.get_mut(&id)?;
-        let Purpose::Ask(request) = probing.purpose else { return None };
+        let Purpose::IndirectProbe(request) = probing.purpose else { return None };
         probing.purpose = Purpose::Evidence;
-        self.lanes[Lane::Ask as usize].in_flight -= 1;
+        self.lanes[Lane::IndirectProbe as usize].in_flight -= 1;
         Some(request)
     }
 }

@@ -122,8 +122,8 @@ fn an_answer_is_as_old_as_what_it_answers() {
 fn pass_in_vain(core: &mut Core, from: u64, to: u64, peers_heard: bool) -> usize {
     let mut pushed = 0;
     play(core, from, to, |output, _| match output {
-        Output::Call { request: Request::Ask(_), .. } if peers_heard => {
-            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
+        Output::Call { request: Request::IndirectProbe(_), .. } if peers_heard => {
+            Deed::Call(Ok(Response::IndirectProbe(Answer::Failed(Failure::Timeout))))
         }
         output => {
             if let Output::Call { request: Request::Exchange(exchange), .. } = output
@@ -204,9 +204,9 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
     // All is answered at first; then nothing but the questions, and these after a second.
     let asked = Cell::new(None);
     let mut world = World::new(|output: &Output, now| match output {
-        Output::Call { request: Request::Ask(_), .. } => {
+        Output::Call { request: Request::IndirectProbe(_), .. } => {
             asked.set(asked.get().or(Some(now)));
-            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout)))).after(1000)
+            Deed::Call(Ok(Response::IndirectProbe(Answer::Failed(Failure::Timeout)))).after(1000)
         }
         output if now < 10_000 => well(output),
         _ => Deed::Nothing,
@@ -242,7 +242,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
             gossiped += u32::from(!deaf && exchange.range.is_some());
             well(output)
         }
-        Output::Call { request: Request::Ask(_), .. } => {
+        Output::Call { request: Request::IndirectProbe(_), .. } => {
             assert_eq!(whom(output).unwrap().name, hearing.name);
             asked += 1;
             Deed::Nothing
@@ -346,8 +346,8 @@ fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
             Output::Probe { .. } => fails(output, Failure::Timeout).after(10_000),
             output => fails(output, Failure::Timeout).after(3000),
         },
-        Output::Call { request: Request::Ask(_), .. } => {
-            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
+        Output::Call { request: Request::IndirectProbe(_), .. } => {
+            Deed::Call(Ok(Response::IndirectProbe(Answer::Failed(Failure::Timeout))))
         }
         output => well(output),
     });
@@ -380,7 +380,7 @@ fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
             say(&mut core, &nodes[1], Exchange { suspicions, ..Exchange::default() }, now);
             core.handle_request(
                 RequestId(millis),
-                Request::Ask(nodes[150 + (millis / 20) as usize % 150].instance),
+                Request::IndirectProbe(nodes[150 + (millis / 20) as usize % 150].instance),
                 now,
             );
         }

@@ -213,14 +213,14 @@ fn contest(votes: [canary_core::Answer; 2]) -> Core {
     core.handle_response(asked, Ok(Response::Identify(twin)), at(2));
     let asked: Vec<_> = calls(&mut core)
         .into_iter()
-        .filter(|(_, _, request)| matches!(request, Request::Ask(_)))
+        .filter(|(_, _, request)| matches!(request, Request::IndirectProbe(_)))
         .collect();
     assert!(
         asked.len() == 2 && asked.iter().all(|(_, target, _)| *target != liar.target),
         "not the twin's own host"
     );
     for ((id, ..), vote) in asked.into_iter().zip(votes) {
-        core.handle_response(id, Ok(Response::Asked(vote)), at(3));
+        core.handle_response(id, Ok(Response::IndirectProbe(vote)), at(3));
     }
     core
 }

@@ -30,7 +30,7 @@ fn run(
             ordered.push((whom.name.to_string(), *kind));
             Deed::Probe(if *kind == ProbeKind::MAIN { answer_of(whom) } else { echo() })
         }
-        Output::Call { request: Request::Ask(_), .. } => {
+        Output::Call { request: Request::IndirectProbe(_), .. } => {
             asked += 1;
             Deed::Nothing
         }

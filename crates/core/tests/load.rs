@@ -133,7 +133,7 @@ fn a_black_hole_holds_no_places_that_others_need() {
             Output::Probe { .. } => fails(output, Failure::Timeout).after(3000),
             _ => Deed::Nothing,
         },
-        Output::Call { request: Request::Ask(_), .. } => Deed::Nothing,
+        Output::Call { request: Request::IndirectProbe(_), .. } => Deed::Nothing,
         output => well(output),
     });
     let snapshot = core.snapshot(at(7500));
@@ -385,9 +385,9 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
         Output::Probe { whom, .. } if whom.name != victim.name => {
             Deed::Probe(report(whom).unwrap())
         }
-        Output::Call { request: Request::Ask(about), .. } => {
+        Output::Call { request: Request::IndirectProbe(about), .. } => {
             asks += usize::from(*about == victim.instance);
-            Deed::Call(Ok(Response::Asked(Answer::Failed(Failure::Timeout))))
+            Deed::Call(Ok(Response::IndirectProbe(Answer::Failed(Failure::Timeout))))
         }
         output if whom(output).is_some_and(|whom| whom.name == victim.name) => {
             fails(output, Failure::Timeout)

@@ -214,7 +214,7 @@ impl<N: Network> Host<N> {
                 self.exchange(&guest, heartbeat, &exchange).await
             }
             // It cannot try others for us.
-            (Request::Ask(_), Some(_)) => Ok(Response::Asked(Answer::Unknown)),
+            (Request::IndirectProbe(_), Some(_)) => Ok(Response::IndirectProbe(Answer::Unknown)),
             (request, None) => {
                 self.network.ask_ours(target, request).await.map_err(|error| error.call)
             }

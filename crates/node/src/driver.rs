@@ -360,7 +360,7 @@ fn speaks_for_itself(core: &Core, request: &Request, names: &PeerNames) -> Resul
                 None => return Ok(()),
             }
         }
-        Request::Identify | Request::Ask(_) => return Ok(()),
+        Request::Identify | Request::IndirectProbe(_) => return Ok(()),
     };
     Impostor::unless(names, speaker)
 }

@@ -14,7 +14,7 @@ pub enum Kind {
     /// Gossip.
     Exchange,
     /// Try this node.
-    Ask,
+    IndirectProbe,
     /// What do you know of this pair?
     Describe,
 }
@@ -30,8 +30,14 @@ pub enum Direction {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Probe, Self::Identify, Self::Join, Self::Exchange, Self::Ask, Self::Describe];
+    pub const ALL: [Self; 6] = [
+        Self::Probe,
+        Self::Identify,
+        Self::Join,
+        Self::Exchange,
+        Self::IndirectProbe,
+        Self::Describe,
+    ];
 
     /// The lower-case name, as in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -40,7 +46,7 @@ impl Kind {
             Self::Identify => "identify",
             Self::Join => "join",
             Self::Exchange => "exchange",
-            Self::Ask => "ask",
+            Self::IndirectProbe => "indirect_probe",
             Self::Describe => "describe",
         }
     }

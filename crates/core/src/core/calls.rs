@@ -66,7 +66,7 @@ pub(super) enum Calling {
     /// Gossip that we began.
     Exchange(SentExchange),
     /// A peer is asked to try a node, for the question with this number.
-    Ask { about: Instance, question: Order, sent_at: Time },
+    IndirectProbe { about: Instance, question: Order, sent_at: Time },
     /// Who answers at this member's target?
     Identify { slot: Slot },
     /// Does a member live on in a larger incarnation that a peer reported?

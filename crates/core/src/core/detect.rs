@@ -11,8 +11,9 @@ use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::identity::Instance;
 use crate::limits::{
-    ASK_PEERS, ASK_TIMEOUT, DEATH_AFTER_SILENCE, FLAP_PAUSE, FLAP_PAUSE_MAX, INQUIRIES,
-    INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN, REPEAT_DELAY,
+    DEATH_AFTER_SILENCE, FLAP_PAUSE, FLAP_PAUSE_MAX, INDIRECT_PROBE_TIMEOUT, INDIRECT_PROBES,
+    INQUIRIES, INQUIRY_PAUSE, NODES_PER_QUESTION, QUESTION_TIME, QUESTIONS_MAX, QUESTIONS_MIN,
+    REPEAT_DELAY,
 };
 use crate::liveness::{Change, Doubt, Status};
 use crate::members::{ME, Slot};
@@ -139,9 +140,9 @@ impl Core {
             if let Some(whom) = self.members.get(peer).map(|member| Arc::clone(&member.record)) {
                 self.call(
                     &whom,
-                    Calling::Ask { about, question: number, sent_at: now.time },
-                    Request::Ask(about),
-                    ASK_TIMEOUT,
+                    Calling::IndirectProbe { about, question: number, sent_at: now.time },
+                    Request::IndirectProbe(about),
+                    INDIRECT_PROBE_TIMEOUT,
                 );
             }
         }
@@ -156,7 +157,7 @@ impl Core {
             fit && self.takes_part(member)
         };
         let mut peers: Vec<_> = self.members.others().filter(may).map(|(slot, _)| slot).collect();
-        let chosen = ASK_PEERS.min(peers.len());
+        let chosen = INDIRECT_PROBES.min(peers.len());
         for index in 0..chosen {
             let other = self.rng.usize(index..peers.len());
             peers.swap(index, other);
@@ -317,7 +318,7 @@ impl Core {
         };
         // The asker wants to know by now. A late answer is still evidence for ourselves.
         if let Some(request) = self.orders.probes.stop_waiting(id) {
-            self.reply(request, Response::Asked(Answer::Failed(Failure::Timeout)));
+            self.reply(request, Response::IndirectProbe(Answer::Failed(Failure::Timeout)));
             return;
         }
         if !self.detector.witness.is_starved(now.time) {
@@ -336,11 +337,11 @@ impl Core {
     }
 
     /// A peer doubts a node and asks us to try.
-    pub(super) fn handle_ask(&mut self, id: RequestId, about: Instance, now: Moment) {
+    pub(super) fn handle_indirect_probe(&mut self, id: RequestId, about: Instance, now: Moment) {
         let answer = match self.members.of_instance(about) {
             Some(ME) => Answer::Reached,
             Some(slot) if self.may_ask(slot, now) => {
-                let ordered = self.order_probe(slot, Purpose::Ask(id), now);
+                let ordered = self.order_probe(slot, Purpose::IndirectProbe(id), now);
                 let wait = self
                     .members
                     .get(slot)
@@ -355,11 +356,11 @@ impl Core {
                 Answer::Unknown
             }
         };
-        self.reply(id, Response::Asked(answer));
+        self.reply(id, Response::IndirectProbe(answer));
     }
 
     fn may_ask(&mut self, slot: Slot, now: Moment) -> bool {
-        self.orders.probes.admit(Lane::Ask, now.time).is_ok()
+        self.orders.probes.admit(Lane::IndirectProbe, now.time).is_ok()
             && self.members.get(slot).is_some_and(|member| member.proven)
     }
 

@@ -11,7 +11,7 @@ use super::calls::{Calling, Counted, Found, Succession};
 use super::deadlines::Timer;
 use super::learn::Source;
 use crate::identity::{Incarnation, Instance, Record, Target};
-use crate::limits::{ASK_TIMEOUT, Backoff, IDENTIFY_TIMEOUT};
+use crate::limits::{Backoff, IDENTIFY_TIMEOUT, INDIRECT_PROBE_TIMEOUT};
 use crate::members::{ME, Member, Slot};
 use crate::message::{Answer, Heard, Request, Response};
 use crate::orders::CallError;
@@ -385,7 +385,12 @@ impl Core {
             Some(Votes { claimant, asked: peers.len() as u8, open: peers.len() as u8, for_it: 0 });
         for slot in peers {
             if let Some(whom) = self.members.get(slot).map(|member| Arc::clone(&member.record)) {
-                self.call(&whom, Calling::Vote { about }, Request::Ask(about), ASK_TIMEOUT);
+                self.call(
+                    &whom,
+                    Calling::Vote { about },
+                    Request::IndirectProbe(about),
+                    INDIRECT_PROBE_TIMEOUT,
+                );
             }
         }
     }
@@ -402,7 +407,7 @@ impl Core {
             return;
         };
         votes.open = votes.open.saturating_sub(1);
-        if matches!(result, Ok(Response::Asked(Answer::Reached))) {
+        if matches!(result, Ok(Response::IndirectProbe(Answer::Reached))) {
             votes.for_it += 1;
         }
         if votes.open > 0 {

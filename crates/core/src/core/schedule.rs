@@ -333,8 +333,8 @@ impl Core {
         };
         let Some(outcome) = self.judge(&probing, report) else {
             // Its node is forgotten: that is nothing about this host.
-            if let Purpose::Ask(request) = probing.purpose {
-                self.reply(request, Response::Asked(Answer::Unknown));
+            if let Purpose::IndirectProbe(request) = probing.purpose {
+                self.reply(request, Response::IndirectProbe(Answer::Unknown));
             }
             return self.fire_ready(now);
         };
@@ -386,14 +386,14 @@ impl Core {
             Purpose::Question(number) => {
                 self.question_probed(probing.slot, number, &failure_of(&outcome), now);
             }
-            Purpose::Ask(request) => {
+            Purpose::IndirectProbe(request) => {
                 let answer = match outcome {
                     Outcome::Reached(_) => Answer::Reached,
                     Outcome::Failed(kind) => Answer::Failed(kind),
                     Outcome::Renewed(_) => Answer::Failed(Failure::Identity),
                     Outcome::Void => Answer::Unknown,
                 };
-                self.reply(request, Response::Asked(answer));
+                self.reply(request, Response::IndirectProbe(answer));
             }
         }
         self.fire_ready(now);

@@ -130,8 +130,8 @@ pub fn well(output: &Output) -> Deed {
         Output::Call { request: Request::Exchange(exchange), .. } => {
             Deed::Call(Ok(nothing_new(exchange)))
         }
-        Output::Call { request: Request::Ask(_), .. } => {
-            Deed::Call(Ok(Response::Asked(Answer::Reached)))
+        Output::Call { request: Request::IndirectProbe(_), .. } => {
+            Deed::Call(Ok(Response::IndirectProbe(Answer::Reached)))
         }
         _ => Deed::Nothing,
     }

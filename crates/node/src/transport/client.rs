@@ -317,12 +317,13 @@ impl Links {
                 received(Kind::Exchange, answer.encoded_len());
                 wire::exchange_answer(answer)
             }
-            Request::Ask(instance) => {
-                let request = pb::AskRequest { instance: instance.0, ..Default::default() };
-                sent(Kind::Ask, request.encoded_len());
-                let answer = client.ask(request).await?.into_owned();
-                received(Kind::Ask, answer.encoded_len());
-                Ok(Response::Asked(wire::answer(&answer)))
+            Request::IndirectProbe(instance) => {
+                let request =
+                    pb::IndirectProbeRequest { instance: instance.0, ..Default::default() };
+                sent(Kind::IndirectProbe, request.encoded_len());
+                let answer = client.indirect_probe(request).await?.into_owned();
+                received(Kind::IndirectProbe, answer.encoded_len());
+                Ok(Response::IndirectProbe(wire::answer(&answer)))
             }
         })
     }

@@ -108,7 +108,7 @@ pub(crate) fn mesh_message(bytes: &[u8]) {
             let _ = pb::JoinResponse::decode_from_slice(body).ok().map(wire::join_answer);
         }
         4 => {
-            let _ = pb::AskResponse::decode_from_slice(body)
+            let _ = pb::IndirectProbeResponse::decode_from_slice(body)
                 .ok()
                 .map(|response| wire::answer(&response));
         }

@@ -472,18 +472,18 @@ impl pb::MeshService for MeshService {
         RpcResponse::ok(answer)
     }
 
-    async fn ask(
+    async fn indirect_probe(
         &self,
         ctx: RequestContext,
-        request: ServiceRequest<'_, pb::AskRequest>,
-    ) -> ServiceResult<pb::AskResponse> {
-        let Response::Asked(answer) =
-            self.ask_driver(&ctx, Request::Ask(Instance(request.instance))).await?
+        request: ServiceRequest<'_, pb::IndirectProbeRequest>,
+    ) -> ServiceResult<pb::IndirectProbeResponse> {
+        let Response::IndirectProbe(answer) =
+            self.ask_driver(&ctx, Request::IndirectProbe(Instance(request.instance))).await?
         else {
             return Err(unexpected());
         };
-        let answer = wire::ask_response(answer);
-        self.count(Kind::Ask, 9, encoded_len(&answer));
+        let answer = wire::indirect_probe_response(answer);
+        self.count(Kind::IndirectProbe, 9, encoded_len(&answer));
         RpcResponse::ok(answer)
     }
 
@@ -571,7 +571,7 @@ mod tests {
         let service = MeshService::new(me, snapshot, driver, Arc::default(), Arc::default());
         let ask = || {
             let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0]);
-            let request = http::Request::post("http://owl/mesh.v2.MeshService/Ask")
+            let request = http::Request::post("http://owl/mesh.v2.MeshService/IndirectProbe")
                 .header("content-type", "application/grpc");
             let request = request.body(http_body_util::Full::new(message)).unwrap();
             tower_service::Service::call(&mut Arc::clone(&service).into_service(), request)

@@ -369,7 +369,7 @@ pub(super) fn exchange_response(response: &Response) -> Option<pb::ExchangeRespo
         Response::NotMe(record) => pb::ExchangeResult::NotMe(Box::new(node(record))),
         Response::Join(_)
         | Response::Identify(_)
-        | Response::Asked(_)
+        | Response::IndirectProbe(_)
         | Response::Busy
         | Response::Unknown => return None,
     };
@@ -385,18 +385,18 @@ pub(super) fn exchange_answer(response: pb::ExchangeResponse) -> Result<Response
     })
 }
 
-pub(super) fn ask_response(answer: Answer) -> pb::AskResponse {
-    use pb::ask_response::Answer as Code;
+pub(super) fn indirect_probe_response(answer: Answer) -> pb::IndirectProbeResponse {
+    use pb::indirect_probe_response::Answer as Code;
     let (code, failure) = match answer {
         Answer::Reached => (Code::ANSWER_REACHED, 0),
         Answer::Failed(failure) => (Code::ANSWER_FAILED, u32::from(failure.code()) + 1),
         Answer::Unknown => (Code::ANSWER_UNKNOWN, 0),
     };
-    pb::AskResponse { answer: code.into(), failure, ..Default::default() }
+    pb::IndirectProbeResponse { answer: code.into(), failure, ..Default::default() }
 }
 
-pub(super) fn answer(response: &pb::AskResponse) -> Answer {
-    use pb::ask_response::Answer as Code;
+pub(super) fn answer(response: &pb::IndirectProbeResponse) -> Answer {
+    use pb::indirect_probe_response::Answer as Code;
     match response.answer.as_known() {
         Some(Code::ANSWER_REACHED) => Answer::Reached,
         Some(Code::ANSWER_FAILED) => response
@@ -491,8 +491,8 @@ mod tests {
         ));
         let joined = pb::JoinResponse { result: buffa::EnumValue::from(99), ..Default::default() };
         assert!(matches!(join_answer(joined).unwrap(), JoinAnswer::Unknown(99)));
-        let failed = pb::AskResponse {
-            answer: pb::ask_response::Answer::ANSWER_FAILED.into(),
+        let failed = pb::IndirectProbeResponse {
+            answer: pb::indirect_probe_response::Answer::ANSWER_FAILED.into(),
             failure: 13,
             ..Default::default()
         };
