@@ -38,6 +38,10 @@ const BANS_FOR_WHAT_DECIDES: &[(&str, &str, &str)] = &[
     ("std::fs", "", "what decides opens no files"),
     ("TcpStream", "", "what decides opens no sockets"),
     ("Mutex", "guests/src/joins.rs", "what decides has one owner and no locks"),
+    ("tokio::spawn", "", "what decides starts no tasks"),
+    ("tokio::task", "", "what decides starts no tasks"),
+    ("tokio::time", "", "time is an argument of what decides"),
+    ("tokio::net", "", "what decides opens no sockets"),
     ("async ", "guests/src/host.rs", "what decides is driven, it does not wait"),
     ("Serialize", "", "JSON shapes live in the API"),
 ];

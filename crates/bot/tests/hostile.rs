@@ -83,7 +83,7 @@ fn what_is_no_message_is_refused_and_counted() {
     }
     let mut rng = fastrand::Rng::with_seed(1);
     let valid = Message::default().message(1, &node("stranger", "127.0.0.1:1", 1, 7)).0;
-    for method in ["Join", "Exchange", "Ask", "Identify", "Probe", "Nonsense"] {
+    for method in ["Join", "Exchange", "IndirectProbe", "Identify", "Probe", "Nonsense"] {
         for _ in 0..50 {
             let bytes: Vec<u8> = (0..rng.usize(..300)).map(|_| rng.u8(..)).collect();
             let _ = call(bot, method, &bytes);

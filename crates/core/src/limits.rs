@@ -88,7 +88,7 @@ pub const QUESTIONS_MIN: usize = 4;
 /// Between these two, one question for so many nodes that are there.
 pub const NODES_PER_QUESTION: usize = 4;
 /// Probes on behalf of others at once. Beyond it the answer is "unknown".
-pub const ASKS_IN_FLIGHT_MAX: usize = 64;
+pub const INDIRECT_PROBES_IN_FLIGHT_MAX: usize = 64;
 /// Peers asked to try a node that we doubt.
 pub const INDIRECT_PROBES: usize = 3;
 
@@ -227,7 +227,7 @@ pub const DEAD_DIAL_INTERVAL_OTHERS: Duration = Duration::from_secs(120);
 /// Dials of the dead a second, as a share of the probe budget and beside it.
 pub const DEAD_DIALS_SHARE: f64 = 0.25;
 /// Probes on behalf of others. Beyond it the answer is "unknown".
-pub const ASKS: Rate = Rate { per_second: 20.0, burst: 64.0 };
+pub const INDIRECT_PROBE_RATE: Rate = Rate { per_second: 20.0, burst: 64.0 };
 /// Doubted members that are asked for their own heartbeat: one side of a partial partition may
 /// doubt all of the other at once, and the nodes between them must speak for them. Beyond it the
 /// schedule finds out.

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::config::Config;
-use crate::limits::{ASKS, ASKS_IN_FLIGHT_MAX, DEAD_DIALS_SHARE, PROBES_IN_FLIGHT_MAX, Rate};
+use crate::limits::{
+    DEAD_DIALS_SHARE, INDIRECT_PROBE_RATE, INDIRECT_PROBES_IN_FLIGHT_MAX, PROBES_IN_FLIGHT_MAX,
+    Rate,
+};
 use crate::members::Slot;
 use crate::orders::{Order, ProbeId, RequestId};
 use crate::series::{ProbeKind, Timing};
@@ -143,7 +146,7 @@ impl Probes {
             ),
             places(PROBES_IN_FLIGHT_MAX, None),
             places(PROBES_IN_FLIGHT_MAX, Some(Rate { per_second: dials, burst: dials.max(1.0) })),
-            places(ASKS_IN_FLIGHT_MAX, Some(ASKS)),
+            places(INDIRECT_PROBES_IN_FLIGHT_MAX, Some(INDIRECT_PROBE_RATE)),
             places(PROBES_IN_FLIGHT_MAX, None),
         ];
         Self { open: BTreeMap::new(), lanes, overdue: 0 }

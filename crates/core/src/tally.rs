@@ -126,7 +126,7 @@ refusals! {
     /// A question beyond those that are open, or again about a node that flaps.
     QuestionsFull = "questions_full",
     /// A request to try a node beyond those under way, or for a node unknown.
-    AsksFull = "asks_full",
+    IndirectProbesFull = "indirect_probes_full",
     /// An exchange that was due while too many were under way.
     ExchangesFull = "exchanges_full",
     /// Gossip that the rate held back.

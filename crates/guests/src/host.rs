@@ -30,6 +30,9 @@ pub const PAGE_SAMPLES_MAX: usize = 10_000;
 
 /// What a host needs of the world: calls to peers and to its own core, and time.
 pub trait Network: Clone + Send + Sync + 'static {
+    /// To a guest.
+    type Connection: Send;
+
     /// The time now.
     fn now(&self) -> Time;
 
@@ -42,14 +45,14 @@ pub trait Network: Clone + Send + Sync + 'static {
     /// Publishes where this bot waits for guests; whether there is room for it.
     fn publish(&self, pending: Vec<PendingJoin>) -> bool;
 
-    /// A guest called so, if that is known, was found to be stuck, or not to be any more, and no
-    /// other bot has told of it.
+    /// A guest got stuck, or recovered, and no other bot has said so; `guest` is its name, if that is
+    /// known.
     fn found_stuck(&self, target: &Target, guest: Option<&NodeName>, is_stuck: bool);
 
     /// Runs something beside this.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
-    /// Ends after so long.
+    /// Waits for `pause`.
     fn sleep(&self, pause: Duration) -> impl Future<Output = ()> + Send;
 
     /// Asks the own core as if a peer did; none if it has no time.
@@ -63,13 +66,20 @@ pub trait Network: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Response, Unanswered>> + Send;
 
     /// Connects to a guest, or finds a connection.
-    fn connect(&self, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
+    fn connect(
+        &self,
+        target: &Target,
+    ) -> impl Future<Output = Result<Self::Connection, CallError>> + Send;
 
-    /// Waits until one connection to a guest has stood for so long; whether it does.
+    /// Waits until the present connection to a guest is `pause` old. Tells whether it lasted.
     fn settles(&self, target: &Target, pause: Duration) -> impl Future<Output = bool> + Send;
 
     /// Calls `JoinMesh` of a guest. It may never answer.
-    fn join(&self, target: &Target) -> impl Future<Output = Result<Admission, CallError>> + Send;
+    fn join(
+        &self,
+        connection: Self::Connection,
+        target: &Target,
+    ) -> impl Future<Output = Result<Admission, CallError>> + Send;
 
     /// Calls `Ping` of a guest.
     fn ping(&self, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
@@ -113,8 +123,8 @@ impl From<CallError> for Unanswered {
 pub struct Admission {
     /// It knows no other node by our name.
     pub is_unique: bool,
-    /// Its own name, if it tells.
-    pub name: Option<NodeName>,
+    /// What it says that its own name is; empty if it does not say.
+    pub name: String,
     /// Whom it knows.
     pub nodes: Vec<(NodeName, Target)>,
 }
@@ -149,7 +159,8 @@ impl<N: Network> Host<N> {
         Self { network, joins, ended: Arc::default(), asking, speaks_ours }
     }
 
-    /// Carries out an order, and says what came of it.
+    /// Carries out an order, and says what came of it. Orders that are [in
+    /// turn](Order::is_in_turn) are carried out one after the other, in the order in which they come.
     pub async fn carry_out(&self, order: Order) -> Option<Done> {
         match order {
             Order::Look { name, target } => {
@@ -157,7 +168,8 @@ impl<N: Network> Host<N> {
                 Some(Done::Looked(name, looked.unwrap_or(Looked::Failed)))
             }
             Order::AskAgain(target) => {
-                let _ = self.find(&target, None).await;
+                // What the guest answers is kept, however long that takes.
+                let _ = self.within(PATIENCE, self.find(&target, None)).await;
                 None
             }
             Order::Gossip(exchange) => {
@@ -317,8 +329,9 @@ impl<N: Network> Host<N> {
     async fn admission(&self, target: &Target) -> Result<Joined, CallError> {
         let _turn =
             self.asking.acquire().await.map_err(|_| failed(target, "this bot is leaving"))?;
-        self.in_time(target, self.network.connect(target)).await?;
-        let Some(answer) = self.within(JOIN_TIMEOUT, self.network.join(target)).await else {
+        let connection = self.in_time(target, self.network.connect(target)).await?;
+        let joining = self.network.join(connection, target);
+        let Some(answer) = self.within(JOIN_TIMEOUT, joining).await else {
             self.is_there(target).await?;
             let snapshot = self.network.snapshot();
             return match guest_at(&snapshot, target).is_some_and(|guest| snapshot.measures(guest)) {
@@ -334,10 +347,10 @@ impl<N: Network> Host<N> {
             let (sign, teller) = (Sign::Hearsay, Arc::clone(&teller));
             self.network.tell(Told::Node { name, target, sign, teller });
         }
-        match name {
-            Some(name) => Ok(Joined::As(name)),
-            None if !is_unique => Ok(Joined::Unnamed),
-            None => Err(failed(target, "it does not tell its name")),
+        match name.parse() {
+            Ok(name) => Ok(Joined::As(name)),
+            Err(_) if name.is_empty() && !is_unique => Ok(Joined::Unnamed),
+            Err(_) => Err(failed(target, "its name is not valid")),
         }
     }
 

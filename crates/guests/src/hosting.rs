@@ -102,7 +102,7 @@ pub enum Order {
         guest: Arc<Record>,
         /// Ask it first to admit this bot, which has it tell whom it knows. If it answers, that is
         /// [`Informed::let_us_in`]; if not, nothing else is said to it this time. Where this is
-        /// false, nothing is said while [`Joins::waits`] for it.
+        /// false, nothing is said while it is known not to answer, or has not answered yet.
         discover: bool,
         /// What it has by now.
         informed: Informed,
@@ -116,6 +116,14 @@ pub enum Order {
     },
     /// Tell the own core where this bot waits for guests; [`Done::Untold`] if that fails.
     Pending(Vec<PendingJoin>),
+}
+
+impl Order {
+    /// Whether the next order has to wait until this one is carried out: a roster is taken once a
+    /// row waits for it.
+    pub fn is_in_turn(&self) -> bool {
+        matches!(self, Self::Gossip(_) | Self::Pending(_))
+    }
 }
 
 /// What a guest has from this bot.

@@ -7,7 +7,7 @@ mod port;
 mod server;
 mod wire;
 
-pub(crate) use client::Links;
+pub(crate) use client::{Link, Links};
 pub(crate) use port::serve;
 pub(crate) use server::{Arrived, Impostor, MeshService, Refused};
 pub(crate) use wire::decode_probe_response;

@@ -39,7 +39,7 @@ struct Question {
     /// Repetitions that are not answered yet, or not even sent.
     probes_open: u8,
     /// Peers that have not answered yet.
-    asks_open: u8,
+    indirect_open: u8,
     /// Repetitions that this host spoiled.
     voids: u8,
     /// Somebody else could not reach it either, or its own host says that it is not there.
@@ -117,7 +117,7 @@ impl Core {
         let about = member.record.instance;
         let peers = self.peers_to_ask(slot);
         let number = self.orders.outbox.number();
-        let asks_open = peers.len() as u8;
+        let indirect_open = peers.len() as u8;
         let question = Question {
             number,
             raised_by,
@@ -125,7 +125,7 @@ impl Core {
             patient_since: now.attentive,
             refused,
             probes_open: 2,
-            asks_open,
+            indirect_open,
             voids: 0,
             confirmed: false,
         };
@@ -221,7 +221,7 @@ impl Core {
         let Some(question) = self.detector.questions.open.get_mut(&slot).filter(asked) else {
             return;
         };
-        question.asks_open = question.asks_open.saturating_sub(1);
+        question.indirect_open = question.indirect_open.saturating_sub(1);
         if let Answer::Failed(kind) = answer {
             question.refused &= kind.is_refusal();
             question.confirmed = true;
@@ -249,7 +249,7 @@ impl Core {
             .questions
             .open
             .get(&slot)
-            .is_some_and(|question| question.probes_open == 0 && question.asks_open == 0)
+            .is_some_and(|question| question.probes_open == 0 && question.indirect_open == 0)
         {
             self.close_question(slot, now);
         }
@@ -271,7 +271,7 @@ impl Core {
             self.give_turn(slot, Why::AtOnce, now);
             return;
         }
-        let nothing_open = question.probes_open == 0 && question.asks_open == 0;
+        let nothing_open = question.probes_open == 0 && question.indirect_open == 0;
         let unheard =
             on_our_word && self.detector.witness.heard_nobody_since(question.first_failure);
         let doubt = Doubt {
@@ -340,7 +340,7 @@ impl Core {
     pub(super) fn handle_indirect_probe(&mut self, id: RequestId, about: Instance, now: Moment) {
         let answer = match self.members.of_instance(about) {
             Some(ME) => Answer::Reached,
-            Some(slot) if self.may_ask(slot, now) => {
+            Some(slot) if self.may_probe_for_others(slot, now) => {
                 let ordered = self.order_probe(slot, Purpose::IndirectProbe(id), now);
                 let wait = self
                     .members
@@ -352,14 +352,14 @@ impl Core {
                 return;
             }
             _ => {
-                self.refuse(Refusal::AsksFull);
+                self.refuse(Refusal::IndirectProbesFull);
                 Answer::Unknown
             }
         };
         self.reply(id, Response::IndirectProbe(answer));
     }
 
-    fn may_ask(&mut self, slot: Slot, now: Moment) -> bool {
+    fn may_probe_for_others(&mut self, slot: Slot, now: Moment) -> bool {
         self.orders.probes.admit(Lane::IndirectProbe, now.time).is_ok()
             && self.members.get(slot).is_some_and(|member| member.proven)
     }

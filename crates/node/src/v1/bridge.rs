@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use canary_guests::{Done, Hosting, Joins, LOOK, Order};
+use canary_guests::{Done, Hosting, Joins, LOOK};
 use canary_net::IpNet;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,15 +44,14 @@ impl Bridge {
         GuestService::new(self.network.clone(), proxies)
     }
 
-    /// Runs until nobody can tell anything any more.
+    /// Runs until the bot ends.
     pub(crate) async fn run(mut self) {
         let mut tasks = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                told = self.told.recv() => {
-                    let Some((told, _place)) = told else { return };
+                Some((told, _place)) = self.told.recv() => {
                     self.hosting.handle_told(told, &self.network.snapshot(), clock::now().time);
                 }
                 Some(done) = tasks.join_next() => if let Ok(Some(done)) = done {
@@ -63,8 +62,7 @@ impl Bridge {
                 }
             }
             while let Some(order) = self.hosting.poll_order() {
-                // One after the other: a roster is taken once a row waits for it.
-                let in_turn = matches!(order, Order::Gossip(_) | Order::Pending(_));
+                let in_turn = order.is_in_turn();
                 let host = self.host.clone();
                 let carried_out = async move { host.carry_out(order).await };
                 if in_turn {

@@ -16,7 +16,7 @@ use super::heard::Heard;
 use super::samples::pages;
 use crate::clock;
 use crate::parts::Command;
-use crate::transport::{Arrived, Links, original as pb};
+use crate::transport::{Arrived, Link, Links, original as pb};
 
 /// A host on real sockets.
 pub(crate) type Host = canary_guests::Host<Network>;
@@ -43,7 +43,12 @@ impl Network {
     }
 }
 
+/// Calls methods of `mesh.v1` on one connection.
+type Client = pb::MeshServiceClient<Link>;
+
 impl canary_guests::Network for Network {
+    type Connection = Client;
+
     fn now(&self) -> Time {
         clock::now().time
     }
@@ -89,8 +94,8 @@ impl canary_guests::Network for Network {
         self.links.ask_ours(target, request).await
     }
 
-    async fn connect(&self, target: &Target) -> Result<(), CallError> {
-        self.links.original(target).await.map(drop)
+    async fn connect(&self, target: &Target) -> Result<Client, CallError> {
+        self.links.original(target).await
     }
 
     async fn settles(&self, target: &Target, pause: Duration) -> bool {
@@ -103,19 +108,11 @@ impl canary_guests::Network for Network {
         self.links.warm_since(target) == Some(since)
     }
 
-    async fn join(&self, target: &Target) -> Result<Admission, CallError> {
-        let client = self.links.original(target).await?;
+    async fn join(&self, client: Client, target: &Target) -> Result<Admission, CallError> {
         let answer = client.join_mesh(self.me()).await;
         let answer = answer.map_err(|error| self.links.explain(target, &error))?.into_owned();
-        let name = match answer.my_name.as_str() {
-            "" => None,
-            name => Some(name.parse().map_err(|_| CallError {
-                failure: Failure::Protocol,
-                detail: format!("{target}: its name is not valid"),
-            })?),
-        };
         let nodes = told_of(answer.nodes).collect();
-        Ok(Admission { is_unique: answer.name_unique, name, nodes })
+        Ok(Admission { is_unique: answer.name_unique, name: answer.my_name, nodes })
     }
 
     async fn ping(&self, target: &Target) -> Result<(), CallError> {

@@ -184,8 +184,9 @@ impl World {
         let (number, from_run) = (host.next_v1, host.run);
         host.open_v1.insert(number, then);
         let failed = |failure| Input::V1(V1::Answer { number, answer: Err(failure), from: None });
-        // Ours give such a call up by themselves.
-        if !matches!((&message, &host.open_v1[&number]), (Message::Join(..), Then::Awaited(_))) {
+        // A host of ours ends its calls itself, but for this one, which a socket would end.
+        let is_ours = matches!(host.open_v1[&number], Then::Awaited(_));
+        if !is_ours || matches!(message, Message::Push(_)) {
             self.schedule(self.now + JOIN_TIMEOUT, from, failed(Failure::Timeout));
         }
         let to = self.listening.get(target).copied();

@@ -299,6 +299,7 @@ impl World {
             Input::Response { call, result, .. } => {
                 if host.open_calls.remove(&call) {
                     core.handle_response(call, result, now);
+                    self.call_ended(id, call);
                 }
             }
             Input::Probe { probe, report, .. } => {

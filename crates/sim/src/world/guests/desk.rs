@@ -108,6 +108,11 @@ impl Desk {
         place.map(|place| *place = Some(came)).is_some()
     }
 
+    /// Whether a task still waits for what comes by this number.
+    pub(super) fn is_awaited(&self, number: u64) -> bool {
+        self.state().awaited.contains_key(&number)
+    }
+
     fn wish(&self, wish: Wish) {
         self.state().wishes.push(wish);
     }
@@ -158,6 +163,8 @@ impl Drop for Awaited {
 }
 
 impl Network for Desk {
+    type Connection = ();
+
     fn now(&self) -> Time {
         self.state().now
     }
@@ -217,13 +224,15 @@ impl Network for Desk {
         matches!(settled.await, Came::Over(true))
     }
 
-    async fn join(&self, target: &Target) -> Result<Admission, CallError> {
+    async fn join(&self, (): (), target: &Target) -> Result<Admission, CallError> {
         let (name, at) = self.me();
         match self.call(target, Message::Join(name, at)).await? {
             Reply::Joined(name, nodes) => {
-                Ok(Admission { is_unique: true, name: Some(name), nodes })
+                Ok(Admission { is_unique: true, name: name.as_str().to_owned(), nodes })
             }
-            Reply::NotUnique => Ok(Admission { is_unique: false, name: None, nodes: Vec::new() }),
+            Reply::NotUnique => {
+                Ok(Admission { is_unique: false, name: String::new(), nodes: Vec::new() })
+            }
             _ => Err(failed(Failure::Protocol)),
         }
     }

@@ -17,7 +17,8 @@ pub(in crate::world) struct Hosts {
     hosting: Hosting,
     host: Host<Desk>,
     desk: Desk,
-    tasks: Vec<Task>,
+    /// What runs; with the call of the core that it is for, if it is for one.
+    tasks: Vec<(Option<CallId>, Task)>,
 }
 
 impl Hosts {
@@ -26,10 +27,10 @@ impl Hosts {
         while let Some(order) = self.hosting.poll_order() {
             let host = self.host.clone();
             let carried_out = async move { Ended::Order(host.carry_out(order).await) };
-            self.tasks.push(Task::new(carried_out));
+            self.tasks.push((None, Task::new(carried_out)));
         }
         let mut ended = Vec::new();
-        self.tasks.retain_mut(|task| match task.go_on() {
+        self.tasks.retain_mut(|(_, task)| match task.go_on() {
             Poll::Ready(outcome) => {
                 ended.push(outcome);
                 false
@@ -199,7 +200,7 @@ impl World {
             }
             Wish::Spawn(task) => {
                 if let Some(own) = &mut self.hosts[id.0].hosting {
-                    own.tasks.push(task);
+                    own.tasks.push((None, task));
                 }
             }
         }
@@ -226,8 +227,20 @@ impl World {
         let whom = whom.map(|whom| (Arc::clone(&whom), heartbeat(&whom)));
         let (speaker, target) = (own.host.clone(), target.clone());
         let spoken = async move { Ended::Call(call, speaker.speak(whom, &target, request).await) };
-        own.tasks.push(Task::new(spoken));
+        own.tasks.push((Some(call), Task::new(spoken)));
         self.go_on(id);
+    }
+
+    /// A call of the core has ended, by its answer or by its timeout: nobody waits for it any more.
+    pub(in crate::world) fn call_ended(&mut self, id: HostId, call: CallId) {
+        let host = &mut self.hosts[id.0];
+        if let Some(own) = &mut host.hosting {
+            own.tasks.retain(|(whose, _)| *whose != Some(call));
+            host.open_v1.retain(|_, then| match then {
+                Then::Awaited(number) => own.desk.is_awaited(*number),
+                _ => true,
+            });
+        }
     }
 
     /// The own core answered a task.
