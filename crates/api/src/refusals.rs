@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     TooMany,
     /// Nothing is served at its path.
     NoSuchPath,
+    /// Its path does not know its method.
+    NoSuchMethod,
 }
 
 impl Refusal {
@@ -42,6 +44,7 @@ impl Refusal {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::NoSuchMethod => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 
@@ -51,6 +54,7 @@ impl Refusal {
             Self::NoToken | Self::WrongToken => (16, "unauthenticated"),
             Self::TooMany => (8, "resource_exhausted"),
             Self::NoSuchPath => (5, "not_found"),
+            Self::NoSuchMethod => (UNIMPLEMENTED, "unimplemented"),
         }
     }
 
@@ -61,6 +65,7 @@ impl Refusal {
             Self::WrongToken => "auth failed",
             Self::TooMany => "too many failed authentications; come again later",
             Self::NoSuchPath => "Not Found",
+            Self::NoSuchMethod => "Method Not Allowed",
         }
     }
 
@@ -72,6 +77,7 @@ impl Refusal {
             }
             Self::TooMany => self.message(),
             Self::NoSuchPath => "API v2 has no such path; see /docs",
+            Self::NoSuchMethod => "this path does not know the method; see the header Allow",
         }
     }
 
@@ -80,6 +86,7 @@ impl Refusal {
             Self::NoToken | Self::WrongToken => "Unauthorized\n",
             Self::TooMany => "Too many failed authentications\n",
             Self::NoSuchPath => "Not Found\n",
+            Self::NoSuchMethod => "Method Not Allowed\n",
         }
     }
 
@@ -120,7 +127,7 @@ impl Refusal {
             Self::TooMany => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
-            Self::NoSuchPath => None,
+            Self::NoSuchPath | Self::NoSuchMethod => None,
         };
         response
     }

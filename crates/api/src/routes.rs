@@ -87,6 +87,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route_service("/grpc.reflection.v1alpha.ServerReflection/{method}", calls);
     let packed = CompressionLayer::new().quality(GZIP);
     let second = v2::router()
+        .method_not_allowed_fallback(no_such_method(Dialect::Problem))
         .route("/api/v2/", any(no_such_path_of_v2))
         .route("/api/v2/{*path}", any(no_such_path_of_v2))
         .layer(DefaultBodyLimit::max(v2::BODY_BYTES_MAX))
@@ -99,11 +100,12 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     for (dialect, Endpoint { path, about, handler }) in guarded() {
         listed.push(Listed { path, about, is_open: false });
         let route = Router::new().route(path, handler).layer(packed.clone());
+        let route = route.method_not_allowed_fallback(no_such_method(dialect));
         router = router.merge(behind_token(dialect, route));
     }
     let pages = pages.layer(Extension::<Arc<[Listed]>>(listed.into()));
     router
-        .merge(pages.layer(CompressionLayer::new()))
+        .merge(pages.method_not_allowed_fallback(no_such_method(Dialect::Text)).layer(packed))
         .layer(from_fn_with_state(Arc::clone(&api), requests::count))
         .layer(map_response(harden))
         .with_state(api)
@@ -145,6 +147,13 @@ async fn program_version(State(api): State<Arc<Api>>) -> Response {
 
 async fn no_such_path(headers: HeaderMap) -> Response {
     Refusal::NoSuchPath.answer(Dialect::Original, &headers)
+}
+
+/// Answers a method that its path does not know.
+fn no_such_method(
+    dialect: Dialect,
+) -> impl Fn(HeaderMap) -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
+    move |headers| std::future::ready(Refusal::NoSuchMethod.answer(dialect, &headers))
 }
 
 async fn no_such_path_of_v2(headers: HeaderMap) -> Response {

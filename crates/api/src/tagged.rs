@@ -16,16 +16,19 @@ pub(crate) fn tagged(asked: &HeaderMap, kind: HeaderValue, body: impl Into<Bytes
     let body = body.into();
     let mut hasher = DefaultHasher::new();
     hasher.write(&body);
-    // Weak, for the same answer may be compressed.
-    let tag = format!("W/\"{:016x}\"", hasher.finish());
+    let tag = format!("\"{:016x}\"", hasher.finish());
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let is_known = known
         .flat_map(|value| value.split(','))
         .map(str::trim)
+        .map(|known| known.strip_prefix("W/").unwrap_or(known))
         .any(|known| known == "*" || known == tag);
+    // Weak, for the same answer may be compressed.
+    let tag = format!("W/{tag}");
     let common = [
         (header::ETAG, HeaderValue::try_from(tag).expect("hexadecimal digits between quotes")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::VARY, HeaderValue::from_static("accept-encoding")),
         (header::CONTENT_TYPE, kind),
     ];
     if is_known {

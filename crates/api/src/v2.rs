@@ -20,8 +20,8 @@ mod views;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use http::HeaderMap;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -74,17 +74,7 @@ fn endpoints() -> OpenApiRouter<Arc<Api>> {
 /// The handlers by their paths.
 pub(crate) fn router() -> Router<Arc<Api>> {
     let (router, _) = endpoints().split_for_parts();
-    router
-        .method_not_allowed_fallback(not_allowed)
-        .layer(axum::middleware::from_fn(answer::negotiate))
-}
-
-async fn not_allowed() -> Response {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path does not know the method; see the header Allow",
-    )
-    .into_response()
+    router.layer(axum::middleware::from_fn(answer::negotiate))
 }
 
 /// The document as it is served, and as it stands in `docs/openapi.json`.

@@ -73,6 +73,7 @@ async fn every_group_refuses_in_its_own_dialect() {
         ("/no/such/path", ""),
         ("/no.such.Service/Method", "application/grpc"),
         ("/metrics", ""),
+        ("/metrics/mesh", ""),
         ("/api/v2/verdict", ""),
         ("/api/v2/no/such/path", ""),
         ("/api/v2/", ""),
@@ -85,8 +86,9 @@ async fn every_group_refuses_in_its_own_dialect() {
     for (path, kind) in groups {
         text.push_str(&format!("# {path} {kind}\n"));
         let api = Api::new();
-        let ask = async |authorization: Option<&str>| {
+        let send = async |method: Method, authorization: Option<&str>| {
             let mut asked = Request::get(path).body(Body::empty()).unwrap();
+            *asked.method_mut() = method;
             asked.extensions_mut().insert(axum::extract::ConnectInfo(address));
             for (name, value) in [
                 (header::AUTHORIZATION, authorization),
@@ -98,9 +100,14 @@ async fn every_group_refuses_in_its_own_dialect() {
             }
             let response = api.ask(asked).await;
             let mut lines = format!("{}\n", response.status());
-            for name in
-                ["content-type", "www-authenticate", "retry-after", "grpc-status", "grpc-message"]
-            {
+            for name in [
+                "content-type",
+                "allow",
+                "www-authenticate",
+                "retry-after",
+                "grpc-status",
+                "grpc-message",
+            ] {
                 if let Some(value) = response.headers().get(name) {
                     lines.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
                 }
@@ -110,6 +117,7 @@ async fn every_group_refuses_in_its_own_dialect() {
                 lines + String::from_utf8(bytes(response).await).unwrap().trim_end(),
             )
         };
+        let ask = async |authorization| send(Method::GET, authorization).await;
         text.push_str(&format!("## without a token\n{}\n", ask(None).await.1));
         text.push_str(&format!("## with a wrong one\n{}\n", ask(Some("Bearer odd")).await.1));
         let mut refused = ask(Some("Bearer odd")).await;
@@ -120,6 +128,13 @@ async fn every_group_refuses_in_its_own_dialect() {
             refused = ask(Some("Bearer odd")).await;
         }
         text.push_str(&format!("## after many\n{}\n", refused.1));
+        if kind.is_empty() {
+            let token = format!("Bearer {TOKEN}");
+            let (status, said) = send(Method::DELETE, Some(&token)).await;
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                text.push_str(&format!("## with another method\n{said}\n"));
+            }
+        }
         if path.contains("/no") || path.ends_with('/') {
             let token = format!("Bearer {TOKEN}");
             text.push_str(&format!("## with a right one\n{}\n", ask(Some(&token)).await.1));

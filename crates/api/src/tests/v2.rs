@@ -133,10 +133,14 @@ async fn documents_are_not_sent_twice() {
     let api = Api::new();
     for path in ["/openapi.json", "/v1/api.swagger.json", "/ui/app.js"] {
         let first = api.ask(Request::get(path).body(Body::empty()).unwrap()).await;
-        let tag = &first.headers()[header::ETAG];
-        let again = Request::get(path).header(header::IF_NONE_MATCH, tag);
-        let again = api.ask(again.body(Body::empty()).unwrap()).await;
-        assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+        let tag = first.headers()[header::ETAG].to_str().unwrap();
+        // A cache in between may have made it strong.
+        for known in [tag, tag.trim_start_matches("W/")] {
+            let again = Request::get(path).header(header::IF_NONE_MATCH, known);
+            let again = api.ask(again.body(Body::empty()).unwrap()).await;
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+            assert_eq!(again.headers()[header::VARY], "accept-encoding", "{path}");
+        }
     }
 }
 
