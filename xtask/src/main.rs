@@ -16,6 +16,12 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(&root()),
         Some("chart") => chart::write(&root()),
         Some("ci") => ci(&root()),
+        Some("bench") if std::env::args().nth(2).as_deref() == Some("cost") => {
+            let baseline = std::env::args().nth(3);
+            let mut step = vec!["bench", "-p", "canary-bot", "--bench", "cost", "--"];
+            step.extend(baseline.as_deref());
+            cargo(&root(), &step)
+        }
         Some("bench") => {
             cargo(&root(), &["bench", "-p", "canary-insight", "--bench", "cost"])
                 & cargo(&root(), &["bench", "-p", "canary-api", "--bench", "look"])
@@ -26,7 +32,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: cargo xtask test | tidy | chart | ci | bench\n\n  test  all tests: those of `cargo test`, the simulator, and the long ones\n  chart write the table of values in the chart's README\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed"
+                "usage: cargo xtask test | tidy | chart | ci | bench [cost [PATH]]\n\n  test  all tests: those of `cargo test`, the simulator, and the long ones\n  chart write the table of values in the chart's README\n  tidy  check the arrows between crates, and bans that no lint knows\n  ci    everything that CI runs\n  bench what real bots cost, held against the budgets; exits with 1 when one is missed\n        bench cost [PATH]: what a measurement costs, beside the canary-bot at PATH"
             );
             false
         }

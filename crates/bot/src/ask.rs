@@ -34,7 +34,7 @@ pub(crate) enum AskError {
         "the address of the API holds a user or a password; leave them out, and give a token by --token-file"
     )]
     UserInfo,
-    #[error("cannot read tokens from {path}: {why}")]
+    #[error("cannot read a token from {path}: {why}; name a file whose first line is one")]
     Token { path: String, why: String },
     #[error("cannot connect to {url}: {why}; does a bot run there, and is that its API port?")]
     Connect { url: String, why: io::Error },

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::RunError;
 use crate::explain::{Explained, explain};
-use crate::matrix::Matrix;
+use crate::grid::Grid;
 use crate::{Bot, Content, Guard, Labels, Live, Seed, Snapshot, Token, Tokens, facade, logs};
 pub(crate) use fault::Fault;
 use fault::Way;
@@ -56,6 +56,7 @@ struct Shown {
 pub(crate) async fn run(demo: Demo) -> Result<bool, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    crate::run::toggle_debug_by_signal()?;
     let token = Token::generate().map_err(|error| RunError::Token(error.to_string()))?;
     let begun = Instant::now();
     let (way, ways) = watch::channel(Way::Open);
@@ -231,13 +232,15 @@ struct Screen<W> {
     drawn: usize,
     /// What was last written in lines.
     said: Option<(usize, usize)>,
+    /// The whole matrix was written.
+    pictured: bool,
     verdict: String,
 }
 
 impl Screen<io::Stdout> {
     fn new(out: io::Stdout) -> Self {
         let terminal = out.is_terminal() && logs::colours(&out);
-        Self { out, terminal, drawn: 0, said: None, verdict: String::new() }
+        Self { out, terminal, drawn: 0, said: None, pictured: false, verdict: String::new() }
     }
 }
 
@@ -294,22 +297,28 @@ impl<W: Write> Screen<W> {
             bots.first().map(|shown| shown.explained.report().verdict.clone()).unwrap_or_default();
         let seconds = elapsed.as_secs_f64();
         let line = format!("{seconds:6.2} s  {least} of {pairs} pairs are known to every bot");
+        let grid = snapshots.first().map(|snapshot| Grid::known_to(snapshot)).unwrap_or_default();
         if self.terminal {
-            let matrix = snapshots
-                .first()
-                .map(|snapshot| Matrix::of(snapshot).to_string())
-                .unwrap_or_default();
-            let picture = format!("{line}\n\n{matrix}\n{verdict}\n");
+            let size = ratatui::crossterm::terminal::size();
+            // A terminal may not know its size.
+            let known = size.ok().filter(|(wide, high)| *wide > 0 && *high > 0);
+            let (wide, high) = known.map_or((80, 24), |(wide, high)| (wide.into(), high.into()));
+            let picture = fitted(&line, &grid.table(Some(wide)), &verdict, high);
             if self.drawn > 0 {
-                write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
+                write!(self.out, "\x1b[{}A", self.drawn)?;
             }
             self.drawn = picture.matches('\n').count();
+            // Line by line: terminals keep a whole screen that is cleared among what scrolled away.
             // Without wrapping: a line is a line, however narrow the terminal.
-            write!(self.out, "\x1b[?7l{picture}\x1b[?7h")?;
+            let lines = picture.replace('\n', "\x1b[K\n");
+            write!(self.out, "\x1b[?7l{lines}\x1b[J\x1b[?7h")?;
         } else {
             if self.said != Some((least, pairs)) {
                 writeln!(self.out, "{line}")?;
                 self.said = Some((least, pairs));
+                if least == pairs && !std::mem::replace(&mut self.pictured, true) {
+                    writeln!(self.out, "\n{}", grid.table(None))?;
+                }
             }
             if self.verdict != verdict {
                 writeln!(self.out, "{seconds:6.2} s  {verdict}")?;
@@ -322,10 +331,12 @@ impl<W: Write> Screen<W> {
     fn conclude(&mut self, bots: &[Shown], others: usize) -> io::Result<bool> {
         let snapshots: Vec<_> = bots.iter().map(|shown| shown.bot.snapshot()).collect();
         let (least, pairs) = progress(&snapshots, others);
-        if let Some(snapshot) = snapshots.first().filter(|_| !self.terminal) {
-            writeln!(self.out, "\n{}", Matrix::of(snapshot))?;
-        }
         let whole = least == pairs;
+        if let Some(snapshot) =
+            snapshots.first().filter(|_| !(self.terminal || self.pictured && whole))
+        {
+            writeln!(self.out, "\n{}", Grid::known_to(snapshot).table(None))?;
+        }
         writeln!(
             self.out,
             "{}",
@@ -348,16 +359,50 @@ impl<W: Write> Screen<W> {
     }
 }
 
+/// What is drawn on a terminal with so many lines: more would scroll away, and could not be drawn
+/// over.
+fn fitted(line: &str, table: &str, verdict: &str, high: usize) -> String {
+    let rows = table.lines().count();
+    // The line, the verdict, two empty lines, and the one below, where the cursor stands.
+    let room = high.saturating_sub(5).max(1);
+    if rows <= room {
+        return format!("{line}\n\n{table}\n{verdict}\n");
+    }
+    let shown: String = table.split_inclusive('\n').take(room - 1).collect();
+    let left = rows + 1 - room;
+    format!("{line}\n\n{shown}… {left} more lines: enlarge the terminal\n\n{verdict}\n")
+}
+
 /// Pairs that the bot knows which knows the fewest, and how many there are, with so many bots
 /// beside those that are seen.
 fn progress(snapshots: &[std::sync::Arc<Snapshot>], others: usize) -> (usize, usize) {
     let bots = snapshots.len() + others;
     let known = |snapshot: &Snapshot| {
-        let matrix = Matrix::of(snapshot);
-        if matrix.nodes() > bots { 0 } else { matrix.measured() }
+        let grid = Grid::known_to(snapshot);
+        if grid.names.len() > bots { 0 } else { grid.measured() }
     };
     (
         snapshots.iter().map(|snapshot| known(snapshot)).min().unwrap_or(0),
         bots * bots.saturating_sub(1),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_has_fewer_lines_than_the_terminal() {
+        let table: String = (0..30).map(|row| format!("row {row}\n")).collect();
+        for high in [2, 6, 10, 24, 34, 35, 36, 80] {
+            let picture = fitted("0.25 s", &table, "all is well", high);
+            let lines = picture.lines().count();
+            assert!(lines < high.max(7), "{lines} lines of {high}:\n{picture}");
+            let left = picture
+                .lines()
+                .find_map(|line| line.strip_prefix("… ")?.split(' ').next()?.parse::<usize>().ok());
+            let shown = picture.matches("row ").count();
+            assert_eq!(shown + left.unwrap_or(0), 30, "{picture}");
+        }
+    }
 }

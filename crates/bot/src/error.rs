@@ -41,3 +41,15 @@ pub(crate) enum RunError {
     #[error("the bot failed by a fault of its own; the log above says where. Please report it")]
     Failed,
 }
+
+impl RunError {
+    /// Whether the command line asks for what cannot be.
+    pub(crate) fn is_usage(&self) -> bool {
+        use crate::ask::AskError;
+        use crate::issue::IssueError;
+        matches!(
+            self,
+            Self::Ask(AskError::Url(_) | AskError::UserInfo) | Self::Issue(IssueError::Name { .. })
+        )
+    }
+}

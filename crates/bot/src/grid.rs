@@ -1,5 +1,8 @@
 //! The matrix that a bot serves, as text.
 
+use std::time::Duration;
+
+use canary_core::{Attempt, Failure, NodeName, Snapshot, State};
 use serde_json::Value;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -58,6 +61,21 @@ impl Grid {
         (rows.len() == names.len()).then(|| Self { metric: text(&answer["metric"]), names, rows })
     }
 
+    /// All pairs of the nodes that are there, as one bot of this process knows them.
+    pub(crate) fn known_to(snapshot: &Snapshot) -> Self {
+        let present = snapshot.present().map(|member| &member.record.name);
+        let mut names: Vec<_> = present.chain([&snapshot.me.name]).collect();
+        names.sort_unstable();
+        let rows = names.iter().map(|source| row_of(snapshot, source, &names)).collect();
+        let names = names.into_iter().map(|name| name.as_str().to_owned()).collect();
+        Self { metric: "total".to_owned(), names, rows }
+    }
+
+    /// Pairs that were measured with success.
+    pub(crate) fn measured(&self) -> usize {
+        self.rows.iter().flatten().filter(|cell| matches!(cell, Cell::Ok(_))).count()
+    }
+
     pub(crate) fn cell(&self, source: usize, target: usize) -> &Cell {
         self.rows.get(source).and_then(|row| row.get(target)).unwrap_or(&Cell::Unknown)
     }
@@ -102,6 +120,39 @@ impl Grid {
     }
 }
 
+/// What is known of one row: what this bot measured itself, or what another published.
+fn row_of(snapshot: &Snapshot, source: &NodeName, targets: &[&NodeName]) -> Vec<Cell> {
+    let answered = |total: Duration| Cell::Ok(Some(total.as_secs_f64()));
+    let failed = |kind: Failure| Cell::Failed(kind.as_str().to_owned());
+    let mut cells = vec![Cell::Unknown; targets.len()];
+    let mut set = |target: &NodeName, cell| {
+        if let Ok(place) = targets.binary_search(&target) {
+            cells[place] = cell;
+        }
+    };
+    if *source == snapshot.me.name {
+        for member in snapshot.present() {
+            match member.pair.main().latest() {
+                Some((Attempt::Ok(timing), _)) => {
+                    set(&member.record.name, answered(timing.total()));
+                }
+                Some((Attempt::Failed(kind), _)) => set(&member.record.name, failed(kind)),
+                None => {}
+            }
+        }
+    }
+    let row = snapshot.member(source).and_then(|member| member.row.as_ref());
+    for view in row.map(|row| row.cells()).unwrap_or_default() {
+        match view.cell.state {
+            State::Unknown => {}
+            State::Ok { total, .. } => set(view.target, answered(total.decode())),
+            State::Failed(kind) => set(view.target, failed(kind)),
+        }
+    }
+    set(source, Cell::Itself);
+    cells
+}
+
 /// A name at the head of a column, at its right: of a long one the end, for hosts differ there.
 /// Some signs are two columns wide.
 pub(crate) fn column(name: &str, width: usize) -> String {
@@ -130,8 +181,9 @@ impl Grid {
     /// fit, and the others below them.
     pub(crate) fn table(&self, room: Option<usize>) -> String {
         const CELL: usize = 8;
-        let heads = self.names.iter().map(|name| name.width());
-        let width = heads.max().unwrap_or(0).max(CORNER.len());
+        let longest = self.names.iter().map(|name| name.width()).max().unwrap_or(0);
+        let most = if room.is_some() { NAME_MAX } else { usize::MAX };
+        let width = longest.min(most).max(CORNER.len());
         let all = self.names.len().max(1);
         let fitting = room.map_or(all, |room| (room.saturating_sub(width) / (CELL + 1)).max(1));
         let mut blocks = Vec::new();
@@ -152,6 +204,9 @@ impl Grid {
         format!("{}{}\n", blocks.join("\n"), self.legend())
     }
 }
+
+/// A longer name would leave little room for the cells of a terminal.
+const NAME_MAX: usize = 24;
 
 /// What stands above the rows' names and beside the columns'.
 const CORNER: &str = "from \\ to";

@@ -41,7 +41,7 @@ pub(crate) enum IssueError {
         "the authority in {path} was not made by this command; use its own tools, or choose another place"
     )]
     Authority { path: PathBuf },
-    #[error("{name:?} is no name that a certificate can carry")]
+    #[error("{name:?} is no name that a certificate can carry; write host names and addresses")]
     Name { name: String },
     #[error("cannot make a certificate")]
     Certificate(#[from] rcgen::Error),

@@ -4,6 +4,7 @@ mod ask;
 mod assets;
 #[doc(hidden)]
 pub mod cli;
+mod commands;
 mod demo;
 mod doctor;
 mod effective;
@@ -20,7 +21,6 @@ mod kubernetes;
 mod list;
 mod logs;
 mod manual;
-mod matrix;
 mod outbound;
 mod ping;
 mod run;

@@ -1,26 +1,59 @@
 //! What the command line says of itself: help, mistakes in it, manual pages, completions.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Command;
 use clap::builder::PossibleValuesParser;
 
-use crate::flags;
+use crate::{flags, logs};
 
-/// Help and version are answers, everything else is a mistake, which reads as all others do. A
-/// closed pipe is not reported.
-pub(crate) fn answer(error: &clap::Error, usage: u8) -> ExitCode {
+/// Help and version are answers, everything else is a mistake, which reads as all others do: one
+/// line, as JSON where the log `is_json`. A closed pipe is not reported.
+pub(crate) fn answer(error: &clap::Error, is_json: bool, usage: u8) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
-    let _ = match text.strip_prefix("error: ") {
-        Some(mistake) => write!(io::stderr(), "canary-bot: {mistake}"),
+    let _ = match text.strip_prefix("error: ").map(in_one_line) {
+        Some(mistake) if is_json => writeln!(io::stderr(), "{}", logs::as_json(&mistake)),
+        Some(mistake) => writeln!(io::stderr(), "canary-bot: {mistake}"),
+        // A command without its own command: its help.
         None => write!(io::stderr(), "{text}"),
     };
     ExitCode::from(usage)
+}
+
+/// A mistake of the command line as clap spells it, without the usage: what is wrong, and what to
+/// do.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage: "));
+    let mut said = String::new();
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")) {
+        let line = line.strip_prefix("tip: ").unwrap_or(line);
+        let line = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(line);
+        said.push_str(match said.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) => "; ",
+        });
+        said.push_str(line);
+    }
+    if said.contains(';') { said } else { format!("{said}; see --help") }
+}
+
+/// Whether the log is to be JSON, as far as the command line and the environment say.
+pub(crate) fn wants_json(arguments: &[OsString]) -> bool {
+    let given = arguments.iter().enumerate().rev().find_map(|(place, argument)| {
+        match argument.to_str()?.strip_prefix("--log-format")? {
+            "" => Some(arguments.get(place + 1)?.clone()),
+            value => Some(value.strip_prefix('=')?.into()),
+        }
+    });
+    let format = given.or_else(|| std::env::var_os("MESH_LOG_FORMAT"));
+    format.is_some_and(|format| format == "json")
 }
 
 /// What `-h` shows: the settings that a first start takes.
@@ -94,26 +127,38 @@ Log at level debug from now on; once more: as before.
 https://github.com/canary\\-bot/canary\\-bot
 ";
 
+/// The program, or one of its commands, by the names that lead to it; none if there is no such.
+pub(crate) fn find<'a>(mut all: Command, names: impl Iterator<Item = &'a str>) -> Option<Command> {
+    all.build();
+    names.into_iter().try_fold(all, |command, name| command.find_subcommand(name).cloned())
+}
+
 /// A manual page: that of the program, or of one of its commands.
 ///
 /// # Errors
 ///
 /// What the renderer says of its output, which is memory.
-pub(crate) fn page(mut all: Command, name: Option<&str>) -> io::Result<Vec<u8>> {
-    all.build();
-    let chosen = name.and_then(|name| all.find_subcommand(name).cloned());
-    let is_whole = chosen.is_none();
-    let command = chosen.unwrap_or(all);
+pub(crate) fn page(command: Command) -> io::Result<Vec<u8>> {
+    let is_whole = command.get_name() == "canary-bot";
+    // There is no page about help.
+    let command = command.mut_subcommands(|inner| {
+        let is_help = inner.get_name() == "help";
+        inner.hide(is_help)
+    });
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     // One name of the page and the program, also where the command has commands of its own.
     let title = command.get_bin_name().unwrap_or("canary-bot").trim().replace(' ', "-");
+    // As in the help: the renderer would list every setting.
+    let usage = command.clone().render_usage().to_string();
+    let lines: Vec<_> =
+        usage.trim_start_matches("Usage: ").lines().map(|line| escaped(line.trim())).collect();
     let page = clap_mangen::Man::new(command)
         .title(title)
         .source(format!("canary-bot {}", crate::VERSION));
     let mut out = Vec::new();
     page.render_title(&mut out)?;
     page.render_name_section(&mut out)?;
-    page.render_synopsis_section(&mut out)?;
+    writeln!(out, ".SH SYNOPSIS\n{}", lines.join("\n.br\n"))?;
     page.render_description_section(&mut out)?;
     page.render_options_section(&mut out)?;
     page.render_subcommands_section(&mut out)?;

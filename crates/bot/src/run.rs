@@ -57,12 +57,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<Ended, RunError> {
         terminate: signal(SignalKind::terminate()).map_err(RunError::Signal)?,
         interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signal)?,
     };
-    let mut usr1 = signal(SignalKind::user_defined1()).map_err(RunError::Signal)?;
-    tokio::spawn(async move {
-        while usr1.recv().await.is_some() {
-            logs::toggle_debug();
-        }
-    });
+    toggle_debug_by_signal()?;
     for warning in &settings.warnings {
         warn!("{warning}");
     }
@@ -268,6 +263,17 @@ pub(crate) fn run_apart<T: Send + 'static>(
         let _ = done.send(runtime.block_on(task));
     })?;
     Ok(ended)
+}
+
+/// From now on SIGUSR1 raises the level of the log, or lowers it again.
+pub(crate) fn toggle_debug_by_signal() -> Result<(), RunError> {
+    let mut usr1 = signal(SignalKind::user_defined1()).map_err(RunError::Signal)?;
+    tokio::spawn(async move {
+        while usr1.recv().await.is_some() {
+            logs::toggle_debug();
+        }
+    });
+    Ok(())
 }
 
 /// Generates a token and prints it, so that the operator knows it.

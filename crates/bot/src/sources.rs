@@ -144,7 +144,7 @@ fn variables(
         }
         if !is_known {
             let hint = did_you_mean(&name, FLAGS.iter().map(Flag::variable));
-            problems.push(Problem(format!("{name}: no setting has this variable{hint}")));
+            problems.push(Problem(format!("{name}: no setting has this variable{hint}; unset it")));
             continue;
         }
         if value.len() > 1

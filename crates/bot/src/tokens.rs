@@ -34,7 +34,7 @@ impl TokenSource {
             };
             let text = self
                 .contents()
-                .map_err(|error| format!("{named}: it cannot be read: {error}{advice}"))?;
+                .map_err(|error| format!("{named} cannot be read: {error}{advice}"))?;
             let fail = |why: String| format!("{}: {why}", path.display());
             if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
                 return Err(fail(format!("the file has more than {TOKEN_FILE_BYTES_MAX} bytes")));

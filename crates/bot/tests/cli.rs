@@ -321,6 +321,8 @@ fn completion_man_help_and_version_are_answers() {
     assert!(page.status.success() && stdout(&page).contains(".TH canary-bot"));
     assert!(stdout(&canary_bot(&["man", "demo"], &[])).contains("\\-\\-bots"));
     assert_eq!(canary_bot(&["man", "nothing"], &[]).status.code(), Some(2));
+    let nested = stdout(&canary_bot(&["man", "tls", "dev"], &[]));
+    assert!(nested.contains(".TH canary-bot-tls-dev 1") && nested.contains("directory"));
     let help = canary_bot(&["--help"], &[]);
     assert!(help.status.success() && stdout(&help).contains("MESH_JOIN_ADDRESS"));
     let version = canary_bot(&["--version"], &[]);
@@ -368,6 +370,10 @@ const MISTAKES: &[&str] = &[
     "doctor --target no-port --listen-port 70000",
     "matrix --metric odd",
     "tls dev --out letter.pem --host goose",
+    "tls dev owl --directory",
+    "tls dev goose!",
+    "token",
+    "status --token-file nothing",
     "assets nothing",
     "frobnicate",
 ];
@@ -406,6 +412,7 @@ fn mistakes_are_json_where_the_log_is() {
     let port = taken.local_addr().unwrap().port().to_string();
     for (arguments, code, expected) in [
         (&["--listen-port", "x", "--label", "zone"][..], 2, ["--listen-port: ", "--label: "]),
+        (&["--nmae", "owl"], 2, ["--nmae", "--name"]),
         (
             &["--token", "a-token-for-tests", "--listen-address", "127.0.0.1", "--api-port", &port],
             1,
