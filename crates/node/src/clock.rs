@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use canary_core::{Now, Time, Wall};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::Notify;
 
 /// Keeps the clock's origin further back than any retention, as the core asks.
 const ORIGIN: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
@@ -43,36 +43,74 @@ const WATCH_TICK: Duration = Duration::from_millis(50);
 const WATCH_SLACK: Duration = Duration::from_millis(50);
 
 /// Adds up the time in which this process's loop was late, so that a measurement across it is not
-/// taken for the network's.
+/// taken for the network's. It looks only while something is measured.
 #[derive(Debug)]
 pub(crate) struct StallWatch {
     late_micros: AtomicU64,
     ticked_at: AtomicU64,
+    /// How many measurements are under way.
+    measuring: AtomicU64,
+    began: Notify,
 }
 
 impl StallWatch {
     pub(crate) fn new() -> Self {
-        Self { late_micros: AtomicU64::new(0), ticked_at: AtomicU64::new(now().time.micros()) }
+        Self {
+            late_micros: AtomicU64::new(0),
+            ticked_at: AtomicU64::new(now().time.micros()),
+            measuring: AtomicU64::new(0),
+            began: Notify::new(),
+        }
     }
 
     /// Never returns.
     pub(crate) async fn watch(&self) {
-        let mut tick = tokio::time::interval(WATCH_TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.ticked_at.store(now().time.micros(), Ordering::Relaxed);
         loop {
-            tick.tick().await;
+            if self.measuring.load(Ordering::Relaxed) == 0 {
+                self.began.notified().await;
+            }
+            tokio::time::sleep(WATCH_TICK).await;
             let at = now().time.micros();
             let late = lateness(self.ticked_at.swap(at, Ordering::Relaxed), at);
             self.late_micros.fetch_add(late, Ordering::Relaxed);
         }
     }
 
+    /// A measurement begins; it ends when the returned value is dropped.
+    pub(crate) fn begin(&self) -> Watched<'_> {
+        if self.measuring.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Before that nobody looked.
+            self.ticked_at.store(now().time.micros(), Ordering::Relaxed);
+            self.began.notify_one();
+        }
+        Watched { watch: self, before: self.late() }
+    }
+
     /// All lateness so far, up to this very moment: after a stop the watch itself may not have run
     /// yet.
-    pub(crate) fn late(&self) -> Duration {
+    fn late(&self) -> Duration {
         let current = lateness(self.ticked_at.load(Ordering::Relaxed), now().time.micros());
         Duration::from_micros(self.late_micros.load(Ordering::Relaxed) + current)
+    }
+}
+
+/// A measurement that is under way.
+#[derive(Debug)]
+pub(crate) struct Watched<'a> {
+    watch: &'a StallWatch,
+    before: Duration,
+}
+
+impl Watched<'_> {
+    /// How late the loop was since it began.
+    pub(crate) fn late(&self) -> Duration {
+        self.watch.late().saturating_sub(self.before)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.watch.measuring.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

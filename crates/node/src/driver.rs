@@ -23,7 +23,7 @@ use crate::transport::{Arrived, Impostor, Links, MeshService, Refused};
 use crate::v1;
 
 /// Snapshots are shown at most so often: what changes in between is in the next one.
-const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 /// And at least so often, so that ages and intervals in it are true.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
 /// Inputs taken between two looks at the outputs, so that neither starves the other.

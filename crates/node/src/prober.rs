@@ -113,7 +113,7 @@ pub(crate) async fn probe(
     stalls: &StallWatch,
 ) -> Probed {
     let (target, guest) = (&whom.target, guest.then_some(whom));
-    let late_before = stalls.late();
+    let watched = stalls.begin();
     let begun = Instant::now();
     let mut progress = Progress::Resolving;
     let ended = tokio::time::timeout(
@@ -121,7 +121,7 @@ pub(crate) async fn probe(
         measure(target, guest, timeout, resolver, guard, &mut progress),
     )
     .await;
-    let late = stalls.late().saturating_sub(late_before);
+    let late = watched.late();
     // A stop of this process shows as lateness, or as a timeout that was noticed long after it was
     // due.
     if late > LATE_MAX || begun.elapsed() > timeout + LATE_MAX {
