@@ -386,7 +386,7 @@ fn slow_and_greedy_clients_harm_nobody() {
 }
 
 #[test]
-fn a_name_without_addresses_is_a_target_that_does_not_let_in() {
+fn a_name_without_addresses_is_a_target_that_does_not_admit() {
     let _turn = alone();
     let plan = Plan { seeds: vec!["dns:no.invalid:80".to_owned()], ..plans(1).remove(0) };
     let bot = plan.start();

@@ -175,7 +175,7 @@ fn lies_about_a_guests_incarnation_are_overcome() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let told = now();
     // It measures one of three every three seconds.
-    let told_anew = || {
+    let told_again = || {
         bots.iter().all(|bot| {
             let times = bot
                 .samples()
@@ -187,7 +187,7 @@ fn lies_about_a_guests_incarnation_are_overcome() {
                 .is_some_and(|latest| (latest + 86_400 - (told + 5) % 86_400) % 86_400 < 43_200)
         })
     };
-    assert!(wait(Duration::from_secs(60), told_anew).is_some(), "its row is frozen");
+    assert!(wait(Duration::from_secs(60), told_again).is_some(), "its row is frozen");
     original.assert_well();
 }
 
@@ -198,7 +198,7 @@ fn seconds_of_day(ts: &str) -> u64 {
 }
 
 #[test]
-fn a_guest_that_lets_nobody_in_any_more_is_not_doubted() {
+fn a_guest_that_admits_nobody_any_more_is_not_doubted() {
     let _turn = alone();
     let mut plans = plans_at(own_address(), 2);
     plans.iter_mut().for_each(|plan| plan.more.push("--debug".to_owned()));

@@ -163,7 +163,7 @@ fn what_is_no_message_is_refused_and_counted() {
 }
 
 #[test]
-fn who_was_not_let_in_is_not_believed() {
+fn who_was_not_admitted_is_not_believed() {
     let _turn = alone();
     let mut bots = mesh(3);
     let bot = mesh_port(&bots[0]);

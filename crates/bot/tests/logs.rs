@@ -131,7 +131,7 @@ fn a_death_is_one_warning_with_the_address_and_a_return_one_line() {
 }
 
 #[test]
-fn the_start_says_how_open_it_is_and_being_alone_is_told() {
+fn the_log_says_how_open_a_bot_is_and_that_it_is_alone() {
     let _turn = alone();
     let plan = Plan { seeds: Vec::new(), ..plans(1).remove(0) };
     let bot = plan.start();

@@ -488,7 +488,7 @@ fn what_is_spoken_can_be_pinned() {
 /// The one exception that a user of the original makes: bots of it present no certificate as
 /// clients.
 #[test]
-fn in_mutual_mode_the_originals_are_let_in_while_client_certificates_are_optional() {
+fn in_mutual_mode_the_originals_are_admitted_while_client_certificates_are_optional() {
     use support::original::Tls;
     use support::pki::{Authority, Directory, GOOD, Kind};
     let _turn = alone();

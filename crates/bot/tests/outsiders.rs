@@ -71,7 +71,7 @@ impl Stage {
 }
 
 #[test]
-fn openssl_is_let_in_with_a_good_certificate_alone() {
+fn openssl_is_admitted_with_a_good_certificate_alone() {
     let _turn = alone();
     if program("openssl").is_none() {
         return;

@@ -115,7 +115,7 @@ fn a_mixed_mesh_heals_after_a_partition() {
 }
 
 #[test]
-fn one_broken_path_is_told_by_kind_with_how_many_others_reach_the_node() {
+fn one_broken_path_is_logged_by_kind_with_how_many_others_reach_the_node() {
     let _turn = alone();
     let Some(lab) = Lab::build(4) else { return };
     let bots: Vec<_> = (1..=4).map(|number| lab.start(number)).collect();

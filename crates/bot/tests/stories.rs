@@ -337,7 +337,7 @@ fn a_mesh_on_ipv6_is_a_mesh() {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_a_bot_still_leaves_when_it_is_told_to() {
+fn as_the_first_process_of_a_container_a_bot_still_leaves_on_sigterm() {
     let _turn = alone();
     let allowed = Command::new("unshare")
         .args(["--user", "--map-root-user", "--pid", "--fork", "true"])

@@ -15,7 +15,7 @@ use canary_core::{
     Labels, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response, Roster,
     RowNews, State, Status, Target, Wall,
 };
-use support::{Deed, answer_of, at, core, drain, fails, let_in, play, record, tell, well};
+use support::{Deed, admit, answer_of, at, core, drain, fails, play, record, tell, well};
 
 fn refused(core: &Core, refusal: Refusal) -> u64 {
     core.snapshot(at(0)).refusals.of(refusal)
@@ -65,7 +65,7 @@ fn row_of(source: &Record, number: u64, names: usize) -> Exchange {
 #[test]
 fn rows_of_names_that_never_answered_take_bounded_memory() {
     let (mut core, liar) = (core(Config::default()), record("liar"));
-    let_in(&mut core, &liar, at(0));
+    admit(&mut core, &liar, at(0));
     tell(&mut core, &liar, told((0..400).map(ghost)), at(1));
     let mut largest = 0;
     for number in 0..400 {
@@ -100,7 +100,7 @@ fn rows_of_names_that_never_answered_take_bounded_memory() {
 #[test]
 fn names_that_never_answered_stretch_no_interval_and_are_in_no_list() {
     let (mut core, liar) = (core(Config::default()), record("liar"));
-    let_in(&mut core, &liar, at(0));
+    admit(&mut core, &liar, at(0));
     let before = (core.pair_interval(), core.publish_interval());
     for round in 0..8 {
         tell(&mut core, &liar, told((round * 500..round * 500 + 500).map(ghost)), at(1 + round));
@@ -120,10 +120,10 @@ fn names_that_never_answered_stretch_no_interval_and_are_in_no_list() {
 #[test]
 fn hearsay_takes_the_place_of_no_dead_node_that_answered_once() {
     let (mut core, heron) = (core(Config::default()), record("heron"));
-    let_in(&mut core, &heron, at(0));
+    admit(&mut core, &heron, at(0));
     let liars: Vec<_> = (0..16).map(|number| record(&format!("liar-{number}"))).collect();
     for liar in &liars {
-        let_in(&mut core, liar, at(0));
+        admit(&mut core, liar, at(0));
     }
     drain(&mut core);
     // Heron dies.
@@ -160,8 +160,8 @@ fn what_others_ask_holds_back_neither_the_own_row_nor_the_own_digests() {
         Arc::new(Record { labels: Labels::new(labels).unwrap(), ..(*ghost(number)).clone() })
     };
     let (mut core, liar, honest) = (core(Config::default()), record("liar"), record("honest"));
-    let_in(&mut core, &liar, at(0));
-    let_in(&mut core, &honest, at(0));
+    admit(&mut core, &liar, at(0));
+    admit(&mut core, &honest, at(0));
     for number in 0..60 {
         tell(&mut core, &liar, told(std::iter::once(fat(number))), at(1));
     }
@@ -214,7 +214,7 @@ fn measure(core: &mut Core, report: impl Fn(&Record) -> ProbeReport, until: u64)
 #[test]
 fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed_for() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     measure(&mut core, |_| ProbeReport::Void, 60_000);
     let snapshot = core.snapshot(at(60_000));
     let seen = snapshot.member(&owl.name).unwrap();
@@ -227,7 +227,7 @@ fn a_pair_that_this_host_cannot_try_becomes_a_failure_that_nobody_else_is_blamed
 #[test]
 fn a_node_that_others_reach_and_this_bot_never_did_is_a_broken_pair_and_no_mere_name() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     tell(&mut core, &owl, told([ghost(1), ghost(2)].into_iter()), at(0));
     // Owl publishes that it reaches the first of both.
     let names = [ghost(1).name.clone(), ghost(2).name.clone()];
@@ -265,7 +265,7 @@ fn a_node_that_others_reach_and_this_bot_never_did_is_a_broken_pair_and_no_mere_
 #[test]
 fn a_liar_that_vouches_for_its_ghosts_lists_few_of_them() {
     let (mut core, liar) = (core(Config::default()), record("liar"));
-    let_in(&mut core, &liar, at(0));
+    admit(&mut core, &liar, at(0));
     tell(&mut core, &liar, told((0..100).map(ghost)), at(0));
     let roster = Roster::new((0..100).map(|number| ghost(number).name.clone()));
     let reached = State::Ok {
@@ -301,7 +301,7 @@ fn a_liar_that_vouches_for_its_ghosts_lists_few_of_them() {
 #[test]
 fn a_latency_that_contains_a_retransmission_is_marked() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     let report = |whom: &Record| match answer_of(whom) {
         ProbeReport::Answered { timing, name, incarnation, instance } => {
             let kernel = Some(KernelTiming {
@@ -343,7 +343,7 @@ fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
     };
     let mut core = core(Config::default());
     let peer = record("peer");
-    let_in(&mut core, &peer, at(0));
+    admit(&mut core, &peer, at(0));
     tell(&mut core, &peer, told((1..=10).map(ghost)), at(100));
     assert!(lists_ghosts(&mut core, 200), "all that start together have one roster");
     for now in (1200..90_000).step_by(20) {
@@ -358,7 +358,7 @@ fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
 fn digests_of_a_large_mesh_are_of_equal_parts_and_two_in_a_row_of_everybody() {
     let mut core = core(Config::default());
     let peer = record("peer");
-    let_in(&mut core, &peer, at(0));
+    admit(&mut core, &peer, at(0));
     drain(&mut core);
     tell(&mut core, &peer, told((1..=299).map(ghost)), at(0));
     // What changed lately comes on top of each.
@@ -387,7 +387,7 @@ fn a_host_that_slept_for_days_dials_those_that_seem_dead_when_it_wakes() {
     let mut core = core(Config::default());
     let (peer, owl) = (record("peer"), record("owl"));
     for node in [&peer, &owl] {
-        let_in(&mut core, node, at(0));
+        admit(&mut core, node, at(0));
     }
     play(&mut core, 20, 10_000, |output, _| well(output));
     // Its network is back later than its loop.

@@ -13,15 +13,15 @@ use canary_core::{
     Response, Status, Suspicion,
 };
 use support::{
-    Deed, World, answer_of, at, core, drain, fails, let_in, orders, play, record, say, status,
-    tell, well, whom,
+    Deed, World, admit, answer_of, at, core, drain, fails, orders, play, record, say, status, tell,
+    well, whom,
 };
 
 /// A core that admitted `peer` and knows `other` from it.
 fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
     let mut core = core(Config::default());
-    let_in(&mut core, &peer, at(0));
+    admit(&mut core, &peer, at(0));
     let heard =
         Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
@@ -157,7 +157,7 @@ fn doubts_of_the_time_in_which_a_node_was_cut_off_are_not_passed_on() {
     for peers_heard in [true, false] {
         let mut core = core(Config::default());
         let peers = ["one", "two", "three"].map(record);
-        peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+        peers.iter().for_each(|peer| admit(&mut core, peer, at(0)));
         drain(&mut core);
         let pushed = pass_in_vain(&mut core, 20, 3000, peers_heard);
         assert!(peers.iter().any(|peer| status(&core, peer, at(3000)) != Status::Alive));
@@ -174,7 +174,7 @@ fn doubts_of_the_time_in_which_a_node_was_cut_off_are_not_passed_on() {
 fn a_report_that_comes_late_does_not_show_that_somebody_was_heard_just_now() {
     let mut core = core(Config::default());
     let peers = ["one", "two", "three"].map(record);
-    peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+    peers.iter().for_each(|peer| admit(&mut core, peer, at(0)));
     drain(&mut core);
     // The first probe was answered at once, and its second request never; of all else nothing is
     // heard.
@@ -199,7 +199,7 @@ fn bots_that_seldom_talk_do_not_take_the_pauses_for_their_own_silence() {
         ..Config::default()
     });
     let peers = ["one", "two", "three"].map(record);
-    peers.iter().for_each(|peer| let_in(&mut core, peer, at(0)));
+    peers.iter().for_each(|peer| admit(&mut core, peer, at(0)));
     drain(&mut core);
     // All is answered at first; then nothing but the questions, and these after a second.
     let asked = Cell::new(None);
@@ -229,7 +229,7 @@ fn news_is_not_spent_on_who_takes_no_part() {
     let hearing = record("peer");
     for (number, joiner) in (1..).zip(deaf.iter().chain([&hearing])) {
         // Joins have a budget.
-        let_in(&mut core, joiner, at(1000 * number));
+        admit(&mut core, joiner, at(1000 * number));
     }
     drain(&mut core);
     let (mut pushed, mut gossiped, mut asked) = (0, 0, 0);
@@ -275,8 +275,8 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
     for restarts in [true, false] {
         let (peer, other) = (record("peer"), record("other"));
         let mut core = core(Config::default());
-        let_in(&mut core, &peer, at(0));
-        let_in(&mut core, &other, at(0));
+        admit(&mut core, &peer, at(0));
+        admit(&mut core, &other, at(0));
         let heir = Arc::new(Record {
             incarnation: canary_core::Incarnation(2),
             instance: canary_core::Instance(99),
@@ -337,7 +337,7 @@ fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
     let config = Config { probe_timeout: Duration::from_secs(10), ..Config::default() };
     let mut core = core(config.clone());
     let nodes: Vec<_> = (0..300).map(|index| record(&format!("node-{index:03}"))).collect();
-    nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
+    nodes.iter().for_each(|node| admit(&mut core, node, at(0)));
     // From the cut on a bridge alone tells of half of them, and what is asked of them is
     // never answered.
     let beyond = |whom: &Record, millis: u64| millis >= CUT && whom.name.as_str() >= "node-150";

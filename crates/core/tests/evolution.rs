@@ -12,7 +12,7 @@ use canary_core::{
     Config, Core, Entry, Exchange, Failure, Frame, JoinAnswer, Output, Patch, Record, Refusal,
     Release, Request, RequestId, Response, Roster, RowNews, State, Status, Wall,
 };
-use support::{Deed, at, core, drain, let_in, orders, play, record, tell};
+use support::{Deed, admit, at, core, drain, orders, play, record, tell};
 
 /// Kinds of the sections of cells and of how connections are secured, and of one that no release
 /// knows yet.
@@ -53,8 +53,8 @@ fn gossip(source: &Record, frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> Excha
 /// A core that admitted `owl` and `wren`, and holds this row of `owl`.
 fn with_row(frame: Arc<Frame>, patches: Vec<Arc<Patch>>) -> (Core, Arc<Record>, Arc<Record>) {
     let (mut core, owl, wren) = (core(Config::default()), record("owl"), record("wren"));
-    let_in(&mut core, &owl, at(0));
-    let_in(&mut core, &wren, at(0));
+    admit(&mut core, &owl, at(0));
+    admit(&mut core, &wren, at(0));
     drain(&mut core);
     tell(&mut core, &owl, gossip(&owl, frame, patches), at(1));
     tell(&mut core, &owl, Exchange { rosters: vec![roster()], ..Exchange::default() }, at(1));
@@ -201,7 +201,7 @@ fn what_could_not_be_read_of_a_message_is_counted_and_the_rest_is_taken() {
 #[test]
 fn an_answer_of_a_later_release_raises_no_doubt() {
     let (mut core, owl) = (core(Config::default()), record("owl"));
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     let mut answered = 0;
     play(&mut core, 1000, 20_000, |output, _| match output {
         Output::Call { request: Request::Exchange(_), .. } => {

@@ -12,7 +12,7 @@ use canary_core::{
     CallError, CallId, Config, Core, Exchange, Failure, Heard, Incarnation, Instance, JoinAnswer,
     Output, Record, Refusal, Request, RequestId, Response, Target,
 };
-use support::{at, core, drain, let_in, orders, record, tell};
+use support::{admit, at, core, drain, orders, record, tell};
 
 fn heard(record: &Record) -> Exchange {
     let heard =
@@ -23,8 +23,8 @@ fn heard(record: &Record) -> Exchange {
 /// A core that let `owl` and `liar` in.
 fn with_owl_and_liar() -> (Core, Arc<Record>, Arc<Record>) {
     let (mut core, owl, liar) = (core(Config::default()), record("owl"), record("liar"));
-    let_in(&mut core, &owl, at(0));
-    let_in(&mut core, &liar, at(0));
+    admit(&mut core, &owl, at(0));
+    admit(&mut core, &liar, at(0));
     drain(&mut core);
     (core, owl, liar)
 }
@@ -84,17 +84,17 @@ fn who_answers_itself_has_its_instance_before_who_was_only_told_of() {
     let ghost = Record { instance: duck.instance, ..(*record("ghost")).clone() };
     tell(&mut core, &liar, heard(&ghost), at(1));
     assert!(knows(&core, "ghost"));
-    let_in(&mut core, &duck, at(2));
+    admit(&mut core, &duck, at(2));
     assert!(knows(&core, "duck") && !knows(&core, "ghost"));
     assert_eq!(core.record_of(duck.instance).unwrap().name, duck.name);
 }
 
 #[test]
-fn a_joiner_whose_instance_was_taken_is_told_to_take_another() {
+fn a_joiner_whose_instance_was_taken_has_to_take_another() {
     let (mut core, ..) = with_owl_and_liar();
     let duck = record("duck");
     let thief = Arc::new(Record { instance: duck.instance, ..(*record("thief")).clone() });
-    let_in(&mut core, &thief, at(1));
+    admit(&mut core, &thief, at(1));
     core.handle_request(RequestId(5), Request::Join(Arc::clone(&duck)), at(2));
     let asked = identify_of(&mut core, &duck.target).unwrap();
     core.handle_response(asked, Ok(Response::Identify(Arc::clone(&duck))), at(2));
@@ -195,7 +195,7 @@ fn a_holder_that_took_a_next_incarnation_is_still_the_holder() {
 /// What a core does that hears of another living holder of its own name, when its peers answer so.
 fn contest(votes: [canary_core::Answer; 2]) -> Core {
     let (mut core, _, liar) = with_owl_and_liar();
-    let_in(&mut core, &record("duck"), at(0));
+    admit(&mut core, &record("duck"), at(0));
     drain(&mut core);
     let me = core.record().clone();
     let twin = Arc::new(Record {
@@ -287,7 +287,7 @@ fn meshes_of_two_names_never_become_one() {
     let named = Config { mesh_name: "prod".parse().unwrap(), ..Config::default() };
     let mut core = core(named);
     let ours = Arc::new(Record { mesh: "prod".parse().unwrap(), ..(*record("owl")).clone() });
-    let_in(&mut core, &ours, at(0));
+    admit(&mut core, &ours, at(0));
     drain(&mut core);
     let theirs = record("stranger");
     core.handle_request(RequestId(5), Request::Join(Arc::clone(&theirs)), at(1));

@@ -11,7 +11,7 @@ use canary_core::{
     Attempt, Config, Core, Exchange, Failure, Output, ProbeKind, ProbeReport, Record, Request,
     RequestId, Response, State, Status,
 };
-use support::{Deed, answer_of, at, core, drain, let_in, orders, play, record, tell, well};
+use support::{Deed, admit, answer_of, at, core, drain, orders, play, record, tell, well};
 
 const ECHO: ProbeKind = ProbeKind::new(3);
 
@@ -46,8 +46,8 @@ fn with_echo() -> (Core, Arc<Record>, Arc<Record>) {
             record.name.as_str() == "owl"
         });
     let (owl, wren) = (record("owl"), record("wren"));
-    let_in(&mut core, &owl, at(0));
-    let_in(&mut core, &wren, at(0));
+    admit(&mut core, &owl, at(0));
+    admit(&mut core, &wren, at(0));
     drain(&mut core);
     (core, owl, wren)
 }
@@ -119,7 +119,7 @@ fn a_row_tells_of_every_kind_and_bots_without_it_carry_it_on() {
     );
     let me = Arc::clone(source.record());
     for node in [&me, &owl, &wren] {
-        let_in(&mut between, node, at(0));
+        admit(&mut between, node, at(0));
     }
     drain(&mut between);
     let wants = |asker: &Record, of: &Record| Exchange {

@@ -12,7 +12,7 @@ use canary_core::{
     Record, Request, RequestId, Response, Status, Suspicion,
 };
 use support::{
-    Deed, World, answer_of, at, core, fails, let_in, orders, play, record, say, status, tell, well,
+    Deed, World, admit, answer_of, at, core, fails, orders, play, record, say, status, tell, well,
     whom,
 };
 
@@ -25,7 +25,7 @@ fn core_configured(count: usize, config: Config) -> (Core, Vec<Arc<Record>>) {
     let mut core = core(config);
     let nodes: Vec<_> = (0..count).map(|index| record(&format!("node-{index:02}"))).collect();
     for node in &nodes {
-        let_in(&mut core, node, at(0));
+        admit(&mut core, node, at(0));
     }
     (core, nodes)
 }
@@ -111,7 +111,7 @@ fn what_was_not_used_shows_nothing_of_what_the_host_can_bear() {
     let (mut core, _) = core_with(3);
     drive(&mut core, 20, 120_000, answered);
     for index in 0..50 {
-        let_in(&mut core, &record(&format!("more-{index:02}")), at(120_000));
+        admit(&mut core, &record(&format!("more-{index:02}")), at(120_000));
     }
     assert_eq!(ordered(&mut core, at(120_200)).len(), 16);
 }
@@ -231,7 +231,7 @@ fn news_waits_while_the_host_does_not_keep_up() {
 }
 
 #[test]
-fn that_a_bot_lives_is_told_at_once_even_by_a_host_that_does_not_keep_up() {
+fn a_host_that_does_not_keep_up_still_refutes_at_once() {
     let (mut core, nodes) = core_with(5);
     drive(&mut core, 20, 10_020, spoiled);
     let me = core.record().instance;
@@ -325,7 +325,7 @@ fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_
 }
 
 #[test]
-fn who_is_in_is_let_in_again_without_being_dialled_unless_it_is_doubted() {
+fn a_member_is_admitted_again_without_being_dialled_unless_it_is_doubted() {
     let (mut core, nodes) = core_with(3);
     let joiner = &nodes[1];
     let joined = |core: &mut Core, now: Now| {

@@ -11,7 +11,7 @@ use canary_core::{
     Config, Core, Exchange, Frame, JoinAnswer, Output, PendingJoin, Request, Response, Roster,
     RowNews, Wall,
 };
-use support::{Deed, at, core, let_in, play, record, tell, well};
+use support::{Deed, admit, at, core, play, record, tell, well};
 
 fn mesh(ours: usize, config: Config) -> Core {
     let mut core = core(config).with_gossipers(|record| !record.name.as_str().starts_with("old"));
@@ -19,7 +19,7 @@ fn mesh(ours: usize, config: Config) -> Core {
         (1..).zip((0..ours).map(|number| format!("bot-{number}")).chain(["old".to_owned()]))
     {
         // Joins have a budget.
-        let_in(&mut core, &record(&name), at(100 * number));
+        admit(&mut core, &record(&name), at(100 * number));
     }
     core
 }

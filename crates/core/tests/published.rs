@@ -11,7 +11,7 @@ use canary_core::{
     Cell, Config, Core, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews, Version,
     Wall,
 };
-use support::{answer_of, at, core, let_in, nothing_new, orders, record, say};
+use support::{admit, answer_of, at, core, nothing_new, orders, record, say};
 
 /// The news that the core told since: whose, the version of the frame if there is one, those of the
 /// patches, and that of the row with them.
@@ -46,10 +46,10 @@ fn gossip(source: &Record, frame: Option<Frame>, patches: &[Version]) -> Exchang
 }
 
 #[test]
-fn every_version_that_can_be_read_is_told_of_once() {
+fn every_version_that_can_be_read_is_published_once() {
     let mut core = core(Config::default()).with_published();
     let owl = record("owl");
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     told(&mut core);
     let roster = Roster::new(["me", "owl"].map(|name| name.parse().unwrap()));
     let frame = |version| {
@@ -81,10 +81,10 @@ fn every_version_that_can_be_read_is_told_of_once() {
 }
 
 #[test]
-fn the_own_row_is_told_of_like_those_of_others() {
+fn the_own_row_is_published_like_those_of_others() {
     let mut core = core(Config::default()).with_published();
     let (owl, me) = (record("owl"), core.record().instance);
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     let mut versions = Vec::new();
     let mut now = 0;
     while versions.len() < 5 {
@@ -123,10 +123,10 @@ fn the_own_row_is_told_of_like_those_of_others() {
 }
 
 #[test]
-fn nothing_is_told_unless_it_is_wanted() {
+fn nothing_is_published_unless_it_is_wanted() {
     let mut core = core(Config::default());
     let owl = record("owl");
-    let_in(&mut core, &owl, at(0));
+    admit(&mut core, &owl, at(0));
     core.handle_timeout(at(10_000));
     assert_eq!(told(&mut core), []);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{Config, Exchange, Failure, Heard, Output, ProbeReport};
-use support::{Deed, answer_of, at, core, drain, let_in, play, record, tell};
+use support::{Deed, admit, answer_of, at, core, drain, play, record, tell};
 
 #[test]
 fn nodes_that_came_at_one_instant_do_not_stay_in_step() {
@@ -17,7 +17,7 @@ fn nodes_that_came_at_one_instant_do_not_stay_in_step() {
     let interval = config.probe_interval.as_millis() as u64;
     let mut core = core(config);
     let nodes: Vec<_> = (0..60).map(|index| record(&format!("node-{index:02}"))).collect();
-    nodes.iter().for_each(|node| let_in(&mut core, node, at(0)));
+    nodes.iter().for_each(|node| admit(&mut core, node, at(0)));
     let mut turns = BTreeMap::<_, Vec<u64>>::new();
     play(&mut core, 20, 3 * interval, |output, now| match output {
         Output::Probe { whom, .. } => {
@@ -50,7 +50,7 @@ fn nodes_that_came_at_one_instant_do_not_stay_in_step() {
 fn second_dial(report: ProbeReport) -> u64 {
     let mut core = core(Config::default());
     let (peer, owl) = (record("peer"), record("owl"));
-    let_in(&mut core, &peer, at(0));
+    admit(&mut core, &peer, at(0));
     drain(&mut core);
     let heard = Heard { record: Arc::clone(&owl), heartbeat: 1, age: Duration::ZERO, left: false };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));

@@ -13,7 +13,7 @@ use crate::guest::{is_guest, record_for};
 const HEARTBEAT_MAX: u64 = 1 << 62;
 
 /// A guest called `name` at `target` admitted this bot.
-pub(crate) fn let_in(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnswer {
+pub(crate) fn admitted(snapshot: &Snapshot, name: &NodeName, target: &Target) -> JoinAnswer {
     if *name == snapshot.me.name {
         return JoinAnswer::NameTaken(Arc::new(record_for(name, target, None)));
     }

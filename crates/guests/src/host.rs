@@ -453,7 +453,7 @@ impl<N: Network> Host<N> {
                 return answer(JoinAnswer::Unreachable(holds.to_owned()));
             }
         };
-        answer(answers::let_in(&self.network.snapshot(), &name, target))
+        answer(answers::admitted(&self.network.snapshot(), &name, target))
     }
 
     async fn identify(
@@ -508,7 +508,7 @@ impl<N: Network> Host<N> {
             // One of ours: gossip will bring it, or this is how islands meet.
             Ok(Found::Ours(record)) => self.network.ask_core(Request::Join(record)).await,
             Ok(Found::Guest(Some(other))) if other != *name => return Looked::Another(other),
-            Ok(Found::Guest(_)) => self.let_in(name, target).await,
+            Ok(Found::Guest(_)) => self.admit(name, target).await,
             Ok(Found::Busy) | Err(_) => None,
         };
         match answer {
@@ -521,7 +521,7 @@ impl<N: Network> Host<N> {
     }
 
     /// Has the core admit a guest: it dials back, as it does with every joiner.
-    async fn let_in(&self, name: &NodeName, target: &Target) -> Option<Response> {
+    async fn admit(&self, name: &NodeName, target: &Target) -> Option<Response> {
         let joiner = record_for(name, target, self.network.snapshot().member(name));
         match self.network.ask_core(Request::Join(Arc::new(joiner))).await {
             // A goodbye or a larger incarnation was reported in between.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use canary_core::{NodeName, Wall};
+use canary_core::{NodeName, Wall, stable_hash};
 
 /// What kind of thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,11 +265,9 @@ impl Incident {
 pub struct Id(pub u64);
 
 impl Id {
-    /// Of a text that names both (64-bit FNV-1a).
+    /// Of a text that names both.
     pub(crate) fn of(text: &str) -> Self {
-        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        Self(stable_hash(text.bytes()))
     }
 }
 

@@ -267,7 +267,7 @@ fn what_failed_of_a_node_that_left_is_not_counted() {
 }
 
 #[test]
-fn releases_that_stay_mixed_are_told_and_an_upgrade_that_goes_on_is_not() {
+fn releases_that_stay_mixed_are_reported_and_an_upgrade_that_goes_on_is_not() {
     let (mut lab, mut insight) = (Lab::new(6, 0), Insight::new());
     lab.releases = vec![Release::new("1.2.0"); 6];
     lab.releases[5] = None;

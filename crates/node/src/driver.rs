@@ -29,7 +29,7 @@ const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
 /// Inputs taken between two looks at the outputs, so that neither starves the other.
 const INPUTS_PER_TURN: usize = 64;
 /// How long a certificate that a peer showed is thought of.
-const SHOWN_OF_LATE: Duration = Duration::from_secs(300);
+const SHOWN_RECENTLY: Duration = Duration::from_secs(300);
 /// How often idle connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -257,7 +257,7 @@ impl Driver {
     /// A peer's certificate was seen: what expires first is what others should hear of.
     fn shown(&mut self, shown: Secured) {
         let soonest = match self.soonest {
-            Some((expires, at)) if expires < shown.expires && at.elapsed() < SHOWN_OF_LATE => {
+            Some((expires, at)) if expires < shown.expires && at.elapsed() < SHOWN_RECENTLY => {
                 expires
             }
             _ => {

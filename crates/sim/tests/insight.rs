@@ -27,12 +27,12 @@ fn the_culprit_of_a_single_fault_is_named_by_all_and_alone() {
 }
 
 #[test]
-fn slowness_and_loss_are_told_from_each_other_and_blamed_on_the_right_one() {
+fn slowness_and_loss_are_distinguished_and_blamed_on_the_right_node() {
     judge(|fault| fault.causes == 1 && fault.needs_warmth);
 }
 
 #[test]
-fn two_faults_at_once_are_told_apart() {
+fn two_faults_at_once_are_two_incidents() {
     judge(|fault| fault.causes == 2);
 }
 

@@ -53,7 +53,7 @@ fn and_with_loss_and_with_observers_that_pause_or_starve() {
 
 /// What the hunt once found.
 #[test]
-fn what_was_found_stays_mended() {
+fn what_was_found_stays_fixed() {
     let found = [
         // The other side of a bridge was considered dead again and again.
         ("bridge", setup(10, 1)),

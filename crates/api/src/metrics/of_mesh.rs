@@ -157,7 +157,7 @@ pub(super) fn mesh(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     gauges(
         encoder,
         "canary_mesh_unproven_names",
-        "Names that others tell of and that never answered this bot in their present incarnation: they are in no list.",
+        "Names that others reported and that never answered this bot in their present incarnation: they are in no list.",
         None,
         [(vec![], unproven)],
     )?;

@@ -58,7 +58,7 @@ fn families(targets: &[&str]) -> Vec<MetricFamily> {
 }
 
 #[test]
-fn a_series_that_ends_is_told_once() {
+fn a_series_that_ends_is_sent_once() {
     let mut writer = RemoteWrite::default();
     let mut send = |targets: &[&str]| writer.batches(&ROUND, std::iter::once(families(targets)));
     let first = send(&["fox", "hen"]);

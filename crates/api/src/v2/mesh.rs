@@ -37,7 +37,7 @@ pub(super) struct Mesh {
     stalled_seconds: f64,
     /// Where a living node is reached that has this bot's name; null if none has.
     name_conflict: Option<String>,
-    /// Names that others tell of and that never answered: they are in no list.
+    /// Names that others reported and that never answered: they are in no list.
     unproven_names: usize,
     /// Addresses to join at.
     targets: Vec<JoinTarget>,

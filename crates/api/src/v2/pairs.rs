@@ -95,11 +95,11 @@ pub(super) struct PairDetail {
     pair: Pair,
     /// The other direction, measured by the target.
     reverse: Measured,
-    /// What only the source of a pair knows, asked of it now; null if it did not tell.
+    /// What only the source of a pair knows, asked of it now; null if it did not answer.
     detail: Option<Detail>,
-    /// How long ago the source told that: a moment, at most; null if it did not tell.
+    /// Age of `detail`; at most a moment. Null if the source did not answer.
     detail_age_seconds: Option<f64>,
-    /// Why the source did not tell; null if it did.
+    /// Why the source did not answer; null if it did.
     detail_problem: Option<String>,
 }
 

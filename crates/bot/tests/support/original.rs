@@ -29,7 +29,7 @@ pub struct State {
     /// It waits for the answer of somebody whom it joins.
     joining: bool,
     /// Somebody joined it, or told it of a node, while it joined.
-    joined_meanwhile: bool,
+    joined_since: bool,
     /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
     /// everything else.
     pub stuck: bool,
@@ -244,7 +244,7 @@ impl Me {
     fn discovered(&self) {
         let mut state = self.state();
         if state.joining {
-            state.joined_meanwhile = true;
+            state.joined_since = true;
         } else {
             state.joined = true;
         }
@@ -294,13 +294,13 @@ impl Me {
             let connected = self.join_at(&targets).await;
             let mut state = self.state();
             state.joining = false;
-            if connected && state.joined_meanwhile {
+            if connected && state.joined_since {
                 // Two ends, and room for one: the routine that should read them waits to write.
                 state.died.get_or_insert_with(|| {
                     "it was asked while it joined, and waits without end".to_owned()
                 });
             }
-            state.joined = connected || state.joined_meanwhile;
+            state.joined = connected || state.joined_since;
         }
     }
 

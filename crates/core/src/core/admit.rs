@@ -1,4 +1,4 @@
-//! Letting in: what a joiner claims is believed once it answered at its target.
+//! Admission: what a joiner claims is believed once it answered at its target.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -170,7 +170,11 @@ impl Core {
         let (name, target, labels) =
             (record.name.clone(), record.target.clone(), record.labels.clone());
         self.members.replace(slot, record, liveness, introducer, now.time);
-        info!(node = %name, %target, %labels, moved, "a node restarted");
+        if moved {
+            info!(node = %name, %target, %labels, "a node is at another address: it moved, or another host took its name");
+        } else {
+            info!(node = %name, %target, %labels, "a node restarted");
+        }
         self.journal.note(now, EventKind::Restarted(name));
         self.spread_record(slot, now);
         self.give_turn(slot, Why::AtOnce, now);

@@ -64,7 +64,7 @@ struct Votes {
     claimant: Arc<Record>,
     asked: u8,
     open: u8,
-    /// They reach it. Who does not answer is not for it.
+    /// Peers that reach it. A peer that does not answer does not count.
     for_it: u8,
 }
 

@@ -225,16 +225,16 @@ impl Core {
             Ok(Response::Join(answer)) => answer,
             Ok(Response::Busy) => JoinAnswer::Busy,
             Ok(_) => {
-                return self.not_let_in(
+                return self.not_admitted(
                     index,
                     "it answered something else than was asked".to_owned(),
                     now,
                 );
             }
-            Err(error) => return self.not_let_in(index, error.detail, now),
+            Err(error) => return self.not_admitted(index, error.detail, now),
         };
         match answer {
-            JoinAnswer::Admitted(record) => self.let_in(index, record, target.as_ref(), now),
+            JoinAnswer::Admitted(record) => self.admitted_by(index, record, target.as_ref(), now),
             JoinAnswer::Yourself => {
                 self.seed_answered(index, self.record().instance, KNOWN_SEED_INTERVAL, now);
             }
@@ -243,7 +243,7 @@ impl Core {
                     "the name {} is held by a living node at {}",
                     holder.name, holder.target
                 );
-                self.not_let_in(index, reason, now);
+                self.not_admitted(index, reason, now);
                 if self.joining.naming.starts() {
                     self.ask_holder(target, holder);
                 } else {
@@ -260,19 +260,19 @@ impl Core {
                 self.seed_again(index, JOIN_BACKOFF_MIN, now);
             }
             JoinAnswer::Unreachable(why) => {
-                self.not_let_in(
+                self.not_admitted(
                     index,
                     format!("it cannot reach this bot at {}: {why}", self.record().target),
                     now,
                 );
             }
-            JoinAnswer::Busy => self.not_let_in(index, "it has too much to do".to_owned(), now),
+            JoinAnswer::Busy => self.not_admitted(index, "it has too much to do".to_owned(), now),
             JoinAnswer::Stuck => {
-                self.not_let_in(index, STUCK.to_owned(), now);
+                self.not_admitted(index, STUCK.to_owned(), now);
                 self.seed_again(index, self.config.join_interval.max(STUCK_SEED_INTERVAL), now);
             }
-            JoinAnswer::InTurn => self.not_let_in(index, IN_TURN.to_owned(), now),
-            JoinAnswer::Unknown(number) => self.not_let_in(
+            JoinAnswer::InTurn => self.not_admitted(index, IN_TURN.to_owned(), now),
+            JoinAnswer::Unknown(number) => self.not_admitted(
                 index,
                 format!("it gave an answer of a later release (number {number})"),
                 now,
@@ -282,7 +282,7 @@ impl Core {
                 let reason = format!(
                     "it belongs to the mesh {theirs:?} and this bot to {ours:?}; give both the same --mesh-name"
                 );
-                self.not_let_in(index, reason, now);
+                self.not_admitted(index, reason, now);
             }
         }
     }
@@ -309,12 +309,12 @@ impl Core {
                     "it says that this bot's name is held by a node at {}, which does not answer by it",
                     holder.target
                 );
-                self.not_let_in(index, reason, now);
+                self.not_admitted(index, reason, now);
             }
         }
     }
 
-    fn let_in(
+    fn admitted_by(
         &mut self,
         index: Option<u32>,
         record: Arc<Record>,
@@ -362,7 +362,7 @@ impl Core {
         }
     }
 
-    fn not_let_in(&mut self, index: Option<u32>, why: String, now: Moment) {
+    fn not_admitted(&mut self, index: Option<u32>, why: String, now: Moment) {
         let jitter = 0.5 + self.rng.f64();
         let longest = self.config.join_interval;
         let Some(seed) = index.and_then(|index| self.joining.seeds.get_mut(index)) else {

@@ -47,7 +47,7 @@ pub fn core(config: Config) -> Core {
 }
 
 /// The core is asked to admit `joiner`, and reaches it.
-pub fn let_in(core: &mut Core, joiner: &Arc<Record>, now: Now) {
+pub fn admit(core: &mut Core, joiner: &Arc<Record>, now: Now) {
     core.handle_request(RequestId(1), Request::Join(Arc::clone(joiner)), now);
     let calls: Vec<_> = orders(core).collect();
     for output in calls {

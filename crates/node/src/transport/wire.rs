@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_a_later_release_are_told_apart_from_none() {
+    fn answers_of_a_later_release_are_not_taken_for_none() {
         assert!(matches!(
             exchange_answer(pb::ExchangeResponse::default()).unwrap(),
             Response::Unknown

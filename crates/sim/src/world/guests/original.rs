@@ -30,7 +30,7 @@ pub(in crate::world) struct Guest {
     /// It waits for the answer of somebody whom it joins.
     joining: bool,
     /// Somebody joined it, or told it of a node, in the meantime: it wakes no more.
-    joined_meanwhile: bool,
+    joined_since: bool,
     /// Its own loops are stuck: it answers no more who joins it or tells it of a node, and
     /// everything else.
     pub(super) stuck: bool,
@@ -60,7 +60,7 @@ impl Guest {
     /// and there is room for one.
     fn discovered(&mut self) {
         if self.joining {
-            self.joined_meanwhile = true;
+            self.joined_since = true;
         } else {
             self.joined = true;
         }
@@ -207,10 +207,10 @@ impl World {
         match (then, answer) {
             (Then::Joined, answer) => {
                 guest.joining = false;
-                guest.joined |= guest.joined_meanwhile;
+                guest.joined |= guest.joined_since;
                 if let Ok(Reply::Joined(_, nodes)) = answer {
                     // Two ends, and room for one: the routine that should read them waits to write.
-                    guest.died |= guest.joined_meanwhile;
+                    guest.died |= guest.joined_since;
                     guest.joined = true;
                     guest.nodes.extend(nodes.into_iter().filter(|(name, _)| *name != me));
                 }
