@@ -161,6 +161,8 @@ fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
         write_patience: Duration::from_secs(20),
         window_bytes: 64 * 1024,
         drain_time: Duration::from_secs(1),
+        // Its clients speak HTTP/1, too.
+        gathered_bytes: 0,
     };
     limits.fit(canary_net::accept::descriptors_max(), API_PORT_SHARE)
 }

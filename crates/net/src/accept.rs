@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::gathered::Gathered;
 use crate::ledger::{Full, Ledger};
 use crate::live::Live;
 use crate::patient::Patient;
@@ -72,6 +73,9 @@ pub struct Limits {
     /// Edges behind which many clients share one address: the limits per address do not hold for
     /// them.
     pub proxies: Arc<[IpNet]>,
+    /// Parts of an answer up to so many bytes wait for each other, to be one packet. Only for a port
+    /// whose clients speak HTTP/2; see [`Gathered`].
+    pub gathered_bytes: usize,
 }
 
 impl Limits {
@@ -340,6 +344,7 @@ async fn serve_one<I, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let stream = Gathered::new(stream, limits.gathered_bytes);
     // When the latest request came, or something of an answer was taken.
     let active = Arc::new(Mutex::new(None));
     let latest = Arc::clone(&active);

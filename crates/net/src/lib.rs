@@ -2,6 +2,7 @@
 //!
 //! * [`accept`]: one accept loop with its limits, so that a slow or greedy client harms nobody
 //!   else.
+//! * [`Gathered`]: writes that belong together, sent as one.
 //! * [`Live`]: what may be changed while it is used.
 //! * [`origin`]: an HTTP server as its URL names it.
 //! * [`tls`]: what a bot presents and whom it trusts, swapped as one.
@@ -11,6 +12,7 @@ pub mod accept;
 mod calls;
 mod failures;
 pub mod files;
+mod gathered;
 mod ledger;
 mod live;
 pub mod origin;
@@ -24,6 +26,7 @@ mod unread;
 pub use accept::{Accepted, Door, Limits, Peer, Stats};
 pub use calls::refused_call;
 pub use failures::Failures;
+pub use gathered::{GATHERED_BYTES, Gathered};
 pub use ledger::{Charge, Full, Held, Ledger, MeterError, Metered, Refusal, Refused};
 pub use live::Live;
 pub use rates::Rates;

@@ -16,6 +16,7 @@ const IDLE: Duration = Duration::from_millis(300);
 
 fn limits() -> Limits {
     Limits {
+        gathered_bytes: canary_net::GATHERED_BYTES,
         connections: 16,
         connections_per_address: 16,
         header_bytes: 16 * 1024,

@@ -16,7 +16,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use canary_core::{
     Failure, Incarnation, Instance, NodeName, ProbeReport, Record, Secured, Target, Timing,
 };
-use canary_net::{Guard, Seldom};
+use canary_net::{GATHERED_BYTES, Gathered, Guard, Seldom};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -257,7 +257,7 @@ async fn measure(
     let stream = secure::secure(&set, target.host(), stamped).await?;
     let tls = set.client.is_some().then(|| begun.elapsed());
     let agreed = secure::agreed(&stream);
-    let (stream, cause) = Remembering::new(stream);
+    let (stream, cause) = Remembering::new(Gathered::new(stream, GATHERED_BYTES));
     // The handshake's messages are not the request's.
     take_lap(&clock);
     let (sender, mut connection) = h2::client::Builder::new()

@@ -15,7 +15,7 @@ use canary_core::{
     CallError, Detail, Failure, Instance, NodeName, Record, Request, Response, Snapshot, Target,
 };
 use canary_guests::Unanswered;
-use canary_net::{Guard, Live, Tokens};
+use canary_net::{GATHERED_BYTES, Gathered, Guard, Live, Tokens};
 use connectrpc::client::{ClientBody, ClientConfig, ClientTransport};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
 use http_body_util::{BodyExt as _, Collected, Limited};
@@ -391,7 +391,7 @@ impl Links {
         let set = self.guard.tls.get();
         let stream =
             secure::secure(&set, host, stream).await.map_err(|error| fail(Failure::Tls, &error))?;
-        let (stream, cause) = Remembering::new(stream);
+        let (stream, cause) = Remembering::new(Gathered::new(stream, GATHERED_BYTES));
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING.0)

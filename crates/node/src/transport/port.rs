@@ -47,6 +47,7 @@ fn limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
         // Half of the longest message: it comes whole in two round trips.
         window_bytes: 256 * 1024,
         drain_time: Duration::from_millis(500),
+        gathered_bytes: canary_net::GATHERED_BYTES,
     };
     limits.fit(canary_net::accept::descriptors_max(), MESH_PORT_SHARE)
 }
