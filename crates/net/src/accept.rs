@@ -344,6 +344,7 @@ async fn serve_one<I, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    // The builder reads the first bytes before HTTP/2 writes: from then on it flushes when woken.
     let stream = Gathered::new(stream, limits.gathered_bytes);
     // When the latest request came, or something of an answer was taken.
     let active = Arc::new(Mutex::new(None));

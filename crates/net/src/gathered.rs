@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, BytesMut};
@@ -18,7 +18,8 @@ pub const GATHERED_BYTES: usize = 4096;
 /// clock, and what follows no reading is sent at once.
 ///
 /// A flush that waits for others says that it is done, and wakes its task when they have run. So
-/// this is only for users that flush whenever they are woken, as HTTP does.
+/// this is only for users that flush whenever they are woken, as HTTP does once it has read the
+/// first bytes. Little is gained on a runtime of many threads: there the others may run elsewhere.
 #[derive(Debug)]
 pub struct Gathered<S> {
     stream: S,
@@ -27,15 +28,15 @@ pub struct Gathered<S> {
     held: BytesMut,
     /// Something was read since the last flush.
     has_read: bool,
-    /// Whether the others have run, where they are waited for.
-    others_ran: Option<Arc<AtomicBool>>,
+    /// Where the others are waited for.
+    others: Option<Arc<Others>>,
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     /// Around a stream without a delay of its own (`TCP_NODELAY`). At most `most` bytes are held; with
     /// none all is sent as it is written.
     pub fn new(stream: S, most: usize) -> Self {
-        Self { stream, most, held: BytesMut::new(), has_read: false, others_ran: None }
+        Self { stream, most, held: BytesMut::new(), has_read: false, others: None }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -64,9 +65,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         self.has_read = true;
-        Poll::Ready(Ok(()))
+        if read.is_err() || buf.filled().len() == before {
+            // At its end a connection may be dropped without another flush.
+            if let Poll::Ready(Ok(())) = self.poll_send(cx) {
+                let _ = Pin::new(&mut self.stream).poll_flush(cx);
+            }
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -103,18 +111,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let has_read = std::mem::take(&mut self.has_read);
         if !self.held.is_empty() {
-            match &self.others_ran {
-                Some(ran) if ran.load(Ordering::Relaxed) => {}
-                Some(_) => return Poll::Ready(Ok(())),
+            match &self.others {
+                Some(others) if others.have_run.load(Ordering::Acquire) => {}
+                Some(others) => {
+                    crate::lock(&others.waker).clone_from(cx.waker());
+                    return Poll::Ready(Ok(()));
+                }
                 None if has_read => {
-                    self.others_ran = Some(after_the_others(cx.waker().clone()));
+                    self.others = Some(Others::wait(cx.waker().clone()));
                     return Poll::Ready(Ok(()));
                 }
                 None => {}
             }
             ready!(self.poll_send(cx))?;
         }
-        self.others_ran = None;
+        self.others = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -124,15 +135,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 }
 
-/// Wakes a task once those that are ready have run; whether they have.
-fn after_the_others(waker: Waker) -> Arc<AtomicBool> {
-    let ran = Arc::<AtomicBool>::default();
-    let told = Arc::clone(&ran);
-    drop(tokio::spawn(async move {
-        told.store(true, Ordering::Relaxed);
-        waker.wake();
-    }));
-    ran
+/// The tasks that were ready when something was held.
+#[derive(Debug)]
+struct Others {
+    have_run: AtomicBool,
+    /// Of the task that flushed last.
+    waker: Mutex<Waker>,
+}
+
+impl Others {
+    /// Wakes a task once they have run: a new task is the last in the queue.
+    fn wait(waker: Waker) -> Arc<Self> {
+        let others = Arc::new(Self { have_run: AtomicBool::new(false), waker: Mutex::new(waker) });
+        let told = Arc::clone(&others);
+        drop(tokio::spawn(async move {
+            told.have_run.store(true, Ordering::Release);
+            crate::lock(&told.waker).wake_by_ref();
+        }));
+        others
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +194,42 @@ mod tests {
         near.write_all(b"one more").await.unwrap();
         near.flush().await.unwrap();
         assert_eq!(arrived(&mut far), b"one more", "nothing was read: nothing else is to come");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_flushes_only_when_it_is_woken_sends_all() {
+        let (mut near, mut far) = ends();
+        far.write_all(b"?").await.unwrap();
+        let answering = tokio::spawn(async move {
+            near.read_exact(&mut [0]).await.unwrap();
+            near.write_all(b"answer").await.unwrap();
+            let mut buf = [0; 1];
+            std::future::poll_fn(move |cx| {
+                let _ = Pin::new(&mut near).poll_flush(cx);
+                Pin::new(&mut near).poll_read(cx, &mut ReadBuf::new(&mut buf))
+            })
+            .await
+        });
+        let mut buf = [0; 6];
+        far.read_exact(&mut buf).await.unwrap();
+        assert_eq!(&buf, b"answer");
+        drop(far);
+        answering.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_sent_when_the_other_side_ends() {
+        let (mut near, mut far) = ends();
+        far.write_all(b"?").await.unwrap();
+        near.read_exact(&mut [0]).await.unwrap();
+        near.write_all(b"answer").await.unwrap();
+        near.flush().await.unwrap();
+        far.shutdown().await.unwrap();
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        drop(near);
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"answer");
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ const WATCH_TICK: Duration = Duration::from_millis(50);
 const WATCH_SLACK: Duration = Duration::from_millis(50);
 
 /// Adds up the time in which this process's loop was late, so that a measurement across it is not
-/// taken for the network's. It looks only while something is measured.
+/// taken for the network's. It looks only while something is measured, on the thread that measures.
 #[derive(Debug)]
 pub(crate) struct StallWatch {
     late_micros: AtomicU64,
@@ -79,8 +79,10 @@ impl StallWatch {
     /// A measurement begins; it ends when the returned value is dropped.
     pub(crate) fn begin(&self) -> Watched<'_> {
         if self.measuring.fetch_add(1, Ordering::Relaxed) == 0 {
-            // Before that nobody looked.
-            self.ticked_at.store(now().time.micros(), Ordering::Relaxed);
+            // Before that nobody looked. A measurement that ends before the first look has only the
+            // slack.
+            let before = now().time.micros().saturating_sub(WATCH_TICK.as_micros() as u64);
+            self.ticked_at.store(before, Ordering::Relaxed);
             self.began.notify_one();
         }
         Watched { watch: self, before: self.late() }

@@ -277,7 +277,12 @@ async fn measure(
     };
     let requests = async {
         let (answer, sender) = request(sender, &asking).await?;
-        let first_request = take_lap(&clock);
+        let Some(first_request) = take_lap(&clock) else {
+            return Err(Ended::Failed(
+                Failure::Protocol,
+                "it answered before it was asked".to_owned(),
+            ));
+        };
         let (name, incarnation, instance) = match guest {
             // It says nothing of itself; who it is was found out when it was admitted.
             Some(guest) if answer == EMPTY_MESSAGE.as_slice() => {
@@ -296,7 +301,7 @@ async fn measure(
         let timing = Timing { resolve, connect, tls, first_request, request: None, kernel: None };
         let first = Answer { name, incarnation, instance, timing, secured: agreed };
         *progress = Progress::Answered(first.clone());
-        let request = request(sender, &asking).await.ok().map(|_| take_lap(&clock));
+        let request = request(sender, &asking).await.ok().and_then(|_| take_lap(&clock));
         Ok::<_, Ended>(Answer { timing: Timing { request, ..timing }, ..first })
     };
     let mut requests = std::pin::pin!(requests);
@@ -401,16 +406,12 @@ struct Stamps {
     kernel: Option<canary_core::KernelTiming>,
 }
 
-/// The time from the send to the last read, and a fresh start for the next request.
-fn take_lap(clock: &Mutex<Stamps>) -> Duration {
+/// The time from the send to the last read, and a fresh start for the next request. None if nothing
+/// was read after the send: what a peer sent before is no answer.
+fn take_lap(clock: &Mutex<Stamps>) -> Option<Duration> {
     let mut stamps = canary_net::lock(clock);
-    let lap = stamps
-        .sent
-        .zip(stamps.received)
-        .map(|(sent, received)| received.saturating_duration_since(sent));
-    stamps.sent = None;
-    stamps.received = None;
-    lap.unwrap_or_default()
+    let (sent, received) = (stamps.sent.take(), stamps.received.take());
+    received?.checked_duration_since(sent?)
 }
 
 /// A socket that reads the clock beside its system calls, and sends what belongs together in one of
