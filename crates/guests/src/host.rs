@@ -129,7 +129,7 @@ pub struct Admission {
     pub nodes: Vec<(NodeName, Target)>,
 }
 
-/// Who is at an address.
+/// What answers at an address.
 enum Found {
     /// One of ours.
     Ours(Arc<Record>),
@@ -243,10 +243,11 @@ impl<N: Network> Host<N> {
     }
 }
 
-/// Who is at an address.
+/// What answers at an address, and whether it admits us.
 impl<N: Network> Host<N> {
-    /// Asks who is at an address, in our protocol first: who was a guest may be one of ours by now.
-    /// A guest that is stuck does not say; others say that it is `expected`.
+    /// Finds out what answers at an address. Our protocol comes first, for a bot of ours may have
+    /// taken the place of a guest. A stuck guest does not tell its name: `expected` is the name that
+    /// others report.
     async fn find(&self, target: &Target, expected: Option<&NodeName>) -> Result<Found, CallError> {
         if self.speaks_ours {
             match self.network.ask_ours(target, Request::Identify).await {
@@ -255,7 +256,7 @@ impl<N: Network> Host<N> {
                     return Ok(Found::Ours(record));
                 }
                 Ok(Response::Busy) => return Ok(Found::Busy),
-                Ok(_) => return Err(failed(target, "it answers something else than was asked")),
+                Ok(_) => return Err(failed(target, "its answer does not fit the request")),
                 Err(error) if error.unimplemented => {}
                 Err(error) => {
                     self.joins.missed(target, error.call.failure);

@@ -153,7 +153,7 @@ impl canary_guests::Network for Network {
     }
 }
 
-/// Whom a guest tells of, as far as it can be.
+/// The nodes that a guest reports, as far as they can be read.
 pub(super) fn told_of(nodes: Vec<pb::Node>) -> impl Iterator<Item = (NodeName, Target)> {
     nodes
         .into_iter()
