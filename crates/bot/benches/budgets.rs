@@ -49,14 +49,6 @@ fn status_mb(bot: &Bot, key: &str) -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// CPU time that the process has used, in seconds.
-fn cpu(bot: &Bot) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", bot.pid())).unwrap();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // Fields 14 and 15 of proc(5), in ticks of a hundredth of a second.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
 fn rest(duration: Duration) {
     wait(duration, || false);
 }
@@ -108,7 +100,7 @@ fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
             bytes as f64 / 1e6
         );
     };
-    let before = (cpu(&bot), Instant::now());
+    let before = (bot.cpu(), Instant::now());
     // Every host publishes its row once in as many seconds as its pairs need, as in a real mesh.
     let interval = SECOND.mul_f64((hosts as f64 / 50.0).max(10.0));
     let chunk = 20.min(hosts / 20);
@@ -122,7 +114,7 @@ fn full_matrix_of(hosts: usize, resident_max_mb: f64) -> bool {
     }
     println!(
         "         CPU: {:.1} % of a core, with a row of each host every {interval:.0?}",
-        (cpu(&bot) - before.0) / before.1.elapsed().as_secs_f64() * 100.0
+        (bot.cpu() - before.0) / before.1.elapsed().as_secs_f64() * 100.0
     );
     served("/api/v1/samples");
     served("/metrics");
@@ -152,22 +144,14 @@ fn probes_per_core() {
         .iter()
         .fold(Message::default(), |gossip, puppet| gossip.message(5, &heard(&puppet.node(), 1, 0)));
     puppets[0].gossip(mesh, &records).unwrap();
-    let all = wait(60 * SECOND, || metric(&bot, "canary_probes_total", "success") >= 10_000.0);
+    let all = wait(60 * SECOND, || bot.metric("canary_probes_total", "success") >= 10_000.0);
     assert!(all.is_some(), "the hundred are not measured");
-    let before = (metric(&bot, "canary_probes_total", "success"), cpu(&bot), Instant::now());
+    let before = (bot.metric("canary_probes_total", "success"), bot.cpu(), Instant::now());
     rest(10 * SECOND);
-    let probes = metric(&bot, "canary_probes_total", "success") - before.0;
-    let used = cpu(&bot) - before.1;
+    let probes = bot.metric("canary_probes_total", "success") - before.0;
+    let used = bot.cpu() - before.1;
     println!("one bot that probes {:.0} times a second", probes / before.2.elapsed().as_secs_f64());
     println!("         {:.0} probes for a second of CPU", probes / used);
-}
-
-/// The sum of a metric over the series that have this label value.
-fn metric(bot: &Bot, name: &str, value: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").unwrap().body;
-    let value = format!("=\"{value}\"");
-    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(&value));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// Forty bots in plain text, and after them forty in mutual mode.
@@ -200,12 +184,12 @@ fn at_rest(title: &str, plans: &[Plan]) -> (bool, f64, f64) {
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
     assert!(wait(60 * SECOND, || full_matrix(&bots)).is_some(), "forty bots did not settle");
     rest(10 * SECOND);
-    let sent = |bot: &Bot| metric(bot, "canary_mesh_bytes_total", "out");
+    let sent = |bot: &Bot| bot.metric("canary_mesh_bytes_total", "out");
     let total = |figure: &dyn Fn(&Bot) -> f64| bots.iter().map(figure).sum::<f64>();
-    let (cpu_before, sent_before, begun) = (total(&cpu), total(&sent), Instant::now());
+    let (cpu_before, sent_before, begun) = (total(&Bot::cpu), total(&sent), Instant::now());
     rest(20 * SECOND);
     let seconds = begun.elapsed().as_secs_f64();
-    let cores = (total(&cpu) - cpu_before) / seconds;
+    let cores = (total(&Bot::cpu) - cpu_before) / seconds;
     let (cpu, resident) = (cores / 40.0 * 100.0, total(&|bot| status_mb(bot, "VmRSS:")) / 40.0);
     println!("{title}");
     // With TLS each probe is a full handshake on both sides: two signatures, and two chains that

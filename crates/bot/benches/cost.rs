@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Bot, full_matrix, get, plans, wait};
+use support::{Bot, full_matrix, plans, wait};
 
 const BOTS: usize = 40;
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ struct Done {
 
 impl Done {
     fn by(bots: &[Bot]) -> Self {
-        let sum = |name, value| bots.iter().map(|bot| metric(bot, name, value)).sum();
+        let sum = |name, value| bots.iter().map(|bot| bot.metric(name, value)).sum();
         Self {
             probes: sum("canary_probes_total", "success"),
             exchanges: sum("canary_mesh_messages_total", "exchange"),
@@ -50,7 +50,7 @@ struct Used {
 impl Used {
     fn by(bots: &[Bot]) -> Self {
         let (bytes, packets) = sent_on_loopback();
-        Self { cpu: bots.iter().map(cpu).sum(), packets, bytes }
+        Self { cpu: bots.iter().map(Bot::cpu).sum(), packets, bytes }
     }
 }
 
@@ -112,14 +112,6 @@ fn shown(figure: Option<f64>) -> String {
     figure.map_or("unknown".to_owned(), |figure| format!("{figure:.0}"))
 }
 
-/// CPU time that a process has used, in seconds.
-fn cpu(bot: &Bot) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", bot.pid())).unwrap();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // Fields 14 and 15 of proc(5), in ticks of a hundredth of a second.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
 /// Bytes and packets that loopback carried, headers included.
 fn sent_on_loopback() -> (f64, f64) {
     let devices = std::fs::read_to_string("/proc/net/dev").unwrap();
@@ -142,12 +134,4 @@ fn system_calls(bots: &[Bot]) -> Option<f64> {
     let said = String::from_utf8(counted.stderr).ok()?;
     let line = said.lines().find(|line| line.contains("sys_enter"))?;
     Some(line.split(',').next()?.parse::<f64>().ok()? / SECONDS)
-}
-
-/// The sum of a metric over the series that have this label value.
-fn metric(bot: &Bot, name: &str, value: &str) -> f64 {
-    let text = get(bot.api(), "/metrics").unwrap().body;
-    let value = format!("=\"{value}\"");
-    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(&value));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

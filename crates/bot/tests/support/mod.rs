@@ -236,6 +236,22 @@ impl Bot {
         &self.plan.name
     }
 
+    /// CPU time that it has used, in seconds.
+    pub fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        // Fields 14 and 15 of proc(5), in ticks of a hundredth of a second.
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+
+    /// The sum of a metric over the series that have this label value.
+    pub fn metric(&self, name: &str, value: &str) -> f64 {
+        let text = get(self.api(), "/metrics").unwrap().body;
+        let value = format!("=\"{value}\"");
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(&value));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
