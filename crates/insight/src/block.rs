@@ -68,6 +68,13 @@ impl Block {
         std::iter::once((&self.from, &self.to)).chain(back)
     }
 
+    /// Whether it covers a pair.
+    pub(crate) fn covers(&self, source: Index, target: Index) -> bool {
+        let is_within =
+            |(from, to): (&FixedBitSet, &FixedBitSet)| from.contains(source) && to.contains(target);
+        self.directions().any(is_within)
+    }
+
     /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether
     /// another cause explains that bad pair of the source.
     pub(crate) fn weigh(

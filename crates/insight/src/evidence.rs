@@ -8,6 +8,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::limits::CAUSES_MAX;
 use crate::matrix::{Failing, Index, Matrix, Quality};
+use crate::over::Over;
 
 /// What is explained: each layer by the same model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,8 +98,9 @@ pub(crate) struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    /// The evidence of one layer; none if no pair is bad.
-    pub(crate) fn of(matrix: &'a Matrix, layer: Layer) -> Option<Self> {
+    /// The evidence of one layer; none if no pair is bad. What failed before the cause was `over`
+    /// is not known to fail now.
+    pub(crate) fn of(matrix: &'a Matrix, layer: Layer, over: &Over) -> Option<Self> {
         let is_bad = |said: &crate::matrix::Said| match layer {
             Layer::Failing => !said.failing.is_empty(),
             Layer::Lossy | Layer::Slow => said.is_worse,
@@ -123,7 +125,7 @@ impl<'a> Evidence<'a> {
         };
         let mut total = 0;
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
-            let bad = evidence.bad_of(index);
+            let bad = evidence.bad_of(index, over);
             total += bad.len();
             // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by
             // now: an old success contradicts nothing.
@@ -144,7 +146,7 @@ impl<'a> Evidence<'a> {
         (total > 0 && !is_general).then_some(evidence)
     }
 
-    fn bad_of(&self, source: Index) -> Vec<Bad> {
+    fn bad_of(&self, source: Index, over: &Over) -> Vec<Bad> {
         let Some(node) = self.matrix.node(source) else { return Vec::new() };
         let is_target = |target: Index| target != source && self.all.contains(target);
         match self.layer {
@@ -171,7 +173,8 @@ impl<'a> Evidence<'a> {
                         kind,
                         times: 0,
                     };
-                    is_target(bad.target).then_some(bad)
+                    let is_known = !over.covers(source, bad.target, failing.latest);
+                    (is_target(bad.target) && is_known).then_some(bad)
                 };
                 node.said.failing.iter().filter_map(bad).collect()
             }

@@ -98,9 +98,16 @@ pub(crate) fn finding(
         Layer::Lossy => "lossy",
         Layer::Slow => "slow",
     };
+    // A cut is one in both directions, also where only one of them can be seen.
+    let cause = match &found.cause {
+        Cause::Block(given) if block.both && given.to.is_disjoint(&evidence.witnesses) => {
+            Cause::Block(Block::between(given.from.clone(), given.to.clone()))
+        }
+        cause => cause.clone(),
+    };
     Some(Finding {
         key: format!("{layer} {culprit}"),
-        cause: Some((evidence.layer, found.cause.clone())),
+        cause: Some((evidence.layer, cause)),
         kind,
         severity: kind.severity(),
         confidence,

@@ -31,6 +31,7 @@ mod incident;
 mod judge;
 pub mod limits;
 mod matrix;
+mod over;
 mod search;
 mod soon;
 mod track;
@@ -44,6 +45,7 @@ use crate::evidence::{Evidence, Layer};
 use crate::groups::Groups;
 use crate::judge::Finding;
 use crate::matrix::Matrix;
+use crate::over::Over;
 use crate::search::Search;
 use crate::track::Tracker;
 
@@ -56,6 +58,7 @@ pub use incident::{
 #[derive(Debug, Default)]
 pub struct Insight {
     matrix: Matrix,
+    over: Over,
     tracker: Tracker,
 }
 
@@ -104,13 +107,22 @@ impl Insight {
         findings.extend(soon::findings(&self.matrix, snapshot));
         let mut worse = Vec::new();
         for layer in Layer::ALL {
-            let Some(evidence) = Evidence::of(&self.matrix, layer) else { continue };
+            let Some(evidence) = Evidence::of(&self.matrix, layer, &self.over) else {
+                if layer == Layer::Failing {
+                    self.over.all_work(snapshot.now.time);
+                }
+                continue;
+            };
             let groups = Groups::of(&evidence);
             let mut incumbents = self.tracker.incumbents(layer);
             // Numbers mean other nodes now, and a group may have grown: the
             // search begins again.
             if self.matrix.is_renumbered {
                 incumbents.clear();
+                self.over.forget();
+            }
+            if layer == Layer::Failing {
+                incumbents.retain(|cause| !self.over.has_ended(cause));
             }
             let search = Search {
                 evidence: &evidence,
@@ -124,9 +136,13 @@ impl Insight {
                     .iter()
                     .filter_map(|found| judge::finding(found, &evidence, &groups, snapshot)),
             );
+            if layer == Layer::Failing {
+                let found = causes.iter().map(|found| found.cause.clone()).collect();
+                self.over.update(&evidence, &incumbents, &found, snapshot.now.time);
+            }
             worse.extend(causes.into_iter().map(|found| found.cause));
         }
-        let failing = Evidence::of(&self.matrix, Layer::Failing);
+        let failing = Evidence::of(&self.matrix, Layer::Failing, &self.over);
         let is_explained = |finding: &Finding| {
             let (Some(evidence), Some((_, cause))) = (&failing, &finding.cause) else {
                 return false;
@@ -151,7 +167,7 @@ impl Insight {
         let mut sight = Sight::default();
         let expected: Vec<_> = self.matrix.nodes().filter(|(_, node)| node.is_expected()).collect();
         sight.nodes = expected.len();
-        for (_, node) in expected.iter().filter(|(_, node)| node.is_heard) {
+        for (index, node) in expected.iter().filter(|(_, node)| node.is_heard) {
             sight.visible += 1;
             let known = node
                 .said
@@ -162,10 +178,15 @@ impl Insight {
             let is_expected = |failing: &&matrix::Failing| {
                 self.matrix.node(failing.target as usize).is_some_and(matrix::Node::is_expected)
             };
-            let failed = node.said.failing.iter().filter(is_expected).count().min(known);
+            let (mut failed, mut over) = (0, 0);
+            for failing in node.said.failing.iter().filter(is_expected) {
+                let target = failing.target as usize;
+                let is_over = self.over.covers(*index, target, failing.latest);
+                *(if is_over { &mut over } else { &mut failed }) += 1;
+            }
             sight.failed += failed;
-            sight.ok += known - failed;
-            sight.unknown += (sight.nodes - 1).saturating_sub(known);
+            sight.ok += known.saturating_sub(failed + over);
+            sight.unknown += over + (sight.nodes - 1).saturating_sub(known);
         }
         sight
     }

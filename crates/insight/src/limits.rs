@@ -64,6 +64,8 @@ pub(crate) const HOLD: Duration = Duration::from_secs(4);
 /// The same for a block of one direction: the rows from the other side arrive later where few nodes
 /// still reach both.
 pub(crate) const HOLD_ONE_WAY: Duration = Duration::from_secs(8);
+/// A cause that blames other nodes from second to second is stated after so many times as long.
+pub(crate) const UNSETTLED_HOLDS: u32 = 3;
 /// A cause that is not the best for so long was never one.
 pub(crate) const GAP: Duration = Duration::from_secs(3);
 /// The same for slowness and loss, which come and go.
@@ -79,6 +81,12 @@ pub(crate) const CLOSE_QUALITY_AFTER: Duration = Duration::from_secs(30);
 pub(crate) const REOPENED_WITHIN: Duration = Duration::from_secs(600);
 /// The longest time without evidence before an incident that keeps coming back is closed.
 pub(crate) const CLOSE_AFTER_MAX: Duration = Duration::from_secs(120);
+
+/// How long it is remembered that a cause is over: by then every pair was measured again, or its
+/// row is silent.
+pub(crate) const OVER_KEPT: Duration = Duration::from_secs(180);
+/// Causes that are remembered at most, the latest: each is asked about every pair that fails.
+pub(crate) const OVER_MAX: usize = 16;
 
 /// Remaining validity from which an expiring certificate is reported, and from which it is
 /// critical.

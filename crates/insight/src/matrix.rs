@@ -86,6 +86,8 @@ pub(crate) struct Failing {
     /// When the first of the attempts in a row began, and when its failure was published.
     pub(crate) first: Time,
     published: Time,
+    /// When the latest of them began, as far as it was published.
+    pub(crate) latest: Time,
 }
 
 /// How a pair usually is, and how it is now.
@@ -464,13 +466,12 @@ impl Said {
                 }
             }
             (State::Failed(kind), Ok(place)) => {
-                self.failing[place].kind = kind;
+                (self.failing[place].kind, self.failing[place].latest) = (kind, attempted);
             }
             (State::Failed(kind), Err(place)) => {
-                self.failing.insert(
-                    place,
-                    Failing { target, kind, first: attempted, published: attempted + cell.age() },
-                );
+                let (first, published) = (attempted, attempted + cell.age());
+                self.failing
+                    .insert(place, Failing { target, kind, first, published, latest: attempted });
                 if let Some(quality) = self.quality.get_mut(index) {
                     quality.slow = Suspicion::default();
                 }

@@ -42,7 +42,7 @@ impl Search<'_> {
         let mut found: Vec<Found> = Vec::new();
         // What is stated stays, as long as it explains.
         for incumbent in self.incumbents {
-            let stated = self.score(incumbent.clone(), &explained);
+            let stated = self.grown(self.score(incumbent.clone(), &explained), &explained);
             if self.is_accepted(&stated) {
                 mark(self.evidence, &stated.cause, &mut explained);
                 found.push(stated);
@@ -81,6 +81,20 @@ impl Search<'_> {
 
     fn is_accepted(&self, found: &Found) -> bool {
         found.score.value >= self.evidence.layer.accepted(matches!(found.cause, Cause::Path { .. }))
+    }
+
+    /// A stated block against all others, if that explains as well by now: pairs that had not been
+    /// measured when it was stated have been since.
+    fn grown(&self, stated: Found, explained: &Explained) -> Found {
+        let Cause::Block(block) = &stated.cause else { return stated };
+        let whole = Cause::Block(block.with_side(block.sides().0, &self.evidence.all));
+        if whole == stated.cause || self.groups.has_name(block.sides().1) {
+            return stated;
+        }
+        let mut grown = self.score(whole.clone(), explained);
+        // It is the same cause, and has paid already.
+        grown.score.value += (1.0 - INCUMBENT_PRICE) * whole.price(self.evidence, self.groups);
+        if grown.score.value >= stated.score.value { grown } else { stated }
     }
 
     fn score(&self, cause: Cause, explained: &Explained) -> Found {

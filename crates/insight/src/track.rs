@@ -13,7 +13,7 @@ use crate::incident::{Change, Event, Id, Incident, Kind, Severity};
 use crate::judge::{Finding, wall};
 use crate::limits::{
     CLOSE_AFTER, CLOSE_AFTER_MAX, CLOSE_QUALITY_AFTER, CLOSED_KEPT, CLOSED_MAX, EVENTS_MAX, GAP,
-    HOLD, HOLD_QUALITY, OPEN_MAX, REOPENED_WITHIN,
+    HOLD, HOLD_QUALITY, OPEN_MAX, REOPENED_WITHIN, UNSETTLED_HOLDS,
 };
 
 /// What is tracked, by the key of its findings.
@@ -30,6 +30,8 @@ struct Tracked {
     /// When it was first found, and last.
     found_at: Time,
     seen_at: Time,
+    /// Since when it has blamed the same nodes.
+    same_since: Time,
     finding: Finding,
     /// None until it is stated.
     incident: Option<Arc<Incident>>,
@@ -90,6 +92,7 @@ impl Tracker {
                 Tracked {
                     found_at: now.time,
                     seen_at: now.time,
+                    same_since: now.time,
                     finding: finding.clone(),
                     incident: None,
                     reopened,
@@ -103,8 +106,12 @@ impl Tracker {
         // Rows that arrive later may tell of an earlier failure; one that is repaired does not move
         // the beginning.
         tracked.since = finding.since.map_or(tracked.since, |since| since.min(tracked.since));
-        let is_stated =
-            tracked.incident.is_some() || now.time.since(tracked.found_at) >= finding.hold;
+        if tracked.finding.culprit != finding.culprit {
+            tracked.same_since = now.time;
+        }
+        let is_stated = tracked.incident.is_some()
+            || now.time.since(tracked.same_since) >= finding.hold
+            || now.time.since(tracked.found_at) >= finding.hold * UNSETTLED_HOLDS;
         if tracked.incident.as_ref().is_some_and(|incident| incident.kind != finding.kind) {
             let (_, from) = tracked
                 .other_kind

@@ -371,3 +371,23 @@ fn what_is_blocked_for_a_whole_zone_is_one_incident_however_many_zones_are_block
         assert!(culprits.iter().all(|culprit| culprit.contains("zone=1")), "{culprits:?}");
     }
 }
+
+#[test]
+fn rows_that_tell_late_of_a_repair_blame_nobody() {
+    // Nine hosts in three zones; the last zone is cut off for a while.
+    let (mut lab, mut insight) = (Lab::new(9, 3), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    let pairs = (0..6).flat_map(|one| (6..9).flat_map(move |other| [(one, other), (other, one)]));
+    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    let report = watch(&mut lab, &mut insight, 10);
+    assert_eq!(kinds(&report), [Kind::Partition]);
+    lab.failing.clear();
+    lab.late.insert(1);
+    let report = watch(&mut lab, &mut insight, 18);
+    assert_eq!((report.open.len(), report.closed.len()), (0, 1), "{:?}", report.open);
+    // It says so again: now it is a fault of its own.
+    lab.failing.extend((6..9).map(|target| (1, target, Failure::Timeout)));
+    lab.late.clear();
+    let report = watch(&mut lab, &mut insight, 12);
+    assert_eq!(kinds(&report), [Kind::OneWay]);
+}

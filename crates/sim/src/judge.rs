@@ -94,9 +94,9 @@ impl Outcome {
 }
 
 impl Mesh {
-    fn new(nodes: usize, seed: u64, labelled: bool) -> Self {
+    fn new(nodes: usize, seed: u64, labelled: bool, config: Config) -> Self {
         let rng = Rng::with_seed(seed ^ 0x1d5e_c7ed);
-        let mut world = World::new(seed, Config::default(), Link::default());
+        let mut world = World::new(seed, config, Link::default());
         let zone_count = if nodes < 8 { 2 } else { 4 };
         let zones: Vec<_> = (0..nodes).map(|index| index * zone_count / nodes).collect();
         for (index, zone) in zones.iter().enumerate() {
@@ -239,8 +239,8 @@ pub fn play(fault: &Fault, nodes: usize, seed: u64, labelled: bool) -> Option<Ou
     if nodes < fault.nodes_min {
         return None;
     }
-    let mut mesh = Mesh::new(nodes, seed, labelled);
-    let config = Config::default();
+    let config = (fault.config)();
+    let mut mesh = Mesh::new(nodes, seed, labelled, config.clone());
     let pair_interval =
         config.probe_interval.max(Duration::from_secs_f64(nodes as f64 / config.probe_rate_max));
     mesh.world.run_until(Duration::from_secs(60) + pair_interval * 4, check::all_know_all);

@@ -35,6 +35,8 @@ pub struct Lab {
     pair: Arc<Pair>,
     /// Rows are published once in so many seconds, in turn.
     pub published_every: u64,
+    /// Hosts whose latest rows have not arrived.
+    pub late: BTreeSet<usize>,
 }
 
 pub fn name(index: usize) -> NodeName {
@@ -75,6 +77,7 @@ impl Lab {
             roster: Roster::new((0..nodes).map(name)),
             pair: Arc::default(),
             published_every: 1,
+            late: BTreeSet::new(),
         }
     }
 
@@ -134,7 +137,7 @@ impl Lab {
         for source in 0..self.nodes {
             let is_turn = self.rows[source].is_none()
                 || (source as u64 + self.seconds).is_multiple_of(self.published_every);
-            if self.status[source].is_present() && is_turn {
+            if self.status[source].is_present() && is_turn && !self.late.contains(&source) {
                 self.publish(source);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use canary_core::Failure;
+use canary_core::{Config, Failure};
 use canary_insight::Kind;
 
 use super::{Blame, Mesh};
@@ -38,6 +38,8 @@ pub struct Fault {
     pub needs_warmth: bool,
     /// Whether it takes hours to play, so that it is played only when it is asked for.
     pub is_long: bool,
+    /// How the bots of the mesh are configured.
+    pub config: fn() -> Config,
     /// Chooses whom it hits.
     pub choose: Act,
     /// Does it.
@@ -216,6 +218,7 @@ const fn fault(name: &'static str, choose: Act, act: Act, repair: Act) -> Fault 
         causes: 1,
         needs_warmth: false,
         is_long: false,
+        config: Config::default,
         choose,
         act,
         repair,
@@ -228,6 +231,13 @@ const fn warm(fault: Fault) -> Fault {
 
 const fn at_length(fault: Fault) -> Fault {
     Fault { is_long: true, ..fault }
+}
+
+/// In a mesh where news takes long to reach everybody, as in one of many hundreds: gossip may send
+/// little more than the rows take.
+const fn scarce(fault: Fault) -> Fault {
+    let config = || Config { probe_rate_max: 10.0, gossip_rate_max: 8_000, ..Config::default() };
+    Fault { nodes_min: 60, config, ..fault }
 }
 
 const fn double(fault: Fault) -> Fault {
@@ -376,6 +386,7 @@ pub const ALL: &[Fault] = &[
         mend_path,
     ),
     fault("zone cut", zone, cut_groups, join_groups),
+    scarce(fault("zone cut, gossip scarce", zone, cut_groups, join_groups)),
     fault(
         "zone denied one way",
         zone,
