@@ -108,7 +108,7 @@ fn a_guest_that_is_known_by_another_address_may_restart() {
 /// bots do it for the guest.
 #[test]
 fn lies_about_a_guests_incarnation_are_overcome() {
-    use support::puppet::{Message, Puppet, frame, packed_roster};
+    use support::puppet::{Message, Puppet, frame, packed_roster, unknown};
     let _turn = alone();
     let plans = plans_at(own_address(), 2);
     let bots: Vec<_> = plans.iter().map(Plan::start).collect();
@@ -143,7 +143,7 @@ fn lies_about_a_guests_incarnation_are_overcome() {
     liar.gossip(mesh, &entry(instance(2), 0, u64::MAX, 0)).unwrap();
     let names = ["bot-00", "bot-01", "old"].map(str::to_owned);
     let unanswerable =
-        frame(u64::MAX, &support::puppet::fingerprint(&names).to_le_bytes(), 1, &[0, 0, 0]);
+        frame(u64::MAX, &support::puppet::fingerprint(&names).to_le_bytes(), 1, &unknown(3));
     for incarnation in 2..5 {
         liar.gossip(
             mesh,
@@ -161,7 +161,7 @@ fn lies_about_a_guests_incarnation_are_overcome() {
         "its row did not come back"
     );
     // A version that nothing can follow in a row that nobody can read.
-    let unreadable = frame(u64::MAX - 1, &[7; 16], 1, &[0, 0, 0]);
+    let unreadable = frame(u64::MAX - 1, &[7; 16], 1, &unknown(3));
     for incarnation in 2..8 {
         liar.gossip(
             mesh,

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use support::puppet::{
-    Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster,
+    Message, Puppet, call, entry, fingerprint, frame, heard, node, packed_roster, refused, unknown,
 };
 use support::{
     Bot, all_know_all, alone, counted, full_matrix, get, get_json, mesh, own_address, wait,
@@ -217,7 +217,7 @@ fn a_lying_member_harms_nobody_but_itself() {
 
     // Everything at its largest, in the far future, for rosters nobody has, and again, and in the
     // wrong order.
-    let frame = |version, roster: &[u8]| frame(version, roster, u64::MAX, &[1, 1, 0, 0, 0, 0, 0]);
+    let frame = |version, roster: &[u8]| frame(version, roster, u64::MAX, &refused(1));
     let row = |source, version, roster: &[u8]| {
         Message::default().fixed(1, source).message(2, &frame(version, roster))
     };
@@ -262,8 +262,11 @@ fn a_row_that_cannot_be_read_costs_itself_alone() {
             .message(2, &frame(1, &fingerprint(&names).to_le_bytes(), 1_700_000_000_000, cells))
     };
     // A cell that has no meaning, beside one that has.
-    let rows =
-        Message::default().message(6, &row(77, &[0x10])).message(6, &row(puppet.instance, &[0]));
+    let mut nonsense = unknown(1);
+    nonsense[1] = 0x10;
+    let rows = Message::default()
+        .message(6, &row(77, &nonsense))
+        .message(6, &row(puppet.instance, &unknown(1)));
     let (status, _) = puppet.gossip(bot, &rows).unwrap();
     assert_eq!(status, 200);
     puppet.gossip(bot, &Message::default().bytes(7, &packed_roster(&names))).unwrap();

@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use support::puppet::{Message, Puppet, call, fingerprint, frame, heard, node, packed_roster};
+use support::puppet::{
+    Message, Puppet, call, fingerprint, frame, heard, node, packed_roster, refused,
+};
 use support::{Bot, Plan, TOKEN, alone, counted, failures, get, own_address, plans, settle, wait};
 
 const LIMITS: &str = "ulimit -n 1024; ulimit -d 262144";
@@ -148,7 +150,7 @@ fn rows_of_ghosts_take_bounded_memory() {
             let ghost =
                 node(&format!("ghost-{number}"), &format!("{nowhere}:9"), 1, 1 << 40 | number);
             let names: Vec<_> = (0..4000).map(|index| format!("{number:03x}{index:03x}")).collect();
-            let frame = frame(1, &fingerprint(&names).to_le_bytes(), 1, &[0; 4000]);
+            let frame = frame(1, &fingerprint(&names).to_le_bytes(), 1, &refused(4000));
             let row = Message::default().fixed(1, 1 << 40 | number).message(2, &frame);
             let told = Message::default().message(5, &heard(&ghost, 1, 0)).message(6, &row);
             let _ = liar.gossip(port, &told);

@@ -35,6 +35,7 @@
 mod bucket;
 mod cell;
 mod code;
+mod columns;
 mod config;
 mod core;
 mod hash;

@@ -129,8 +129,12 @@ pub const EXCHANGE_LEGS_MAX: u8 = 4;
 
 /// Names of a roster. Equal to [`MEMBERS_MAX`]: a row has a cell for every node.
 pub const ROSTER_NAMES_MAX: usize = MEMBERS_MAX;
-/// Packed cells of one kind of probe in bytes: twelve for every name of the largest roster.
-pub const CELLS_BYTES_MAX: usize = 12 * ROSTER_NAMES_MAX;
+/// Packed cells of one kind of probe in bytes: fourteen for every name of the largest roster, and
+/// the tables of their figures.
+pub const CELLS_BYTES_MAX: usize = 14 * ROSTER_NAMES_MAX + 4096;
+/// Cells of the rows of one exchange: a few bytes can stand for very many, and all are read. Rows
+/// beyond are counted and left out.
+pub const EXCHANGE_CELLS_MAX: usize = 64 * ROSTER_NAMES_MAX;
 /// Sections of one frame in bytes: cells of every kind of probe.
 pub const FRAME_BYTES_MAX: usize = (1 + PROBE_KINDS_MAX) * CELLS_BYTES_MAX;
 /// Kinds of probes beside the main one.
@@ -281,9 +285,9 @@ pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they
 /// jump all the time.
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
-/// So long after its start a bot lists names in its row that did not answer yet: longer than it
-/// takes to measure all of them once.
-pub const ROSTER_LISTS_ALL: Duration = Duration::from_secs(60);
+/// So long after its start a bot lists names in its row that did not answer yet, and publishes more
+/// often: longer than it takes to measure all of them once.
+pub const YOUNG: Duration = Duration::from_secs(60);
 /// In meshes of up to so many nodes. In larger ones it takes long to measure all, and rows that
 /// list them grow faster than the gossip rate allows: with 1,000 bots all rows came after 90 s
 /// instead of 53.
@@ -299,8 +303,10 @@ pub const ANSWERS_RATE_SHARE: f64 = 0.5;
 /// Share of the gossip rate that answers to one peer may take, after a first whole message.
 pub const ASKER_RATE_SHARE: f64 = 0.125;
 /// Share of the gossip rate that rows may take, which stretches the publish interval in large
-/// meshes.
-pub const ROW_RATE_SHARE: f64 = 0.6;
+/// meshes: the rest is for what changes.
+pub const ROW_RATE_SHARE: f64 = 1.0 / 3.0;
+/// The same in a bot that is young: in a mesh that starts, others wait for its row.
+pub const ROW_RATE_SHARE_AT_START: f64 = 0.6;
 /// Attempts over which loss is counted.
 pub const LOSS_WINDOW: u32 = 64;
 /// Housekeeping: retention, silence, forgotten nodes.
@@ -334,6 +340,8 @@ const _: () = {
             && EXCHANGE_CONTENT_BYTES_MAX + RECORD_BYTES_MAX < EXCHANGE_BYTES_MAX
     );
     assert!(PROBE_KINDS_MAX < SECTIONS_CARRIED_MAX);
+    // At two bytes a cell an honest exchange has fewer.
+    assert!(EXCHANGE_CONTENT_BYTES_MAX / 2 < EXCHANGE_CELLS_MAX);
     assert!(
         ROSTER_NAMES_MAX == MEMBERS_MAX
             && UNPROVEN_MAX < MEMBERS_MAX

@@ -275,6 +275,13 @@ impl RowNews {
         Some(Self { source, frame, patches, age: row.age(now) })
     }
 
+    /// What it takes of the room of one exchange: its bytes, or two for each cell, for reading it
+    /// costs as much.
+    pub(crate) fn weight(&self) -> usize {
+        let cells = self.frame.as_ref().map_or(0, |(frame, _)| frame.cells_len());
+        self.packed_len().max(2 * cells)
+    }
+
     pub(crate) fn packed_len(&self) -> usize {
         let frame = self.frame.as_ref().map_or(0, |(frame, _)| frame.packed_len());
         16 + frame + self.patches.iter().map(|patch| patch.packed_len()).sum::<usize>()

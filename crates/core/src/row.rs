@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::{Cell, PackError, Reader, State, put_cell, put_varint, take_cell};
+use crate::cell::{Cell, PackError, Reader, TAG_UNKNOWN, put_cell, put_varint, tag_of, take_cell};
+use crate::columns::{Cells, States, put_cells};
 use crate::identity::NodeName;
 use crate::limits::{
     CELLS_BYTES_MAX, FRAME_BYTES_MAX, PATCHES_MAX, ROSTER_NAMES_MAX, SECTIONS_CARRIED_MAX,
@@ -23,7 +24,7 @@ pub type Version = u64;
 /// Kinds of the sections of frames and patches. A later release adds kinds; nothing else of a frame
 /// ever changes its meaning.
 mod section {
-    /// A cell for every name of the roster; in a patch, positions with their new cells.
+    /// In a patch: positions with their new cells.
     pub(super) const CELLS: u32 = 1;
     /// How the connections of the source are secured.
     pub(super) const SECURED: u32 = 2;
@@ -31,8 +32,9 @@ mod section {
     pub(super) const RELEASE: u32 = 3;
     /// Where the source waits for bots of the original to admit it.
     pub(super) const PENDING: u32 = 4;
-    /// This plus the number of a kind of probe, which is 1 to 255: its cells, for every name of the
-    /// roster.
+    /// In a frame: a cell for every name of the roster.
+    pub(super) const COLUMNS: u32 = 5;
+    /// This plus the number of a kind of probe, which is 1 to 255: its cells, like [`COLUMNS`].
     pub(super) const SERIES: u32 = 16;
 }
 
@@ -97,7 +99,8 @@ impl<'a> Sections<'a> {
             };
             match kind {
                 _ if is_read => {}
-                section::CELLS => read.cells = Some(packed),
+                section::COLUMNS if in_frame => read.cells = Some(packed),
+                section::CELLS if !in_frame => read.cells = Some(packed),
                 section::SECURED if in_frame => read.secured = Some(Secured::unpack(packed)?),
                 _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
                 _ => return Err(PackError::Count),
@@ -127,10 +130,8 @@ pub struct Frame {
 impl Frame {
     /// Packs `cells`, one for every name of the roster in its order.
     pub fn new(version: Version, roster: RosterId, wall: Wall, cells: &[Cell]) -> Self {
-        let mut packed = Vec::with_capacity(8 * cells.len());
-        for cell in cells {
-            put_cell(&mut packed, cell);
-        }
+        let mut packed = Vec::new();
+        put_cells(&mut packed, cells);
         let (count, packed) = (Some(cells.len() as u32), packed.into());
         let carried = Carried::default();
         Self {
@@ -163,7 +164,7 @@ impl Frame {
 
     /// The sections as they travel, in ascending order of their kinds.
     pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
-        let cells = self.count.map(|_| (section::CELLS, Cow::Borrowed(&*self.packed)));
+        let cells = self.count.map(|_| (section::COLUMNS, Cow::Borrowed(&*self.packed)));
         let secured = self.secured.map(|secured| (section::SECURED, Cow::Owned(secured.pack())));
         let release = self
             .release
@@ -206,8 +207,8 @@ impl Frame {
     #[must_use]
     pub fn with_series(self, series: impl IntoIterator<Item = (ProbeKind, Vec<Cell>)>) -> Self {
         let pack = |(kind, cells): (ProbeKind, Vec<Cell>)| {
-            let mut packed = Vec::with_capacity(8 * cells.len());
-            cells.iter().for_each(|cell| put_cell(&mut packed, cell));
+            let mut packed = Vec::new();
+            put_cells(&mut packed, &cells);
             (section_of(kind), packed.into())
         };
         Self { carried: Carried(series.into_iter().map(pack).collect()), ..self }
@@ -227,12 +228,7 @@ impl Frame {
     fn series(&self, kind: ProbeKind) -> Option<Vec<Cell>> {
         let (_, packed) =
             self.carried.0.iter().find(|(section, _)| *section == section_of(kind))?;
-        let mut reader = Reader(packed);
-        let mut cells = Vec::new();
-        while !reader.0.is_empty() && cells.len() <= ROSTER_NAMES_MAX {
-            cells.push(take_cell(&mut reader).ok()?);
-        }
-        Some(cells)
+        Cells::of(packed).ok()?.collect::<Result<_, _>>().ok()
     }
 
     /// How the connections of its source are secured; none if they are not.
@@ -266,11 +262,20 @@ impl Frame {
     }
 
     fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
-        let mut reader = Reader(&self.packed);
         // Proven by `from_sections`, which read the same bytes, and by `new`, which wrote them.
-        (0..self.count.unwrap_or(0)).map(move |_| {
-            take_cell(&mut reader).expect("a frame's bytes were read when it was made")
-        })
+        let read = "a frame's bytes were read when it was made";
+        let cells = self.count.map(|_| Cells::of(&self.packed).expect(read));
+        cells.into_iter().flatten().map(move |cell| cell.expect(read))
+    }
+
+    /// The tags of the states of all cells.
+    fn states(&self) -> Option<States<'_>> {
+        self.count.and_then(|_| States::of(&self.packed).ok())
+    }
+
+    /// How many cells there are.
+    pub fn cells_len(&self) -> usize {
+        self.count.unwrap_or(0) as usize
     }
 
     pub(crate) fn packed_len(&self) -> usize {
@@ -288,16 +293,7 @@ fn section_of(kind: ProbeKind) -> u32 {
 }
 
 fn count_cells(packed: &[u8]) -> Result<u32, PackError> {
-    let mut reader = Reader(packed);
-    let mut count = 0;
-    while !reader.0.is_empty() {
-        take_cell(&mut reader)?;
-        count += 1;
-        if count as usize > ROSTER_NAMES_MAX {
-            return Err(PackError::Count);
-        }
-    }
-    Ok(count)
+    Cells::of(packed)?.try_fold(0, |count, cell| cell.map(|_| count + 1))
 }
 
 /// A few cells that changed since the version before.
@@ -517,20 +513,21 @@ impl Row {
     pub(crate) fn changes_state(&self, patches: &[Arc<Patch>]) -> bool {
         let next = |patch: &&Arc<Patch>| patch.version() > self.version();
         let changes = || patches.iter().filter(next).flat_map(|patch| patch.changes());
-        let mut states: BTreeMap<usize, State> =
-            changes().map(|(position, _)| (position, State::Unknown)).collect();
-        let held = self.patches.iter().flat_map(|patch| patch.changes());
-        for (position, cell) in self.frame.cells().enumerate().chain(held) {
-            if let Some(state) = states.get_mut(&position) {
-                *state = cell.state;
+        let mut states: BTreeMap<usize, u8> =
+            changes().map(|(position, _)| (position, TAG_UNKNOWN)).collect();
+        if let Some(mut of_frame) = self.frame.states() {
+            for (position, state) in &mut states {
+                *state = of_frame.at(*position).unwrap_or(TAG_UNKNOWN);
             }
         }
-        let same = |before: State, after: State| match (before, after) {
-            (State::Failed(before), State::Failed(after)) => before == after,
-            (before, after) => std::mem::discriminant(&before) == std::mem::discriminant(&after),
-        };
+        for (position, cell) in self.patches.iter().flat_map(|patch| patch.changes()) {
+            if let Some(state) = states.get_mut(&position) {
+                *state = tag_of(cell.state);
+            }
+        }
         changes().any(|(position, cell)| {
-            states.insert(position, cell.state).is_none_or(|before| !same(before, cell.state))
+            let after = tag_of(cell.state);
+            states.insert(position, after) != Some(after)
         })
     }
 
@@ -618,7 +615,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cell::Failure;
+    use crate::cell::{Failure, State};
     use crate::code::LatencyCode;
 
     fn ok(millis: u64) -> Cell {

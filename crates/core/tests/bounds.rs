@@ -101,11 +101,11 @@ fn rows_of_names_that_never_answered_take_bounded_memory() {
 fn names_that_never_answered_stretch_no_interval_and_are_in_no_list() {
     let (mut core, liar) = (core(Config::default()), record("liar"));
     admit(&mut core, &liar, at(0));
-    let before = (core.pair_interval(), core.publish_interval());
+    let before = (core.pair_interval(), core.publish_interval(at(0).time));
     for round in 0..8 {
         tell(&mut core, &liar, told((round * 500..round * 500 + 500).map(ghost)), at(1 + round));
     }
-    assert_eq!((core.pair_interval(), core.publish_interval()), before);
+    assert_eq!((core.pair_interval(), core.publish_interval(at(0).time)), before);
     let snapshot = core.snapshot(at(10));
     assert_eq!(
         snapshot.present().map(|member| member.record.name.as_str()).collect::<Vec<_>>(),

@@ -14,18 +14,26 @@ use canary_core::{
 };
 use support::{Deed, admit, at, core, drain, orders, play, record, tell};
 
-/// Kinds of the sections of cells and of how connections are secured, and of one that no release
-/// knows yet.
+/// Kinds of the sections of frames and patches, and one that no release knows yet.
 const CELLS: u32 = 1;
 const SECURED: u32 = 2;
 const RELEASE: u32 = 3;
 const PENDING: u32 = 4;
+const COLUMNS: u32 = 5;
 const FUTURE: u32 = 77;
 
-/// One byte as it is on the wire: a failure of this kind, an eighth of a second old, with one
-/// figure of a later release.
+/// A cell as it is on the wire in a patch: a failure of this kind, an eighth of a second old, with
+/// one figure of a later release.
 fn failed(kind: u8) -> Vec<u8> {
     vec![(2 + kind) | 0x40, 1, 99]
+}
+
+/// A row as it is on the wire in a frame: failures of these kinds, just now, with something of a
+/// later release.
+fn all_failed(kinds: &[u8]) -> Vec<u8> {
+    let runs = kinds.iter().flat_map(|kind| [2 + kind, 1]);
+    // Six figures of no bits, and no table.
+    std::iter::once(kinds.len() as u8).chain(runs).chain([0; 12]).chain([99]).collect()
 }
 
 fn roster() -> Arc<Roster> {
@@ -86,8 +94,8 @@ fn passed_on(core: &mut Core, asker: &Record, of: &Record) -> RowNews {
 
 #[test]
 fn a_failure_of_a_later_release_reads_as_other() {
-    let cells = [failed(0), failed(1), failed(12)].concat();
-    let (core, owl, _) = with_row(frame(1, &[(CELLS, &cells)]), Vec::new());
+    let cells = all_failed(&[0, 1, 12]);
+    let (core, owl, _) = with_row(frame(1, &[(COLUMNS, &cells)]), Vec::new());
     let expected = [Failure::Dns, Failure::Refused, Failure::Other].map(State::Failed);
     assert_eq!(states(&core, &owl), expected);
     assert_eq!(core.snapshot(at(2)).refusals.of(Refusal::Unreadable), 0);
@@ -95,8 +103,8 @@ fn a_failure_of_a_later_release_reads_as_other() {
 
 #[test]
 fn sections_of_a_later_release_travel_on_as_they_came() {
-    let cells = [failed(0), failed(1), failed(12)].concat();
-    let sections: [(u32, &[u8]); 2] = [(CELLS, &cells), (FUTURE, b"told by owl")];
+    let cells = all_failed(&[0, 1, 12]);
+    let sections: [(u32, &[u8]); 2] = [(COLUMNS, &cells), (FUTURE, b"told by owl")];
     let change = [&[2_u8][..], &failed(11)].concat();
     // In a patch this release reads cells alone: what it knows of frames travels on there like
     // anything else.
@@ -108,7 +116,7 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
     let (frame, _) = news.frame.unwrap();
     assert_eq!(
         frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).collect::<Vec<_>>(),
-        [(CELLS, cells.clone()), (FUTURE, b"told by owl".to_vec())]
+        [(COLUMNS, cells.clone()), (FUTURE, b"told by owl".to_vec())]
     );
     assert_eq!(
         news.patches[0]
@@ -128,17 +136,18 @@ fn a_release_is_shown_as_far_as_it_is_spelled_as_one_and_travels_on_in_any_case(
         (b"1.0\x1b[31m", None),
         (&long, None),
     ] {
-        let frame = frame(1, &[(CELLS, &failed(0)), (RELEASE, spelled), (FUTURE, b"told by owl")]);
+        let cells = all_failed(&[0]);
+        let frame = frame(1, &[(RELEASE, spelled), (COLUMNS, &cells), (FUTURE, b"told by owl")]);
         assert_eq!(frame.release().map(Release::as_str), shown);
         let (kinds, packed): (Vec<_>, Vec<_>) =
             frame.sections().map(|(kind, packed)| (kind, packed.into_owned())).unzip();
-        assert_eq!((kinds, &packed[1][..]), (vec![CELLS, RELEASE, FUTURE], spelled));
+        assert_eq!((kinds, &packed[0][..]), (vec![RELEASE, COLUMNS, FUTURE], spelled));
     }
 }
 
 #[test]
 fn where_a_node_waits_is_read_as_far_as_it_is_spelled_as_today_and_travels_on_in_order() {
-    let cells = failed(0);
+    let cells = all_failed(&[0]);
     // A target without a port, and a release with a space: neither is read, and both travel on,
     // among what is read.
     for (release, pending) in [
@@ -147,7 +156,7 @@ fn where_a_node_waits_is_read_as_far_as_it_is_spelled_as_today_and_travels_on_in
         (b"1 2", b"\x03old\x01"),
     ] {
         let sections: [(u32, &[u8]); 4] =
-            [(CELLS, &cells), (RELEASE, release), (PENDING, pending), (FUTURE, b"?")];
+            [(RELEASE, release), (PENDING, pending), (COLUMNS, &cells), (FUTURE, b"?")];
         let frame = frame(1, &sections);
         assert_eq!(frame.pending().len(), usize::from(pending.contains(&b':')));
         let travelling: Vec<_> =
@@ -186,12 +195,12 @@ fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
 
 #[test]
 fn what_could_not_be_read_of_a_message_is_counted_and_the_rest_is_taken() {
-    let (mut core, owl, _) = with_row(frame(1, &[(CELLS, &[0, 0, 0])]), Vec::new());
-    let cells = [failed(1), failed(1), failed(1)].concat();
+    let (mut core, owl, _) = with_row(frame(1, &[(COLUMNS, &all_failed(&[9, 9, 9]))]), Vec::new());
+    let cells = all_failed(&[1, 1, 1]);
     tell(
         &mut core,
         &owl,
-        Exchange { unread: 3, ..gossip(&owl, frame(2, &[(CELLS, &cells)]), Vec::new()) },
+        Exchange { unread: 3, ..gossip(&owl, frame(2, &[(COLUMNS, &cells)]), Vec::new()) },
         at(2),
     );
     assert_eq!(states(&core, &owl), [State::Failed(Failure::Refused); 3]);

@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
 use canary_core::liveness::Liveness;
 use canary_core::{
     CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation,
-    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Merge, Moment, NodeName, Now, Output,
-    Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
+    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Moment, NodeName, Now, Output, Patch,
+    Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
     pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
@@ -69,25 +68,6 @@ fn frame(names: &[&str], version: u64) -> (Arc<Roster>, Arc<Frame>) {
     let frame =
         Frame::new(version, roster.id(), Wall::from_unix_millis(version), &vec![cell; names.len()]);
     (roster, Arc::new(frame))
-}
-
-fn sections<'a>(sections: impl Iterator<Item = (u32, Cow<'a, [u8]>)>) -> Vec<(u32, Vec<u8>)> {
-    sections.map(|(kind, packed)| (kind, packed.into_owned())).collect()
-}
-
-fn borrowed(sections: &[(u32, Vec<u8>)]) -> impl Iterator<Item = (u32, &[u8])> {
-    sections.iter().map(|(kind, packed)| (*kind, &**packed))
-}
-
-/// The same frame, as it arrives at another bot.
-fn travelled(frame: &Frame) -> Frame {
-    Frame::from_sections(
-        frame.version(),
-        frame.roster(),
-        frame.wall(),
-        borrowed(&sections(frame.sections())),
-    )
-    .unwrap()
 }
 
 /// Everything that merging decides, as text that can be compared.
@@ -218,37 +198,6 @@ proptest! {
     }
 
     #[test]
-    fn cells_come_out_as_they_went_in(cells in prop::collection::vec(cell(), 0..60)) {
-        let roster = Roster::new((0..cells.len()).map(|index| format!("node-{index:03}").parse().unwrap()));
-        let frame = Frame::new(1, roster.id(), Wall::from_unix_millis(1 << 40), &cells);
-        let frame = travelled(&frame);
-        let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, now().time);
-        prop_assert!(row.cells().is_empty());
-        row.supply(&roster).unwrap();
-        let back: Vec<_> = row.cells().iter().map(|view| view.cell).collect();
-        prop_assert_eq!(back, cells);
-    }
-
-    #[test]
-    fn a_patch_changes_its_cells_and_no_others(cells in prop::collection::vec(cell(), 1..30), change in cell(), place in 0..30_usize) {
-        let place = place % cells.len();
-        let roster = Roster::new((0..cells.len()).map(|index| format!("node-{index:03}").parse().unwrap()));
-        let frame = Frame::new(4, roster.id(), Wall::from_unix_millis(1 << 40), &cells);
-        let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, now().time);
-        row.supply(&roster).unwrap();
-        let patch = Patch::new(5, Wall::from_unix_millis(1 << 40), &[(place as u32, change)]);
-        let patch = Arc::new(Patch::from_sections(5, patch.wall(), borrowed(&sections(patch.sections()))).unwrap());
-        let later = Arc::new(Patch::new(7, patch.wall(), &[]));
-        prop_assert_eq!(row.extend(&later, Duration::ZERO, now().time), Merge::Gap);
-        prop_assert_eq!(row.extend(&patch, Duration::ZERO, now().time), Merge::Taken);
-        prop_assert_eq!(row.extend(&patch, Duration::ZERO, now().time), Merge::Known);
-        let mut expected = cells;
-        expected[place] = change;
-        let back: Vec<_> = row.cells().iter().map(|view| view.cell).collect();
-        prop_assert_eq!(back, expected);
-    }
-
-    #[test]
     fn rosters_come_out_as_they_went_in(names in prop::collection::btree_set("[a-zäöü0-9.-]{1,20}", 0..40)) {
         let names: Vec<NodeName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let roster = Roster::new(names);
@@ -281,24 +230,6 @@ proptest! {
             prop_assert_eq!(target.to_string().parse::<Target>().unwrap(), target);
         }
     }
-}
-
-fn cell() -> impl Strategy<Value = Cell> {
-    let ok =
-        (1..=u16::MAX, any::<u16>(), any::<u8>()).prop_map(|(total, request, jitter)| State::Ok {
-            total: LatencyCode::from_raw(total).unwrap(),
-            request: LatencyCode::from_raw(request),
-            jitter: JitterCode::from_raw(jitter),
-        });
-    let state = prop_oneof![
-        Just(State::Unknown),
-        ok,
-        prop::sample::select(Failure::ALL.to_vec()).prop_map(State::Failed)
-    ];
-    (state, any::<u32>(), any::<u8>()).prop_map(|(state, age_ticks, loss)| match state {
-        State::Unknown => Cell::default(),
-        state => Cell { state, age_ticks, loss, retransmissions: 0 },
-    })
 }
 
 #[test]

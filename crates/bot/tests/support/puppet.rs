@@ -84,8 +84,26 @@ pub fn packed_roster(names: &[String]) -> Vec<u8> {
 
 /// A frame of these packed cells.
 pub fn frame(version: u64, roster: &[u8], unix_ms: u64, cells: &[u8]) -> Message {
-    let section = Message::default().varint(1, 1).bytes(2, cells);
+    let section = Message::default().varint(1, 5).bytes(2, cells);
     Message::default().varint(1, version).bytes(2, roster).varint(3, unix_ms).message(5, &section)
+}
+
+fn packed_runs(runs: &[(u8, usize)]) -> Vec<u8> {
+    let run = |packed: Message, (tag, count): &(u8, usize)| {
+        packed.raw_varint(u64::from(*tag)).raw_varint(*count as u64)
+    };
+    runs.iter().fold(Message::default().raw_varint(runs.len() as u64), run).0
+}
+
+/// Packed cells of which nothing is known.
+pub fn unknown(cells: usize) -> Vec<u8> {
+    [packed_runs(&[(0, cells)]), vec![0; 12]].concat()
+}
+
+/// Packed cells that were refused just now.
+pub fn refused(cells: usize) -> Vec<u8> {
+    let head = [packed_runs(&[(3, cells)]), vec![8, 0, 8, 0, 8, 0, 0, 0, 0, 0, 0, 0]].concat();
+    [head, vec![0; 3 * cells]].concat()
 }
 
 /// Gossip of whole rows of these puppets over a roster: a success of half a millisecond or so, a
@@ -93,14 +111,16 @@ pub fn frame(version: u64, roster: &[u8], unix_ms: u64, cells: &[u8]) -> Message
 pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64) -> Message {
     let roster = fingerprint(names).to_le_bytes();
     let row = |puppet: &Puppet| {
-        let cell = |name: &String| {
-            if *name == puppet.name {
-                vec![0]
-            } else {
-                vec![1, version as u8, 0x7a, 0, 0x78, 90, 8]
-            }
-        };
-        let cells: Vec<u8> = names.iter().flat_map(cell).collect();
+        let own = names.iter().take_while(|name| **name != puppet.name).count();
+        let runs = [(1, own), (0, 1), (1, names.len().saturating_sub(own + 1))];
+        let runs: Vec<_> = runs.into_iter().filter(|(_, count)| *count > 0).collect();
+        let mut cells = packed_runs(&runs);
+        // All bits of each figure as they are: age, loss, retransmissions, total, total minus
+        // request, jitter.
+        cells.extend([8, 0, 8, 0, 8, 0, 16, 0, 16, 0, 8, 0]);
+        for _ in 1..names.len() {
+            cells.extend([8, 0, 0, version as u8, 0x7a, version as u8, 2, 90]);
+        }
         Message::default()
             .fixed(1, puppet.instance)
             .message(2, &frame(version, &roster, unix_ms, &cells))

@@ -10,7 +10,7 @@ use crate::members::Members;
 use crate::roster::{Roster, RosterId};
 
 /// Largest packed cell of an honest row.
-const CELL_BYTES_MAX: usize = 12;
+const CELL_BYTES_MAX: usize = 14;
 /// What a row takes beside its cells.
 const ROW_OVERHEAD: usize = 512;
 /// What a name in a roster takes whose letters are held anyway.

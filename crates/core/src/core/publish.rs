@@ -9,8 +9,8 @@ use super::deadlines::Timer;
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL,
-    ROSTER_LISTS_ALL_MAX, ROW_RATE_SHARE,
+    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL_MAX,
+    ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -25,7 +25,7 @@ use crate::series::ProbeKind;
 use crate::time::{Moment, Time, Wall};
 
 /// Typical bytes of a packed cell, until the own frame tells better.
-const CELL_BYTES: usize = 8;
+const CELL_BYTES: usize = 4;
 
 /// What is published and what waits to be.
 #[derive(Debug)]
@@ -34,8 +34,9 @@ pub(super) struct Publisher {
     roster: Arc<Roster>,
     /// Which member has which place in the roster, by the index of its slot.
     places: Vec<Option<(Slot, u32)>>,
-    /// Until when a new roster also lists names that had no time to answer yet.
-    lists_all_until: Time,
+    /// Until when a new roster also lists names that had no time to answer yet, and rows may take
+    /// more of the gossip rate.
+    young_until: Time,
     /// Whether the present roster lists them.
     lists_all: bool,
     /// Members came or went since the roster was made, or something else of a frame changed that
@@ -66,7 +67,7 @@ impl Publisher {
             version: 0,
             roster: Roster::new([]),
             places: Vec::new(),
-            lists_all_until: now + ROSTER_LISTS_ALL,
+            young_until: now + YOUNG,
             lists_all: false,
             roster_stale: true,
             changed: BTreeSet::new(),
@@ -120,19 +121,20 @@ impl Publisher {
     /// start together know all names long before they have measured all of them; in the meantime
     /// each would have a roster of its own, and those are more bytes than the rows.
     pub(super) fn lists_all(&self, members: usize, now: Moment) -> bool {
-        members <= ROSTER_LISTS_ALL_MAX && now.time < self.lists_all_until
+        members <= ROSTER_LISTS_ALL_MAX && now.time < self.young_until
     }
 }
 
 impl Core {
     /// How often the whole own row is published: the configured interval, the pair interval, or
     /// what the gossip rate allows.
-    pub fn publish_interval(&self) -> Duration {
+    pub fn publish_interval(&self, now: Time) -> Duration {
+        let is_young = now < self.publisher.young_until;
+        let share = if is_young { ROW_RATE_SHARE_AT_START } else { ROW_RATE_SHARE };
         let rows = self.members.present_known() + 1;
         let row_bytes =
             self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
-        let allowed =
-            (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * ROW_RATE_SHARE);
+        let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * share);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
     }
 
@@ -156,7 +158,7 @@ impl Core {
 
     /// The publish interval has shrunk.
     pub(super) fn publish_sooner(&mut self, now: Moment) {
-        let due = self.publisher.framed_at + self.publish_interval();
+        let due = self.publisher.framed_at + self.publish_interval(now.time);
         self.deadlines.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
@@ -175,7 +177,7 @@ impl Core {
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
-        let interval = self.publish_interval();
+        let interval = self.publish_interval(now.time);
         if self.joining.naming.yields() {
             self.deadlines.timers.set(Timer::Publish, now.time + interval);
             return;

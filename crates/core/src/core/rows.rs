@@ -104,7 +104,7 @@ impl Core {
             else {
                 continue;
             };
-            let len = news.packed_len();
+            let len = news.weight();
             if len > room || answer.rows.len() >= WANTS_MAX {
                 held_back = true;
                 continue;

@@ -171,7 +171,7 @@ impl Core {
                         })
                     });
                     if let Some(news) = news {
-                        let len = news.packed_len();
+                        let len = news.weight();
                         if len > room {
                             continue;
                         }

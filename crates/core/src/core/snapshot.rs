@@ -209,7 +209,7 @@ impl Core {
             unproven: self.members.unproven(),
             join_problems: self.join_problems(),
             pair_interval: self.pair_interval(),
-            publish_interval: self.publish_interval(),
+            publish_interval: self.publish_interval(now.time),
             refusals: self.journal.refusals(),
             schedule_delay: self.schedule.delay(),
             stalled: self.detector.witness.stalled(),

@@ -5,12 +5,14 @@
 //! later release can add to the protocol, and its bots live in one mesh with bots of this one.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buffa::Message as _;
 use canary_core::limits::{
-    LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, SUSPICIONS_MAX, WANTS_MAX,
+    EXCHANGE_CELLS_MAX, LABELS_MAX, PATCHES_MAX, RECORDS_PER_EXCHANGE_MAX, ROSTER_NAMES_MAX,
+    SUSPICIONS_MAX, WANTS_MAX,
 };
 use canary_core::{
     Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, InstanceRange, JoinAnswer,
@@ -241,13 +243,14 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
             refused: told.refused,
         })
     };
+    let cells_left = Cell::new(EXCHANGE_CELLS_MAX);
     Exchange {
         from: instance(gossip.from),
         to: instance(gossip.to),
         range,
         entries,
         records: reading.each(gossip.records, RECORDS_PER_EXCHANGE_MAX, heard),
-        rows: reading.each(gossip.rows, WANTS_MAX, news),
+        rows: reading.each(gossip.rows, WANTS_MAX, |row| news(row, &cells_left)),
         rosters: reading
             .each(gossip.rosters, WANTS_MAX, |bytes| Roster::unpack(&bytes).map_err(malformed)),
         suspicions: reading.each(gossip.suspicions, SUSPICIONS_MAX, suspicion),
@@ -269,9 +272,12 @@ fn heard(heard: pb::Heard) -> Result<Heard, Malformed> {
     })
 }
 
-fn news(news: pb::RowNews) -> Result<RowNews, Malformed> {
+fn news(news: pb::RowNews, cells_left: &Cell<usize>) -> Result<RowNews, Malformed> {
     if news.patches.len() > PATCHES_MAX {
         return Err("a row has too many patches".to_owned());
+    }
+    if cells_left.get() == 0 {
+        return Err("the rows have too many cells".to_owned());
     }
     let frame = match news.frame.into_option() {
         Some(frame) => {
@@ -281,8 +287,11 @@ fn news(news: pb::RowNews) -> Result<RowNews, Malformed> {
                 roster_id(&frame.roster)?,
                 wall,
                 told(&frame.sections),
-            )
-            .map_err(malformed)?;
+            );
+            // What could not be read was read in part.
+            let cells = read.as_ref().map_or(ROSTER_NAMES_MAX, Frame::cells_len);
+            cells_left.set(cells_left.get().saturating_sub(cells));
+            let read = read.map_err(malformed)?;
             Some((Arc::new(read), Duration::from_millis(frame.age_ms)))
         }
         None => None,
