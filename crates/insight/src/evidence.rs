@@ -8,7 +8,6 @@ use fixedbitset::FixedBitSet;
 
 use crate::limits::CAUSES_MAX;
 use crate::matrix::{Failing, Index, Matrix, Quality};
-use crate::over::Over;
 
 /// What is explained: each layer by the same model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,9 +20,13 @@ pub(crate) enum Layer {
     Slow,
 }
 
-/// How probably a pair under a cause fails, and any pair by chance.
+/// How probably a pair under a cause fails, and any pair by chance: as many as fail now, and
+/// [`CHANCES`] more, within these bounds. So in a large mesh, in which one path of very many is
+/// dear to name, a failure that stands out says more.
 const FAILS_UNDER_CAUSE: f64 = 0.985;
 const FAILS_BY_CHANCE: f64 = 0.02;
+const FAILS_BY_CHANCE_MIN: f64 = 0.000_2;
+const CHANCES: usize = 20;
 /// The same where packets are lost besides.
 const FAILS_BY_LOSS: f64 = 0.4;
 /// What speaks for losing packets from this on (in nats) is no accident.
@@ -91,6 +94,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) witnesses: FixedBitSet,
     /// Nodes whose rows or columns lose packets.
     lossy: FixedBitSet,
+    /// How probably a pair fails by chance.
+    by_chance: f64,
     /// By source, targets ascending.
     pub(crate) bad: Vec<Vec<Bad>>,
     /// By source.
@@ -98,9 +103,13 @@ pub(crate) struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    /// The evidence of one layer; none if no pair is bad. What failed before the cause was `over`
-    /// is not known to fail now.
-    pub(crate) fn of(matrix: &'a Matrix, layer: Layer, over: &Over) -> Option<Self> {
+    /// The evidence of one layer; none if no pair is bad. Of a pair whose failure is `void` it is
+    /// not known how it is now.
+    pub(crate) fn of(
+        matrix: &'a Matrix,
+        layer: Layer,
+        void: impl Fn(Index, &Failing) -> bool,
+    ) -> Option<Self> {
         let is_bad = |said: &crate::matrix::Said| match layer {
             Layer::Failing => !said.failing.is_empty(),
             Layer::Lossy | Layer::Slow => said.is_worse,
@@ -120,12 +129,14 @@ impl<'a> Evidence<'a> {
             all,
             witnesses,
             lossy: lossy(matrix),
+            by_chance: FAILS_BY_CHANCE,
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
         };
+        evidence.by_chance = evidence.by_chance(&void);
         let mut total = 0;
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
-            let bad = evidence.bad_of(index, over);
+            let bad = evidence.bad_of(index, &void);
             total += bad.len();
             // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by
             // now: an old success contradicts nothing.
@@ -146,7 +157,7 @@ impl<'a> Evidence<'a> {
         (total > 0 && !is_general).then_some(evidence)
     }
 
-    fn bad_of(&self, source: Index, over: &Over) -> Vec<Bad> {
+    fn bad_of(&self, source: Index, void: &impl Fn(Index, &Failing) -> bool) -> Vec<Bad> {
         let Some(node) = self.matrix.node(source) else { return Vec::new() };
         let is_target = |target: Index| target != source && self.all.contains(target);
         match self.layer {
@@ -161,7 +172,7 @@ impl<'a> Evidence<'a> {
                             .quality
                             .get(failing.target as usize)
                             .is_some_and(|quality| quality.lossy.nats() > LOSES);
-                    let by_chance = if loses { FAILS_BY_LOSS } else { FAILS_BY_CHANCE };
+                    let by_chance = if loses { FAILS_BY_LOSS } else { self.by_chance };
                     let weight =
                         f64::from(streak.min(STREAK_MAX)) * (FAILS_UNDER_CAUSE / by_chance).ln();
                     let (first, kind) = (Some(failing.first), Some(failing.kind));
@@ -173,8 +184,7 @@ impl<'a> Evidence<'a> {
                         kind,
                         times: 0,
                     };
-                    let is_known = !over.covers(source, bad.target, failing.latest);
-                    (is_target(bad.target) && is_known).then_some(bad)
+                    (is_target(bad.target) && !void(source, failing)).then_some(bad)
                 };
                 node.said.failing.iter().filter_map(bad).collect()
             }
@@ -202,6 +212,20 @@ impl<'a> Evidence<'a> {
                 node.said.quality.iter().enumerate().filter_map(bad).collect()
             }
         }
+    }
+
+    /// How probably a pair fails by chance, judged by all.
+    fn by_chance(&self, void: impl Fn(Index, &Failing) -> bool) -> f64 {
+        let (mut fails, mut known) = (0, 0);
+        for (source, node) in self.matrix.nodes().filter(|(_, node)| node.is_witness) {
+            known += node.said.known.count_ones(..);
+            let is_bad = |failing: &&Failing| {
+                self.all.contains(failing.target as usize) && !void(source, failing)
+            };
+            fails += node.said.failing.iter().filter(is_bad).count();
+        }
+        let share = (fails + CHANCES) as f64 / known.max(1) as f64;
+        share.clamp(FAILS_BY_CHANCE_MIN, FAILS_BY_CHANCE)
     }
 
     /// How many numbers there are.

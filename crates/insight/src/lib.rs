@@ -106,24 +106,20 @@ impl Insight {
         let mut findings = judge::unreliable(&self.matrix);
         findings.extend(soon::findings(&self.matrix, snapshot));
         let mut worse = Vec::new();
+        let stated = self.tracker.incumbents(Layer::Failing);
+        self.over.forget(&self.matrix.freed);
+        let mut found_failing = Vec::new();
         for layer in Layer::ALL {
-            let Some(evidence) = Evidence::of(&self.matrix, layer, &self.over) else {
-                if layer == Layer::Failing {
-                    self.over.all_work(snapshot.now.time);
-                }
-                continue;
-            };
+            let void = |source, failing: &_| self.over.is_void(source, failing);
+            let Some(evidence) = Evidence::of(&self.matrix, layer, void) else { continue };
             let groups = Groups::of(&evidence);
             let mut incumbents = self.tracker.incumbents(layer);
             // Numbers mean other nodes now, and a group may have grown: the
             // search begins again.
             if self.matrix.is_renumbered {
                 incumbents.clear();
-                self.over.forget();
             }
-            if layer == Layer::Failing {
-                incumbents.retain(|cause| !self.over.has_ended(cause));
-            }
+            incumbents.retain(|cause| layer != Layer::Failing || !self.over.has_ended(cause));
             let search = Search {
                 evidence: &evidence,
                 groups: &groups,
@@ -131,18 +127,21 @@ impl Insight {
                 worse: &worse,
             };
             let causes = search.explain();
-            findings.extend(
-                causes
-                    .iter()
-                    .filter_map(|found| judge::finding(found, &evidence, &groups, snapshot)),
-            );
+            let found: Vec<_> = causes
+                .iter()
+                .filter_map(|found| judge::finding(found, &evidence, &groups, snapshot))
+                .collect();
             if layer == Layer::Failing {
-                let found = causes.iter().map(|found| found.cause.clone()).collect();
-                self.over.update(&evidence, &incumbents, &found, snapshot.now.time);
+                let causes = found.iter().filter_map(|finding| finding.cause.clone());
+                found_failing =
+                    causes.map(|(_, cause)| (cause.clone(), cause.block(&evidence))).collect();
             }
+            findings.extend(found);
             worse.extend(causes.into_iter().map(|found| found.cause));
         }
-        let failing = Evidence::of(&self.matrix, Layer::Failing, &self.over);
+        self.over.update(&self.matrix, &stated, found_failing, snapshot.now.time);
+        let void = |source, failing: &_| self.over.is_void(source, failing);
+        let failing = Evidence::of(&self.matrix, Layer::Failing, void);
         let is_explained = |finding: &Finding| {
             let (Some(evidence), Some((_, cause))) = (&failing, &finding.cause) else {
                 return false;
@@ -180,9 +179,7 @@ impl Insight {
             };
             let (mut failed, mut over) = (0, 0);
             for failing in node.said.failing.iter().filter(is_expected) {
-                let target = failing.target as usize;
-                let is_over = self.over.covers(*index, target, failing.latest);
-                *(if is_over { &mut over } else { &mut failed }) += 1;
+                *(if self.over.is_void(*index, failing) { &mut over } else { &mut failed }) += 1;
             }
             sight.failed += failed;
             sight.ok += known.saturating_sub(failed + over);

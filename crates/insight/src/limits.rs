@@ -85,8 +85,8 @@ pub(crate) const CLOSE_AFTER_MAX: Duration = Duration::from_secs(120);
 /// How long it is remembered that a cause is over: by then every pair was measured again, or its
 /// row is silent.
 pub(crate) const OVER_KEPT: Duration = Duration::from_secs(180);
-/// Causes that are remembered at most, the latest: each is asked about every pair that fails.
-pub(crate) const OVER_MAX: usize = 16;
+/// Causes that are remembered at most, the latest: all that one observation can find.
+pub(crate) const OVER_MAX: usize = CAUSES_MAX;
 
 /// Remaining validity from which an expiring certificate is reported, and from which it is
 /// critical.

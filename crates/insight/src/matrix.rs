@@ -15,7 +15,8 @@ use canary_core::{
 use fixedbitset::FixedBitSet;
 
 use crate::limits::{
-    NEWS_TRAVEL, QUALITY_PAIRS_MAX, REPEATED_WITHIN, SILENT_AFTER, SLOW_MIN, SLOW_STEPS, WARM,
+    NEWS_TRAVEL, OVER_KEPT, QUALITY_PAIRS_MAX, REPEATED_WITHIN, SILENT_AFTER, SLOW_MIN, SLOW_STEPS,
+    WARM,
 };
 
 /// A node's number.
@@ -35,6 +36,8 @@ pub(crate) struct Matrix {
     pub(crate) me: Index,
     /// Whether the latest snapshot had other nodes than the one before.
     pub(crate) is_renumbered: bool,
+    /// Numbers of nodes that it has no more.
+    pub(crate) freed: Vec<Index>,
     pair_interval: Duration,
 }
 
@@ -51,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) is_witness: bool,
     /// Whether its row advances.
     pub(crate) is_heard: bool,
+    /// How far its row had come when it was lost; none if it has advanced since.
+    lost_at: Option<(Incarnation, Instance, Version)>,
     /// Whether its row advances but most of what it says is old: the host has no time to measure.
     pub(crate) is_behind: bool,
     pub(crate) expires: Option<u64>,
@@ -65,11 +70,13 @@ pub(crate) struct Said {
     succession: Option<(Incarnation, Instance)>,
     version: Version,
     /// The label of the latest frame that was read, on our clock.
-    framed_at: Time,
+    pub(crate) framed_at: Time,
     /// Nodes of which it has a result.
     pub(crate) known: FixedBitSet,
     /// Nodes that it fails to reach, in ascending order.
     pub(crate) failing: Vec<Failing>,
+    /// Nodes that it failed to reach lately, and reaches again, in ascending order.
+    pub(crate) recovered: Vec<Recovered>,
     /// By node; empty in a mesh that is too large.
     pub(crate) quality: Vec<Quality>,
     /// Whether any pair is slow, or loses packets.
@@ -88,6 +95,14 @@ pub(crate) struct Failing {
     published: Time,
     /// When the latest of them began, as far as it was published.
     pub(crate) latest: Time,
+}
+
+/// A pair that works again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) target: u32,
+    /// When the first attempt began that was answered.
+    pub(crate) at: Time,
 }
 
 /// How a pair usually is, and how it is now.
@@ -228,8 +243,18 @@ impl Matrix {
             (node.record, node.status, node.heard_at, node.interval) =
                 (Arc::clone(record), status, heard_at, interval);
             node.is_current = row.is_some_and(|row| row.version() >= version);
+            // The row of a node that was lost tells of before, until it advances.
+            let (incarnation, instance) = record.succession();
+            let came_to = (incarnation, instance, row.map_or(0, Row::version));
+            if !status.is_present() {
+                node.lost_at = Some(came_to);
+            } else if node.lost_at.is_some_and(|lost_at| lost_at != came_to) {
+                node.lost_at = None;
+            }
             node.is_heard = index == self.me
-                || (status.is_present() && row.is_some_and(|row| row.age(now) < fresh));
+                || (status.is_present()
+                    && node.lost_at.is_none()
+                    && row.is_some_and(|row| row.age(now) < fresh));
             let is_behind = node.is_heard && node.said.behind > 1;
             // A bot of the original measures each pair seldom: that is no fault, and what it says
             // is old all the same.
@@ -285,6 +310,7 @@ impl Matrix {
             self.index.insert(name.clone(), free);
         }
         self.is_renumbered = has_changed;
+        self.freed = gone.into_iter().map(|(_, index)| index).collect();
         if has_changed {
             self.places.clear();
         }
@@ -354,6 +380,7 @@ impl Node {
             is_current: false,
             is_witness: false,
             is_heard: false,
+            lost_at: None,
             is_behind: false,
             expires: None,
             interval: Duration::ZERO,
@@ -389,6 +416,7 @@ impl Said {
             self.known.set(index, false);
         }
         self.failing.retain(|failing| failing.target as usize != index);
+        self.recovered.retain(|recovered| recovered.target as usize != index);
         if let Some(quality) = self.quality.get_mut(index) {
             *quality = Quality::default();
         }
@@ -407,6 +435,7 @@ impl Said {
             // Another process: what the former one failed at is not known to fail.
             (self.succession, self.version, self.framed_at) = (Some(succession), 0, Time::ZERO);
             self.failing.clear();
+            self.recovered.clear();
             self.known.clear();
         }
         if self.version >= row.version() {
@@ -415,6 +444,7 @@ impl Said {
         let framed_at = now.back(row.frame_age(now));
         let is_new_frame = row.frame().version() > self.version;
         let read_until = std::mem::replace(&mut self.framed_at, framed_at);
+        self.recovered.retain(|recovered| now.since(recovered.at) < OVER_KEPT);
         let (mut old, mut all) = (0, 0);
         for news in row.news(self.version) {
             let Some(target) = places.get(news.place).copied().filter(|target| *target != NOBODY)
@@ -444,6 +474,10 @@ impl Said {
         self.failing.binary_search_by_key(&target, |failing| failing.target)
     }
 
+    fn recovered_at(&self, target: u32) -> Result<usize, usize> {
+        self.recovered.binary_search_by_key(&target, |recovered| recovered.target)
+    }
+
     /// Books one cell.
     fn take(&mut self, target: u32, cell: Cell, attempted: Time, is_sample: bool) {
         let index = target as usize;
@@ -460,6 +494,11 @@ impl Said {
             (State::Ok { total, .. }, place) => {
                 if let Ok(place) = place {
                     self.failing.remove(place);
+                    let recovered = Recovered { target, at: attempted };
+                    match self.recovered_at(target) {
+                        Ok(place) => self.recovered[place] = recovered,
+                        Err(place) => self.recovered.insert(place, recovered),
+                    }
                 }
                 if let Some(quality) = self.quality.get_mut(index).filter(|_| is_sample) {
                     quality.sample(total, cell.retransmissions);
@@ -469,9 +508,19 @@ impl Said {
                 (self.failing[place].kind, self.failing[place].latest) = (kind, attempted);
             }
             (State::Failed(kind), Err(place)) => {
-                let (first, published) = (attempted, attempted + cell.age());
-                self.failing
-                    .insert(place, Failing { target, kind, first, published, latest: attempted });
+                if let Ok(place) = self.recovered_at(target) {
+                    self.recovered.remove(place);
+                }
+                self.failing.insert(
+                    place,
+                    Failing {
+                        target,
+                        kind,
+                        first: attempted,
+                        published: attempted + cell.age(),
+                        latest: attempted,
+                    },
+                );
                 if let Some(quality) = self.quality.get_mut(index) {
                     quality.slow = Suspicion::default();
                 }

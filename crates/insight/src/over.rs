@@ -11,16 +11,25 @@ use fixedbitset::FixedBitSet;
 
 use crate::block::Block;
 use crate::cause::Cause;
-use crate::evidence::Evidence;
-use crate::limits::{OVER_KEPT, OVER_MAX};
-use crate::matrix::Index;
+use crate::limits::{HOLD, OVER_KEPT, OVER_MAX};
+use crate::matrix::{Failing, Index, Matrix};
 
 /// What is over.
 #[derive(Debug, Default)]
 pub(crate) struct Over {
-    /// Stated causes that explained the latest observation, and their pairs.
-    standing: Vec<(Cause, Block)>,
+    /// Causes that are stated, and explained what failed when they were last found.
+    standing: Vec<Standing>,
     ended: Vec<Ended>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    cause: Cause,
+    block: Block,
+    /// Since about when it explains: what recovered before did so of something else.
+    since: Time,
+    /// Most pairs that failed at once in each of its directions.
+    most: [usize; 2],
 }
 
 #[derive(Debug)]
@@ -35,11 +44,11 @@ struct Ended {
 }
 
 impl Over {
-    /// Whether all that is known of a pair, whose latest attempt failed, is of before its cause was
-    /// over.
-    pub(crate) fn covers(&self, source: Index, target: Index, attempted: Time) -> bool {
+    /// Whether all that is known of a pair that failed is of before its cause was over.
+    pub(crate) fn is_void(&self, source: Index, failing: &Failing) -> bool {
+        let target = failing.target as usize;
         let is_of = |ended: &Ended| {
-            attempted < ended.at
+            failing.latest < ended.at
                 && ended.block.covers(source, target)
                 && !ended.spared.iter().any(|block| block.covers(source, target))
         };
@@ -51,56 +60,85 @@ impl Over {
         self.ended.iter().any(|ended| ended.cause == *cause && !ended.is_back)
     }
 
-    /// Takes in which of the stated causes explain what fails now. One that did so until now is
-    /// over if most of its pairs work; one of two directions, if one of them works.
+    /// Takes in which causes are stated, and which were found now, with their pairs. A stated one is
+    /// over if half of what failed at its worst does not fail any more, and more was answered since
+    /// than fails; one of two directions, if that is so in one of them.
     pub(crate) fn update(
         &mut self,
-        evidence: &Evidence<'_>,
+        matrix: &Matrix,
         stated: &BTreeSet<Cause>,
-        found: &BTreeSet<Cause>,
+        found: Vec<(Cause, Block)>,
         now: Time,
     ) {
-        for ended in &mut self.ended {
-            ended.is_back |= found.contains(&ended.cause);
-        }
-        let standing = stated.intersection(found);
-        let standing = standing.map(|cause| (cause.clone(), cause.block(evidence))).collect();
-        let before: Vec<_> = std::mem::replace(&mut self.standing, standing);
-        let gone = before.into_iter().filter(|(cause, block)| {
-            let score = block.weigh(evidence, |_, _| false);
-            !found.contains(cause) && score.good > score.bad
-        });
-        let is_half = |(_, block): &mut (Cause, Block)| {
-            let works = |(from, to): (&FixedBitSet, &FixedBitSet)| {
-                let way = Block { from: from.clone(), to: to.clone(), both: false };
-                let score = way.weigh(evidence, |_, _| false);
-                score.good > score.bad
-            };
-            block.both && block.directions().any(works)
-        };
-        let over: Vec<_> = gone.chain(self.standing.extract_if(.., is_half)).collect();
-        self.end(over, now);
         self.ended.retain(|ended| now.since(ended.at) < OVER_KEPT);
-    }
-
-    /// Nothing fails any more, as far as is known.
-    pub(crate) fn all_work(&mut self, now: Time) {
-        let over = std::mem::take(&mut self.standing);
-        self.end(over, now);
-    }
-
-    /// Numbers mean other nodes now.
-    pub(crate) fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    fn end(&mut self, over: Vec<(Cause, Block)>, at: Time) {
-        let spared: Vec<_> = self.standing.iter().map(|(_, block)| block.clone()).collect();
-        for (cause, block) in over {
-            self.ended.retain(|ended| ended.cause != cause);
-            self.ended.push(Ended { cause, block, at, spared: spared.clone(), is_back: false });
+        for ended in &mut self.ended {
+            ended.is_back |= found.iter().any(|(cause, _)| *cause == ended.cause);
         }
+        self.standing.retain(|standing| stated.contains(&standing.cause));
+        for (cause, block) in found.into_iter().filter(|(cause, _)| stated.contains(cause)) {
+            if !self.standing.iter().any(|standing| standing.cause == cause) {
+                self.standing.push(Standing {
+                    cause,
+                    block,
+                    since: now.back(HOLD * 2),
+                    most: [0; 2],
+                });
+            }
+        }
+        let (mut over, mut standing) = (Vec::new(), Vec::new());
+        for mut stands in std::mem::take(&mut self.standing) {
+            let is_over = self.is_over(matrix, &mut stands);
+            if is_over { &mut over } else { &mut standing }.push(stands);
+        }
+        let spared: Vec<_> = standing.iter().map(|standing| standing.block.clone()).collect();
+        for Standing { cause, block, .. } in over {
+            let spared = spared.clone();
+            self.ended.retain(|ended| ended.cause != cause);
+            self.ended.push(Ended { cause, block, at: now, spared, is_back: false });
+        }
+        self.standing = standing;
         let excess = self.ended.len().saturating_sub(OVER_MAX);
         self.ended.drain(..excess);
+    }
+
+    /// The numbers of these nodes will be given to others.
+    pub(crate) fn forget(&mut self, freed: &[Index]) {
+        let is_of = |set: &FixedBitSet| freed.iter().any(|index| set.contains(*index));
+        let is_kept = |block: &Block| !is_of(&block.from) && !is_of(&block.to);
+        if !freed.is_empty() {
+            self.standing.retain(|standing| is_kept(&standing.block));
+            self.ended.retain(|ended| is_kept(&ended.block));
+        }
+    }
+
+    /// Whether, in one of its directions, half of what failed at its worst does not fail any more,
+    /// and more is known to work since it began than to fail.
+    fn is_over(&self, matrix: &Matrix, standing: &mut Standing) -> bool {
+        let Standing { block, since, most, .. } = standing;
+        let mut ways = block.directions().zip(most);
+        ways.any(|((from, to), most)| {
+            let (mut fail, mut work) = (0, 0);
+            for source in from.ones() {
+                let Some(node) = matrix.node(source).filter(|node| node.is_witness) else {
+                    continue;
+                };
+                let is_of = |target: u32| to.contains(target as usize);
+                let failing = || node.said.failing.iter().filter(|pair| is_of(pair.target));
+                fail += failing().filter(|failing| !self.is_void(source, failing)).count();
+                let recovered = node
+                    .said
+                    .recovered
+                    .iter()
+                    .filter(|pair| is_of(pair.target) && pair.at > *since);
+                // Of a whole row of after it began all pairs were measured since.
+                work += if node.said.framed_at.back(matrix.pair_interval()) > *since {
+                    node.said.known.intersection(to).count().saturating_sub(failing().count())
+                } else {
+                    recovered.count()
+                };
+            }
+            *most = fail.max(*most);
+            work > fail && fail * 2 <= *most
+        })
     }
 }

@@ -43,7 +43,8 @@ impl Search<'_> {
         // What is stated stays, as long as it explains.
         for incumbent in self.incumbents {
             let stated = self.grown(self.score(incumbent.clone(), &explained), &explained);
-            if self.is_accepted(&stated) {
+            let is_known = found.iter().any(|found| found.cause == stated.cause);
+            if self.is_accepted(&stated) && !is_known {
                 mark(self.evidence, &stated.cause, &mut explained);
                 found.push(stated);
             }

@@ -391,3 +391,41 @@ fn rows_that_tell_late_of_a_repair_blame_nobody() {
     let report = watch(&mut lab, &mut insight, 12);
     assert_eq!(kinds(&report), [Kind::OneWay]);
 }
+
+#[test]
+fn a_fault_of_some_paths_between_two_zones_does_not_come_and_go() {
+    for share in [30, 45, 70] {
+        let (mut lab, mut insight) = (Lab::new(60, 3), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        let pairs = (0..20).flat_map(|one| (20..40).map(move |other| (one, other)));
+        for (one, other) in pairs.filter(|(one, other)| (one * 37 + other * 61) % 101 < share) {
+            lab.failing.insert((one, other, Failure::Timeout));
+            lab.failing.insert((other, one, Failure::Timeout));
+        }
+        let before = watch(&mut lab, &mut insight, 30);
+        let after = watch(&mut lab, &mut insight, 120);
+        let ids = |report: &Report| -> BTreeSet<_> {
+            report.open.iter().map(|incident| incident.id).collect()
+        };
+        assert!(!before.open.is_empty(), "{share} %");
+        let state = |report: &Report| (ids(report), report.closed.len());
+        assert_eq!(state(&before), state(&after), "{share} %");
+    }
+}
+
+#[test]
+fn a_node_that_joins_does_not_bring_back_what_is_over() {
+    let (mut lab, mut insight) = (Lab::new(9, 3), Insight::new());
+    lab.status[8] = Status::Left;
+    watch(&mut lab, &mut insight, 5);
+    let pairs = (0..6).flat_map(|one| (6..8).flat_map(move |other| [(one, other), (other, one)]));
+    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    let report = watch(&mut lab, &mut insight, 10);
+    assert_eq!(kinds(&report), [Kind::Partition]);
+    lab.failing.clear();
+    lab.late.insert(1);
+    watch(&mut lab, &mut insight, 4);
+    lab.status[8] = Status::Alive;
+    let report = watch(&mut lab, &mut insight, 14);
+    assert_eq!((report.open.len(), report.closed.len()), (0, 1), "{:?}", report.open);
+}

@@ -1,5 +1,7 @@
 //! The judge: faults in simulated meshes, and what the bots say of them.
 
+#![allow(clippy::unwrap_used)]
+
 use canary_sim::judge::{ALL, Fault, play};
 
 /// Plays faults in small meshes, labelled and not.
@@ -44,4 +46,11 @@ fn restarts_goodbyes_and_newcomers_are_no_incidents() {
 #[test]
 fn latency_that_follows_the_day_and_a_lost_packet_in_a_hundred_are_no_incidents() {
     judge(|fault| fault.causes == 0 && fault.needs_warmth);
+}
+
+#[test]
+fn nobody_is_blamed_while_rows_tell_late_of_a_repair() {
+    let fault = ALL.iter().find(|fault| fault.name == "zone cut, gossip scarce").unwrap();
+    let outcome = play(fault, 100, 1, true).unwrap();
+    assert!(outcome.is_right(), "{:?}\n{}", outcome.wrong, outcome.log.join("\n"));
 }

@@ -387,6 +387,12 @@ pub const ALL: &[Fault] = &[
     ),
     fault("zone cut", zone, cut_groups, join_groups),
     scarce(fault("zone cut, gossip scarce", zone, cut_groups, join_groups)),
+    scarce(fault(
+        "cut with 1 bridge, gossip scarce",
+        |mesh, expect| zone_but(mesh, expect, 1),
+        cut_groups,
+        join_groups,
+    )),
     fault(
         "zone denied one way",
         zone,
