@@ -37,8 +37,8 @@ fn figures(cell: &Cell) -> [u32; FIGURES] {
     };
     // A request is a part of the total, so that their ratio varies less than either.
     let ratio = total.wrapping_sub(request);
-    let flags = [cell.loss, cell.retransmissions].map(u32::from);
-    [cell.age_ticks, flags[0], flags[1], total.into(), ratio.into(), jitter.into()]
+    let (loss, retransmissions) = (cell.loss.into(), cell.retransmissions.into());
+    [cell.age_ticks, loss, retransmissions, total.into(), ratio.into(), jitter.into()]
 }
 
 /// How many figures a cell of this state has.

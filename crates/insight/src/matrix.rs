@@ -48,7 +48,7 @@ pub(crate) struct Node {
     pub(crate) status: Status,
     /// When it was last known to live.
     pub(crate) heard_at: Time,
-    /// Whether its row is the latest that it published, as far as others report.
+    /// Whether its row is the latest that it published, as far as is known.
     pub(crate) is_current: bool,
     /// Whether its row is evidence: it lives, its row advances, and what it says is recent.
     pub(crate) is_witness: bool,
@@ -226,6 +226,7 @@ impl Matrix {
             (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, pace)
         });
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
+        let overdue = snapshot.publish_interval + NEWS_TRAVEL * 2;
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
         for (record, status, heard_at, row, version, (takes_part, interval)) in
@@ -242,7 +243,10 @@ impl Matrix {
             }
             (node.record, node.status, node.heard_at, node.interval) =
                 (Arc::clone(record), status, heard_at, interval);
-            node.is_current = row.is_some_and(|row| row.version() >= version);
+            // A whole row is published in every interval: one that is overdue is not here, for few
+            // ways lead from there.
+            node.is_current =
+                row.is_some_and(|row| row.version() >= version && row.frame_age(now) < overdue);
             // The row of a node that was lost tells of before, until it advances.
             let (incarnation, instance) = record.succession();
             let came_to = (incarnation, instance, row.map_or(0, Row::version));

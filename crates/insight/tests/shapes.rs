@@ -429,3 +429,15 @@ fn a_node_that_joins_does_not_bring_back_what_is_over() {
     let report = watch(&mut lab, &mut insight, 14);
     assert_eq!((report.open.len(), report.closed.len()), (0, 1), "{:?}", report.open);
 }
+
+#[test]
+fn rows_that_do_not_come_contradict_nothing() {
+    // The last zone is cut off but for its heartbeats: its rows are those of before.
+    let (mut lab, mut insight) = (Lab::new(12, 3), Insight::new());
+    watch(&mut lab, &mut insight, 5);
+    let pairs = (0..8).flat_map(|one| (8..12).flat_map(move |other| [(one, other), (other, one)]));
+    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    lab.late.extend(8..12);
+    let report = watch(&mut lab, &mut insight, 18);
+    assert_eq!(kinds(&report), [Kind::Partition], "{:?}", report.events);
+}

@@ -432,7 +432,7 @@ mod tests {
     }
 
     fn row_of(source: u64, cells: &[u8]) -> pb::RowNews {
-        let section = pb::Section { kind: 1, packed: cells.to_vec(), ..Default::default() };
+        let section = pb::Section { kind: 5, packed: cells.to_vec(), ..Default::default() };
         let frame = pb::Frame {
             version: 1,
             roster: vec![0; 16],
@@ -440,6 +440,11 @@ mod tests {
             ..Default::default()
         };
         pb::RowNews { source, frame: Some(frame).into(), ..Default::default() }
+    }
+
+    /// So many packed cells with this tag, and nothing else to tell of them.
+    fn cells_of(tag: u8, cells: u16) -> Vec<u8> {
+        [vec![1, tag, cells as u8 | 0x80, (cells >> 7) as u8], vec![0; 12]].concat()
     }
 
     /// A message as a later release might send it: with a field that this one does not know.
@@ -462,8 +467,8 @@ mod tests {
                 told(node_called("duck")),
                 told(node_called("")),
             ],
-            // A tag with a flag and no state.
-            rows: vec![row_of(7, &[0x10]), row_of(8, &[0])],
+            // A tag that no release may use.
+            rows: vec![row_of(7, &cells_of(16, 1)), row_of(8, &cells_of(0, 1))],
             rosters: vec![vec![9], Roster::new(["duck".parse().unwrap()]).pack()],
             wants_rosters: vec![vec![1; 5], vec![1; 16]],
             ..Default::default()
@@ -490,6 +495,15 @@ mod tests {
         let gossip = pb::Gossip { wants_records: vec![5; WANTS_MAX + 3], ..Default::default() };
         let exchange = exchange(gossip);
         assert_eq!((exchange.wants_records.len(), exchange.unread), (WANTS_MAX, 3));
+    }
+
+    #[test]
+    fn rows_of_a_few_bytes_that_stand_for_very_many_cells_are_bounded() {
+        let row = row_of(7, &cells_of(0, ROSTER_NAMES_MAX as u16));
+        let rows_max = EXCHANGE_CELLS_MAX / ROSTER_NAMES_MAX;
+        let gossip = pb::Gossip { rows: vec![row; rows_max + 5], ..Default::default() };
+        let exchange = exchange(gossip);
+        assert_eq!((exchange.rows.len(), exchange.unread), (rows_max, 5));
     }
 
     #[test]
