@@ -83,6 +83,7 @@ impl Block {
         is_explained: impl Fn(Index, usize) -> bool,
     ) -> Score {
         let mut score = Score::default();
+        let is_of_one = self.from.count_ones(..) == 1 || self.to.count_ones(..) == 1;
         for (from, to) in self.directions() {
             for source in from.intersection(&evidence.witnesses) {
                 for (position, bad) in evidence.bad[source].iter().enumerate() {
@@ -94,6 +95,9 @@ impl Block {
                     }
                 }
                 score.good += evidence.good[source].intersection_count(to);
+                if is_of_one {
+                    score.good += evidence.once_good[source].intersection_count(to);
+                }
             }
         }
         score

@@ -100,6 +100,9 @@ pub(crate) struct Evidence<'a> {
     pub(crate) bad: Vec<Vec<Bad>>,
     /// By source.
     pub(crate) good: Vec<FixedBitSet>,
+    /// The same of rows that are overdue. They were good, and nobody knows for how long: they
+    /// speak for a single node, and not against a cut that keeps the next row away.
+    pub(crate) once_good: Vec<FixedBitSet>,
 }
 
 impl<'a> Evidence<'a> {
@@ -132,6 +135,7 @@ impl<'a> Evidence<'a> {
             by_chance: FAILS_BY_CHANCE,
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
+            once_good: vec![empty(matrix); matrix.len()],
         };
         evidence.by_chance = evidence.by_chance(&void);
         let mut total = 0;
@@ -148,7 +152,11 @@ impl<'a> Evidence<'a> {
             }
             bad.iter().for_each(|bad| good.set(bad.target, false));
             evidence.bad[index] = bad;
-            evidence.good[index] = good;
+            if node.is_overdue {
+                evidence.once_good[index] = good;
+            } else {
+                evidence.good[index] = good;
+            }
         }
         let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
         // Where most pairs are worse than usual it is the hosts that are short of time, all of

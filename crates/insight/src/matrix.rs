@@ -48,8 +48,10 @@ pub(crate) struct Node {
     pub(crate) status: Status,
     /// When it was last known to live.
     pub(crate) heard_at: Time,
-    /// Whether its row is the latest that it published, as far as is known.
+    /// Whether its row is the latest that it published, as far as others report.
     pub(crate) is_current: bool,
+    /// Whether its next whole row should have come: few ways lead from there.
+    pub(crate) is_overdue: bool,
     /// Whether its row is evidence: it lives, its row advances, and what it says is recent.
     pub(crate) is_witness: bool,
     /// Whether its row advances.
@@ -71,6 +73,8 @@ pub(crate) struct Said {
     version: Version,
     /// The label of the latest frame that was read, on our clock.
     pub(crate) framed_at: Time,
+    /// From the frame before to the latest one: not every source publishes as often as this bot.
+    pace: Duration,
     /// Nodes of which it has a result.
     pub(crate) known: FixedBitSet,
     /// Nodes that it fails to reach, in ascending order.
@@ -243,10 +247,9 @@ impl Matrix {
             }
             (node.record, node.status, node.heard_at, node.interval) =
                 (Arc::clone(record), status, heard_at, interval);
-            // A whole row is published in every interval: one that is overdue is not here, for few
-            // ways lead from there.
-            node.is_current =
-                row.is_some_and(|row| row.version() >= version && row.frame_age(now) < overdue);
+            node.is_current = row.is_some_and(|row| row.version() >= version);
+            let overdue = overdue.max(node.said.pace + NEWS_TRAVEL * 2);
+            node.is_overdue = row.is_some_and(|row| row.frame_age(now) >= overdue);
             // The row of a node that was lost tells of before, until it advances.
             let (incarnation, instance) = record.succession();
             let came_to = (incarnation, instance, row.map_or(0, Row::version));
@@ -382,6 +385,7 @@ impl Node {
             status: Status::Alive,
             heard_at: Time::ZERO,
             is_current: false,
+            is_overdue: false,
             is_witness: false,
             is_heard: false,
             lost_at: None,
@@ -449,6 +453,9 @@ impl Said {
         let is_new_frame = row.frame().version() > self.version;
         let read_until = std::mem::replace(&mut self.framed_at, framed_at);
         self.recovered.retain(|recovered| now.since(recovered.at) < OVER_KEPT);
+        if is_new_frame && read_until > Time::ZERO {
+            self.pace = framed_at.since(read_until);
+        }
         let (mut old, mut all) = (0, 0);
         for news in row.news(self.version) {
             let Some(target) = places.get(news.place).copied().filter(|target| *target != NOBODY)
