@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use canary_core::{Failure, Release, Secured, Status};
 use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity};
@@ -16,6 +17,13 @@ fn watch(lab: &mut Lab, insight: &mut Insight, seconds: usize) -> Report {
         report = insight.observe(&lab.second());
     }
     report
+}
+
+/// No connection works between these hosts, in either direction.
+fn cut(lab: &mut Lab, ones: Range<usize>, others: Range<usize>) {
+    let pairs = ones.flat_map(|one| others.clone().map(move |other| (one, other)));
+    let both = pairs.flat_map(|(one, other)| [(one, other), (other, one)]);
+    lab.failing.extend(both.map(|(source, target)| (source, target, Failure::Timeout)));
 }
 
 fn kinds(report: &Report) -> Vec<Kind> {
@@ -377,8 +385,7 @@ fn rows_that_tell_late_of_a_repair_blame_nobody() {
     // Nine hosts in three zones; the last zone is cut off for a while.
     let (mut lab, mut insight) = (Lab::new(9, 3), Insight::new());
     watch(&mut lab, &mut insight, 5);
-    let pairs = (0..6).flat_map(|one| (6..9).flat_map(move |other| [(one, other), (other, one)]));
-    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    cut(&mut lab, 0..6, 6..9);
     let report = watch(&mut lab, &mut insight, 10);
     assert_eq!(kinds(&report), [Kind::Partition]);
     lab.failing.clear();
@@ -418,8 +425,7 @@ fn a_node_that_joins_does_not_bring_back_what_is_over() {
     let (mut lab, mut insight) = (Lab::new(9, 3), Insight::new());
     lab.status[8] = Status::Left;
     watch(&mut lab, &mut insight, 5);
-    let pairs = (0..6).flat_map(|one| (6..8).flat_map(move |other| [(one, other), (other, one)]));
-    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    cut(&mut lab, 0..6, 6..8);
     let report = watch(&mut lab, &mut insight, 10);
     assert_eq!(kinds(&report), [Kind::Partition]);
     lab.failing.clear();
@@ -435,8 +441,7 @@ fn rows_that_do_not_come_contradict_nothing() {
     // The last zone is cut off but for its heartbeats: its rows are those of before.
     let (mut lab, mut insight) = (Lab::new(12, 3), Insight::new());
     watch(&mut lab, &mut insight, 5);
-    let pairs = (0..8).flat_map(|one| (8..12).flat_map(move |other| [(one, other), (other, one)]));
-    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    cut(&mut lab, 0..8, 8..12);
     lab.late.extend(8..12);
     let report = watch(&mut lab, &mut insight, 18);
     assert_eq!(kinds(&report), [Kind::Partition], "{:?}", report.events);
