@@ -82,8 +82,8 @@ pub(crate) const REOPENED_WITHIN: Duration = Duration::from_secs(600);
 /// The longest time without evidence before an incident that keeps coming back is closed.
 pub(crate) const CLOSE_AFTER_MAX: Duration = Duration::from_secs(120);
 
-/// How long it is remembered that a cause is over: by then every pair was measured again, or its
-/// row is silent.
+/// How long it is remembered that a cause is over: by then, in a mesh of up to 1,000, every pair was
+/// measured again and published.
 pub(crate) const OVER_KEPT: Duration = Duration::from_secs(180);
 /// Causes that are remembered at most, the latest: all that one observation can find.
 pub(crate) const OVER_MAX: usize = CAUSES_MAX;

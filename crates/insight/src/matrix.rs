@@ -250,7 +250,8 @@ impl Matrix {
             node.is_current = row.is_some_and(|row| row.version() >= version);
             let overdue = overdue.max(node.said.pace + NEWS_TRAVEL * 2);
             node.is_overdue = row.is_some_and(|row| row.frame_age(now) >= overdue);
-            // The row of a node that was lost tells of before, until it advances.
+            // When a lost node is heard again, its row is still the old one, until a new version
+            // arrives.
             let (incarnation, instance) = record.succession();
             let came_to = (incarnation, instance, row.map_or(0, Row::version));
             if !status.is_present() {
