@@ -94,7 +94,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) witnesses: FixedBitSet,
     /// Nodes whose rows or columns lose packets.
     lossy: FixedBitSet,
-    /// How probably a pair fails by chance.
+    /// How probably a pair fails by chance; only of use where failures are explained.
     by_chance: f64,
     /// By source, targets ascending.
     pub(crate) bad: Vec<Vec<Bad>>,
@@ -137,7 +137,9 @@ impl<'a> Evidence<'a> {
             good: vec![empty(matrix); matrix.len()],
             once_good: vec![empty(matrix); matrix.len()],
         };
-        evidence.by_chance = evidence.by_chance(&void);
+        if layer == Layer::Failing {
+            evidence.by_chance = evidence.by_chance(&void);
+        }
         let mut total = 0;
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
             let bad = evidence.bad_of(index, &void);
