@@ -154,6 +154,7 @@ fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
         pair: Arc::new(Pair::default()),
         interval: Duration::from_secs(3),
         takes_part: true,
+        row_holds_at: now.time,
         version: row.as_ref().map_or(0, |row| row.version()),
         row,
     };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::limits::{DEATH_AFTER_REFUSAL, DEATH_AFTER_SILENCE, LATE_SUSPICION_TIME};
+use crate::row::Version;
 use crate::time::{Attentive, Moment, Time};
 
 /// What we hold of a member.
@@ -46,6 +47,8 @@ pub struct Liveness {
     heartbeat: u64,
     /// When that heartbeat was made, as far as its age tells.
     beat_at: Time,
+    /// The version in which a pair of it last changed its state, if that was shortly before then.
+    changed: Option<Version>,
     /// When the latest evidence of any kind happened.
     evidence_at: Time,
     /// The same on our attentive clock.
@@ -109,6 +112,7 @@ impl Liveness {
             since: now.time,
             heartbeat,
             beat_at: at,
+            changed: None,
             evidence_at: at,
             heard: now.attentive_at(at),
             entered: now.attentive,
@@ -129,6 +133,12 @@ impl Liveness {
     /// The highest heartbeat heard, and when it was made.
     pub fn heartbeat(&self) -> (u64, Time) {
         (self.heartbeat, self.beat_at)
+    }
+
+    /// The version in which a pair of it last changed its state, if it published that within
+    /// [`QUIET_AFTER`](crate::limits::QUIET_AFTER) before its highest heartbeat.
+    pub fn changed(&self) -> Option<Version> {
+        self.changed
     }
 
     /// When the latest evidence happened.
@@ -159,13 +169,19 @@ impl Liveness {
         Some((doubt.patient_since + doubt.patience()).max(self.entered + LATE_SUSPICION_TIME))
     }
 
-    /// A heartbeat was heard, made `age` ago. Only an advance is evidence, or two peers would keep
-    /// a dead one alive by echo.
-    pub fn hear(&mut self, heartbeat: u64, age: Duration, now: Moment) -> Change {
+    /// A heartbeat was heard, made `age` ago; `changed` came with it. Only an advance is evidence,
+    /// or two peers would keep a dead one alive by echo.
+    pub fn hear(
+        &mut self,
+        heartbeat: u64,
+        changed: Option<Version>,
+        age: Duration,
+        now: Moment,
+    ) -> Change {
         if heartbeat <= self.heartbeat {
             return Change::None;
         }
-        self.heartbeat = heartbeat;
+        (self.heartbeat, self.changed) = (heartbeat, changed);
         // It was made after those before it, however old it is said to be.
         self.beat_at = self.beat_at.max(now.time.back(age));
         self.evidence(self.beat_at, now)

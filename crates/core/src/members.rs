@@ -9,7 +9,7 @@ use crate::bucket::Bucket;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::limits::{
     BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
-    MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
+    MEMBERS_MAX, QUIET_AFTER, RETIRED_MAX, UNPROVEN_MAX,
 };
 use crate::liveness::{Liveness, Status};
 use crate::message::{Entry, Heard, InstanceRange, Suspicion};
@@ -213,10 +213,23 @@ impl Member {
         let (heartbeat, at) = self.liveness.heartbeat();
         Heard {
             record: Arc::clone(&self.record),
+            changed: self.liveness.changed(),
             heartbeat,
             age: now.since(at),
             left: self.liveness.status() == Status::Left,
         }
+    }
+
+    /// Until when the row that can be read tells how every pair is: its source had published no
+    /// other state of a pair by then. At the origin of time if there is no row.
+    pub(crate) fn row_holds_at(&self) -> Time {
+        let Some(row) = &self.row else { return Time::ZERO };
+        let (_, beat_at) = self.liveness.heartbeat();
+        let holds = match self.liveness.changed() {
+            Some(changed) => row.version() >= changed,
+            None => row.changed_at() >= beat_at.back(QUIET_AFTER),
+        };
+        if holds { beat_at.max(row.changed_at()) } else { row.changed_at() }
     }
 
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
@@ -224,6 +237,7 @@ impl Member {
         Entry {
             instance: self.record.instance,
             version,
+            changed: self.liveness.changed(),
             heartbeat,
             age: now.since(at),
             left: self.liveness.status() == Status::Left,

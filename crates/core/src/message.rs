@@ -155,8 +155,11 @@ impl InstanceRange {
 pub struct Entry {
     /// Which incarnation of which node.
     pub instance: Instance,
-    /// Version of its row; 0 for none.
+    /// Version of its row that is offered; 0 for none.
     pub version: Version,
+    /// The version in which a pair of it last changed its state, if it published that within
+    /// [`QUIET_AFTER`](crate::limits::QUIET_AFTER) before its highest heartbeat.
+    pub changed: Option<Version>,
     /// Its highest heartbeat.
     pub heartbeat: u64,
     /// Time since that heartbeat was made.
@@ -170,6 +173,8 @@ pub struct Entry {
 pub struct Heard {
     /// Its description.
     pub record: Arc<Record>,
+    /// The version in which a pair of it last changed its state, as in [`Entry`].
+    pub changed: Option<Version>,
     /// Its highest heartbeat.
     pub heartbeat: u64,
     /// Time since that heartbeat was made.
@@ -209,6 +214,11 @@ fn age_units(age: Duration) -> u64 {
     u64::try_from(age.as_millis() / AGE_UNIT.as_millis()).unwrap_or(u64::MAX >> 4)
 }
 
+/// Flags in the lowest bits of an entry's age.
+const LEFT: u64 = 1;
+/// A varint follows: from the version that is offered to the one that told of a change, as a zigzag.
+const CHANGED: u64 = 2;
+
 /// Packs the entries of a digest: 8 bytes of instance and three or four small numbers each.
 pub fn pack_entries(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 * entries.len());
@@ -216,7 +226,10 @@ pub fn pack_entries(entries: &[Entry]) -> Vec<u8> {
         out.extend(entry.instance.0.to_le_bytes());
         put_varint(&mut out, entry.version);
         put_varint(&mut out, entry.heartbeat);
-        put_varint(&mut out, age_units(entry.age) << 1 | u64::from(entry.left));
+        put_varint(&mut out, entry.age_and_flags());
+        if let Some(step) = entry.step() {
+            put_varint(&mut out, step);
+        }
     }
     out
 }
@@ -238,23 +251,37 @@ pub fn unpack_entries(bytes: &[u8]) -> Result<Vec<Entry>, PackError> {
         let version = reader.varint()?;
         let heartbeat = reader.varint()?;
         let age = reader.varint()?;
-        let millis = (age >> 1).saturating_mul(AGE_UNIT.as_millis() as u64);
+        let millis = (age >> 2).saturating_mul(AGE_UNIT.as_millis() as u64);
+        let step = if age & CHANGED != 0 { Some(reader.varint()?) } else { None };
         entries.push(Entry {
             instance,
             version,
+            changed: step.map(|step| version.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg())),
             heartbeat,
             age: Duration::from_millis(millis),
-            left: age & 1 == 1,
+            left: age & LEFT != 0,
         });
     }
     Ok(entries)
 }
 
 impl Entry {
+    /// From the version that is offered to the one that told of a change, as a zigzag.
+    fn step(&self) -> Option<u64> {
+        let step = self.changed?.wrapping_sub(self.version) as i64;
+        Some((step << 1 ^ step >> 63) as u64)
+    }
+
+    fn age_and_flags(&self) -> u64 {
+        let changed = if self.changed.is_some() { CHANGED } else { 0 };
+        age_units(self.age) << 2 | changed | if self.left { LEFT } else { 0 }
+    }
+
     fn packed_len(&self) -> usize {
         8 + varint_len(self.version)
             + varint_len(self.heartbeat)
-            + varint_len(age_units(self.age) << 1)
+            + varint_len(self.age_and_flags())
+            + self.step().map_or(0, varint_len)
     }
 }
 

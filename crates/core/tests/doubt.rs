@@ -22,8 +22,13 @@ fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     let (peer, other) = (record("peer"), record("other"));
     let mut core = core(Config::default());
     admit(&mut core, &peer, at(0));
-    let heard =
-        Heard { record: Arc::clone(&other), heartbeat: 1, age: Duration::ZERO, left: false };
+    let heard = Heard {
+        record: Arc::clone(&other),
+        changed: None,
+        heartbeat: 1,
+        age: Duration::ZERO,
+        left: false,
+    };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     (core, peer, other)
 }
@@ -108,6 +113,7 @@ fn an_answer_is_as_old_as_what_it_answers() {
     let own = Entry {
         instance: peer.instance,
         version: 0,
+        changed: None,
         heartbeat: 2,
         age: Duration::ZERO,
         left: false,
@@ -293,6 +299,7 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
                 let entry = |node: &Record| Entry {
                     instance: node.instance,
                     version: 0,
+                    changed: None,
                     heartbeat: millis,
                     age: Duration::from_millis(300),
                     left: false,
@@ -300,6 +307,7 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
                 let told = if restarts && millis > 5000 { &heir } else { &other };
                 let tale = Heard {
                     record: Arc::clone(&heir),
+                    changed: None,
                     heartbeat: millis,
                     age: Duration::from_millis(300),
                     left: false,
@@ -358,6 +366,7 @@ fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
             let news = |node: &Arc<Record>| Entry {
                 instance: node.instance,
                 version: 0,
+                changed: None,
                 heartbeat: millis,
                 age: Duration::from_millis(300),
                 left: false,

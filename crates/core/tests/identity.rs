@@ -15,8 +15,13 @@ use canary_core::{
 use support::{admit, at, core, drain, orders, record, tell};
 
 fn heard(record: &Record) -> Exchange {
-    let heard =
-        Heard { record: Arc::new(record.clone()), heartbeat: 9, age: Duration::ZERO, left: false };
+    let heard = Heard {
+        record: Arc::new(record.clone()),
+        changed: None,
+        heartbeat: 9,
+        age: Duration::ZERO,
+        left: false,
+    };
     Exchange { records: vec![heard], ..Exchange::default() }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Cell, Config, Core, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews, Version,
-    Wall,
+    Cell, Config, Core, Entry, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews,
+    Version, Wall,
 };
 use support::{admit, answer_of, at, core, nothing_new, orders, record, say};
 
@@ -129,4 +129,49 @@ fn nothing_is_published_unless_it_is_wanted() {
     admit(&mut core, &owl, at(0));
     core.handle_timeout(at(10_000));
     assert_eq!(told(&mut core), []);
+}
+
+#[test]
+fn a_row_holds_until_its_source_tells_of_a_change_that_is_not_here() {
+    let mut core = core(Config::default());
+    let owl = record("owl");
+    admit(&mut core, &owl, at(0));
+    let roster = Roster::new(["me", "owl"].map(|name| name.parse().unwrap()));
+    let wall = Wall::from_unix_millis(1 << 40);
+    let frame = Frame::new(3, roster.id(), wall, &[Cell::default(), Cell::default()]);
+    let with_roster = Exchange { rosters: vec![Arc::clone(&roster)], ..Exchange::default() };
+    say(&mut core, &owl, gossip(&owl, Some(frame), &[]), at(1_000));
+    say(&mut core, &owl, with_roster, at(1_000));
+    let beat = |heartbeat, changed| Exchange {
+        entries: vec![Entry {
+            instance: owl.instance,
+            version: 0,
+            changed,
+            heartbeat,
+            age: Duration::ZERO,
+            left: false,
+        }],
+        ..Exchange::default()
+    };
+    let mut now = 1_000;
+    let mut holds_at = |exchange: Exchange, millis: u64| {
+        while now < millis {
+            now += 100;
+            core.handle_timeout(at(now));
+            support::drain(&mut core);
+        }
+        say(&mut core, &owl, exchange, at(now));
+        core.member(&owl.name).unwrap().row_holds_at
+    };
+    // It is quiet, or tells of a change that is in the row: nothing was published since.
+    assert_eq!(holds_at(beat(10, None), 2_000), at(2_000).time);
+    assert_eq!(holds_at(beat(11, Some(3)), 3_000), at(3_000).time);
+    // The change that it tells of is not here: how its pairs are is known as of the row only.
+    assert_eq!(holds_at(beat(12, Some(4)), 4_000), at(1_000).time);
+    // It comes late, and holds up to the heartbeat that told of it.
+    let mut late = gossip(&owl, None, &[4]);
+    late.rows[0].age = Duration::from_millis(1_500);
+    assert_eq!(holds_at(late, 5_000), at(4_000).time);
+    // Of one that has been quiet for long only a row says something that is not older.
+    assert_eq!(holds_at(beat(13, None), 400_000), at(3_500).time);
 }

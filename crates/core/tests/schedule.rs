@@ -52,7 +52,13 @@ fn second_dial(report: ProbeReport) -> u64 {
     let (peer, owl) = (record("peer"), record("owl"));
     admit(&mut core, &peer, at(0));
     drain(&mut core);
-    let heard = Heard { record: Arc::clone(&owl), heartbeat: 1, age: Duration::ZERO, left: false };
+    let heard = Heard {
+        record: Arc::clone(&owl),
+        changed: None,
+        heartbeat: 1,
+        age: Duration::ZERO,
+        left: false,
+    };
     tell(&mut core, &peer, Exchange { records: vec![heard], ..Exchange::default() }, at(0));
     let mut dialled = Vec::new();
     play(&mut core, 20, 20_000, |output, now| match output {

@@ -112,6 +112,7 @@ mod tests {
             takes_part: true,
             row: None,
             version: 0,
+            row_holds_at: now,
         }
     }
 

@@ -91,8 +91,13 @@ fn member_of_all(roster: &Arc<Roster>) -> (Core, Arc<Record>) {
         }
     }
     core.handle_response(dialled.unwrap(), Ok(Response::Identify(Arc::clone(&peer))), now());
-    let heard =
-        |number| Heard { record: record(number), heartbeat: 1, age: Duration::ZERO, left: false };
+    let heard = |number| Heard {
+        record: record(number),
+        changed: None,
+        heartbeat: 1,
+        age: Duration::ZERO,
+        left: false,
+    };
     for from in (0..HOSTS).step_by(250) {
         let records = (from..from + 250).map(heard).collect();
         tell(&mut core, &peer, Exchange { records, ..Exchange::default() });
@@ -123,6 +128,7 @@ fn digest(heartbeat: u64) -> Vec<Entry> {
     let entry = |number| Entry {
         instance: record(number).instance,
         version: 1,
+        changed: None,
         heartbeat,
         age: Duration::from_millis(800),
         left: false,

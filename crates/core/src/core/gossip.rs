@@ -27,6 +27,7 @@ use crate::members::{ME, Member, Slot};
 use crate::message::{Entry, Exchange, Heard, InstanceRange, Request, Response, Suspicion};
 use crate::orders::{CallError, CallId, RequestId};
 use crate::roster::{Roster, RosterId};
+use crate::row::Version;
 use crate::tally::Refusal;
 use crate::time::{Moment, Time};
 
@@ -90,9 +91,10 @@ impl Core {
 
     /// The own heartbeat advances.
     pub(super) fn beat(&mut self, now: Moment) {
+        let changed = self.changed_lately(now);
         let liveness = &mut self.members.me_mut().liveness;
         let (heartbeat, _) = liveness.heartbeat();
-        liveness.hear(heartbeat + 1, Duration::ZERO, now);
+        liveness.hear(heartbeat + 1, changed, Duration::ZERO, now);
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
@@ -397,7 +399,13 @@ impl Core {
                     .map(|member| (member.record.name.clone(), member.record.target.clone()));
                 if held == Some((record.name.clone(), record.target.clone())) {
                     self.learn(
-                        Heard { record, heartbeat: 0, age: Duration::ZERO, left: false },
+                        Heard {
+                            record,
+                            changed: None,
+                            heartbeat: 0,
+                            age: Duration::ZERO,
+                            left: false,
+                        },
                         Source::Answered,
                         now,
                     );
@@ -516,7 +524,7 @@ impl Core {
                 self.apply_change(slot, change, now);
             }
         } else {
-            self.hear(slot, entry.heartbeat, entry.age, now);
+            self.hear(slot, (entry.heartbeat, entry.changed), entry.age, now);
         }
         let Some(mine) = self.entry(slot, now) else {
             return;
@@ -547,8 +555,14 @@ impl Core {
         }
     }
 
-    /// A peer reported a heartbeat.
-    pub(super) fn hear(&mut self, slot: Slot, heartbeat: u64, age: Duration, now: Moment) {
+    /// A peer reported a heartbeat, and the version in which a pair of the member changed before.
+    pub(super) fn hear(
+        &mut self,
+        slot: Slot,
+        (heartbeat, changed): (u64, Option<Version>),
+        age: Duration,
+        now: Moment,
+    ) {
         if self.detector.witness.input_is_stale(now.time) {
             // Its age is unknown by now. It comes again, with a correct age.
             return;
@@ -556,7 +570,7 @@ impl Core {
         let Some(member) = self.members.get_mut(slot).filter(|_| slot != ME) else {
             return;
         };
-        let change = member.liveness.hear(heartbeat, age, now);
+        let change = member.liveness.hear(heartbeat, changed, age, now);
         if change != Change::None {
             self.apply_change(slot, change, now);
         }

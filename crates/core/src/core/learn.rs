@@ -140,7 +140,7 @@ impl Core {
             self.prove(slot, now);
             self.reached_since(slot, now.time, now);
         }
-        self.hear(slot, heard.heartbeat, heard.age, now);
+        self.hear(slot, (heard.heartbeat, heard.changed), heard.age, now);
         let member = self.members.get_mut(slot)?;
         if heard.left {
             let change = member.liveness.leave(now);

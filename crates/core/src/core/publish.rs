@@ -9,8 +9,8 @@ use super::deadlines::Timer;
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL_MAX,
-    ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
+    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, QUIET_AFTER, ROSTER_FRAME_INTERVAL,
+    ROSTER_LISTS_ALL_MAX, ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -49,6 +49,8 @@ pub(super) struct Publisher {
     change_is_news: bool,
     /// The latest version that was pushed, or is a frame.
     told: Version,
+    /// The latest version that told of a pair that changed its state, and when.
+    changed_in: Option<(Version, Time)>,
     /// Some changed pairs are not in the roster yet. They are first published by the next frame,
     /// which is due soon.
     frame_is_news: bool,
@@ -73,6 +75,7 @@ impl Publisher {
             changed: BTreeSet::new(),
             change_is_news: false,
             told: 0,
+            changed_in: None,
             frame_is_news: false,
             secured: None,
             release: None,
@@ -98,7 +101,7 @@ impl Publisher {
 
     /// A new incarnation publishes from the first version on.
     pub(super) fn restart(&mut self) {
-        (self.version, self.told) = (0, 0);
+        (self.version, self.told, self.changed_in) = (0, 0, None);
         self.roster_stale = true;
     }
 
@@ -136,6 +139,12 @@ impl Core {
             self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
         let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * share);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
+    }
+
+    /// The version in which a pair last changed its state, if rows of before may still be held.
+    pub(super) fn changed_lately(&self, now: Moment) -> Option<Version> {
+        let (version, at) = self.publisher.changed_in?;
+        (now.time.since(at) < QUIET_AFTER).then_some(version)
     }
 
     /// The name list has changed: rows need a new roster, soon but not for every one of a thousand
@@ -266,6 +275,7 @@ impl Core {
         let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news]
             .map(std::mem::take);
         if is_news.contains(&true) {
+            self.publisher.changed_in = Some((self.publisher.version, now.time));
             self.spread_own_row(self.publisher.version - 1, now);
         }
         self.publisher.told = self.publisher.version;
@@ -326,6 +336,7 @@ impl Core {
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
         if is_news {
+            self.publisher.changed_in = Some((self.publisher.version, now.time));
             // With the patches that were not pushed: others can read this one only after them.
             self.spread_own_row(self.publisher.told, now);
             self.publisher.told = self.publisher.version;

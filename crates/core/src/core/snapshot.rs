@@ -79,7 +79,10 @@ pub struct MemberView {
     pub takes_part: bool,
     /// What it published; none before the first row is readable.
     pub row: Option<Arc<Row>>,
-    /// The largest version of its rows that was heard, readable or not.
+    /// Until when that row tells how every pair is: its source had published no other state of a
+    /// pair by then.
+    pub row_holds_at: Time,
+    /// The largest version of its rows that was received, readable or not.
     pub version: Version,
 }
 
@@ -184,6 +187,7 @@ impl Core {
             takes_part: self.takes_part(member),
             row: member.row().cloned(),
             version: member.version(),
+            row_holds_at: member.row_holds_at(),
         }
     }
 

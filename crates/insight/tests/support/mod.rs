@@ -131,6 +131,12 @@ impl Lab {
         self.rows[source] = Some(Arc::new(row));
     }
 
+    /// Its source may have found another result since.
+    fn row_holds_at(&self, index: usize) -> Time {
+        let now = self.now().time;
+        self.rows[index].as_ref().map_or(Time::ZERO, |row| now.back(row.age(now)))
+    }
+
     /// A second passes; returns what host 0 sees then.
     pub fn second(&mut self) -> Snapshot {
         self.seconds += 1;
@@ -154,6 +160,7 @@ impl Lab {
             pair: Arc::clone(&self.pair),
             interval: Duration::from_secs(3),
             takes_part: true,
+            row_holds_at: self.row_holds_at(index),
             version: self.rows[index].as_ref().map_or(0, |row| row.version()),
             row: self.rows[index].clone(),
         };
