@@ -1,9 +1,13 @@
 //! A rectangle of the matrix, and how well it explains what is seen.
 
+use canary_core::Time;
 use fixedbitset::FixedBitSet;
 
 use crate::evidence::Evidence;
 use crate::matrix::Index;
+
+/// Bad pairs of a source that tell when all of them began to be.
+const SAMPLED: usize = 8;
 
 /// All pairs from some nodes to some others, or between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +66,16 @@ impl Block {
         }
     }
 
+    /// The same without a node; none if a side would be empty.
+    pub(crate) fn without(&self, node: Index) -> Option<Self> {
+        let mut rest = self.clone();
+        rest.from.set(node, false);
+        rest.to.set(node, false);
+        let is_one = rest.from.is_clear() || rest.to.is_clear();
+        let rest = if self.both { Self::between(rest.from, rest.to) } else { rest };
+        (!is_one).then_some(rest)
+    }
+
     /// Its directions: one, or two.
     pub(crate) fn directions(&self) -> impl Iterator<Item = (&FixedBitSet, &FixedBitSet)> {
         let back = self.both.then_some((&self.to, &self.from));
@@ -75,6 +89,29 @@ impl Block {
         self.directions().any(is_within)
     }
 
+    /// When what breaks it began: when the first attempts failed, as far as some pairs of each source
+    /// tell, without those that had failed long before. None if it is not known, or if one side is
+    /// a single node. That one is blamed for what all others fail at: what they succeeded at before
+    /// speaks for it until they try again. News of two sides may have to cross the cut.
+    pub(crate) fn began(&self, evidence: &Evidence<'_>) -> Option<Time> {
+        if self.from.count_ones(..) == 1 || self.to.count_ones(..) == 1 {
+            return None;
+        }
+        let mut firsts = Vec::new();
+        for (from, to) in self.directions() {
+            for source in from.intersection(&evidence.witnesses) {
+                let bad = &evidence.bad[source];
+                let some = bad.iter().step_by(bad.len() / SAMPLED + 1);
+                firsts
+                    .extend(some.filter(|bad| to.contains(bad.target)).filter_map(|bad| bad.first));
+            }
+        }
+        firsts.sort_unstable();
+        let median = firsts.get(firsts.len() / 2)?;
+        let earliest = median.back(evidence.matrix.pair_interval());
+        firsts.iter().find(|first| **first >= earliest).copied()
+    }
+
     /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether
     /// another cause explains that bad pair of the source.
     pub(crate) fn weigh(
@@ -83,7 +120,7 @@ impl Block {
         is_explained: impl Fn(Index, usize) -> bool,
     ) -> Score {
         let mut score = Score::default();
-        let is_of_one = self.from.count_ones(..) == 1 || self.to.count_ones(..) == 1;
+        let began = self.began(evidence);
         for (from, to) in self.directions() {
             for source in from.intersection(&evidence.witnesses) {
                 for (position, bad) in evidence.bad[source].iter().enumerate() {
@@ -94,10 +131,8 @@ impl Block {
                         }
                     }
                 }
-                score.good += evidence.good[source].intersection_count(to);
-                if is_of_one {
-                    score.good += evidence.once_good[source].intersection_count(to);
-                }
+                let works = evidence.works(source, began);
+                score.good += works.map_or(0, |works| works.intersection_count(to));
             }
         }
         score

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use canary_core::{Failure, Time};
 use fixedbitset::FixedBitSet;
 
-use crate::limits::CAUSES_MAX;
+use crate::limits::{ATTEMPT, CAUSES_MAX};
 use crate::matrix::{Failing, Index, Matrix, Quality};
 
 /// What is explained: each layer by the same model.
@@ -90,6 +90,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) layer: Layer,
     /// Nodes that are or should be there.
     pub(crate) all: FixedBitSet,
+    /// Those of them that somebody hears.
+    pub(crate) present: FixedBitSet,
     /// Nodes whose rows are evidence.
     pub(crate) witnesses: FixedBitSet,
     /// Nodes whose rows or columns lose packets.
@@ -98,11 +100,10 @@ pub(crate) struct Evidence<'a> {
     by_chance: f64,
     /// By source, targets ascending.
     pub(crate) bad: Vec<Vec<Bad>>,
-    /// By source.
+    /// By source: what was good when it was last measured, as far as that is known here.
     pub(crate) good: Vec<FixedBitSet>,
-    /// The same of rows that are overdue. They were good, and nobody knows for how long: they
-    /// speak for a single node, and not against a cut that keeps the next row away.
-    pub(crate) once_good: Vec<FixedBitSet>,
+    /// By source: since when all of these were measured.
+    good_since: Vec<Time>,
 }
 
 impl<'a> Evidence<'a> {
@@ -130,12 +131,13 @@ impl<'a> Evidence<'a> {
             matrix,
             layer,
             all,
+            present,
             witnesses,
             lossy: lossy(matrix),
             by_chance: FAILS_BY_CHANCE,
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
-            once_good: vec![empty(matrix); matrix.len()],
+            good_since: vec![Time::ZERO; matrix.len()],
         };
         if layer == Layer::Failing {
             evidence.by_chance = evidence.by_chance(&void);
@@ -144,21 +146,18 @@ impl<'a> Evidence<'a> {
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_witness) {
             let bad = evidence.bad_of(index, &void);
             total += bad.len();
-            // A pair to the dead is seldom tried, and a row that has been replaced may be wrong by
-            // now: an old success contradicts nothing.
-            let mut good = if node.is_current { node.said.known.clone() } else { empty(matrix) };
-            good.intersect_with(&present);
+            // A pair to the dead is seldom tried: an old success contradicts nothing.
+            let mut good = node.said.known.clone();
+            good.intersect_with(&evidence.present);
             good.set(index, false);
             for failing in &node.said.failing {
                 good.set(failing.target as usize, false);
             }
             bad.iter().for_each(|bad| good.set(bad.target, false));
             evidence.bad[index] = bad;
-            if node.is_overdue {
-                evidence.once_good[index] = good;
-            } else {
-                evidence.good[index] = good;
-            }
+            evidence.good[index] = good;
+            evidence.good_since[index] =
+                node.holds_at.back(node.interval.max(matrix.pair_interval()) + ATTEMPT);
         }
         let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
         // Where most pairs are worse than usual it is the hosts that are short of time, all of
@@ -174,7 +173,7 @@ impl<'a> Evidence<'a> {
             Layer::Failing => {
                 let bad = |failing: &Failing| {
                     let streak = failing
-                        .streak(node.heard_at, self.matrix.interval_of(failing.target as usize));
+                        .streak(node.holds_at, self.matrix.interval_of(failing.target as usize));
                     let loses = self.lossy.contains(source)
                         || self.lossy.contains(failing.target as usize)
                         || node
@@ -236,6 +235,19 @@ impl<'a> Evidence<'a> {
         }
         let share = (fails + CHANCES) as f64 / known.max(1) as f64;
         share.clamp(FAILS_BY_CHANCE_MIN, FAILS_BY_CHANCE)
+    }
+
+    /// The pairs of a source that work, if something `began` then: results of before do not
+    /// contradict it. With none all do.
+    pub(crate) fn works(&self, source: Index, began: Option<Time>) -> Option<&FixedBitSet> {
+        let is_recent = began.is_none_or(|began| self.good_since[source] >= began);
+        is_recent.then_some(&self.good[source])
+    }
+
+    /// Whether most of those that are heard told how their pairs were after something `began`.
+    pub(crate) fn is_known_after(&self, began: Option<Time>) -> bool {
+        let tells = |source: &Index| began.is_none_or(|began| self.good_since[*source] >= began);
+        self.present.ones().filter(tells).count() * 2 >= self.present.count_ones(..)
     }
 
     /// How many numbers there are.

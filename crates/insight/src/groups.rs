@@ -14,8 +14,8 @@ pub(crate) struct Groups {
     by_label: Vec<Group>,
     /// All nodes that are or should be there.
     all: FixedBitSet,
-    /// Those of them whose rows are evidence.
-    witnesses: FixedBitSet,
+    /// Those of them that somebody hears.
+    present: FixedBitSet,
 }
 
 /// The nodes with one label.
@@ -34,7 +34,7 @@ pub(crate) enum Named {
     Label(String),
     /// All nodes with this label but so many.
     LabelBut(String, usize),
-    /// All that the other side is not.
+    /// All that the other side is not, or all but a few.
     Rest,
     /// By their names alone.
     Nodes,
@@ -67,7 +67,7 @@ impl Groups {
                 }
             }
         }
-        Self { by_label: groups, all: all.clone(), witnesses: evidence.witnesses.clone() }
+        Self { by_label: groups, all: all.clone(), present: evidence.present.clone() }
     }
 
     /// All groups.
@@ -80,13 +80,17 @@ impl Groups {
         let (from, to) = (self.name(&block.from), self.name(&block.to));
         let (from_price, to_price) =
             (self.price(&from, &block.from, name), self.price(&to, &block.to, name));
-        if !self.are_all(block) {
-            return Described { from, to, price: from_price + to_price };
-        }
-        if from_price < to_price {
-            Described { from, to: Named::Rest, price: from_price }
-        } else {
-            Described { from: Named::Rest, to, price: to_price }
+        let apart = Described { from, to, price: from_price + to_price };
+        let Some(spared) = self.spared(block) else { return apart };
+        let is_from_named = from_price < to_price;
+        let (named, rest) =
+            if is_from_named { (&apart.from, &block.to) } else { (&apart.to, &block.from) };
+        let price = from_price.min(to_price) + spared as f64 / 2.0 * name;
+        let is_rest = spared == 0 || (spared * 3 <= rest.count_ones(..) && price < apart.price);
+        match (is_rest, named.clone()) {
+            (false, _) => apart,
+            (true, from) if is_from_named => Described { from, to: Named::Rest, price },
+            (true, to) => Described { from: Named::Rest, to, price },
         }
     }
 
@@ -101,13 +105,17 @@ impl Groups {
         (from == 1 && to == 1) || ((from == 1 || to == 1) && self.are_all(block))
     }
 
-    /// Whether the two sides are all nodes. Of those that nobody hears it is not known to which
-    /// side they belong.
+    /// Whether the two sides are all nodes.
     pub(crate) fn are_all(&self, block: &Block) -> bool {
-        let is_placed = |node: usize| {
-            block.from.contains(node) || block.to.contains(node) || !self.witnesses.contains(node)
-        };
-        block.from.is_disjoint(&block.to) && self.all.ones().all(is_placed)
+        self.spared(block) == Some(0)
+    }
+
+    /// How many nodes are on neither side; none if the sides overlap. Of those that nobody hears it
+    /// is not known to which side they belong.
+    fn spared(&self, block: &Block) -> Option<usize> {
+        let is_spared = |node: &usize| !block.from.contains(*node) && !block.to.contains(*node);
+        let spared = self.present.intersection(&self.all).filter(is_spared);
+        block.from.is_disjoint(&block.to).then(|| spared.count())
     }
 
     fn name(&self, side: &FixedBitSet) -> Named {

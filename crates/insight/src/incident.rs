@@ -174,7 +174,7 @@ pub enum Culprit {
 pub struct Group {
     /// `key=value` if they are all nodes with this label, or all but a few of them.
     pub label: Option<String>,
-    /// Whether they are all nodes that the other group is not.
+    /// Whether they are all nodes that the other group is not, or all but a few of them.
     pub is_rest: bool,
     /// The nodes, in order.
     pub nodes: Vec<NodeName>,

@@ -12,7 +12,9 @@ use crate::cause::Cause;
 use crate::evidence::{Evidence, Layer};
 use crate::groups::{Groups, Named};
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
-use crate::limits::{HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED};
+use crate::limits::{
+    ATTEMPT, CONTRADICTED, HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED, NEWS_TRAVEL,
+};
 use crate::matrix::{Index, Matrix};
 use crate::search::Found;
 use crate::words::{self, Look};
@@ -36,6 +38,10 @@ pub(crate) struct Finding {
     pub(crate) sentence: words::Sentence,
     /// How long it has to last before it is stated.
     pub(crate) hold: Duration,
+    /// Whether all pairs were tried since it began, and told of, as far as that matters: those of a
+    /// block, those that would tell of a larger cause than a path, and those that contradict a
+    /// node's fault. Before that it is not stated either.
+    pub(crate) is_tried: bool,
 }
 
 /// The finding of one cause.
@@ -74,13 +80,22 @@ pub(crate) fn finding(
         explained: score.bad,
         contradicting: score.good,
     };
-    let lasting = look.since.map(|since| snapshot.now.time.since(since)).unwrap_or_default();
-    let hold = match evidence.layer {
-        // A single path is blamed after all pairs were tried that would tell of a larger cause.
-        Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
-        Layer::Failing if matches!(found.cause, Cause::Path { .. }) => {
-            HOLD.max((HOLD + matrix.pair_interval()).saturating_sub(lasting))
+    let began = block.began(evidence).or(look.since);
+    let lasting = began.map(|began| snapshot.now.time.since(began)).unwrap_or_default();
+    let is_tried = match (evidence.layer, &found.cause) {
+        (Layer::Failing, Cause::To(_) | Cause::From(_) | Cause::Node(_))
+            if score.good * CONTRADICTED <= score.bad =>
+        {
+            true
         }
+        (Layer::Failing, _) => {
+            let is_tried = lasting >= matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL;
+            is_tried && (groups.has_name(block.sides().0) || evidence.is_known_after(began))
+        }
+        _ => true,
+    };
+    let hold = match evidence.layer {
+        Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
         Layer::Failing => HOLD,
         Layer::Lossy | Layer::Slow if is_scattered(&culprit) => HOLD_SCATTERED,
         Layer::Lossy | Layer::Slow => HOLD_QUALITY,
@@ -100,9 +115,7 @@ pub(crate) fn finding(
     };
     // A cut is one in both directions, also where only one of them can be seen.
     let cause = match &found.cause {
-        Cause::Block(given) if block.both && given.to.is_disjoint(&evidence.witnesses) => {
-            Cause::Block(Block::between(given.from.clone(), given.to.clone()))
-        }
+        Cause::Block(_) if block.both => Cause::Block(block.clone()),
         cause => cause.clone(),
     };
     Some(Finding {
@@ -117,6 +130,7 @@ pub(crate) fn finding(
         evidence: words,
         sentence,
         hold,
+        is_tried,
     })
 }
 
@@ -223,17 +237,9 @@ fn classify(
             Some((kind, Culprit::Path { source, target, both_ways: *both }))
         }
         Cause::Block(given) => {
-            // One way is said to work only if it is known to: from those that nobody hears nothing
-            // is.
-            let works_back = given
-                .to
-                .intersection(&evidence.witnesses)
-                .any(|source| evidence.good[source].intersection_count(&given.from) > 0);
-            let is_cut = given.both
-                || (!works_back
-                    && evidence.layer == Layer::Failing
-                    && given.from.is_disjoint(&given.to));
-            block.both = is_cut;
+            let cut = cut(given, evidence);
+            let is_cut = cut.is_some();
+            *block = cut.unwrap_or_else(|| given.clone());
             let group = |side: &FixedBitSet, named: Named| {
                 let mut nodes: Vec<_> = side.ones().filter_map(name).collect();
                 nodes.sort_unstable();
@@ -244,9 +250,9 @@ fn classify(
                 };
                 Group { label, is_rest, nodes }
             };
-            let described = groups.describe(given, 1.0);
+            let described = groups.describe(block, 1.0);
             let (mut from, mut to) =
-                (group(&given.from, described.from), group(&given.to, described.to));
+                (group(&block.from, described.from), group(&block.to, described.to));
             if is_cut {
                 (from, to) = in_order(from, to);
             }
@@ -255,6 +261,26 @@ fn classify(
             Some((kind, Culprit::Groups { from, to, both_ways: is_cut }))
         }
     }
+}
+
+/// A block as a cut, in both directions; none if it is of one. That the other one works is said
+/// only if most of its sources are known to reach somebody: of those that nobody hears nothing is
+/// known, and a few that do are bridges.
+fn cut(given: &Block, evidence: &Evidence<'_>) -> Option<Block> {
+    if given.both {
+        return Some(given.clone());
+    }
+    let began = given.began(evidence);
+    let reaches = |source: &Index| {
+        evidence.works(*source, began).is_some_and(|works| !works.is_disjoint(&given.from))
+    };
+    let mut bridges = FixedBitSet::with_capacity(evidence.len());
+    bridges.extend(given.to.intersection(&evidence.witnesses).filter(reaches));
+    let is_one_way = bridges.count_ones(..) * 2 >= given.to.count_ones(..)
+        || evidence.layer != Layer::Failing
+        || !given.from.is_disjoint(&given.to);
+    (!is_one_way)
+        .then(|| Block::between(given.from.clone(), given.to.difference(&bridges).collect()))
 }
 
 /// Whether a node is dead, and only one is left who could say how it was reached.
@@ -306,6 +332,7 @@ pub(crate) fn unreliable(matrix: &Matrix) -> Vec<Finding> {
                 "its numbers are shown, not used; look for a starved or throttled host",
             ),
             hold: HOLD_QUALITY,
+            is_tried: true,
         }
     };
     behind.map(finding).collect()

@@ -168,6 +168,10 @@ impl Insight {
         sight.nodes = expected.len();
         for (index, node) in expected.iter().filter(|(_, node)| node.is_heard) {
             sight.visible += 1;
+            if !node.tells() {
+                sight.unknown += sight.nodes - 1;
+                continue;
+            }
             let known = node
                 .said
                 .known

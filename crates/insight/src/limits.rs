@@ -24,6 +24,8 @@ pub const QUALITY_PAIRS_MAX: usize = 1_200 * 1_200;
 pub(crate) const CAUSES_MAX: usize = 48;
 /// Candidates of one shape that are weighed in one round: those with the most unexplained failures.
 pub(crate) const CANDIDATES_MAX: usize = 16;
+/// Nodes that are found to reach both sides of a cut, at most.
+pub(crate) const BRIDGES_MAX: usize = 32;
 /// Groups on the larger side of a block that are named each for itself.
 pub(crate) const PARTS_MAX: usize = 3;
 /// Bad pairs up to which the side of a block is tried node by node: it is only of use where bad
@@ -55,6 +57,8 @@ pub(crate) const SLOW_MIN: Duration = Duration::from_millis(5);
 /// A source publishes at once that a pair works again, and others know it after this time. So if a
 /// failure stands longer, the next attempt failed, too.
 pub(crate) const NEWS_TRAVEL: Duration = Duration::from_secs(2);
+/// An attempt to measure a pair takes as long at most, unless it was configured to.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(3);
 /// Within this time after a failure it is tried again, twice.
 pub(crate) const REPEATED_WITHIN: Duration = Duration::from_millis(2500);
 
@@ -66,6 +70,8 @@ pub(crate) const HOLD: Duration = Duration::from_secs(4);
 pub(crate) const HOLD_ONE_WAY: Duration = Duration::from_secs(8);
 /// A cause that blames other nodes from second to second is stated after so many times as long.
 pub(crate) const UNSETTLED_HOLDS: u32 = 3;
+/// Of so many bad pairs one good one leaves no doubt of a node's fault.
+pub(crate) const CONTRADICTED: usize = 10;
 /// A cause that is not the best for so long was never one.
 pub(crate) const GAP: Duration = Duration::from_secs(3);
 /// The same for slowness and loss, which come and go.

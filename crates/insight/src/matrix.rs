@@ -46,13 +46,12 @@ pub(crate) struct Matrix {
 pub(crate) struct Node {
     pub(crate) record: Arc<Record>,
     pub(crate) status: Status,
-    /// When it was last known to live.
-    pub(crate) heard_at: Time,
-    /// Whether its row is the latest that it published, as far as others report.
-    pub(crate) is_current: bool,
-    /// Whether its next whole row should have come: few ways lead from there.
-    pub(crate) is_overdue: bool,
-    /// Whether its row is evidence: it lives, its row advances, and what it says is recent.
+    /// Until when its row tells how every pair is.
+    pub(crate) holds_at: Time,
+    /// Whether that is lately.
+    row_holds: bool,
+    /// Whether its row is evidence: it lives, its row advances and tells how pairs are, and what it
+    /// says is recent.
     pub(crate) is_witness: bool,
     /// Whether its row advances.
     pub(crate) is_heard: bool,
@@ -73,8 +72,6 @@ pub(crate) struct Said {
     version: Version,
     /// The label of the latest frame that was read, on our clock.
     pub(crate) framed_at: Time,
-    /// From the frame before to the latest one: not every source publishes as often as this bot.
-    pace: Duration,
     /// Nodes of which it has a result.
     pub(crate) known: FixedBitSet,
     /// Nodes that it fails to reach, in ascending order.
@@ -199,10 +196,9 @@ impl Quality {
 }
 
 impl Failing {
-    /// How many attempts in a row failed: `heard_at` is when its source was last heard, and had
-    /// nothing else to say.
-    pub(crate) fn streak(&self, heard_at: Time, interval: Duration) -> u8 {
-        let lasting = heard_at.since(self.published + NEWS_TRAVEL);
+    /// How many attempts in a row failed: its source had nothing else to say until `holds_at`.
+    pub(crate) fn streak(&self, holds_at: Time, interval: Duration) -> u8 {
+        let lasting = holds_at.since(self.published + NEWS_TRAVEL);
         let turns = lasting.as_secs_f64() / interval.as_secs_f64().max(0.001);
         let repeated = u8::from(lasting >= REPEATED_WITHIN);
         (turns.min(100.0) as u8).saturating_add(1 + repeated)
@@ -220,20 +216,18 @@ impl Matrix {
         let own = (
             &snapshot.me,
             Status::Alive,
-            now,
             snapshot.own_row.as_deref(),
-            0,
+            now,
             (true, snapshot.pair_interval),
         );
         let others = snapshot.nodes().map(|view| {
             let pace = (view.takes_part, view.interval);
-            (&view.record, view.status, view.evidence_at, view.row.as_deref(), view.version, pace)
+            (&view.record, view.status, view.row.as_deref(), view.row_holds_at, pace)
         });
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
-        let overdue = snapshot.publish_interval + NEWS_TRAVEL * 2;
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
-        for (record, status, heard_at, row, version, (takes_part, interval)) in
+        for (record, status, row, holds_at, (takes_part, interval)) in
             std::iter::once(own).chain(others)
         {
             let Some(&index) = self.index.get(&record.name) else { continue };
@@ -245,11 +239,9 @@ impl Matrix {
                 node.expires = row.frame().secured().map(|secured| secured.expires);
                 node.said.read(row, record.succession(), &places, &present, now, behind_after);
             }
-            (node.record, node.status, node.heard_at, node.interval) =
-                (Arc::clone(record), status, heard_at, interval);
-            node.is_current = row.is_some_and(|row| row.version() >= version);
-            let overdue = overdue.max(node.said.pace + NEWS_TRAVEL * 2);
-            node.is_overdue = row.is_some_and(|row| row.frame_age(now) >= overdue);
+            (node.record, node.status, node.interval) = (Arc::clone(record), status, interval);
+            // A bot of the original says nothing of what is new, and measures seldom.
+            node.holds_at = if takes_part { holds_at } else { node.said.framed_at };
             // When a lost node is heard again, its row is still the old one, until a new version
             // arrives.
             let (incarnation, instance) = record.succession();
@@ -267,7 +259,9 @@ impl Matrix {
             // A bot of the original measures each pair seldom: that is no fault, and what it says
             // is old all the same.
             node.is_behind = is_behind && takes_part;
-            node.is_witness = node.is_heard && !is_behind;
+            // What it says by rows that did not come yet may be something else.
+            node.row_holds = !takes_part || now.since(node.holds_at) < SILENT_AFTER;
+            node.is_witness = node.is_heard && node.row_holds && !is_behind;
         }
     }
 
@@ -384,9 +378,8 @@ impl Node {
         Self {
             record,
             status: Status::Alive,
-            heard_at: Time::ZERO,
-            is_current: false,
-            is_overdue: false,
+            holds_at: Time::ZERO,
+            row_holds: false,
             is_witness: false,
             is_heard: false,
             lost_at: None,
@@ -400,6 +393,11 @@ impl Node {
     /// The name.
     pub(crate) fn name(&self) -> &NodeName {
         &self.record.name
+    }
+
+    /// Whether it is known how its pairs are.
+    pub(crate) fn tells(&self) -> bool {
+        self.is_heard && self.row_holds
     }
 
     /// Whether it is there, or should be: it did not leave.
@@ -454,9 +452,6 @@ impl Said {
         let is_new_frame = row.frame().version() > self.version;
         let read_until = std::mem::replace(&mut self.framed_at, framed_at);
         self.recovered.retain(|recovered| now.since(recovered.at) < OVER_KEPT);
-        if is_new_frame && read_until > Time::ZERO {
-            self.pace = framed_at.since(read_until);
-        }
         let (mut old, mut all) = (0, 0);
         for news in row.news(self.version) {
             let Some(target) = places.get(news.place).copied().filter(|target| *target != NOBODY)

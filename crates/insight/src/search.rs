@@ -1,6 +1,7 @@
 //! Finds the fewest causes that explain the evidence best: the best one first, then the best for
 //! what is left, then those that turn out to be needless are dropped.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use canary_core::{Failure, Time};
@@ -10,7 +11,9 @@ use crate::block::{Block, Score};
 use crate::cause::Cause;
 use crate::evidence::{Evidence, empty};
 use crate::groups::{Group, Groups};
-use crate::limits::{CANDIDATES_MAX, INCUMBENT_PRICE, PARTS_MAX, REFINED_PAIRS_MAX, TOGETHER};
+use crate::limits::{
+    BRIDGES_MAX, CANDIDATES_MAX, INCUMBENT_PRICE, PARTS_MAX, REFINED_PAIRS_MAX, TOGETHER,
+};
 use crate::matrix::Index;
 
 /// A cause that was found, and how well it explains.
@@ -57,7 +60,7 @@ impl Search<'_> {
                 && parts.iter().all(|part| self.is_accepted(part))
                 && value(&parts) >= best.score.value;
             let chosen =
-                if is_better_in_parts { parts } else { vec![self.refined(best, &explained)] };
+                if is_better_in_parts { parts } else { vec![self.shaped(best, &explained)] };
             chosen.iter().for_each(|found| mark(self.evidence, &found.cause, &mut explained));
             found.extend(chosen);
         }
@@ -96,6 +99,50 @@ impl Search<'_> {
         // It is the same cause, and has paid already.
         grown.score.value += (1.0 - INCUMBENT_PRICE) * whole.price(self.evidence, self.groups);
         if grown.score.value >= stated.score.value { grown } else { stated }
+    }
+
+    /// A block without those nodes that reach the other side, as far as it explains better without
+    /// them.
+    fn without_bridges(&self, found: Found, explained: &Explained) -> Found {
+        let mut best = found;
+        for _ in 0..BRIDGES_MAX {
+            let Cause::Block(block) = &best.cause else { break };
+            let rest = self.bridge(block).and_then(|bridge| block.without(bridge));
+            let Some(rest) = rest.filter(|_| best.score.good > 0) else { break };
+            let rest = self.score(Cause::Block(rest), explained);
+            if rest.score.value <= best.score.value {
+                break;
+            }
+            best = Found { margin: best.margin, ..rest };
+        }
+        best
+    }
+
+    /// The node whose pairs contradict a block most.
+    fn bridge(&self, block: &Block) -> Option<Index> {
+        let began = block.began(self.evidence);
+        let mut works_with = vec![0; self.evidence.len()];
+        for (from, to) in block.directions() {
+            for source in from.intersection(&self.evidence.witnesses) {
+                for target in self
+                    .evidence
+                    .works(source, began)
+                    .into_iter()
+                    .flat_map(|works| works.intersection(to))
+                {
+                    works_with[source] += 1;
+                    works_with[target] += 1;
+                }
+            }
+        }
+        let most =
+            works_with.iter().enumerate().max_by_key(|(index, works)| (**works, Reverse(*index)));
+        most.filter(|(_, works)| **works > 0).map(|(index, _)| index)
+    }
+
+    /// A cause as it explains best, with a few nodes more or less.
+    fn shaped(&self, found: Found, explained: &Explained) -> Found {
+        self.without_bridges(self.refined(found, explained), explained)
     }
 
     fn score(&self, cause: Cause, explained: &Explained) -> Found {
@@ -387,25 +434,26 @@ fn labelled(evidence: &Evidence<'_>, groups: &Groups, left: &Left) -> Vec<Cause>
 fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
     let mut lost: Vec<(Time, Index)> = Vec::new();
     for target in evidence.all.ones().filter(|target| left.to[*target] > 0.0) {
-        let mut firsts = Vec::new();
-        let (mut refused, mut others) = (0, 0);
-        for source in evidence.witnesses.ones().filter(|source| *source != target) {
-            let bad = evidence.bad[source]
-                .binary_search_by_key(&target, |bad| bad.target)
-                .ok()
-                .map(|at| &evidence.bad[source][at]);
-            match bad {
-                Some(bad) if left.targets[source].contains(target) => {
-                    firsts.extend(bad.first);
-                    refused +=
-                        usize::from(matches!(bad.kind, Some(Failure::Refused | Failure::Identity)));
-                }
-                _ => others += usize::from(evidence.good[source].contains(target)),
-            }
+        let (mut firsts, mut refused) = (Vec::new(), 0);
+        for source in
+            evidence.witnesses.ones().filter(|source| left.targets[*source].contains(target))
+        {
+            let Ok(at) = evidence.bad[source].binary_search_by_key(&target, |bad| bad.target)
+            else {
+                continue;
+            };
+            let bad = &evidence.bad[source][at];
+            firsts.extend(bad.first);
+            refused += usize::from(matches!(bad.kind, Some(Failure::Refused | Failure::Identity)));
         }
+        firsts.sort_unstable();
+        let Some(median) = firsts.get(firsts.len() / 2).copied() else { continue };
+        let reaches = |source: &Index| {
+            evidence.works(*source, Some(median)).is_some_and(|works| works.contains(target))
+        };
+        let others = evidence.witnesses.ones().filter(reaches).count();
         if firsts.len() > 3 * others && refused * 2 < firsts.len().max(1) {
-            firsts.sort_unstable();
-            lost.push((firsts[firsts.len() / 2], target));
+            lost.push((median, target));
         }
     }
     lost.sort_unstable();
@@ -416,7 +464,7 @@ fn together(evidence: &Evidence<'_>, left: &Left) -> Vec<Cause> {
         }
         let mut to = empty(evidence.matrix);
         run.iter().for_each(|(_, target)| to.set(*target, true));
-        let mut from = evidence.witnesses.clone();
+        let mut from = evidence.present.clone();
         from.difference_with(&to);
         if from.count_ones(..) > 0 {
             causes.push(Cause::Block(Block { from: from.clone(), to: to.clone(), both: false }));

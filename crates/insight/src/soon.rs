@@ -42,6 +42,7 @@ fn finding(
         evidence,
         sentence,
         hold,
+        is_tried: true,
     }
 }
 

@@ -109,9 +109,9 @@ impl Tracker {
         if tracked.finding.culprit != finding.culprit {
             tracked.same_since = now.time;
         }
-        let is_stated = tracked.incident.is_some()
-            || now.time.since(tracked.same_since) >= finding.hold
+        let has_lasted = now.time.since(tracked.same_since) >= finding.hold
             || now.time.since(tracked.found_at) >= finding.hold * UNSETTLED_HOLDS;
+        let is_stated = tracked.incident.is_some() || (has_lasted && finding.is_tried);
         if tracked.incident.as_ref().is_some_and(|incident| incident.kind != finding.kind) {
             let (_, from) = tracked
                 .other_kind

@@ -246,7 +246,7 @@ fn path(
         let (Some(from), Some(to)) = (block.from.ones().next(), block.to.ones().next()) else {
             return false;
         };
-        evidence.good[to].contains(from)
+        evidence.works(to, look.since).is_some_and(|works| works.contains(from))
     };
     match kind {
         Kind::PathFailing if both_ways => Sentence::new(
@@ -288,10 +288,12 @@ fn groups(
     match kind {
         Kind::Partition => {
             let bridges = bridges(block, evidence);
+            let many = format!("{} nodes still reach", bridges.len());
             let tail = if bridges.is_empty() {
                 "nothing passes between them".to_owned()
             } else {
-                format!("{} still reach both: {}", count(bridges.len(), "node"), list(&bridges))
+                let reach = if bridges.len() == 1 { "1 node still reaches" } else { &many };
+                format!("{reach} both: {}", list(&bridges))
             };
             Sentence::new(format!("{one} and {other} have been cut from each other"), tail)
         }
@@ -323,8 +325,10 @@ fn groups(
 
 /// Nodes that still reach both sides of a cut.
 fn bridges(block: &Block, evidence: &Evidence<'_>) -> Vec<NodeName> {
-    let reaches =
-        |node: usize, side: &FixedBitSet| evidence.good[node].intersection_count(side) > 0;
+    let began = block.began(evidence);
+    let reaches = |node: usize, side: &FixedBitSet| {
+        evidence.works(node, began).is_some_and(|works| !works.is_disjoint(side))
+    };
     let outside = evidence
         .witnesses
         .ones()

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use canary_core::{Failure, Release, Secured, Status};
-use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity};
+use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity, Sight};
 use support::{Lab, name};
 
 fn watch(lab: &mut Lab, insight: &mut Insight, seconds: usize) -> Report {
@@ -445,4 +445,51 @@ fn rows_that_do_not_come_contradict_nothing() {
     lab.late.extend(8..12);
     let report = watch(&mut lab, &mut insight, 18);
     assert_eq!(kinds(&report), [Kind::Partition], "{:?}", report.events);
+}
+
+#[test]
+fn a_bridge_belongs_to_no_side_of_a_cut_also_where_few_rows_come() {
+    // The last zone is cut from all but one host of another. Rows of the other side do not come.
+    let bridge = 29;
+    let sides = || ((0..40).filter(move |host| *host != bridge && *host < 30), 30..40);
+    for viewer_is_inside in [false, true] {
+        let (mut lab, mut insight) = (Lab::new(40, 4), Insight::new());
+        watch(&mut lab, &mut insight, 5);
+        // Host 0 looks: what is inside and outside swaps instead of it.
+        let inside = |host: usize| if viewer_is_inside { (host + 10) % 40 } else { host };
+        let (outside, within) = sides();
+        let (outside, within): (Vec<_>, Vec<_>) =
+            (outside.map(inside).collect(), within.map(inside).collect());
+        for (a, b) in outside.iter().flat_map(|a| within.iter().map(move |b| (*a, *b))) {
+            lab.failing.extend([(a, b, Failure::Timeout), (b, a, Failure::Timeout)]);
+        }
+        lab.late.extend(if viewer_is_inside { outside } else { within });
+        let report = watch(&mut lab, &mut insight, 18);
+        assert_eq!(kinds(&report), [Kind::Partition], "{:?}", report.events);
+        let zone = if viewer_is_inside { 0 } else { 3 };
+        assert_eq!(report.open[0].culprit.to_string(), format!("zone={zone} <-> rest"));
+        let tail = format!("1 node still reaches both: host-{:04}", inside(bridge));
+        assert!(report.verdict.contains(&tail), "{}", report.verdict);
+    }
+}
+
+#[test]
+fn pairs_of_rows_that_do_not_come_are_unknown_and_nobody_is_blamed() {
+    // Ten hosts are cut from all but one, and nothing comes of what the others measured since: it
+    // looks as if this host alone reached few.
+    let (mut lab, mut insight) = (Lab::new(40, 0), Insight::new());
+    lab.published_every = 10;
+    watch(&mut lab, &mut insight, 5);
+    cut(&mut lab, 0..10, 10..39);
+    lab.late.extend(1..40);
+    let mut sight = Sight::default();
+    for _ in 0..24 {
+        let report = watch(&mut lab, &mut insight, 1);
+        assert_eq!(kinds(&report), [], "{:?}", report.events);
+        assert_eq!(report.verdict.contains("not known yet"), report.sight.failed > 0);
+        sight = report.sight;
+    }
+    let of_others = 39 * 39;
+    let expected = Sight { nodes: 40, visible: 40, ok: 10, failed: 29, unknown: of_others };
+    assert_eq!(sight, expected);
 }

@@ -295,10 +295,11 @@ fn log(mesh: &Mesh, begun: Duration) -> Vec<String> {
             (mesh.world.name(claim.observer), claim.change.as_str(), &claim.incident);
         let confidence = incident.confidence.as_str();
         format!(
-            "{at:6.1} s  {by} {change} {} {} ({confidence}): {}",
+            "{at:6.1} s  {by} {change} {} {} ({confidence}): {} {}",
             incident.kind.as_str(),
             incident.culprit,
-            incident.summary
+            incident.summary,
+            incident.evidence.join("; ")
         )
     };
     mesh.claims.iter().map(line).collect()

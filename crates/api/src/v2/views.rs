@@ -141,7 +141,7 @@ struct Group {
     /// `key=value` if they are all nodes with this label, or all but a few of them; null if they
     /// have none in common.
     label: Option<String>,
-    /// Whether they are all nodes that the other group is not.
+    /// Whether they are all nodes that the other group is not, or all but a few of them.
     is_rest: bool,
     nodes: Vec<String>,
 }
