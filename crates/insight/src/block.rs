@@ -8,6 +8,8 @@ use crate::matrix::Index;
 
 /// Bad pairs of a source that tell when all of them began to be.
 const SAMPLED: usize = 8;
+/// Of so many one began before the fault: it was under way.
+const EARLY: usize = 20;
 
 /// All pairs from some nodes to some others, or between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,10 +91,11 @@ impl Block {
         self.directions().any(is_within)
     }
 
-    /// When what breaks it began: when the first attempts failed, as far as some pairs of each source
-    /// tell, without those that had failed long before. None if it is not known, or if one side is
-    /// a single node. That one is blamed for what all others fail at: what they succeeded at before
-    /// speaks for it until they try again. News of two sides may have to cross the cut.
+    /// When what breaks it began: when the first attempts failed, as far as some pairs of each
+    /// source tell, without those that had failed long before or were under way. None if it is not
+    /// known, or if one side is a single node. That one is blamed for what all others fail at: what
+    /// they succeeded at before speaks for it until they try again. News of two sides may have to
+    /// cross the cut.
     pub(crate) fn began(&self, evidence: &Evidence<'_>) -> Option<Time> {
         if self.from.count_ones(..) == 1 || self.to.count_ones(..) == 1 {
             return None;
@@ -109,7 +112,8 @@ impl Block {
         firsts.sort_unstable();
         let median = firsts.get(firsts.len() / 2)?;
         let earliest = median.back(evidence.matrix.pair_interval());
-        firsts.iter().find(|first| **first >= earliest).copied()
+        let of_it = &firsts[firsts.partition_point(|first| *first < earliest)..];
+        of_it.get(of_it.len() / EARLY).copied()
     }
 
     /// Sums up the evidence that the block covers. `is_explained(source, position)` says whether

@@ -89,7 +89,7 @@ pub(crate) fn finding(
             true
         }
         (Layer::Failing, _) => {
-            let is_tried = lasting >= matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL;
+            let is_tried = lasting >= matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
             is_tried && (groups.has_name(block.sides().0) || evidence.is_known_after(began))
         }
         _ => true,
