@@ -288,7 +288,7 @@ impl Core {
             return;
         }
         let now = self.take_input(None, now);
-        let entry = crate::message::Entry { left: true, ..self.members.me().entry(0, now.time) };
+        let entry = crate::digest::Entry { left: true, ..self.members.me().entry(0, now.time) };
         let fit = |member: &Member| member.is_partner() && self.takes_part(member);
         let mut partners: Vec<_> =
             self.members.others().filter(|(_, member)| fit(member)).map(|(slot, _)| slot).collect();

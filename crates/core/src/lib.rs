@@ -38,6 +38,7 @@ mod code;
 mod columns;
 mod config;
 mod core;
+mod digest;
 mod hash;
 mod identity;
 pub mod limits;
@@ -64,6 +65,7 @@ pub use cell::{Cell, Failure, PackError, State};
 pub use code::{JitterCode, LatencyCode};
 pub use config::{Config, ConfigError, Kind, Setting, Value};
 pub use core::{Core, MemberView, Snapshot, Standing};
+pub use digest::{Entry, Line, Lines, pack_entries, unpack_entries};
 pub use hash::{rendezvous, stable_hash};
 pub use identity::{
     Incarnation, Instance, LabelError, Labels, MeshName, MeshNameError, NameError, NodeName,
@@ -71,8 +73,7 @@ pub use identity::{
 };
 pub use liveness::Status;
 pub use message::{
-    Answer, Entry, Exchange, Heard, InstanceRange, JoinAnswer, Request, Response, RowNews,
-    Suspicion, pack_entries, unpack_entries,
+    Answer, Exchange, Heard, InstanceRange, JoinAnswer, Request, Response, RowNews, Suspicion,
 };
 pub use orders::{CallError, CallId, Output, ProbeId, ProbeReport, RequestId};
 pub use pair::{Detail, Pair};

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::Bucket;
+use crate::digest::Entry;
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::limits::{
     BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
     MEMBERS_MAX, QUIET_AFTER, RETIRED_MAX, UNPROVEN_MAX,
 };
 use crate::liveness::{Liveness, Status};
-use crate::message::{Entry, Heard, InstanceRange, Suspicion};
+use crate::message::{Heard, InstanceRange, Suspicion};
 use crate::pair::Pair;
 use crate::roster::RosterId;
 use crate::row::{Merge, Patch, Row, Version};

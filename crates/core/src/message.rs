@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::{Failure, PackError, Reader, put_varint, varint_len};
+use crate::cell::Failure;
+use crate::digest::{Entry, Lines};
 use crate::identity::{Incarnation, Instance, MeshName, Record};
-use crate::limits::{ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
 use crate::roster::{Roster, RosterId};
 use crate::row::{Frame, Patch, Row, Version};
 use crate::time::Time;
@@ -94,6 +94,8 @@ pub struct Exchange {
     pub range: Option<InstanceRange>,
     /// What is known of members' incarnations and rows.
     pub entries: Vec<Entry>,
+    /// The same of members of the range, by their places in it.
+    pub lines: Option<Lines>,
     /// Members as they describe themselves.
     pub records: Vec<Heard>,
     /// Rows and parts of rows.
@@ -150,24 +152,6 @@ impl InstanceRange {
     }
 }
 
-/// One line of a digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Which incarnation of which node.
-    pub instance: Instance,
-    /// Version of its row that is offered; 0 for none.
-    pub version: Version,
-    /// The version in which a pair of it last changed its state, if it published that within
-    /// [`QUIET_AFTER`](crate::limits::QUIET_AFTER) before its highest heartbeat.
-    pub changed: Option<Version>,
-    /// Its highest heartbeat.
-    pub heartbeat: u64,
-    /// Time since that heartbeat was made.
-    pub age: Duration,
-    /// Whether it said goodbye.
-    pub left: bool,
-}
-
 /// A member as it describes itself, with what the speaker knows of its liveness.
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -207,84 +191,6 @@ pub struct Suspicion {
     pub refused: bool,
 }
 
-/// The unit of travelling ages: fine enough to order what happens within a second.
-const AGE_UNIT: Duration = Duration::from_millis(8);
-
-fn age_units(age: Duration) -> u64 {
-    u64::try_from(age.as_millis() / AGE_UNIT.as_millis()).unwrap_or(u64::MAX >> 4)
-}
-
-/// Flags in the lowest bits of an entry's age.
-const LEFT: u64 = 1;
-/// A varint follows: from the version that is offered to the one that told of a change, as a zigzag.
-const CHANGED: u64 = 2;
-
-/// Packs the entries of a digest: 8 bytes of instance and three or four small numbers each.
-pub fn pack_entries(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 * entries.len());
-    for entry in entries {
-        out.extend(entry.instance.0.to_le_bytes());
-        put_varint(&mut out, entry.version);
-        put_varint(&mut out, entry.heartbeat);
-        put_varint(&mut out, entry.age_and_flags());
-        if let Some(step) = entry.step() {
-            put_varint(&mut out, step);
-        }
-    }
-    out
-}
-
-/// Reads the entries of a digest.
-pub fn unpack_entries(bytes: &[u8]) -> Result<Vec<Entry>, PackError> {
-    if bytes.len() > EXCHANGE_BYTES_MAX {
-        return Err(PackError::Long);
-    }
-    let mut reader = Reader(bytes);
-    let mut entries = Vec::with_capacity((bytes.len() / 11).min(ENTRIES_ACCEPTED_MAX));
-    while !reader.0.is_empty() {
-        if entries.len() >= ENTRIES_ACCEPTED_MAX {
-            return Err(PackError::Count);
-        }
-        let instance = reader.take(8)?;
-        let instance =
-            Instance(u64::from_le_bytes(instance.try_into().map_err(|_| PackError::Short)?));
-        let version = reader.varint()?;
-        let heartbeat = reader.varint()?;
-        let age = reader.varint()?;
-        let millis = (age >> 2).saturating_mul(AGE_UNIT.as_millis() as u64);
-        let step = if age & CHANGED != 0 { Some(reader.varint()?) } else { None };
-        entries.push(Entry {
-            instance,
-            version,
-            changed: step.map(|step| version.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg())),
-            heartbeat,
-            age: Duration::from_millis(millis),
-            left: age & LEFT != 0,
-        });
-    }
-    Ok(entries)
-}
-
-impl Entry {
-    /// From the version that is offered to the one that told of a change, as a zigzag.
-    fn step(&self) -> Option<u64> {
-        let step = self.changed?.wrapping_sub(self.version) as i64;
-        Some((step << 1 ^ step >> 63) as u64)
-    }
-
-    fn age_and_flags(&self) -> u64 {
-        let changed = if self.changed.is_some() { CHANGED } else { 0 };
-        age_units(self.age) << 2 | changed | if self.left { LEFT } else { 0 }
-    }
-
-    fn packed_len(&self) -> usize {
-        8 + varint_len(self.version)
-            + varint_len(self.heartbeat)
-            + varint_len(self.age_and_flags())
-            + self.step().map_or(0, varint_len)
-    }
-}
-
 impl RowNews {
     /// What somebody lacks who has `version` of the row; none if nothing.
     pub(crate) fn since(source: Instance, row: &Row, version: Version, now: Time) -> Option<Self> {
@@ -319,13 +225,14 @@ impl Exchange {
     /// Bytes on the wire, to within a few per element.
     pub fn packed_len(&self) -> usize {
         let entries: usize = self.entries.iter().map(Entry::packed_len).sum();
+        let lines = self.lines.as_ref().map_or(0, Lines::packed_len);
         let records: usize = self.records.iter().map(|heard| heard.record.packed_len() + 8).sum();
         let rows: usize = self.rows.iter().map(RowNews::packed_len).sum();
         let rosters: usize = self.rosters.iter().map(|roster| roster.packed_len() + 4).sum();
         let wants = 9 * self.wants_records.len()
             + 14 * self.wants_rows.len()
             + 18 * self.wants_rosters.len();
-        48 + entries + records + rows + rosters + wants + 16 * self.suspicions.len()
+        48 + entries + lines + records + rows + rosters + wants + 16 * self.suspicions.len()
     }
 
     /// Whether it says all that its sender has in a range; otherwise it is a push of news.
@@ -337,6 +244,7 @@ impl Exchange {
     pub fn is_empty(&self) -> bool {
         self.range.is_none()
             && self.entries.is_empty()
+            && self.lines.is_none()
             && self.records.is_empty()
             && self.rows.is_empty()
             && self.rosters.is_empty()

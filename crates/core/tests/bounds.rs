@@ -12,8 +12,8 @@ use std::time::Duration;
 use canary_core::limits::{HEARD_PER_INTRODUCER_MAX, HOLDINGS_FLOOR, MEMBERS_MAX};
 use canary_core::{
     Cell, Config, Core, Exchange, Failure, Frame, Heard, Incarnation, Instance, KernelTiming,
-    Labels, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response, Roster,
-    RowNews, State, Status, Target, Wall,
+    Labels, Lines, NodeName, Output, ProbeReport, Record, Refusal, Request, RequestId, Response,
+    Roster, RowNews, State, Status, Target, Wall,
 };
 use support::{Deed, admit, answer_of, at, core, drain, fails, play, record, tell, well};
 
@@ -369,7 +369,8 @@ fn digests_of_a_large_mesh_are_of_equal_parts_and_two_in_a_row_of_everybody() {
             && let Some(range) = exchange.range
             && now > 12_000
         {
-            ranges.push((range.low(), range.high(), exchange.entries.len()));
+            let lines = exchange.lines.as_ref().map_or(0, Lines::count);
+            ranges.push((range.low(), range.high(), exchange.entries.len() + lines));
         }
         well(output)
     });

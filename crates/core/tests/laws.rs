@@ -12,8 +12,8 @@ use canary_core::limits::{INCARNATION_MAX, INCARNATION_ROOM_FIRST_HAND};
 use canary_core::liveness::Liveness;
 use canary_core::{
     CallError, CallId, Cell, Config, Core, Entry, Exchange, Failure, Frame, Heard, Incarnation,
-    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Moment, NodeName, Now, Output, Patch,
-    Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
+    Instance, JitterCode, JoinAnswer, Labels, LatencyCode, Lines, Moment, NodeName, Now, Output,
+    Patch, Record, Request, RequestId, Response, Roster, Row, RowNews, State, Target, Time, Wall,
     pack_entries, unpack_entries,
 };
 use proptest::prelude::*;
@@ -213,6 +213,8 @@ proptest! {
             // Ages travel in units of 8 ms.
             age: Duration::from_millis(age * 8), left,
         }).collect();
+        let lines = Lines::of_all(&entries);
+        prop_assert_eq!(Lines::unpack(&lines.pack()).unwrap(), lines);
         prop_assert_eq!(unpack_entries(&pack_entries(&entries)).unwrap(), entries);
     }
 
@@ -220,6 +222,9 @@ proptest! {
     fn foreign_bytes_are_refused_or_read_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..4_u32) {
         let roster = Roster::new([]);
         let _ = unpack_entries(&bytes);
+        if let Ok(lines) = Lines::unpack(&bytes) {
+            prop_assert_eq!(Lines::unpack(&lines.pack()), Ok(lines));
+        }
         let _ = Roster::unpack(&bytes);
         if let Ok(frame) = Frame::from_sections(1, roster.id(), Wall::default(), [(kind, &*bytes)]) {
             let _ = Row::new(Arc::new(frame), None, Duration::ZERO, now().time).cells();

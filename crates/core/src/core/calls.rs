@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::identity::{Instance, Record, Target};
 use crate::limits::EXCHANGE_LEGS_MAX;
 use crate::members::Slot;
-use crate::message::Response;
+use crate::message::{InstanceRange, Response};
 use crate::orders::{CallError, CallId, Order, RequestId};
 use crate::time::Time;
 
@@ -42,6 +42,8 @@ impl Leg {
 pub(super) struct SentExchange {
     pub(super) instance: Instance,
     pub(super) leg: Leg,
+    /// What its answer may have lines of.
+    pub(super) range: Option<InstanceRange>,
     pub(super) sent_at: Time,
 }
 

@@ -15,6 +15,7 @@ use super::rumour::{CREDIT_MIN, Rumour, Waiting};
 use crate::bucket::Bucket;
 use crate::cell::Failure;
 use crate::config::Config;
+use crate::digest::{Entry, Lines};
 use crate::identity::{Instance, Record};
 use crate::limits::{
     ANSWERS_RATE_SHARE, ASKER_RATE_SHARE, DIGEST_ENTRIES_MAX, DIGEST_ENTRIES_MIN,
@@ -24,7 +25,7 @@ use crate::limits::{
 };
 use crate::liveness::{Change, Status};
 use crate::members::{ME, Member, Slot};
-use crate::message::{Entry, Exchange, Heard, InstanceRange, Request, Response, Suspicion};
+use crate::message::{Exchange, Heard, InstanceRange, Request, Response, Suspicion};
 use crate::orders::{CallError, CallId, RequestId};
 use crate::roster::{Roster, RosterId};
 use crate::row::Version;
@@ -172,14 +173,10 @@ impl Core {
         // A digest for a node that takes no part is followed at once by one for a node that does:
         // if both used up a range, each kind of node would always get the same half.
         let takes_part = (self.gossip.takes_part)(&member.record);
-        let (range, entries) = self.digest(takes_part, now);
-        let suspicions = self.doubts(now);
         let exchange = Exchange {
-            range: Some(range),
-            entries,
-            suspicions,
+            suspicions: self.doubts(now),
             wants_rosters: self.wanted_rosters(),
-            ..Exchange::default()
+            ..self.digest(takes_part, now)
         };
         self.send_exchange(slot, exchange, Leg::Digest, now);
     }
@@ -202,39 +199,36 @@ impl Core {
         let bytes = exchange.packed_len() as f64;
         self.gossip.rate.charge(bytes, now.time);
         self.gossip.own.charge(bytes, now.time);
-        let calling = Calling::Exchange(SentExchange { instance, leg, sent_at: now.time });
+        let calling = Calling::Exchange(SentExchange {
+            instance,
+            leg,
+            range: exchange.range,
+            sent_at: now.time,
+        });
         let id = self.call(&whom, calling, Request::Exchange(Box::new(exchange)), EXCHANGE_TIMEOUT);
         self.deadlines.patience.set(Patience::SlowCall(id), now.attentive + doubt_after);
     }
 
-    /// What we have: of all members, or in a larger mesh of a rotating range and of those that
-    /// changed recently. The next digest is of the next range, if this one `goes_on`.
-    fn digest(&mut self, goes_on: bool, now: Moment) -> (InstanceRange, Vec<Entry>) {
+    /// What we have: of all members, or in a larger mesh of a rotating range, as lines, and of those
+    /// others that changed recently. The next digest is of the next range, if this one `goes_on`.
+    fn digest(&mut self, goes_on: bool, now: Moment) -> Exchange {
         let members = self.members.len();
-        let entries_max = members.div_ceil(members.div_ceil(DIGEST_ENTRIES_MAX).max(2));
         if members <= DIGEST_ENTRIES_MIN {
-            let entries = self
-                .members
-                .in_range(InstanceRange::ALL)
-                .filter_map(|slot| self.entry(slot, now))
-                .collect();
-            return (InstanceRange::ALL, entries);
+            return self.digest_of(InstanceRange::ALL, Vec::new(), now);
         }
         // Up to the first one left out. The next digest goes on there, or starts again.
+        let entries_max = members.div_ceil(members.div_ceil(DIGEST_ENTRIES_MAX).max(2));
         let low = self.gossip.cursor;
         let rest = InstanceRange::new(low, InstanceRange::ALL.high()).unwrap_or(InstanceRange::ALL);
-        let mut slots: Vec<_> = self.members.in_range(rest).take(entries_max + 1).collect();
-        let left_out = slots
-            .get(entries_max)
-            .and_then(|slot| self.members.get(*slot))
-            .map(|member| member.record.instance);
+        let left_out = self.members.in_range(rest).nth(entries_max);
+        let left_out =
+            left_out.and_then(|slot| self.members.get(slot)).map(|member| member.record.instance);
         if goes_on {
             self.gossip.cursor = left_out.unwrap_or(InstanceRange::ALL.low());
         }
         let range = left_out
             .and_then(|left_out| InstanceRange::new(low, Instance(left_out.0.saturating_sub(1))))
             .unwrap_or(rest);
-        slots.truncate(entries_max);
         let mut lately: Vec<_> = self
             .members
             .others()
@@ -250,9 +244,19 @@ impl Core {
             .map(|(_, slot)| slot)
             .take(entries_max)
             .chain((!range.contains(self.record().instance)).then_some(ME));
-        let entries =
-            slots.into_iter().chain(lately).filter_map(|slot| self.entry(slot, now)).collect();
-        (range, entries)
+        let entries = lately.filter_map(|slot| self.entry(slot, now)).collect();
+        self.digest_of(range, entries, now)
+    }
+
+    /// All that we have of a range, as lines, and some entries of others.
+    fn digest_of(&self, range: InstanceRange, entries: Vec<Entry>, now: Moment) -> Exchange {
+        let lines = Some(Lines::of_all(&self.entries_in(range, now)));
+        Exchange { range: Some(range), entries, lines, ..Exchange::default() }
+    }
+
+    /// All that we have of a range, in order of instances.
+    fn entries_in(&self, range: InstanceRange, now: Moment) -> Vec<Entry> {
+        self.members.in_range(range).filter_map(|slot| self.entry(slot, now)).collect()
     }
 
     /// Members that were suspected or lost recently, for peers that missed the push of the
@@ -301,7 +305,8 @@ impl Core {
             return self.reply(id, Response::NotAdmitted);
         };
         let pushed = !exchange.is_digest();
-        let reaction = self.absorb(from, exchange, pushed, now);
+        let range = exchange.range;
+        let reaction = self.absorb(from, exchange, range, pushed, now);
         let asker = self.asker_of(from);
         let credit = self.asker_credit(asker, now);
         // Without credit there is nothing but our own heartbeat, which a doubter has to hear.
@@ -360,7 +365,7 @@ impl Core {
         result: Result<Response, CallError>,
         now: Moment,
     ) {
-        let SentExchange { instance, leg, sent_at } = sent;
+        let SentExchange { instance, leg, range, sent_at } = sent;
         let Some(slot) = self.members.of_instance(instance) else {
             return;
         };
@@ -376,7 +381,7 @@ impl Core {
                 for own in answer.entries.iter_mut().filter(|entry| entry.instance == instance) {
                     own.age = own.age.saturating_add(now.time.since(sent_at));
                 }
-                let reaction = self.absorb(slot, *answer, false, now);
+                let reaction = self.absorb(slot, *answer, range, false, now);
                 let credit = self.own_credit(now);
                 let next = self.compose(reaction, credit, credit, now);
                 if leg == Leg::Inquiry {
@@ -420,12 +425,18 @@ impl Core {
         }
     }
 
-    /// Takes in what a peer says, and collects what it lacks. To a digest that is behind, the
-    /// answer brings the newer heartbeat: only a suspicion that is `pushed` has to be refuted to
-    /// everybody.
-    fn absorb(&mut self, from: Slot, exchange: Exchange, pushed: bool, now: Moment) -> Reaction {
+    /// Takes in what a peer says, and collects what it lacks. Its lines are of a range. To a digest
+    /// that is behind, the answer brings the newer heartbeat: only a suspicion that is `pushed` has
+    /// to be refuted to everybody.
+    fn absorb(
+        &mut self,
+        from: Slot,
+        mut exchange: Exchange,
+        range: Option<InstanceRange>,
+        pushed: bool,
+        now: Moment,
+    ) -> Reaction {
         let mut reaction = Reaction::default();
-        let is_digest = exchange.is_digest();
         self.journal.refuse_many(Refusal::Unreadable, exchange.unread.into());
         let introducer = self.members.get(from).map(|member| member.record.instance);
         for heard in exchange.records.into_iter().take(RECORDS_PER_EXCHANGE_MAX) {
@@ -433,12 +444,33 @@ impl Core {
                 self.learn(heard, Source::Told(introducer), now);
             }
         }
+        let mut list = Vec::new();
+        if let (Some(lines), Some(range)) = (exchange.lines.take(), range) {
+            list = self.entries_in(range, now);
+            match lines.named(&list) {
+                Some(named) => exchange.entries.extend(named),
+                // It knows others than we do: all that we have, by name.
+                None => {
+                    let entries = std::mem::take(&mut list);
+                    let range = exchange.range.take();
+                    if range.is_some() {
+                        reaction.answer = Exchange { range, entries, ..Exchange::default() };
+                    }
+                }
+            }
+        }
+        let is_digest = exchange.range.is_some();
         // A digest is in order already; a liar's costs no more than being sorted.
         let mut entries = exchange.entries;
         entries.truncate(ENTRIES_ACCEPTED_MAX);
         entries.sort_unstable_by_key(|entry| entry.instance);
         for (entry, slot) in self.members.resolve(&entries) {
             self.compare(entry, slot, is_digest, &mut reaction, now);
+        }
+        if is_digest && !list.is_empty() {
+            // Our own is as old as the answer will be when it arrives, and is dated there.
+            let me = self.record().instance;
+            reaction.answer.lines = Lines::drawn(&list, &mut reaction.answer.entries, me);
         }
         if let Some(range) = exchange.range {
             let told = |slot: &Slot| {

@@ -16,7 +16,7 @@ use canary_core::limits::{
 };
 use canary_core::{
     Answer, Exchange, Failure, Frame, Heard, Incarnation, Instance, InstanceRange, JoinAnswer,
-    Labels, NodeName, Patch, Record, Response, Roster, RosterId, RowNews, Suspicion, Wall,
+    Labels, Lines, NodeName, Patch, Record, Response, Roster, RosterId, RowNews, Suspicion, Wall,
     pack_entries, unpack_entries,
 };
 
@@ -105,6 +105,7 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
             })
             .into(),
         entries: pack_entries(&exchange.entries),
+        lines: exchange.lines.as_ref().map(Lines::pack).unwrap_or_default(),
         records: exchange
             .records
             .iter()
@@ -231,12 +232,14 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
         .range
         .into_option()
         .and_then(|range| InstanceRange::new(Instance(range.low), Instance(range.high)));
-    let entries = unpack_entries(&gossip.entries).unwrap_or_else(|_| {
+    let entries = unpack_entries(&gossip.entries);
+    let lines = (!gossip.lines.is_empty()).then(|| Lines::unpack(&gossip.lines)).transpose();
+    if entries.is_err() || lines.is_err() {
         reading.unread += 1;
         // It is a digest still, and complete of nobody.
         range = range.map(|_| InstanceRange::NOBODY);
-        Vec::new()
-    });
+    }
+    let (entries, lines) = (entries.unwrap_or_default(), lines.unwrap_or_default());
     let suspicion = |told: pb::Suspicion| {
         Ok(Suspicion {
             instance: Instance(told.instance),
@@ -250,6 +253,7 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
         to: instance(gossip.to),
         range,
         entries,
+        lines,
         records: reading.each(gossip.records, RECORDS_PER_EXCHANGE_MAX, heard),
         rows: reading.each(gossip.rows, WANTS_MAX, |row| news(row, &cells_left)),
         rosters: reading
@@ -490,6 +494,22 @@ mod tests {
             "a digest whose entries cannot be read is complete of nobody"
         );
         assert_eq!(exchange.unread, 6);
+    }
+
+    #[test]
+    fn a_digest_whose_lines_cannot_be_read_is_complete_of_nobody() {
+        let of_two = [1, 2, 3, 4, 5, 6, 7, 8, 2 << 1 | 1, 1, 1, 0, 1, 1, 0];
+        let read = |lines: &[u8]| {
+            let range = Some(pb::Range { low: 0, high: u64::MAX, ..Default::default() });
+            let lines = lines.to_vec();
+            let gossip = pb::Gossip { range: range.into(), lines, ..Default::default() };
+            let exchange = exchange(gossip);
+            (exchange.range, exchange.lines.map(|lines| lines.count()), exchange.unread)
+        };
+        assert_eq!(read(&of_two), (Some(InstanceRange::ALL), Some(2), 0));
+        for cut in 1..of_two.len() {
+            assert_eq!(read(&of_two[..cut]), (Some(InstanceRange::NOBODY), None, 1), "{cut}");
+        }
     }
 
     #[test]
