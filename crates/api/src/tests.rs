@@ -155,6 +155,7 @@ fn snapshot(second: u64, duck_to_goose: State) -> Snapshot {
         interval: Duration::from_secs(3),
         takes_part: true,
         row_holds_at: now.time,
+        row_holds: true,
         version: row.as_ref().map_or(0, |row| row.version()),
         row,
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cell::{PackError, Reader, put_varint, varint_len};
 use crate::hash::stable_hash;
 use crate::identity::Instance;
-use crate::limits::{ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
+use crate::limits::{CHANGE_STEPS_MAX, ENTRIES_ACCEPTED_MAX, EXCHANGE_BYTES_MAX};
 use crate::row::Version;
 
 /// What a digest says of one member.
@@ -18,9 +18,10 @@ pub struct Entry {
     pub instance: Instance,
     /// Version of its row that is offered; 0 for none.
     pub version: Version,
-    /// The version in which a pair of it last changed its state, if it published that within
-    /// [`QUIET_AFTER`](crate::limits::QUIET_AFTER) before its highest heartbeat.
-    pub changed: Option<Version>,
+    /// The version in which a pair of it had last changed its state when its highest heartbeat was
+    /// made, or a later one, [`CHANGE_STEPS_MAX`] before the version
+    /// that is offered; 0 if none did.
+    pub changed: Version,
     /// Its highest heartbeat.
     pub heartbeat: u64,
     /// Time since that heartbeat was made.
@@ -35,7 +36,7 @@ pub struct Line {
     /// As in [`Entry`].
     pub version: Version,
     /// As in [`Entry`].
-    pub changed: Option<Version>,
+    pub changed: Version,
     /// As in [`Entry`].
     pub heartbeat: u64,
     /// As in [`Entry`].
@@ -65,7 +66,13 @@ fn age_units(age: Duration) -> u64 {
 /// Flags in the lowest bits of an entry's age.
 const LEFT: u64 = 1;
 /// A varint follows: from the version that is offered to the one that told of a change, as a zigzag.
+/// Otherwise it is [`CHANGE_STEPS_MAX`] before, or there was none.
 const CHANGED: u64 = 2;
+
+/// The earliest version of a change that goes with a version that is offered.
+pub(crate) fn earliest_change(version: Version) -> Version {
+    version.saturating_sub(CHANGE_STEPS_MAX)
+}
 
 /// Packs the entries of a digest: 8 bytes of instance and three or four small numbers each.
 pub fn pack_entries(entries: &[Entry]) -> Vec<u8> {
@@ -115,14 +122,15 @@ impl Line {
         Entry { instance, version, changed, heartbeat, age, left }
     }
 
-    /// From the version that is offered to the one that told of a change, as a zigzag.
+    /// From the version that is offered to the one that told of a change, as a zigzag; none if it is
+    /// the earliest one.
     fn step(&self) -> Option<u64> {
-        let step = self.changed?.wrapping_sub(self.version) as i64;
-        Some((step << 1 ^ step >> 63) as u64)
+        let step = self.changed.wrapping_sub(self.version) as i64;
+        (self.changed != earliest_change(self.version)).then_some((step << 1 ^ step >> 63) as u64)
     }
 
     fn age_and_flags(&self) -> u64 {
-        let changed = if self.changed.is_some() { CHANGED } else { 0 };
+        let changed = if self.step().is_some() { CHANGED } else { 0 };
         age_units(self.age) << 2 | changed | if self.left { LEFT } else { 0 }
     }
 
@@ -150,7 +158,9 @@ impl Line {
         let millis = (age >> 2).saturating_mul(AGE_UNIT.as_millis() as u64);
         Ok(Self {
             version,
-            changed: step.map(|step| version.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg())),
+            changed: step.map_or(earliest_change(version), |step| {
+                version.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg())
+            }),
             heartbeat,
             age: Duration::from_millis(millis),
             left: age & LEFT != 0,

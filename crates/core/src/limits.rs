@@ -282,9 +282,9 @@ pub const PUSHES_PER_ROW: u8 = 1;
 pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two patches of the own row: first samples come in bursts.
 pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
-/// A source tells with its heartbeats which version told of the latest change of the state of one
-/// of its pairs, until it is so long ago: longer than rows are held before the next one comes.
-pub const QUIET_AFTER: Duration = Duration::from_secs(300);
+/// A change of the state of a pair that is so many versions older than the one that is offered need
+/// not be told: every row that is held is newer.
+pub const CHANGE_STEPS_MAX: u64 = 16;
 /// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they
 /// jump all the time.
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);

@@ -47,8 +47,8 @@ pub struct Liveness {
     heartbeat: u64,
     /// When that heartbeat was made, as far as its age tells.
     beat_at: Time,
-    /// The version in which a pair of it last changed its state, if that was shortly before then.
-    changed: Option<Version>,
+    /// The version in which a pair of it had last changed its state by then.
+    changed: Version,
     /// When the latest evidence of any kind happened.
     evidence_at: Time,
     /// The same on our attentive clock.
@@ -112,7 +112,7 @@ impl Liveness {
             since: now.time,
             heartbeat,
             beat_at: at,
-            changed: None,
+            changed: 0,
             evidence_at: at,
             heard: now.attentive_at(at),
             entered: now.attentive,
@@ -135,9 +135,9 @@ impl Liveness {
         (self.heartbeat, self.beat_at)
     }
 
-    /// The version in which a pair of it last changed its state, if it published that within
-    /// [`QUIET_AFTER`](crate::limits::QUIET_AFTER) before its highest heartbeat.
-    pub fn changed(&self) -> Option<Version> {
+    /// The version in which a pair of it had last changed its state when its highest heartbeat was
+    /// made; 0 if none did.
+    pub fn changed(&self) -> Version {
         self.changed
     }
 
@@ -171,13 +171,10 @@ impl Liveness {
 
     /// A heartbeat was heard, made `age` ago; `changed` came with it. Only an advance is evidence,
     /// or two peers would keep a dead one alive by echo.
-    pub fn hear(
-        &mut self,
-        heartbeat: u64,
-        changed: Option<Version>,
-        age: Duration,
-        now: Moment,
-    ) -> Change {
+    pub fn hear(&mut self, heartbeat: u64, changed: Version, age: Duration, now: Moment) -> Change {
+        if heartbeat == self.heartbeat {
+            self.changed = self.changed.max(changed);
+        }
         if heartbeat <= self.heartbeat {
             return Change::None;
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::digest::Entry;
+use crate::digest::{Entry, earliest_change};
 use crate::identity::{Instance, NodeName, Record, Target};
 use crate::limits::{
     BROKEN_PATH_EVIDENCE, DOUBT_AFTER, FLAP_MEMORY, HEARD_PER_INTRODUCER_MAX, LEFT_LISTED,
-    MEMBERS_MAX, QUIET_AFTER, RETIRED_MAX, UNPROVEN_MAX,
+    MEMBERS_MAX, RETIRED_MAX, UNPROVEN_MAX,
 };
 use crate::liveness::{Liveness, Status};
 use crate::message::{Heard, InstanceRange, Suspicion};
@@ -221,16 +221,13 @@ impl Member {
         }
     }
 
-    /// Until when the row that can be read tells how every pair is: its source had published no
-    /// other state of a pair by then. At the origin of time if there is no row.
-    pub(crate) fn row_holds_at(&self) -> Time {
-        let Some(row) = &self.row else { return Time::ZERO };
+    /// Whether its source had published no other state of a pair than the row that can be read when
+    /// its highest heartbeat was made, and until when that row tells how every pair is.
+    pub(crate) fn row_holds(&self) -> (bool, Time) {
+        let Some(row) = &self.row else { return (false, Time::ZERO) };
         let (_, beat_at) = self.liveness.heartbeat();
-        let holds = match self.liveness.changed() {
-            Some(changed) => row.version() >= changed,
-            None => row.changed_at() >= beat_at.back(QUIET_AFTER),
-        };
-        if holds { beat_at.max(row.changed_at()) } else { row.changed_at() }
+        let holds = row.version() >= self.liveness.changed();
+        (holds, if holds { beat_at.max(row.changed_at()) } else { row.changed_at() })
     }
 
     pub(crate) fn entry(&self, version: Version, now: Time) -> Entry {
@@ -238,7 +235,7 @@ impl Member {
         Entry {
             instance: self.record.instance,
             version,
-            changed: self.liveness.changed(),
+            changed: self.liveness.changed().max(earliest_change(version)),
             heartbeat,
             age: now.since(at),
             left: self.liveness.status() == Status::Left,

@@ -157,8 +157,8 @@ impl InstanceRange {
 pub struct Heard {
     /// Its description.
     pub record: Arc<Record>,
-    /// The version in which a pair of it last changed its state, as in [`Entry`].
-    pub changed: Option<Version>,
+    /// The version in which a pair of it had last changed its state by then; 0 if none did.
+    pub changed: Version,
     /// Its highest heartbeat.
     pub heartbeat: u64,
     /// Time since that heartbeat was made.

@@ -39,7 +39,7 @@ fn ghost(number: u64) -> Arc<Record> {
 
 fn told(records: impl Iterator<Item = Arc<Record>>) -> Exchange {
     let heard =
-        |record| Heard { record, changed: None, heartbeat: 1, age: Duration::ZERO, left: false };
+        |record| Heard { record, changed: 0, heartbeat: 1, age: Duration::ZERO, left: false };
     Exchange { records: records.map(heard).collect(), ..Exchange::default() }
 }
 

@@ -12,7 +12,7 @@ use support::{admit, at, core, drain, orders, record, say};
 
 /// What a digest says of a node whose heartbeat was made now.
 fn entry(of: &Record, heartbeat: u64) -> Entry {
-    let (version, changed, left) = (0, None, false);
+    let (version, changed, left) = (0, 0, false);
     Entry { instance: of.instance, version, changed, heartbeat, age: Duration::ZERO, left }
 }
 

@@ -24,7 +24,7 @@ fn core_with_two() -> (Core, Arc<Record>, Arc<Record>) {
     admit(&mut core, &peer, at(0));
     let heard = Heard {
         record: Arc::clone(&other),
-        changed: None,
+        changed: 0,
         heartbeat: 1,
         age: Duration::ZERO,
         left: false,
@@ -113,7 +113,7 @@ fn an_answer_is_as_old_as_what_it_answers() {
     let own = Entry {
         instance: peer.instance,
         version: 0,
-        changed: None,
+        changed: 0,
         heartbeat: 2,
         age: Duration::ZERO,
         left: false,
@@ -299,7 +299,7 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
                 let entry = |node: &Record| Entry {
                     instance: node.instance,
                     version: 0,
-                    changed: None,
+                    changed: 0,
                     heartbeat: millis,
                     age: Duration::from_millis(300),
                     left: false,
@@ -307,7 +307,7 @@ fn a_restart_where_we_are_refused_is_no_death_and_a_living_incarnation_gives_way
                 let told = if restarts && millis > 5000 { &heir } else { &other };
                 let tale = Heard {
                     record: Arc::clone(&heir),
-                    changed: None,
+                    changed: 0,
                     heartbeat: millis,
                     age: Duration::from_millis(300),
                     left: false,
@@ -366,7 +366,7 @@ fn the_doubts_about_half_of_a_mesh_take_no_turn_to_be_measured() {
             let news = |node: &Arc<Record>| Entry {
                 instance: node.instance,
                 version: 0,
-                changed: None,
+                changed: 0,
                 heartbeat: millis,
                 age: Duration::from_millis(300),
                 left: false,

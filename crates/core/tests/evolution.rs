@@ -176,7 +176,7 @@ fn a_row_in_a_form_of_a_later_release_is_carried_and_shows_nothing() {
     let heard = Entry {
         instance: owl.instance,
         version: 5,
-        changed: None,
+        changed: 0,
         heartbeat: 3,
         age: Duration::ZERO,
         left: false,

@@ -17,7 +17,7 @@ use support::{admit, at, core, drain, orders, record, tell};
 fn heard(record: &Record) -> Exchange {
     let heard = Heard {
         record: Arc::new(record.clone()),
-        changed: None,
+        changed: 0,
         heartbeat: 9,
         age: Duration::ZERO,
         left: false,

@@ -68,22 +68,22 @@ const TABLE: &[Line] = {
     &[
         (
             "a heartbeat that was known",
-            |liveness| liveness.hear(7, None, Duration::ZERO, at(104)),
+            |liveness| liveness.hear(7, 0, Duration::ZERO, at(104)),
             [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
             "a new heartbeat made before the first failure",
-            |liveness| liveness.hear(8, None, Duration::from_secs(5), at(104)),
+            |liveness| liveness.hear(8, 0, Duration::from_secs(5), at(104)),
             [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
             "a new heartbeat made in the instant of the first failure",
-            |liveness| liveness.hear(8, None, Duration::from_secs(4), at(104)),
+            |liveness| liveness.hear(8, 0, Duration::from_secs(4), at(104)),
             [(C::None, Alive), (C::None, Suspect), (C::None, Dead), (C::None, Left)],
         ),
         (
             "a new heartbeat made after the first failure",
-            |liveness| liveness.hear(8, None, Duration::from_secs(1), at(104)),
+            |liveness| liveness.hear(8, 0, Duration::from_secs(1), at(104)),
             [(C::None, Alive), (C::Revived, Alive), (C::Revived, Alive), (C::None, Left)],
         ),
         (
@@ -135,8 +135,8 @@ fn every_input_makes_of_every_status_what_the_table_says() {
 #[test]
 fn a_larger_heartbeat_was_made_later_however_old_it_is_said_to_be() {
     let mut liveness = alive();
-    liveness.hear(8, None, NONE, at(95));
-    liveness.hear(9, None, Duration::from_secs(10), at(100));
+    liveness.hear(8, 0, NONE, at(95));
+    liveness.hear(9, 0, Duration::from_secs(10), at(100));
     assert_eq!(liveness.heartbeat(), (9, time(95)));
     assert_eq!(liveness.evidence_at(), time(95));
 }

@@ -170,7 +170,7 @@ fn a_pair_that_waits_for_its_turn_gets_one_however_often_its_node_is_doubted() {
         tell(&mut core, &nodes[0], Exchange { suspicions, ..Exchange::default() }, at(now));
         let entry = Entry {
             instance: waits.instance,
-            changed: None,
+            changed: 0,
             heartbeat: 1000 + round,
             age: Duration::ZERO,
             left: false,
@@ -212,7 +212,7 @@ fn news_waits_while_the_host_does_not_keep_up() {
             let now = 10_020 + 100 * round;
             let heard = Heard {
                 record: record(&format!("new-{round:02}")),
-                changed: None,
+                changed: 0,
                 heartbeat: 1,
                 age: Duration::ZERO,
                 left: false,
@@ -237,13 +237,8 @@ fn a_host_that_does_not_keep_up_still_refutes_at_once() {
     let (mut core, nodes) = core_with(5);
     drive(&mut core, 20, 10_020, spoiled);
     let me = core.record().instance;
-    let heard = Heard {
-        record: record("new"),
-        changed: None,
-        heartbeat: 1,
-        age: Duration::ZERO,
-        left: false,
-    };
+    let heard =
+        Heard { record: record("new"), changed: 0, heartbeat: 1, age: Duration::ZERO, left: false };
     tell(
         &mut core,
         &nodes[0],
@@ -311,7 +306,7 @@ fn a_node_that_lives_again_is_measured_at_once_unless_the_host_does_not_keep_up_
         assert_eq!(status(&core, doubted, at(dies)), Status::Dead);
         let entry = Entry {
             instance: doubted.instance,
-            changed: None,
+            changed: 0,
             heartbeat: 1000,
             age: Duration::ZERO,
             left: false,
@@ -408,7 +403,7 @@ fn asks_about_a_node_that_flaps(report: impl Fn(&Record) -> Option<ProbeReport>)
             let beat = Entry {
                 instance: victim.instance,
                 version: 0,
-                changed: None,
+                changed: 0,
                 heartbeat: 10 + now / 1000,
                 age: Duration::ZERO,
                 left: false,

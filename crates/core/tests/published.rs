@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::{
-    Cell, Config, Core, Entry, Exchange, Frame, Instance, Output, Patch, Record, Roster, RowNews,
-    Version, Wall,
+    Cell, Config, Core, Entry, Exchange, Frame, Heard, Instance, Output, Patch, Record, Roster,
+    RowNews, Version, Wall,
 };
 use support::{admit, answer_of, at, core, nothing_new, orders, record, say};
 
@@ -163,15 +163,33 @@ fn a_row_holds_until_its_source_tells_of_a_change_that_is_not_here() {
         say(&mut core, &owl, exchange, at(now));
         core.member(&owl.name).unwrap().row_holds_at
     };
-    // It is quiet, or tells of a change that is in the row: nothing was published since.
-    assert_eq!(holds_at(beat(10, None), 2_000), at(2_000).time);
-    assert_eq!(holds_at(beat(11, Some(3)), 3_000), at(3_000).time);
+    // It changed nothing yet, or tells of a change that is in the row: nothing was published since.
+    assert_eq!(holds_at(beat(10, 0), 2_000), at(2_000).time);
+    assert_eq!(holds_at(beat(11, 3), 3_000), at(3_000).time);
     // The change that it tells of is not here: how its pairs are is known as of the row only.
-    assert_eq!(holds_at(beat(12, Some(4)), 4_000), at(1_000).time);
+    assert_eq!(holds_at(beat(12, 4), 4_000), at(1_000).time);
     // It comes late, and holds up to the heartbeat that told of it.
     let mut late = gossip(&owl, None, &[4]);
     late.rows[0].age = Duration::from_millis(1_500);
     assert_eq!(holds_at(late, 5_000), at(4_000).time);
-    // Of one that has been quiet for long only a row says something that is not older.
-    assert_eq!(holds_at(beat(13, None), 400_000), at(3_500).time);
+    // However old it is, as long as nothing changes.
+    assert_eq!(holds_at(beat(13, 4), 400_000), at(400_000).time);
+}
+
+#[test]
+fn a_row_of_a_member_that_is_new_here_holds_no_longer_than_others() {
+    let mut core = core(Config::default());
+    let (owl, duck) = (record("owl"), record("duck"));
+    admit(&mut core, &owl, at(0));
+    let (age, left) = (Duration::ZERO, false);
+    let heard = Heard { record: Arc::clone(&duck), changed: 4, heartbeat: 9, age, left };
+    say(&mut core, &owl, Exchange { records: vec![heard], ..Exchange::default() }, at(10));
+    let roster = Roster::new(["duck", "owl"].map(|name| name.parse().unwrap()));
+    let wall = Wall::from_unix_millis(1 << 40);
+    let frame = Frame::new(3, roster.id(), wall, &[Cell::default(), Cell::default()]);
+    say(&mut core, &owl, gossip(&duck, Some(frame), &[]), at(20));
+    let with_roster = Exchange { rosters: vec![roster], ..Exchange::default() };
+    say(&mut core, &owl, with_roster, at(30));
+    let view = core.member(&duck.name).unwrap();
+    assert!(view.row.is_some() && !view.row_holds, "it changed in version 4: {view:?}");
 }

@@ -54,7 +54,7 @@ fn second_dial(report: ProbeReport) -> u64 {
     drain(&mut core);
     let heard = Heard {
         record: Arc::clone(&owl),
-        changed: None,
+        changed: 0,
         heartbeat: 1,
         age: Duration::ZERO,
         left: false,

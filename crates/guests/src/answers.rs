@@ -61,7 +61,7 @@ pub(crate) fn sign_of_life(guest: &Record, heartbeat: u64, to: Option<Instance>)
     let entry = Entry {
         instance: guest.instance,
         version: 0,
-        changed: None,
+        changed: 0,
         heartbeat: heartbeat.saturating_add(1),
         age: Duration::ZERO,
         left: false,

@@ -113,6 +113,7 @@ mod tests {
             row: None,
             version: 0,
             row_holds_at: now,
+            row_holds: true,
         }
     }
 

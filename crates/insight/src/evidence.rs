@@ -7,7 +7,10 @@ use canary_core::{Failure, Time};
 use fixedbitset::FixedBitSet;
 
 use crate::limits::{ATTEMPT, CAUSES_MAX};
-use crate::matrix::{Failing, Index, Matrix, Quality};
+use crate::matrix::{Failing, Index, Matrix, Node, Quality};
+
+/// One of so many may not have said yet how its pairs are.
+const NEARLY: usize = 10;
 
 /// What is explained: each layer by the same model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +105,9 @@ pub(crate) struct Evidence<'a> {
     pub(crate) bad: Vec<Vec<Bad>>,
     /// By source: what was good when it was last measured, as far as that is known here.
     pub(crate) good: Vec<FixedBitSet>,
-    /// By source: since when all of these were measured.
+    /// The same without bots of the original, which are measured seldom.
+    good_lately: Vec<FixedBitSet>,
+    /// By source: since when all of the latter were measured.
     good_since: Vec<Time>,
 }
 
@@ -122,10 +127,12 @@ impl<'a> Evidence<'a> {
             return None;
         }
         let (mut all, mut witnesses, mut present) = (empty(matrix), empty(matrix), empty(matrix));
+        let mut regular = empty(matrix);
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_expected()) {
             all.set(index, true);
             witnesses.set(index, node.is_witness);
             present.set(index, node.status.is_present());
+            regular.set(index, node.takes_part);
         }
         let mut evidence = Self {
             matrix,
@@ -137,6 +144,7 @@ impl<'a> Evidence<'a> {
             by_chance: FAILS_BY_CHANCE,
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
+            good_lately: vec![empty(matrix); matrix.len()],
             good_since: vec![Time::ZERO; matrix.len()],
         };
         if layer == Layer::Failing {
@@ -155,9 +163,9 @@ impl<'a> Evidence<'a> {
             }
             bad.iter().for_each(|bad| good.set(bad.target, false));
             evidence.bad[index] = bad;
+            evidence.good_lately[index] = good.intersection(&regular).collect();
             evidence.good[index] = good;
-            evidence.good_since[index] =
-                node.holds_at.back(node.interval.max(matrix.pair_interval()) + ATTEMPT);
+            evidence.good_since[index] = evidence.measured_since(node);
         }
         let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
         // Where most pairs are worse than usual it is the hosts that are short of time, all of
@@ -240,14 +248,29 @@ impl<'a> Evidence<'a> {
     /// The pairs of a source that work, if something `began` then: results of before do not
     /// contradict it. With none all do.
     pub(crate) fn works(&self, source: Index, began: Option<Time>) -> Option<&FixedBitSet> {
-        let is_recent = began.is_none_or(|began| self.good_since[source] >= began);
-        is_recent.then_some(&self.good[source])
+        let Some(began) = began else { return Some(&self.good[source]) };
+        (self.good_since[source] >= began).then_some(&self.good_lately[source])
     }
 
-    /// Whether most of those that are heard told how their pairs were after something `began`.
-    pub(crate) fn is_known_after(&self, began: Option<Time>) -> bool {
-        let tells = |source: &Index| began.is_none_or(|began| self.good_since[*source] >= began);
-        self.present.ones().filter(tells).count() * 2 >= self.present.count_ones(..)
+    /// Since when a node measured all its pairs, those of bots of the original aside, as far as its
+    /// row tells.
+    fn measured_since(&self, node: &Node) -> Time {
+        node.holds_at.back(node.interval.max(self.matrix.pair_interval()) + ATTEMPT)
+    }
+
+    /// Of those that are heard and say how their pairs are, whether nearly all have said so since
+    /// something `began`; and whether most have of all that are heard, if some say nothing.
+    pub(crate) fn is_known_since(&self, began: Option<Time>) -> (bool, bool) {
+        let (mut all, mut hold, mut known) = (0, 0, 0);
+        for (index, node) in self.matrix.nodes() {
+            if self.present.contains(index) && node.takes_part && !node.is_behind {
+                all += 1;
+                hold += usize::from(node.row_holds);
+                let is_known = began.is_none_or(|began| self.measured_since(node) >= began);
+                known += usize::from(node.row_holds && is_known);
+            }
+        }
+        ((hold - known) * NEARLY <= hold, known * 2 >= all)
     }
 
     /// How many numbers there are.

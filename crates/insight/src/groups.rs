@@ -1,5 +1,6 @@
 //! Groups of nodes that have a name: those that share a label.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
@@ -28,7 +29,7 @@ pub(crate) struct Group {
 }
 
 /// How a set of nodes can be named.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Named {
     /// All nodes with this label.
     Label(String),
@@ -82,7 +83,11 @@ impl Groups {
             (self.price(&from, &block.from, name), self.price(&to, &block.to, name));
         let apart = Described { from, to, price: from_price + to_price };
         let Some(spared) = self.spared(block) else { return apart };
-        let is_from_named = from_price < to_price;
+        // Of two that cost the same everybody has to choose the same.
+        let is_from_named = match from_price.total_cmp(&to_price) {
+            Ordering::Equal => apart.from <= apart.to,
+            order => order == Ordering::Less,
+        };
         let (named, rest) =
             if is_from_named { (&apart.from, &block.to) } else { (&apart.to, &block.from) };
         let price = from_price.min(to_price) + spared as f64 / 2.0 * name;

@@ -14,6 +14,7 @@ use crate::groups::{Groups, Named};
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
 use crate::limits::{
     ATTEMPT, CONTRADICTED, HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED, NEWS_TRAVEL,
+    NEWS_WITHIN,
 };
 use crate::matrix::{Index, Matrix};
 use crate::search::Found;
@@ -82,18 +83,18 @@ pub(crate) fn finding(
     };
     let began = block.began(evidence).or(look.since);
     let lasting = began.map(|began| snapshot.now.time.since(began)).unwrap_or_default();
-    let is_tried = match (evidence.layer, &found.cause) {
-        (Layer::Failing, Cause::To(_) | Cause::From(_) | Cause::Node(_))
-            if score.good * CONTRADICTED <= score.bad =>
-        {
-            true
-        }
-        (Layer::Failing, _) => {
-            let is_tried = lasting >= matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
-            is_tried && (groups.has_name(block.sides().0) || evidence.is_known_after(began))
-        }
-        _ => true,
+    let is_clear = match (evidence.layer, &found.cause) {
+        (Layer::Failing, Cause::Path { .. } | Cause::Block(_)) => false,
+        (Layer::Failing, _) => score.good * CONTRADICTED <= score.bad,
+        (Layer::Lossy | Layer::Slow, _) => true,
     };
+    let (nearly_all_hold, most_hold) = evidence.is_known_since(began);
+    let is_reported =
+        || groups.has_name(block.sides().0) || (most_hold && still_hold(&block, evidence));
+    let is_known = is_clear || (nearly_all_hold && is_reported());
+    let tried_after = matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
+    let is_tried = is_clear || lasting >= if is_known { tried_after } else { NEWS_WITHIN };
+    let confidence = if is_known { confidence } else { Confidence::Low };
     let hold = match evidence.layer {
         Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,
         Layer::Failing => HOLD,
@@ -281,6 +282,20 @@ fn cut(given: &Block, evidence: &Evidence<'_>) -> Option<Block> {
         || !given.from.is_disjoint(&given.to);
     (!is_one_way)
         .then(|| Block::between(given.from.clone(), given.to.difference(&bridges).collect()))
+}
+
+/// Whether most sources of a block say now what speaks for it.
+fn still_hold(block: &Block, evidence: &Evidence<'_>) -> bool {
+    let (mut all, mut hold) = (0, 0);
+    for (from, to) in block.directions() {
+        for source in from.intersection(&evidence.witnesses) {
+            let says = evidence.bad[source].iter().any(|bad| to.contains(bad.target));
+            let Some(node) = evidence.matrix.node(source).filter(|_| says) else { continue };
+            all += 1;
+            hold += usize::from(node.row_holds);
+        }
+    }
+    hold * 2 >= all
 }
 
 /// Whether a node is dead, and only one is left who could say how it was reached.

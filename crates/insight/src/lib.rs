@@ -90,7 +90,7 @@ pub struct Sight {
     pub ok: usize,
     /// Pairs that fail.
     pub failed: usize,
-    /// Pairs without a result yet.
+    /// Pairs of which it is not known how they are.
     pub unknown: usize,
 }
 
@@ -168,7 +168,7 @@ impl Insight {
         sight.nodes = expected.len();
         for (index, node) in expected.iter().filter(|(_, node)| node.is_heard) {
             sight.visible += 1;
-            if !node.tells() {
+            if !node.tells {
                 sight.unknown += sight.nodes - 1;
                 continue;
             }

@@ -48,8 +48,12 @@ pub(crate) struct Node {
     pub(crate) status: Status,
     /// Until when its row tells how every pair is.
     pub(crate) holds_at: Time,
-    /// Whether that is lately.
-    row_holds: bool,
+    /// Whether that is until it was heard the last time.
+    pub(crate) row_holds: bool,
+    /// Whether it is known how its pairs are.
+    pub(crate) tells: bool,
+    /// Whether it takes part in gossip: a bot of the original does not.
+    pub(crate) takes_part: bool,
     /// Whether its row is evidence: it lives, its row advances and tells how pairs are, and what it
     /// says is recent.
     pub(crate) is_witness: bool,
@@ -217,17 +221,23 @@ impl Matrix {
             &snapshot.me,
             Status::Alive,
             snapshot.own_row.as_deref(),
-            now,
+            (true, now),
             (true, snapshot.pair_interval),
         );
         let others = snapshot.nodes().map(|view| {
             let pace = (view.takes_part, view.interval);
-            (&view.record, view.status, view.row.as_deref(), view.row_holds_at, pace)
+            (
+                &view.record,
+                view.status,
+                view.row.as_deref(),
+                (view.row_holds, view.row_holds_at),
+                pace,
+            )
         });
         let fresh = SILENT_AFTER.max(snapshot.publish_interval * 3);
         let behind_after = snapshot.pair_interval * 3 + Duration::from_secs(5);
         let has_quality = self.index.len().pow(2) <= QUALITY_PAIRS_MAX;
-        for (record, status, row, holds_at, (takes_part, interval)) in
+        for (record, status, row, (holds, holds_at), (takes_part, interval)) in
             std::iter::once(own).chain(others)
         {
             let Some(&index) = self.index.get(&record.name) else { continue };
@@ -260,8 +270,11 @@ impl Matrix {
             // is old all the same.
             node.is_behind = is_behind && takes_part;
             // What it says by rows that did not come yet may be something else.
-            node.row_holds = !takes_part || now.since(node.holds_at) < SILENT_AFTER;
-            node.is_witness = node.is_heard && node.row_holds && !is_behind;
+            node.row_holds = holds || !takes_part;
+            let is_outdated = !node.row_holds && now.since(node.holds_at) >= SILENT_AFTER;
+            node.tells = node.is_heard && !is_outdated;
+            node.is_witness = node.tells && !is_behind;
+            node.takes_part = takes_part;
         }
     }
 
@@ -380,6 +393,8 @@ impl Node {
             status: Status::Alive,
             holds_at: Time::ZERO,
             row_holds: false,
+            tells: false,
+            takes_part: true,
             is_witness: false,
             is_heard: false,
             lost_at: None,
@@ -393,11 +408,6 @@ impl Node {
     /// The name.
     pub(crate) fn name(&self) -> &NodeName {
         &self.record.name
-    }
-
-    /// Whether it is known how its pairs are.
-    pub(crate) fn tells(&self) -> bool {
-        self.is_heard && self.row_holds
     }
 
     /// Whether it is there, or should be: it did not leave.

@@ -145,9 +145,7 @@ pub(crate) fn of(
         Culprit::Path { source, target, both_ways } => {
             path(kind, source, target, *both_ways, block, evidence, look)
         }
-        Culprit::Groups { from, to, both_ways } => {
-            groups(kind, from, to, *both_ways, block, evidence, look)
-        }
+        Culprit::Groups { from, to, .. } => groups(kind, from, to, pairs, block, evidence, look),
         Culprit::Target(target) => {
             Sentence::new(format!("{target} has not answered"), "look at it")
         }
@@ -279,7 +277,7 @@ fn groups(
     kind: Kind,
     from: &Group,
     to: &Group,
-    both_ways: bool,
+    pairs: &Pairs,
     block: &Block,
     evidence: &Evidence<'_>,
     look: &Look,
@@ -289,7 +287,10 @@ fn groups(
         Kind::Partition => {
             let bridges = bridges(block, evidence);
             let many = format!("{} nodes still reach", bridges.len());
-            let tail = if bridges.is_empty() {
+            let tail = if bridges.is_empty() && pairs.contradicting > 0 {
+                let all = pairs.explained + pairs.contradicting;
+                format!("{} of {all} pairs still work", pairs.contradicting)
+            } else if bridges.is_empty() {
                 "nothing passes between them".to_owned()
             } else {
                 let reach = if bridges.len() == 1 { "1 node still reaches" } else { &many };
@@ -302,7 +303,7 @@ fn groups(
             "the other direction does; look at the firewall between them",
         ),
         Kind::GroupLossy => {
-            let way = if both_ways {
+            let way = if block.both {
                 format!("between {one} and {other}")
             } else {
                 format!("from {one} to {other}")
@@ -310,7 +311,7 @@ fn groups(
             Sentence::new(format!("packets {way} have been lost"), "look at the link between them")
         }
         _ => {
-            let way = if both_ways {
+            let way = if block.both {
                 format!("between {one} and {other}")
             } else {
                 format!("from {one} to {other}")

@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use canary_core::{Failure, Release, Secured, Status};
+use canary_core::{Failure, MemberView, Release, Secured, Status};
 use canary_insight::{Change, Culprit, Insight, Kind, Report, Severity, Sight};
 use support::{Lab, name};
 
@@ -492,4 +492,36 @@ fn pairs_of_rows_that_do_not_come_are_unknown_and_nobody_is_blamed() {
     let of_others = 39 * 39;
     let expected = Sight { nodes: 40, visible: 40, ok: 10, failed: 29, unknown: of_others };
     assert_eq!(sight, expected);
+}
+
+#[test]
+fn bots_of_the_original_that_measure_seldom_keep_nobody_from_naming_a_path() {
+    let (mut lab, mut insight) = (Lab::new(10, 0), Insight::new());
+    lab.originals.extend(4..10);
+    watch(&mut lab, &mut insight, 10);
+    lab.failing.insert((1, 2, Failure::Refused));
+    let report = watch(&mut lab, &mut insight, 20);
+    assert_eq!(kinds(&report), [Kind::PathFailing], "{}", report.verdict);
+}
+
+#[test]
+fn a_cut_between_two_zones_has_one_id_whomever_a_bot_knew_first() {
+    let ids: BTreeSet<_> = [0..0, 1..5, 6..10]
+        .into_iter()
+        .map(|learned_later| {
+            let (mut lab, mut insight) = (Lab::new(10, 2), Insight::new());
+            let mut snapshot = lab.second();
+            let is_late = |node: &MemberView| {
+                learned_later.clone().any(|host| name(host) == node.record.name)
+            };
+            snapshot.members.retain(|node| !is_late(node));
+            insight.observe(&snapshot);
+            watch(&mut lab, &mut insight, 5);
+            cut(&mut lab, 0..5, 5..10);
+            let report = watch(&mut lab, &mut insight, 20);
+            assert_eq!(kinds(&report), [Kind::Partition], "{}", report.verdict);
+            report.open[0].id.to_string()
+        })
+        .collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
 }

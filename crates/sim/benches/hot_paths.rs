@@ -93,7 +93,7 @@ fn member_of_all(roster: &Arc<Roster>) -> (Core, Arc<Record>) {
     core.handle_response(dialled.unwrap(), Ok(Response::Identify(Arc::clone(&peer))), now());
     let heard = |number| Heard {
         record: record(number),
-        changed: None,
+        changed: 0,
         heartbeat: 1,
         age: Duration::ZERO,
         left: false,
@@ -128,7 +128,7 @@ fn digest(heartbeat: u64) -> Vec<Entry> {
     let entry = |number| Entry {
         instance: record(number).instance,
         version: 1,
-        changed: None,
+        changed: 0,
         heartbeat,
         age: Duration::from_millis(800),
         left: false,

@@ -197,7 +197,7 @@ impl Core {
         } else {
             Arc::new(Record { target: dialled.clone(), ..(**record).clone() })
         };
-        let heard = Heard { record, changed: None, heartbeat: 0, age: Duration::ZERO, left: false };
+        let heard = Heard { record, changed: 0, heartbeat: 0, age: Duration::ZERO, left: false };
         match self.learn(heard, Source::Succeeds, now) {
             Some(_) => self.admission(),
             None => JoinAnswer::Busy,

@@ -92,7 +92,7 @@ impl Core {
 
     /// The own heartbeat advances.
     pub(super) fn beat(&mut self, now: Moment) {
-        let changed = self.changed_lately(now);
+        let changed = self.publisher.changed_in;
         let liveness = &mut self.members.me_mut().liveness;
         let (heartbeat, _) = liveness.heartbeat();
         liveness.hear(heartbeat + 1, changed, Duration::ZERO, now);
@@ -406,7 +406,7 @@ impl Core {
                     self.learn(
                         Heard {
                             record,
-                            changed: None,
+                            changed: 0,
                             heartbeat: 0,
                             age: Duration::ZERO,
                             left: false,
@@ -591,7 +591,7 @@ impl Core {
     pub(super) fn hear(
         &mut self,
         slot: Slot,
-        (heartbeat, changed): (u64, Option<Version>),
+        (heartbeat, changed): (u64, Version),
         age: Duration,
         now: Moment,
     ) {

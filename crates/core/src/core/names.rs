@@ -149,7 +149,7 @@ impl Core {
                 Source::Told(record.instance)
             };
             self.learn(
-                Heard { record, changed: None, heartbeat: 0, age: Duration::ZERO, left: false },
+                Heard { record, changed: 0, heartbeat: 0, age: Duration::ZERO, left: false },
                 source,
                 now,
             );
@@ -215,7 +215,7 @@ impl Core {
                 self.refuse(Refusal::NameTaken);
                 self.reports.name_claimed(&successor, &held_at, now);
                 self.learn(
-                    Heard { record, changed: None, heartbeat: 0, age: Duration::ZERO, left: false },
+                    Heard { record, changed: 0, heartbeat: 0, age: Duration::ZERO, left: false },
                     Source::Answered,
                     now,
                 );
@@ -231,7 +231,7 @@ impl Core {
                     self.joining.guards.refund_unproven();
                 }
                 self.learn(
-                    Heard { record, changed: None, heartbeat: 0, age: Duration::ZERO, left: false },
+                    Heard { record, changed: 0, heartbeat: 0, age: Duration::ZERO, left: false },
                     Source::Succeeds,
                     now,
                 );

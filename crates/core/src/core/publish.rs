@@ -9,8 +9,8 @@ use super::deadlines::Timer;
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, QUIET_AFTER, ROSTER_FRAME_INTERVAL,
-    ROSTER_LISTS_ALL_MAX, ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
+    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL_MAX,
+    ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -49,8 +49,8 @@ pub(super) struct Publisher {
     change_is_news: bool,
     /// The latest version that was pushed, or is a frame.
     told: Version,
-    /// The latest version that told of a pair that changed its state, and when.
-    changed_in: Option<(Version, Time)>,
+    /// The latest version that told of a pair that changed its state; 0 if none did.
+    pub(super) changed_in: Version,
     /// Some changed pairs are not in the roster yet. They are first published by the next frame,
     /// which is due soon.
     frame_is_news: bool,
@@ -75,7 +75,7 @@ impl Publisher {
             changed: BTreeSet::new(),
             change_is_news: false,
             told: 0,
-            changed_in: None,
+            changed_in: 0,
             frame_is_news: false,
             secured: None,
             release: None,
@@ -101,7 +101,7 @@ impl Publisher {
 
     /// A new incarnation publishes from the first version on.
     pub(super) fn restart(&mut self) {
-        (self.version, self.told, self.changed_in) = (0, 0, None);
+        (self.version, self.told, self.changed_in) = (0, 0, 0);
         self.roster_stale = true;
     }
 
@@ -139,12 +139,6 @@ impl Core {
             self.members.me().row().map_or(CELL_BYTES * rows, |row| row.frame().packed_len());
         let allowed = (rows * row_bytes) as f64 / (self.config.gossip_rate_max as f64 * share);
         self.config.publish_interval.max(self.pair_interval()).max(Duration::from_secs_f64(allowed))
-    }
-
-    /// The version in which a pair last changed its state, if rows of before may still be held.
-    pub(super) fn changed_lately(&self, now: Moment) -> Option<Version> {
-        let (version, at) = self.publisher.changed_in?;
-        (now.time.since(at) < QUIET_AFTER).then_some(version)
     }
 
     /// The name list has changed: rows need a new roster, soon but not for every one of a thousand
@@ -272,10 +266,12 @@ impl Core {
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         self.publisher.changed.clear();
+        if self.publisher.change_is_news {
+            self.publisher.changed_in = self.publisher.version;
+        }
         let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news]
             .map(std::mem::take);
         if is_news.contains(&true) {
-            self.publisher.changed_in = Some((self.publisher.version, now.time));
             self.spread_own_row(self.publisher.version - 1, now);
         }
         self.publisher.told = self.publisher.version;
@@ -317,18 +313,21 @@ impl Core {
 
     fn publish_patch(&mut self, now: Moment) {
         let (label, wall) = Self::label(now);
-        let mut changes = Vec::new();
+        let (mut changes, mut is_unlisted) = (Vec::new(), false);
         for slot in std::mem::take(&mut self.publisher.changed) {
             let Some(member) = self.members.get(slot) else { continue };
             match self.publisher.place(slot) {
                 Some(place) => changes.push((place, member.pair.cell(ProbeKind::MAIN, label))),
-                None => self.publisher.frame_is_news = true,
+                None => is_unlisted = true,
             }
         }
+        self.publisher.frame_is_news |= is_unlisted;
         if changes.is_empty() {
             return;
         }
-        let is_news = std::mem::take(&mut self.publisher.change_is_news);
+        // The next frame tells of what this patch cannot.
+        let is_news = self.publisher.change_is_news;
+        self.publisher.change_is_news &= is_unlisted;
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
         self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
@@ -336,7 +335,7 @@ impl Core {
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
         if is_news {
-            self.publisher.changed_in = Some((self.publisher.version, now.time));
+            self.publisher.changed_in = self.publisher.version;
             // With the patches that were not pushed: others can read this one only after them.
             self.spread_own_row(self.publisher.told, now);
             self.publisher.told = self.publisher.version;

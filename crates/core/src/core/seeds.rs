@@ -332,7 +332,7 @@ impl Core {
         } else {
             Source::Told(record.instance)
         };
-        let heard = Heard { record, changed: None, heartbeat: 0, age: Duration::ZERO, left: false };
+        let heard = Heard { record, changed: 0, heartbeat: 0, age: Duration::ZERO, left: false };
         if let Some(slot) = self.learn(heard, source, now) {
             self.begin_exchange(slot, now);
         }

@@ -82,6 +82,8 @@ pub struct MemberView {
     /// Until when that row tells how every pair is: its source had published no other state of a
     /// pair by then.
     pub row_holds_at: Time,
+    /// Whether that is so when its highest heartbeat was made.
+    pub row_holds: bool,
     /// The largest version of its rows that was received, readable or not.
     pub version: Version,
 }
@@ -175,6 +177,7 @@ impl Core {
     }
 
     fn member_view(&self, member: &Member, interval: Duration) -> MemberView {
+        let (row_holds, row_holds_at) = member.row_holds();
         MemberView {
             record: Arc::clone(&member.record),
             status: member.liveness.status(),
@@ -187,7 +190,8 @@ impl Core {
             takes_part: self.takes_part(member),
             row: member.row().cloned(),
             version: member.version(),
-            row_holds_at: member.row_holds_at(),
+            row_holds_at,
+            row_holds,
         }
     }
 

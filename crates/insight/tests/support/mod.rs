@@ -37,6 +37,8 @@ pub struct Lab {
     pub published_every: u64,
     /// Hosts whose latest rows have not arrived.
     pub late: BTreeSet<usize>,
+    /// Hosts with a bot of the original: it measures once in half a minute.
+    pub originals: BTreeSet<usize>,
 }
 
 pub fn name(index: usize) -> NodeName {
@@ -78,6 +80,7 @@ impl Lab {
             pair: Arc::default(),
             published_every: 1,
             late: BTreeSet::new(),
+            originals: BTreeSet::new(),
         }
     }
 
@@ -116,7 +119,8 @@ impl Lab {
                     jitter: None,
                 },
             };
-            Cell { state, age_ticks: 2, loss: 0, retransmissions: 0 }
+            let age_ticks = if self.originals.contains(&source) { 240 } else { 2 };
+            Cell { state, age_ticks, loss: 0, retransmissions: 0 }
         };
         let cells: Vec<_> = (0..self.nodes).map(cell).collect();
         let frame = Frame::new(self.seconds, self.roster.id(), self.now().wall, &cells)
@@ -159,8 +163,9 @@ impl Lab {
             known: true,
             pair: Arc::clone(&self.pair),
             interval: Duration::from_secs(3),
-            takes_part: true,
+            takes_part: !self.originals.contains(&index),
             row_holds_at: self.row_holds_at(index),
+            row_holds: !self.late.contains(&index),
             version: self.rows[index].as_ref().map_or(0, |row| row.version()),
             row: self.rows[index].clone(),
         };

@@ -111,7 +111,7 @@ pub(super) fn gossip(exchange: &Exchange) -> pb::Gossip {
             .iter()
             .map(|heard| pb::Heard {
                 node: Some(node(&heard.record)).into(),
-                changed: heard.changed.unwrap_or(0),
+                changed: heard.changed,
                 heartbeat: heard.heartbeat,
                 age_ms: millis(heard.age),
                 left: heard.left,
@@ -271,7 +271,7 @@ pub(super) fn exchange(gossip: pb::Gossip) -> Exchange {
 fn heard(heard: pb::Heard) -> Result<Heard, Malformed> {
     Ok(Heard {
         record: record(heard.node.into_option().ok_or("a node is missing")?)?,
-        changed: (heard.changed != 0).then_some(heard.changed),
+        changed: heard.changed,
         heartbeat: heard.heartbeat,
         age: Duration::from_millis(heard.age_ms),
         left: heard.left,

@@ -185,6 +185,7 @@ fn cut_groups(mesh: &mut Mesh, expect: &mut Expect) {
 fn join_groups(mesh: &mut Mesh, expect: &mut Expect) {
     each_pair(expect, |a, b| {
         mesh.world.cut(a, b, false);
+        mesh.world.deny(a, b, None);
         mesh.world.deny(b, a, None);
         mesh.world.set_way(a, b, None);
     });
@@ -408,6 +409,21 @@ pub const ALL: &[Fault] = &[
             "cut with 1 bridge",
             |mesh, expect| zone_but(mesh, expect, 1),
             cut_groups,
+            join_groups,
+        ),
+    ),
+    from(
+        8,
+        fault(
+            "cut with 1 bridge, refused",
+            |mesh, expect| zone_but(mesh, expect, 1),
+            |mesh, expect| {
+                each_pair(expect, |a, b| {
+                    mesh.world.deny(a, b, Some(Failure::Refused));
+                    mesh.world.deny(b, a, Some(Failure::Refused));
+                });
+                expect.blame_groups(CUT);
+            },
             join_groups,
         ),
     ),
