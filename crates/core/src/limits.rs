@@ -283,8 +283,8 @@ pub const WANT_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two patches of the own row: first samples come in bursts.
 pub const PATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// A change of the state of a pair that is so many versions older than the one that is offered need
-/// not be told: every row that is held is newer.
-pub const CHANGE_STEPS_MAX: u64 = 16;
+/// not be told: rows that are held are newer.
+pub const CHANGE_STEPS_MAX: u64 = 64;
 /// Shortest pause between two patches for the sake of latencies that jumped: on a noisy host they
 /// jump all the time.
 pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);

@@ -89,8 +89,8 @@ pub struct Exchange {
     pub from: Option<Instance>,
     /// Who is meant; anybody, if nobody is named.
     pub to: Option<Instance>,
-    /// The range of instances of which the entries are complete: absence inside it means "I have
-    /// none". None in a push of news.
+    /// The range of instances of which the lines, or else the entries, are complete: absence inside
+    /// it means "I have none". None in a push of news.
     pub range: Option<InstanceRange>,
     /// What is known of members' incarnations and rows.
     pub entries: Vec<Entry>,

@@ -94,3 +94,24 @@ fn who_knows_others_is_answered_by_names_and_no_line_is_booked() {
     answer(&mut core, &owl, digest(&[], &[entry(&duck, 90)]), 2);
     assert_eq!(heartbeat(&core, &duck), 90);
 }
+
+#[test]
+fn who_never_knew_the_long_gone_has_the_same_list() {
+    let (mut core, me, owl, duck) = three();
+    let mut list = vec![entry(&me, 0), entry(&owl, 0)];
+    let gone = Entry { left: true, ..entry(&duck, 2) };
+    answer(&mut core, &owl, digest(&list, &[gone]), 1);
+    let mut heard = 100;
+    for second in 1..700 {
+        core.handle_timeout(at(1000 * second));
+        heard += 1;
+        let beat = Exchange { entries: vec![entry(&owl, heard)], ..Exchange::default() };
+        answer(&mut core, &owl, beat, 1000 * second);
+    }
+    assert!(core.heartbeat_of(duck.instance).is_some(), "it is kept for a day");
+    list[0].heartbeat = heartbeat(&core, &me);
+    list[1].heartbeat = heard + 1;
+    let said = answer(&mut core, &owl, digest(&list, &[]), 699_001);
+    assert_eq!(heartbeat(&core, &owl), heard + 1, "{said:?}");
+    assert!(said.range.is_none(), "{said:?}");
+}

@@ -2,6 +2,7 @@
 //! and which are good.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use canary_core::{Failure, Time};
 use fixedbitset::FixedBitSet;
@@ -107,8 +108,36 @@ pub(crate) struct Evidence<'a> {
     pub(crate) good: Vec<FixedBitSet>,
     /// The same without bots of the original, which are measured seldom.
     good_lately: Vec<FixedBitSet>,
-    /// By source: since when all of the latter were measured.
-    good_since: Vec<Time>,
+    /// By source: since when all of the latter were measured, and since when all were.
+    good_since: Vec<(Time, Time)>,
+}
+
+/// Nodes by what is known of their pairs since something began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct News {
+    /// Those that are heard, take part in gossip, and have time to measure.
+    all: usize,
+    /// Those of them whose rows hold.
+    hold: usize,
+    /// Those of the latter that measured all pairs since.
+    known: usize,
+}
+
+impl News {
+    /// Whether all whose rows hold did.
+    pub(crate) fn is_complete(self) -> bool {
+        self.known == self.hold
+    }
+
+    /// Whether nearly all of them did.
+    pub(crate) fn is_nearly_complete(self) -> bool {
+        (self.hold - self.known) * NEARLY <= self.hold
+    }
+
+    /// Whether most of all did.
+    pub(crate) fn is_of_most(self) -> bool {
+        self.known * 2 >= self.all
+    }
 }
 
 impl<'a> Evidence<'a> {
@@ -127,12 +156,13 @@ impl<'a> Evidence<'a> {
             return None;
         }
         let (mut all, mut witnesses, mut present) = (empty(matrix), empty(matrix), empty(matrix));
-        let mut regular = empty(matrix);
+        let (mut regular, mut seldom) = (empty(matrix), Duration::ZERO);
         for (index, node) in matrix.nodes().filter(|(_, node)| node.is_expected()) {
             all.set(index, true);
             witnesses.set(index, node.is_witness);
             present.set(index, node.status.is_present());
             regular.set(index, node.takes_part);
+            seldom = if node.takes_part { seldom } else { seldom.max(node.interval) };
         }
         let mut evidence = Self {
             matrix,
@@ -145,7 +175,7 @@ impl<'a> Evidence<'a> {
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
             good_lately: vec![empty(matrix); matrix.len()],
-            good_since: vec![Time::ZERO; matrix.len()],
+            good_since: vec![(Time::ZERO, Time::ZERO); matrix.len()],
         };
         if layer == Layer::Failing {
             evidence.by_chance = evidence.by_chance(&void);
@@ -165,7 +195,9 @@ impl<'a> Evidence<'a> {
             evidence.bad[index] = bad;
             evidence.good_lately[index] = good.intersection(&regular).collect();
             evidence.good[index] = good;
-            evidence.good_since[index] = evidence.measured_since(node);
+            let lately = evidence.measured_since(node);
+            let all = lately.back(seldom.saturating_sub(matrix.pair_interval()));
+            evidence.good_since[index] = (lately, all);
         }
         let good: usize = evidence.good.iter().map(|good| good.count_ones(..)).sum();
         // Where most pairs are worse than usual it is the hosts that are short of time, all of
@@ -248,8 +280,11 @@ impl<'a> Evidence<'a> {
     /// The pairs of a source that work, if something `began` then: results of before do not
     /// contradict it. With none all do.
     pub(crate) fn works(&self, source: Index, began: Option<Time>) -> Option<&FixedBitSet> {
-        let Some(began) = began else { return Some(&self.good[source]) };
-        (self.good_since[source] >= began).then_some(&self.good_lately[source])
+        let (lately, all) = self.good_since[source];
+        match began {
+            Some(began) if all < began => (lately >= began).then_some(&self.good_lately[source]),
+            _ => Some(&self.good[source]),
+        }
     }
 
     /// Since when a node measured all its pairs, those of bots of the original aside, as far as its
@@ -258,19 +293,18 @@ impl<'a> Evidence<'a> {
         node.holds_at.back(node.interval.max(self.matrix.pair_interval()) + ATTEMPT)
     }
 
-    /// Of those that are heard and say how their pairs are, whether nearly all have said so since
-    /// something `began`; and whether most have of all that are heard, if some say nothing.
-    pub(crate) fn is_known_since(&self, began: Option<Time>) -> (bool, bool) {
-        let (mut all, mut hold, mut known) = (0, 0, 0);
+    /// What is known of how pairs are since something `began`.
+    pub(crate) fn news_since(&self, began: Option<Time>) -> News {
+        let mut news = News::default();
         for (index, node) in self.matrix.nodes() {
             if self.present.contains(index) && node.takes_part && !node.is_behind {
-                all += 1;
-                hold += usize::from(node.row_holds);
+                news.all += 1;
+                news.hold += usize::from(node.row_holds);
                 let is_known = began.is_none_or(|began| self.measured_since(node) >= began);
-                known += usize::from(node.row_holds && is_known);
+                news.known += usize::from(node.row_holds && is_known);
             }
         }
-        ((hold - known) * NEARLY <= hold, known * 2 >= all)
+        news
     }
 
     /// How many numbers there are.

@@ -13,8 +13,8 @@ use crate::evidence::{Evidence, Layer};
 use crate::groups::{Groups, Named};
 use crate::incident::{Confidence, Culprit, Group, Kind, Pairs, Severity};
 use crate::limits::{
-    ATTEMPT, CONTRADICTED, HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED, NEWS_TRAVEL,
-    NEWS_WITHIN,
+    ATTEMPT, CONTRADICTED, HOLD, HOLD_ONE_WAY, HOLD_QUALITY, HOLD_SCATTERED, NEWS_LATE,
+    NEWS_TRAVEL, NEWS_WITHIN,
 };
 use crate::matrix::{Index, Matrix};
 use crate::search::Found;
@@ -88,12 +88,19 @@ pub(crate) fn finding(
         (Layer::Failing, _) => score.good * CONTRADICTED <= score.bad,
         (Layer::Lossy | Layer::Slow, _) => true,
     };
-    let (nearly_all_hold, most_hold) = evidence.is_known_since(began);
+    let news = evidence.news_since(began);
     let is_reported =
-        || groups.has_name(block.sides().0) || (most_hold && still_hold(&block, evidence));
-    let is_known = is_clear || (nearly_all_hold && is_reported());
+        || groups.has_name(block.sides().0) || (news.is_of_most() && still_hold(&block, evidence));
+    let is_known = is_clear || (news.is_nearly_complete() && is_reported());
     let tried_after = matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
-    let is_tried = is_clear || lasting >= if is_known { tried_after } else { NEWS_WITHIN };
+    // One of those that have not said anything yet may be a bridge.
+    let is_late = matches!(found.cause, Cause::Block(_)) && !news.is_complete();
+    let stated_after = match is_known {
+        true if is_late => tried_after + NEWS_LATE,
+        true => tried_after,
+        false => NEWS_WITHIN,
+    };
+    let is_tried = is_clear || lasting >= stated_after;
     let confidence = if is_known { confidence } else { Confidence::Low };
     let hold = match evidence.layer {
         Layer::Failing if kind == Kind::OneWay => HOLD_ONE_WAY,

@@ -57,6 +57,8 @@ pub(crate) const SLOW_MIN: Duration = Duration::from_millis(5);
 /// A source publishes at once that a pair works again, and others know it after this time. So if a
 /// failure stands longer, the next attempt failed, too.
 pub(crate) const NEWS_TRAVEL: Duration = Duration::from_secs(2);
+/// What few say so much later than all others is not waited for any longer.
+pub(crate) const NEWS_LATE: Duration = Duration::from_secs(5);
 /// What is not known after this time will hardly be: what can be said is said.
 pub(crate) const NEWS_WITHIN: Duration = Duration::from_secs(120);
 /// An attempt to measure a pair takes as long at most, unless it was configured to.

@@ -525,3 +525,16 @@ fn a_cut_between_two_zones_has_one_id_whomever_a_bot_knew_first() {
         .collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
 }
+
+#[test]
+fn what_reaches_bots_of_the_original_contradicts_a_cut_from_them() {
+    // Three of twenty fail to reach two bots of the original, which all others reach.
+    let (mut lab, mut insight) = (Lab::new(20, 0), Insight::new());
+    lab.originals.extend([18, 19]);
+    watch(&mut lab, &mut insight, 10);
+    let pairs = (1..4).flat_map(|source| [(source, 18), (source, 19)]);
+    lab.failing.extend(pairs.map(|(source, target)| (source, target, Failure::Timeout)));
+    let report = watch(&mut lab, &mut insight, 60);
+    assert_eq!(kinds(&report).len(), 1, "{:?}", report.events);
+    assert_eq!(report.open[0].pairs.sources.len(), 3, "{}", report.verdict);
+}

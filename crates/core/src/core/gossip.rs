@@ -254,9 +254,13 @@ impl Core {
         Exchange { range: Some(range), entries, lines, ..Exchange::default() }
     }
 
-    /// All that we have of a range, in order of instances.
+    /// All that we have of a range, in order of instances, without the long dead: who started since
+    /// does not know them.
     fn entries_in(&self, range: InstanceRange, now: Moment) -> Vec<Entry> {
-        self.members.in_range(range).filter_map(|slot| self.entry(slot, now)).collect()
+        let is_worth =
+            |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
+        let slots = self.members.in_range(range).filter(is_worth);
+        slots.filter_map(|slot| self.entry(slot, now)).collect()
     }
 
     /// Members that were suspected or lost recently, for peers that missed the push of the
@@ -323,7 +327,11 @@ impl Core {
             self.refuse(Refusal::GossipRate);
         }
         // The peer may be asked about us: our own heartbeat refutes a suspicion.
-        let own = self.members.me().entry(0, now.time);
+        let mut own = self.members.me().entry(0, now.time);
+        if answer.is_digest() {
+            // It is complete: 0 would be no row.
+            own.version = self.members.me().version();
+        }
         if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
             answer.entries.push(own);
         }
@@ -444,6 +452,7 @@ impl Core {
                 self.learn(heard, Source::Told(introducer), now);
             }
         }
+        let is_digest = exchange.range.is_some();
         let mut list = Vec::new();
         if let (Some(lines), Some(range)) = (exchange.lines.take(), range) {
             list = self.entries_in(range, now);
@@ -459,7 +468,6 @@ impl Core {
                 }
             }
         }
-        let is_digest = exchange.range.is_some();
         // A digest is in order already; a liar's costs no more than being sorted.
         let mut entries = exchange.entries;
         entries.truncate(ENTRIES_ACCEPTED_MAX);
@@ -561,8 +569,9 @@ impl Core {
         let Some(mine) = self.entry(slot, now) else {
             return;
         };
+        let changed = self.members.get(slot).map_or(0, |member| member.liveness.changed());
         if digest && (mine.heartbeat > entry.heartbeat || (mine.left && !entry.left)) {
-            reaction.answer.entries.push(Entry { version: 0, ..mine });
+            reaction.answer.entries.push(Entry { version: 0, changed, ..mine });
         }
         if !digest && entry.version == 0 {
             return;
