@@ -60,7 +60,7 @@ impl Cause {
     /// What it costs to name it: one path of n² is dearer than one node of n, and a group that has
     /// a name is cheaper than one that has none.
     pub(crate) fn price(&self, evidence: &Evidence<'_>, groups: &Groups) -> f64 {
-        let name = (evidence.all.count_ones(..).max(2) as f64).ln();
+        let name = evidence.name_price();
         match self {
             Self::To(_) | Self::From(_) => name + 1.0,
             Self::Node(_) => name + 2.0,

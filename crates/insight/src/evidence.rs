@@ -307,6 +307,11 @@ impl<'a> Evidence<'a> {
         news
     }
 
+    /// What it costs to name one of all nodes, in nats.
+    pub(crate) fn name_price(&self) -> f64 {
+        (self.all.count_ones(..).max(2) as f64).ln()
+    }
+
     /// How many numbers there are.
     pub(crate) fn len(&self) -> usize {
         self.matrix.len()

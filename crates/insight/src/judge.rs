@@ -258,7 +258,7 @@ fn classify(
                 };
                 Group { label, is_rest, nodes }
             };
-            let described = groups.describe(block, 1.0);
+            let described = groups.describe(block, evidence.name_price());
             let (mut from, mut to) =
                 (group(&block.from, described.from), group(&block.to, described.to));
             if is_cut {

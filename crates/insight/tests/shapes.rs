@@ -538,3 +538,16 @@ fn what_reaches_bots_of_the_original_contradicts_a_cut_from_them() {
     assert_eq!(kinds(&report).len(), 1, "{:?}", report.events);
     assert_eq!(report.open[0].pairs.sources.len(), 3, "{}", report.verdict);
 }
+
+#[test]
+fn two_zones_of_three_are_both_named_however_small_the_third_is() {
+    // Zones of ten, ten and two.
+    let (mut lab, mut insight) = (Lab::new(22, 0), Insight::new());
+    lab.label(|host| (host / 10).to_string());
+    watch(&mut lab, &mut insight, 5);
+    cut(&mut lab, 0..10, 10..20);
+    let report = watch(&mut lab, &mut insight, 20);
+    assert_eq!(report.open[0].culprit.to_string(), "zone=0 <-> zone=1");
+    let tail = "2 nodes still reach both: host-0020, host-0021";
+    assert!(report.verdict.contains(tail), "{}", report.verdict);
+}

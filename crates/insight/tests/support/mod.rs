@@ -84,6 +84,12 @@ impl Lab {
         }
     }
 
+    /// Gives each host a zone.
+    pub fn label(&mut self, zone: impl Fn(usize) -> String) {
+        let labels = |host| Labels::new([("zone".to_owned(), zone(host))]).unwrap();
+        self.labels = (0..self.nodes).map(labels).collect();
+    }
+
     pub fn now(&self) -> Now {
         let time = Time::ZERO + Duration::from_secs(400 * 24 * 3600 + self.seconds);
         Now { time, wall: Wall::from_unix_millis(1_700_000_000_000 + self.seconds * 1000) }
