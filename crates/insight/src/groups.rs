@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fixedbitset::FixedBitSet;
 
 use crate::block::Block;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Layer};
 use crate::limits::{ALL_GROUPS_MAX, GROUPS_MAX};
 
 /// Groups by label.
@@ -17,6 +17,8 @@ pub(crate) struct Groups {
     all: FixedBitSet,
     /// Those of them that somebody hears.
     present: FixedBitSet,
+    /// Whether a few nodes may be on no side.
+    has_bridges: bool,
 }
 
 /// The nodes with one label.
@@ -68,7 +70,9 @@ impl Groups {
                 }
             }
         }
-        Self { by_label: groups, all: all.clone(), present: evidence.present.clone() }
+        let has_bridges = evidence.layer == Layer::Failing;
+        let present = evidence.present.clone();
+        Self { by_label: groups, all: all.clone(), present, has_bridges }
     }
 
     /// All groups.
@@ -91,7 +95,8 @@ impl Groups {
         let (named, rest) =
             if is_from_named { (&apart.from, &block.to) } else { (&apart.to, &block.from) };
         let price = from_price.min(to_price) + spared as f64 / 2.0 * name;
-        let is_rest = spared == 0 || (spared * 3 <= rest.count_ones(..) && price < apart.price);
+        let is_rest = spared == 0
+            || (self.has_bridges && spared * 3 <= rest.count_ones(..) && price < apart.price);
         match (is_rest, named.clone()) {
             (false, _) => apart,
             (true, from) if is_from_named => Described { from, to: Named::Rest, price },

@@ -63,9 +63,11 @@ pub(crate) fn finding(
         (margin, _) if margin >= 2.0 => Confidence::Medium,
         _ => Confidence::Low,
     };
-    // Which nodes belong to a group that loses packets is seen only bit by bit.
-    let is_lossy_group = evidence.layer == Layer::Lossy && matches!(found.cause, Cause::Block(_));
-    let confidence = if is_lossy_group { confidence.min(Confidence::Medium) } else { confidence };
+    // Which nodes belong to a group that loses packets is seen only bit by bit, and what is left of
+    // one that does not any more may look like a node.
+    let is_lossy = evidence.layer == Layer::Lossy
+        && (matches!(found.cause, Cause::Block(_)) || score.good * 3 > score.bad);
+    let confidence = if is_lossy { confidence.min(Confidence::Medium) } else { confidence };
     // Of two nodes each may be the one that is broken, and nobody else can tell.
     let confidence = if evidence.all.count_ones(..) < 3 { Confidence::Low } else { confidence };
     let names = |set: &FixedBitSet| {

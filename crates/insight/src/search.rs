@@ -9,7 +9,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::block::{Block, Score};
 use crate::cause::Cause;
-use crate::evidence::{Evidence, empty};
+use crate::evidence::{Evidence, Layer, empty};
 use crate::groups::{Group, Groups};
 use crate::limits::{
     BRIDGES_MAX, CANDIDATES_MAX, INCUMBENT_PRICE, PARTS_MAX, REFINED_PAIRS_MAX, TOGETHER,
@@ -105,7 +105,9 @@ impl Search<'_> {
     /// them.
     fn without_bridges(&self, found: Found, explained: &Explained) -> Found {
         let mut best = found;
-        for _ in 0..BRIDGES_MAX {
+        // Packets are lost now and then: pairs that lose none say little of a node.
+        let bridges_max = if self.evidence.layer == Layer::Failing { BRIDGES_MAX } else { 0 };
+        for _ in 0..bridges_max {
             let Cause::Block(block) = &best.cause else { break };
             let rest = self.bridge(block).and_then(|bridge| block.without(bridge));
             let Some(rest) = rest.filter(|_| best.score.good > 0) else { break };
