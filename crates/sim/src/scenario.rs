@@ -211,7 +211,7 @@ fn rest(stage: &mut Stage) {
         .unwrap_or_default();
     let ideal = (nodes * nodes * CELL_BYTES) as f64 / publish.as_secs_f64() / 1000.0;
     if nodes == 200 {
-        stage.found_number("gossip sent per bot at 200", mean, 30.0, "kB/s");
+        stage.found_number("gossip sent per bot at 200", mean, 25.0, "kB/s");
     }
     if nodes >= 200 {
         stage.found_number(
