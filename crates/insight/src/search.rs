@@ -142,9 +142,22 @@ impl Search<'_> {
         most.filter(|(_, works)| **works > 0).map(|(index, _)| index)
     }
 
-    /// A cause as it explains best, with a few nodes more or less.
+    /// A cause as it explains best, with a few nodes more or less. A side with a name is cut from all
+    /// others but its bridges, if that explains better: of some the rows have not told all yet.
     fn shaped(&self, found: Found, explained: &Explained) -> Found {
-        self.without_bridges(self.refined(found, explained), explained)
+        let found = self.without_bridges(self.refined(found, explained), explained);
+        let Cause::Block(block) = &found.cause else { return found };
+        let (side, _) = block.sides();
+        if self.evidence.layer != Layer::Failing || !self.groups.has_name(side) {
+            return found;
+        }
+        let whole = self.score(Cause::Block(block.with_side(side, &self.evidence.all)), explained);
+        let whole = self.without_bridges(whole, explained);
+        if whole.score.value > found.score.value {
+            Found { margin: found.margin, ..whole }
+        } else {
+            found
+        }
     }
 
     fn score(&self, cause: Cause, explained: &Explained) -> Found {
