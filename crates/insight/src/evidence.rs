@@ -106,7 +106,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) bad: Vec<Vec<Bad>>,
     /// By source: what was good when it was last measured, as far as that is known here.
     pub(crate) good: Vec<FixedBitSet>,
-    /// The same without bots of the original, which are measured seldom.
+    /// The same without bots of the original, which are measured seldom; empty where there are none.
     good_lately: Vec<FixedBitSet>,
     /// By source: since when all of the latter were measured, and since when all were.
     good_since: Vec<(Time, Time)>,
@@ -174,7 +174,11 @@ impl<'a> Evidence<'a> {
             by_chance: FAILS_BY_CHANCE,
             bad: vec![Vec::new(); matrix.len()],
             good: vec![empty(matrix); matrix.len()],
-            good_lately: vec![empty(matrix); matrix.len()],
+            good_lately: if seldom > Duration::ZERO {
+                vec![empty(matrix); matrix.len()]
+            } else {
+                Vec::new()
+            },
             good_since: vec![(Time::ZERO, Time::ZERO); matrix.len()],
         };
         if layer == Layer::Failing {
@@ -193,7 +197,10 @@ impl<'a> Evidence<'a> {
             }
             bad.iter().for_each(|bad| good.set(bad.target, false));
             evidence.bad[index] = bad;
-            evidence.good_lately[index] = good.intersection(&regular).collect();
+            if let Some(lately) = evidence.good_lately.get_mut(index) {
+                lately.clone_from(&good);
+                lately.intersect_with(&regular);
+            }
             evidence.good[index] = good;
             let lately = evidence.measured_since(node);
             let all = lately.back(seldom.saturating_sub(matrix.pair_interval()));
@@ -282,7 +289,10 @@ impl<'a> Evidence<'a> {
     pub(crate) fn works(&self, source: Index, began: Option<Time>) -> Option<&FixedBitSet> {
         let (lately, all) = self.good_since[source];
         match began {
-            Some(began) if all < began => (lately >= began).then_some(&self.good_lately[source]),
+            Some(began) if lately < began => None,
+            Some(began) if all < began => {
+                Some(self.good_lately.get(source).unwrap_or(&self.good[source]))
+            }
             _ => Some(&self.good[source]),
         }
     }
