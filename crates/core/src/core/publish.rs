@@ -47,6 +47,8 @@ pub(super) struct Publisher {
     /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for
     /// the tick: on a noisy host they jump all the time, and every push is passed on by everybody.
     change_is_news: bool,
+    /// A patch could not tell of all that changed: the next frame does.
+    change_is_unlisted: bool,
     /// The latest version that was pushed, or is a frame.
     told: Version,
     /// The latest version that told of a pair that changed its state; 0 if none did.
@@ -74,6 +76,7 @@ impl Publisher {
             roster_stale: true,
             changed: BTreeSet::new(),
             change_is_news: false,
+            change_is_unlisted: false,
             told: 0,
             changed_in: 0,
             frame_is_news: false,
@@ -266,7 +269,8 @@ impl Core {
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         self.publisher.changed.clear();
-        if self.publisher.change_is_news {
+        let is_unlisted = std::mem::take(&mut self.publisher.change_is_unlisted);
+        if self.publisher.change_is_news || is_unlisted {
             self.publisher.changed_in = self.publisher.version;
         }
         let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news]
@@ -325,9 +329,8 @@ impl Core {
         if changes.is_empty() {
             return;
         }
-        // The next frame tells of what this patch cannot.
-        let is_news = self.publisher.change_is_news;
-        self.publisher.change_is_news &= is_unlisted;
+        let is_news = std::mem::take(&mut self.publisher.change_is_news);
+        self.publisher.change_is_unlisted |= is_news && is_unlisted;
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
         self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
