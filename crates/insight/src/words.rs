@@ -286,15 +286,12 @@ fn groups(
     match kind {
         Kind::Partition => {
             let bridges = bridges(block, evidence);
-            let many = format!("{} nodes still reach", bridges.len());
-            let tail = if bridges.is_empty() && pairs.contradicting > 0 {
-                let all = pairs.explained + pairs.contradicting;
-                format!("{} of {all} pairs still work", pairs.contradicting)
-            } else if bridges.is_empty() {
-                "nothing passes between them".to_owned()
-            } else {
-                let reach = if bridges.len() == 1 { "1 node still reaches" } else { &many };
-                format!("{reach} both: {}", list(&bridges))
+            let all = pairs.explained + pairs.contradicting;
+            let tail = match bridges.len() {
+                0 if pairs.contradicting == 0 => "nothing passes between them".to_owned(),
+                0 => format!("{} of {all} pairs still work", pairs.contradicting),
+                1 => format!("1 node still reaches both: {}", list(&bridges)),
+                many => format!("{many} nodes still reach both: {}", list(&bridges)),
             };
             Sentence::new(format!("{one} and {other} have been cut from each other"), tail)
         }
