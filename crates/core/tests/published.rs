@@ -163,10 +163,10 @@ fn a_row_holds_until_its_source_tells_of_a_change_that_is_not_here() {
         say(&mut core, &owl, exchange, at(now));
         core.member(&owl.name).unwrap().row_holds_at
     };
-    // It changed nothing yet, or tells of a change that is in the row: nothing was published since.
+    // No pair changed yet, or the row has the latest change: it holds until the heartbeat.
     assert_eq!(holds_at(beat(10, 0), 2_000), at(2_000).time);
     assert_eq!(holds_at(beat(11, 3), 3_000), at(3_000).time);
-    // The change that it tells of is not here: how its pairs are is known as of the row only.
+    // The latest change has not arrived: the row holds until it was published.
     assert_eq!(holds_at(beat(12, 4), 4_000), at(1_000).time);
     // It comes late, and holds up to the heartbeat that told of it.
     let mut late = gossip(&owl, None, &[4]);

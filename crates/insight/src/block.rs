@@ -6,9 +6,9 @@ use fixedbitset::FixedBitSet;
 use crate::evidence::Evidence;
 use crate::matrix::Index;
 
-/// Bad pairs of a source that tell when all of them began to be.
+/// How many bad pairs of each source are looked at to find when a fault began.
 const SAMPLED: usize = 8;
-/// Of so many one began before the fault: it was under way.
+/// One of so many attempts may have begun before the fault, and failed because of it.
 const EARLY: usize = 20;
 
 /// All pairs from some nodes to some others, or between them.

@@ -10,7 +10,7 @@ use fixedbitset::FixedBitSet;
 use crate::limits::{ATTEMPT, CAUSES_MAX};
 use crate::matrix::{Failing, Index, Matrix, Node, Quality};
 
-/// One of so many may not have said yet how its pairs are.
+/// Nearly all have reported if at most one of so many has not.
 const NEARLY: usize = 10;
 
 /// What is explained: each layer by the same model.

@@ -39,9 +39,9 @@ pub(crate) struct Finding {
     pub(crate) sentence: words::Sentence,
     /// How long it has to last before it is stated.
     pub(crate) hold: Duration,
-    /// Whether all pairs were tried since it began, and told of, as far as that matters: those of a
-    /// block, those that would tell of a larger cause than a path, and those that contradict a
-    /// node's fault. Before that it is not stated either.
+    /// Whether enough pairs were measured and reported since it began: those of a block, those that
+    /// would show a larger cause than a path, and those that contradict a node's fault. Before that
+    /// it is not stated.
     pub(crate) is_tried: bool,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn finding(
         || groups.has_name(block.sides().0) || (news.is_of_most() && still_hold(&block, evidence));
     let is_known = is_clear || (news.is_nearly_complete() && is_reported());
     let tried_after = matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
-    // One of those that have not said anything yet may be a bridge.
+    // A node whose row has not arrived yet may be a bridge.
     let is_late = matches!(found.cause, Cause::Block(_)) && !news.is_complete();
     let stated_after = match is_known {
         true if is_late => tried_after + NEWS_LATE,
@@ -273,9 +273,9 @@ fn classify(
     }
 }
 
-/// A block as a cut, in both directions; none if it is of one. That the other one works is said
-/// only if most of its sources are known to reach somebody: of those that nobody hears nothing is
-/// known, and a few that do are bridges.
+/// A block as a cut in both directions; none if only one direction is broken. The other direction
+/// counts as working only if most of its sources are known to reach somebody. A few that do are
+/// bridges.
 fn cut(given: &Block, evidence: &Evidence<'_>) -> Option<Block> {
     if given.both {
         return Some(given.clone());
@@ -293,7 +293,7 @@ fn cut(given: &Block, evidence: &Evidence<'_>) -> Option<Block> {
         .then(|| Block::between(given.from.clone(), given.to.difference(&bridges).collect()))
 }
 
-/// Whether most sources of a block say now what speaks for it.
+/// Whether the rows of most sources that speak for a block still hold.
 fn still_hold(block: &Block, evidence: &Evidence<'_>) -> bool {
     let (mut all, mut hold) = (0, 0);
     for (from, to) in block.directions() {

@@ -57,11 +57,11 @@ pub(crate) const SLOW_MIN: Duration = Duration::from_millis(5);
 /// A source publishes at once that a pair works again, and others know it after this time. So if a
 /// failure stands longer, the next attempt failed, too.
 pub(crate) const NEWS_TRAVEL: Duration = Duration::from_secs(2);
-/// What few say so much later than all others is not waited for any longer.
+/// How much longer a block waits for the last few rows.
 pub(crate) const NEWS_LATE: Duration = Duration::from_secs(5);
-/// What is not known after this time will hardly be: what can be said is said.
+/// After this time a cause is stated even if rows are still missing, with low confidence.
 pub(crate) const NEWS_WITHIN: Duration = Duration::from_secs(120);
-/// An attempt to measure a pair takes as long at most, unless it was configured to.
+/// How long an attempt to measure a pair takes at most, by default.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(3);
 /// Within this time after a failure it is tried again, twice.
 pub(crate) const REPEATED_WITHIN: Duration = Duration::from_millis(2500);
@@ -74,7 +74,7 @@ pub(crate) const HOLD: Duration = Duration::from_secs(4);
 pub(crate) const HOLD_ONE_WAY: Duration = Duration::from_secs(8);
 /// A cause that blames other nodes from second to second is stated after so many times as long.
 pub(crate) const UNSETTLED_HOLDS: u32 = 3;
-/// Of so many bad pairs one good one leaves no doubt of a node's fault.
+/// One good pair for so many bad ones does not put a node's fault in doubt.
 pub(crate) const CONTRADICTED: usize = 10;
 /// A cause that is not the best for so long was never one.
 pub(crate) const GAP: Duration = Duration::from_secs(3);

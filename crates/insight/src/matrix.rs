@@ -48,7 +48,7 @@ pub(crate) struct Node {
     pub(crate) status: Status,
     /// Until when its row tells how every pair is.
     pub(crate) holds_at: Time,
-    /// Whether that is until it was heard the last time.
+    /// Whether the row still held when the node was last heard.
     pub(crate) row_holds: bool,
     /// Whether it is known how its pairs are.
     pub(crate) tells: bool,
@@ -269,7 +269,7 @@ impl Matrix {
             // A bot of the original measures each pair seldom: that is no fault, and what it says
             // is old all the same.
             node.is_behind = is_behind && takes_part;
-            // What it says by rows that did not come yet may be something else.
+            // A newer row that has not arrived may say something else.
             node.row_holds = holds || !takes_part;
             let is_outdated = !node.row_holds && now.since(node.holds_at) >= SILENT_AFTER;
             node.tells = node.is_heard && !is_outdated;

@@ -142,8 +142,8 @@ impl Search<'_> {
         most.filter(|(_, works)| **works > 0).map(|(index, _)| index)
     }
 
-    /// A cause as it explains best, with a few nodes more or less. A side with a name is cut from all
-    /// others but its bridges, if that explains better: of some the rows have not told all yet.
+    /// A cause with those nodes that make it explain best. A side that has a name is cut from all
+    /// others but the bridges, if that explains better: some rows may not show all failures yet.
     fn shaped(&self, found: Found, explained: &Explained) -> Found {
         let found = self.without_bridges(self.refined(found, explained), explained);
         let Cause::Block(block) = &found.cause else { return found };

@@ -42,7 +42,7 @@ impl Leg {
 pub(super) struct SentExchange {
     pub(super) instance: Instance,
     pub(super) leg: Leg,
-    /// What its answer may have lines of.
+    /// The range that lines of the answer are about; none if this is no digest.
     pub(super) range: Option<InstanceRange>,
     pub(super) sent_at: Time,
 }

@@ -254,8 +254,8 @@ impl Core {
         Exchange { range: Some(range), entries, lines, ..Exchange::default() }
     }
 
-    /// All that we have of a range, in order of instances, without the long dead: who started since
-    /// does not know them.
+    /// All that we have of a range, in order of instances, without the long dead: bots that started
+    /// after their death do not know them.
     fn entries_in(&self, range: InstanceRange, now: Moment) -> Vec<Entry> {
         let is_worth =
             |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
@@ -329,7 +329,7 @@ impl Core {
         // The peer may be asked about us: our own heartbeat refutes a suspicion.
         let mut own = self.members.me().entry(0, now.time);
         if answer.is_digest() {
-            // It is complete: 0 would be no row.
+            // In a complete digest version 0 would mean that we have no row.
             own.version = self.members.me().version();
         }
         if !answer.entries.iter().any(|entry| entry.instance == own.instance) {
@@ -433,7 +433,7 @@ impl Core {
         }
     }
 
-    /// Takes in what a peer says, and collects what it lacks. Its lines are of a range. To a digest
+    /// Takes in what a peer says, and collects what it lacks. Its lines are about `range`. To a digest
     /// that is behind, the answer brings the newer heartbeat: only a suspicion that is `pushed` has
     /// to be refuted to everybody.
     fn absorb(
@@ -458,7 +458,7 @@ impl Core {
             list = self.entries_in(range, now);
             match lines.named(&list) {
                 Some(named) => exchange.entries.extend(named),
-                // It knows others than we do: all that we have, by name.
+                // It knows other members than we do: the answer is all that we have, by name.
                 None => {
                     let entries = std::mem::take(&mut list);
                     let range = exchange.range.take();

@@ -47,7 +47,8 @@ pub(super) struct Publisher {
     /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for
     /// the tick: on a noisy host they jump all the time, and every push is passed on by everybody.
     change_is_news: bool,
-    /// A patch could not tell of all that changed: the next frame does.
+    /// A patch left out pairs that changed, because the roster does not list them: the next frame has
+    /// them.
     change_is_unlisted: bool,
     /// The latest version that was pushed, or is a frame.
     told: Version,

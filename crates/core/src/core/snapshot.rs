@@ -79,10 +79,10 @@ pub struct MemberView {
     pub takes_part: bool,
     /// What it published; none before the first row is readable.
     pub row: Option<Arc<Row>>,
-    /// Until when that row tells how every pair is: its source had published no other state of a
-    /// pair by then.
+    /// Until when that row is right about the state of every pair: its source published no other
+    /// state before.
     pub row_holds_at: Time,
-    /// Whether that is so when its highest heartbeat was made.
+    /// Whether it was still right when the source made its highest heartbeat.
     pub row_holds: bool,
     /// The largest version of its rows that was received, readable or not.
     pub version: Version,
