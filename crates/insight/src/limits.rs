@@ -48,8 +48,8 @@ pub(crate) const TOGETHER: Duration = Duration::from_secs(6);
 
 /// Samples after which a pair's usual latency is known.
 pub(crate) const WARM: u8 = 8;
-/// A pair is slow from 1.5 times its usual latency on (in steps of the latency code, 0.042 % each),
-/// and by at least [`SLOW_MIN`].
+/// A pair is slow from 1.5 times its usual latency on (in quarters of a step of the latency code,
+/// 0.042 % each), and by at least [`SLOW_MIN`].
 pub(crate) const SLOW_STEPS: u16 = 962;
 /// Less than this is noise of the hosts.
 pub(crate) const SLOW_MIN: Duration = Duration::from_millis(5);

@@ -110,10 +110,13 @@ pub(crate) struct Recovered {
     pub(crate) at: Time,
 }
 
+/// What is usual moves in quarters of the steps of a latency code.
+const QUARTERS: u16 = 4;
+
 /// How a pair usually is, and how it is now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Quality {
-    /// The usual total as a latency code.
+    /// The usual total as a latency code, in quarters of its steps.
     usual: u16,
     /// Samples seen, up to [`WARM`].
     seen: u8,
@@ -170,7 +173,7 @@ impl Quality {
             // usual pace.
             return;
         }
-        let code = total.get();
+        let code = QUARTERS * (total.get() - 1);
         let difference = i32::from(code) - i32::from(self.usual);
         if self.seen < WARM {
             self.seen += 1;
@@ -182,8 +185,8 @@ impl Quality {
             return;
         }
         let is_slow = code > self.usual.saturating_add(SLOW_STEPS) && {
-            let usual =
-                LatencyCode::from_raw(self.usual).map(LatencyCode::decode).unwrap_or_default();
+            let usual = LatencyCode::from_raw(self.usual / QUARTERS + 1);
+            let usual = usual.map(LatencyCode::decode).unwrap_or_default();
             let now = total.decode();
             self.times = (now.as_secs_f64() / usual.as_secs_f64().max(1e-9) * 8.0).min(255.0) as u8;
             now.saturating_sub(usual) > SLOW_MIN

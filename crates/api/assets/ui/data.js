@@ -53,7 +53,7 @@ export function unpack(buffer) {
 /** Seconds, or a ratio, of a code; null for none. */
 export function decode(code, metric) {
   if (code === 0) return null;
-  return metric === "loss" ? (code - 1) / 10000 : 1e-9 * Math.exp(((code - 1) * 27.631021) / 65534);
+  return metric === "loss" ? (code - 1) / 10000 : 1e-9 * Math.exp(((code - 1) * 27.631021) / 16383);
 }
 
 const FAILURES = ["dns", "refused", "unreachable", "timeout", "tls", "reset", "protocol", "auth", "identity", "local"];

@@ -23,9 +23,9 @@ const MAGIC: &[u8; 4] = b"CBM1";
 const SELF: u8 = 0x40;
 /// The lowest bits of a latency are noise, which does not compress: values of the packed form are
 /// within 0.7 %.
-const KEPT_BITS: u16 = !31;
+const KEPT_BITS: u16 = !7;
 /// What stands for the bits that are left out: their middle.
-const MIDDLE: u16 = 16;
+const MIDDLE: u16 = 4;
 /// An age that is not known.
 const NO_AGE: u32 = u32::MAX;
 
@@ -209,7 +209,7 @@ impl Row {
 /// A state is 0 (unknown), 1 (ok), 2 + the number of the failure (0 dns, 1 refused, 2 unreachable,
 /// 3 timeout, 4 tls, 5 reset, 6 protocol, 7 auth, 8 identity, 9 local, 13 other), or 0x40 (the node
 /// itself); 0x80 is added if it is too old to be the present one. A value is 0 for none. Otherwise
-/// a latency is `1 ns · exp((value − 1) · 27.631021 / 65534)`, within 0.7 %, and a ratio is
+/// a latency is `1 ns · exp((value − 1) · 27.631021 / 16383)`, within 0.7 %, and a ratio is
 /// `(value − 1) / 10000`.
 #[utoipa::path(
     get,

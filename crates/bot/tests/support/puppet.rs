@@ -119,7 +119,7 @@ pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64)
         // request, jitter.
         cells.extend([8, 0, 8, 0, 8, 0, 16, 0, 16, 0, 8, 0]);
         for _ in 1..names.len() {
-            cells.extend([8, 0, 0, version as u8, 0x7a, version as u8, 2, 90]);
+            cells.extend([8, 0, 0, version as u8, 0x1e, 0x80, 0, 90]);
         }
         Message::default()
             .fixed(1, puppet.instance)
