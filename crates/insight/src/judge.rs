@@ -94,7 +94,13 @@ pub(crate) fn finding(
     let is_reported =
         || groups.has_name(block.sides().0) || (news.is_of_most() && still_hold(&block, evidence));
     let is_known = is_clear || (news.is_nearly_complete() && is_reported());
-    let tried_after = matrix.pair_interval() + ATTEMPT + NEWS_TRAVEL * 2;
+    // Whether more fails than the way between two nodes is seen once half of their pairs have been
+    // measured.
+    let interval = match found.cause {
+        Cause::Path { .. } => matrix.pair_interval() / 2,
+        _ => matrix.pair_interval(),
+    };
+    let tried_after = interval + ATTEMPT + NEWS_TRAVEL * 2;
     // A node whose row has not arrived yet may be a bridge.
     let is_late = matches!(found.cause, Cause::Block(_)) && !news.is_complete();
     let stated_after = match is_known {
