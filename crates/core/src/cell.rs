@@ -236,13 +236,6 @@ impl<'a> Reader<'a> {
 pub(crate) const TAG_UNKNOWN: u8 = 0;
 pub(crate) const TAG_OK: u8 = 1;
 const TAG_FAILED: u8 = 2;
-const TAG_MASK: u8 = 0x0f;
-/// Each flag announces one byte at the end of the cell, in the order of the flags. A reader skips
-/// the bytes of flags that it does not know, so a later release can add a figure without making the
-/// row unreadable.
-const FLAG_LOSS: u8 = 0x10;
-const FLAG_RETRANSMISSIONS: u8 = 0x20;
-const FLAGS_OF_LATER_RELEASES: [u8; 2] = [0x40, 0x80];
 
 /// The tag of a state.
 pub(crate) fn tag_of(state: State) -> u8 {
@@ -257,57 +250,4 @@ pub(crate) fn tag_of(state: State) -> u8 {
 pub(crate) fn failed_of(tag: u8) -> State {
     tag.checked_sub(TAG_FAILED)
         .map_or(State::Unknown, |code| State::Failed(Failure::from_code(code.into())))
-}
-
-/// Appends the packed form of one `cell`: one byte if unknown, up to twelve else, typically eight.
-pub(crate) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
-    let flag = |value: u8, flag: u8| if value > 0 { flag } else { 0 };
-    let flags = flag(cell.loss, FLAG_LOSS) | flag(cell.retransmissions, FLAG_RETRANSMISSIONS);
-    if cell.state == State::Unknown {
-        out.push(TAG_UNKNOWN);
-        return;
-    }
-    out.push(tag_of(cell.state) | flags);
-    match cell.state {
-        State::Ok { total, request, jitter } => {
-            out.extend(total.get().to_le_bytes());
-            out.extend(request.map_or(0, LatencyCode::get).to_le_bytes());
-            out.push(jitter.map_or(0, JitterCode::get));
-        }
-        State::Unknown | State::Failed(_) => {}
-    }
-    put_varint(out, u64::from(cell.age_ticks));
-    out.extend([cell.loss, cell.retransmissions].into_iter().filter(|value| *value > 0));
-}
-
-/// Reads one packed cell.
-pub(crate) fn take_cell(reader: &mut Reader<'_>) -> Result<Cell, PackError> {
-    let tag = reader.byte()?;
-    if tag == TAG_UNKNOWN {
-        return Ok(Cell::default());
-    }
-    let state = match tag & TAG_MASK {
-        TAG_OK => State::Ok {
-            total: LatencyCode::from_raw(reader.u16()?).ok_or(PackError::Range)?,
-            request: LatencyCode::from_raw(reader.u16()?),
-            jitter: JitterCode::from_raw(reader.byte()?),
-        },
-        // A tag of zero with flags has no meaning: unknown cells have nothing to tell.
-        TAG_UNKNOWN => return Err(PackError::Tag),
-        failed => failed_of(failed),
-    };
-    let age_ticks = u32::try_from(reader.varint()?).map_err(|_| PackError::Range)?;
-    let mut flagged = |flag: u8| match tag & flag {
-        0 => Ok(0),
-        _ => reader
-            .byte()
-            .and_then(|value| if value == 0 { Err(PackError::Range) } else { Ok(value) }),
-    };
-    let (loss, retransmissions) = (flagged(FLAG_LOSS)?, flagged(FLAG_RETRANSMISSIONS)?);
-    for flag in FLAGS_OF_LATER_RELEASES {
-        if tag & flag != 0 {
-            reader.byte()?;
-        }
-    }
-    Ok(Cell { state, age_ticks, loss, retransmissions })
 }

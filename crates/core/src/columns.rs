@@ -1,8 +1,7 @@
-//! The packed form of a whole row: half of what its cells take one by one, because the cells of one
-//! row resemble each other.
+//! The packed form of the cells of a row, or of a patch: half of what they take one by one, because
+//! the cells of one row resemble each other.
 //!
-//! States come first, as runs. Then the figures of all cells that were attempted follow as one
-//! stream of bits. Every figure has a [`Column`], which says how it is coded: its low bits as they
+//! States come first, as runs. Then the figures of all cells follow as one stream of bits. Every figure has a [`Column`], which says how it is coded: its low bits as they
 //! are, for they are noise, and the rest as a rank in a table of those that occur, the most
 //! frequent first, in a Rice code. A figure that is the same everywhere takes no bits.
 //!
@@ -16,8 +15,9 @@ use crate::cell::{
 use crate::code::{JitterCode, LatencyCode};
 use crate::limits::ROSTER_NAMES_MAX;
 
-/// Figures of a cell that was attempted; the last three only of one that was answered.
-const FIGURES: usize = 6;
+/// Figures of a cell. All but the first are only of one that was attempted, and the last three of
+/// one that was answered.
+const FIGURES: usize = 7;
 /// Bits of the largest figure.
 const WIDTH_MAX: u32 = 32;
 /// A Rice code has at most this many low bits.
@@ -28,7 +28,7 @@ const TAG_LAST: u8 = 15;
 const TABLE_MAX: usize = 255;
 
 /// The figures of a cell, without its state.
-fn figures(cell: &Cell) -> [u32; FIGURES] {
+fn figures(skipped: u32, cell: &Cell) -> [u32; FIGURES] {
     let (total, request, jitter) = match cell.state {
         State::Ok { total, request, jitter } => {
             (total.get(), request.map_or(0, LatencyCode::get), jitter.map_or(0, JitterCode::get))
@@ -38,22 +38,26 @@ fn figures(cell: &Cell) -> [u32; FIGURES] {
     // A request is a part of the total, so that their ratio varies less than either.
     let ratio = total.wrapping_sub(request);
     let (loss, retransmissions) = (cell.loss.into(), cell.retransmissions.into());
-    [cell.age_ticks, loss, retransmissions, total.into(), ratio.into(), jitter.into()]
+    [skipped, cell.age_ticks, loss, retransmissions, total.into(), ratio.into(), jitter.into()]
 }
 
 /// How many figures a cell of this state has.
 fn figures_of(tag: u8) -> usize {
     match tag {
-        TAG_UNKNOWN => 0,
+        TAG_UNKNOWN => 1,
         TAG_OK => FIGURES,
-        _ => FIGURES / 2,
+        _ => FIGURES - 3,
     }
 }
 
-/// Appends the packed form of `cells`.
-pub(crate) fn put_cells(out: &mut Vec<u8>, cells: &[Cell]) {
+/// Appends the packed form of cells, each with how many places are skipped before it: none in a
+/// whole row.
+pub(crate) fn put_cells<'a>(
+    out: &mut Vec<u8>,
+    cells: impl Iterator<Item = (u32, &'a Cell)> + Clone,
+) {
     let mut runs: Vec<(u8, u64)> = Vec::new();
-    for tag in cells.iter().map(|cell| tag_of(cell.state)) {
+    for tag in cells.clone().map(|(_, cell)| tag_of(cell.state)) {
         match runs.last_mut() {
             Some((last, count)) if *last == tag => *count += 1,
             _ => runs.push((tag, 1)),
@@ -64,17 +68,15 @@ pub(crate) fn put_cells(out: &mut Vec<u8>, cells: &[Cell]) {
         out.push(tag);
         put_varint(out, count);
     }
-    let attempted = || {
-        let all = cells.iter().map(|cell| (figures_of(tag_of(cell.state)), figures(cell)));
-        all.filter(|(count, _)| *count > 0)
-    };
+    let cells =
+        cells.map(|(skipped, cell)| (figures_of(tag_of(cell.state)), figures(skipped, cell)));
     let plans: [Plan; FIGURES] = std::array::from_fn(|figure| {
-        let values = attempted().filter(|(count, _)| figure < *count);
+        let values = cells.clone().filter(|(count, _)| figure < *count);
         Plan::of(values.map(|(_, figures)| figures[figure]).collect())
     });
     plans.iter().for_each(|plan| plan.put(out));
     let mut bits = BitWriter { out, held: 0, count: 0 };
-    for (count, figures) in attempted() {
+    for (count, figures) in cells {
         for (plan, value) in plans.iter().zip(figures).take(count) {
             plan.write(&mut bits, value);
         }
@@ -82,7 +84,7 @@ pub(crate) fn put_cells(out: &mut Vec<u8>, cells: &[Cell]) {
     bits.finish();
 }
 
-/// The cells of a packed row, one after the other.
+/// Packed cells, one after the other, each with how many places are skipped before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cells<'a> {
     states: States<'a>,
@@ -101,19 +103,16 @@ impl<'a> Cells<'a> {
         Ok(Self { states, columns, bits: BitReader { bytes: reader.0, held: 0, count: 0 } })
     }
 
-    fn cell(&mut self, tag: u8) -> Result<Cell, PackError> {
+    fn cell(&mut self, tag: u8) -> Result<(u32, Cell), PackError> {
         let mut figures = [0; FIGURES];
         let count = figures_of(tag);
-        if count == 0 {
-            return Ok(Cell::default());
-        }
         // In registers while a cell is read.
         let mut bits = self.bits;
         for (figure, column) in figures.iter_mut().zip(&self.columns).take(count) {
             *figure = column.read(&mut bits)?;
         }
         self.bits = bits;
-        let [age_ticks, loss, retransmissions, total, ratio, jitter] = figures;
+        let [skipped, age_ticks, loss, retransmissions, total, ratio, jitter] = figures;
         let byte = |value: u32| u8::try_from(value).map_err(|_| PackError::Range);
         let code = |value: u32| u16::try_from(value).map_err(|_| PackError::Range);
         let state = if tag == TAG_OK {
@@ -126,12 +125,12 @@ impl<'a> Cells<'a> {
             failed_of(tag)
         };
         let (loss, retransmissions) = (byte(loss)?, byte(retransmissions)?);
-        Ok(Cell { state, age_ticks, loss, retransmissions })
+        Ok((skipped, Cell { state, age_ticks, loss, retransmissions }))
     }
 }
 
 impl Iterator for Cells<'_> {
-    type Item = Result<Cell, PackError>;
+    type Item = Result<(u32, Cell), PackError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let tag = self.states.next()?;
@@ -413,6 +412,14 @@ mod tests {
     use super::*;
     use crate::cell::Failure;
 
+    fn whole(cells: &[Cell]) -> impl Iterator<Item = (u32, &Cell)> + Clone {
+        cells.iter().map(|cell| (0, cell))
+    }
+
+    fn read(packed: &[u8]) -> Result<Vec<Cell>, PackError> {
+        Cells::of(packed)?.map(|cell| Ok(cell?.1)).collect()
+    }
+
     /// A row of a mesh in two zones: each pair with a latency of its own, and noise.
     fn row(cells: usize) -> Vec<Cell> {
         let mut rng = fastrand::Rng::with_seed(1);
@@ -442,7 +449,7 @@ mod tests {
     fn cells_take_about_four_bytes_each() {
         for (cells, bytes_max) in [(3, 32), (40, 200), (200, 850), (1_000, 4_000)] {
             let mut packed = Vec::new();
-            put_cells(&mut packed, &row(cells));
+            put_cells(&mut packed, whole(&row(cells)));
             assert!(packed.len() <= bytes_max, "{cells} cells: {} bytes", packed.len());
         }
     }
@@ -451,8 +458,7 @@ mod tests {
     fn a_row_that_was_cut_short_is_refused() {
         let cells = row(50);
         let mut packed = Vec::new();
-        put_cells(&mut packed, &cells);
-        let read = |packed: &[u8]| Cells::of(packed)?.collect::<Result<Vec<_>, _>>();
+        put_cells(&mut packed, whole(&cells));
         assert_eq!(read(&packed), Ok(cells.clone()));
         for len in 0..packed.len() {
             assert!(read(&packed[..len]).is_err(), "{len} of {} bytes", packed.len());
@@ -466,8 +472,7 @@ mod tests {
     fn long_ranks_at_every_place_are_read_and_too_long_ones_refused() {
         // One failed cell whose loss has a table of 200 entries: ones to the end of the bytes.
         let table = [&[0, 200][..], &[0; 400]].concat();
-        let packed = [&[1, 3, 1, 0, 1, 0, 0][..], &table, &[0; 8], &[0xff; 8]].concat();
-        let read = |packed: &[u8]| Cells::of(packed)?.collect::<Result<Vec<_>, _>>();
+        let packed = [&[1, 3, 1, 0, 0, 0, 1, 0, 0][..], &table, &[0; 8], &[0xff; 8]].concat();
         assert!(read(&packed).is_err());
         // Ages that are equal, and as many different ones as a table holds.
         for outliers in 1..255 {
@@ -476,7 +481,7 @@ mod tests {
             let cell = |index| Cell { state, age_ticks: age(index), ..Cell::default() };
             let cells: Vec<_> = (0..3_000).map(cell).collect();
             let mut packed = Vec::new();
-            put_cells(&mut packed, &cells);
+            put_cells(&mut packed, whole(&cells));
             assert_eq!(read(&packed), Ok(cells), "{outliers} outliers");
         }
     }
@@ -485,7 +490,7 @@ mod tests {
     fn the_state_at_a_position_is_that_of_the_cell() {
         let cells = row(50);
         let mut packed = Vec::new();
-        put_cells(&mut packed, &cells);
+        put_cells(&mut packed, whole(&cells));
         let mut states = States::of(&packed).unwrap();
         for (position, cell) in cells.iter().enumerate().filter(|(position, _)| position % 3 > 0) {
             assert_eq!(states.at(position), Some(tag_of(cell.state)), "{position}");

@@ -291,12 +291,17 @@ pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
 /// So long after its start a bot lists names in its row that did not answer yet, and publishes more
 /// often: longer than it takes to measure all of them once.
 pub const YOUNG: Duration = Duration::from_secs(60);
-/// In meshes of up to so many nodes. In larger ones it takes long to measure all, and rows that
-/// list them grow faster than the gossip rate allows: with 1,000 bots all rows came after 90 s
-/// instead of 53.
-pub const ROSTER_LISTS_ALL_MAX: usize = 256;
+/// In meshes of up to so many nodes first samples are pushed, which makes a small mesh that starts
+/// whole a second sooner. Everybody passes a push on: in larger ones that would be more than the
+/// gossip rate allows.
+pub const FIRSTS_PUSHED_MAX: usize = 256;
+/// Shortest pause for each node between two patches of first samples, and between two frames while
+/// the roster grows: what a mesh that starts has to tell grows with the square of its nodes.
+pub const GROWTH_PAUSE: Duration = Duration::from_millis(2);
 /// Shortest pause between two frames when the roster grows.
 pub const ROSTER_FRAME_INTERVAL: Duration = Duration::from_millis(400);
+/// So many such pauses a new roster waits for names that keep changing.
+pub const ROSTER_PAUSES_MAX: u32 = 4;
 /// A node that left keeps its place in the own row for so long: most come back at once, and every
 /// change of the roster is a whole row.
 pub const LEFT_LISTED: Duration = Duration::from_secs(60);
@@ -307,7 +312,7 @@ pub const ANSWERS_RATE_SHARE: f64 = 0.5;
 pub const ASKER_RATE_SHARE: f64 = 0.125;
 /// Share of the gossip rate that rows may take, which stretches the publish interval in large
 /// meshes: the rest is for what changes.
-pub const ROW_RATE_SHARE: f64 = 1.0 / 3.0;
+pub const ROW_RATE_SHARE: f64 = 0.28;
 /// The same in a bot that is young: in a mesh that starts, others wait for its row.
 pub const ROW_RATE_SHARE_AT_START: f64 = 0.6;
 /// Attempts over which loss is counted.

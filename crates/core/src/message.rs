@@ -211,8 +211,13 @@ impl RowNews {
     /// What it takes of the room of one exchange: its bytes, or two for each cell, for reading it
     /// costs as much.
     pub(crate) fn weight(&self) -> usize {
-        let cells = self.frame.as_ref().map_or(0, |(frame, _)| frame.cells_len());
-        self.packed_len().max(2 * cells)
+        self.packed_len().max(2 * self.cells_len())
+    }
+
+    /// How many cells there are, in the frame and in the patches.
+    pub fn cells_len(&self) -> usize {
+        let frame = self.frame.as_ref().map_or(0, |(frame, _)| frame.cells_len());
+        frame + self.patches.iter().map(|patch| patch.cells_len()).sum::<usize>()
     }
 
     pub(crate) fn packed_len(&self) -> usize {

@@ -48,9 +48,11 @@ pub struct Detail {
 /// What an attempt changed, as far as others must hear of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// The first sample of the pair, or a change between success and failure or of the kind of
-    /// failure.
+    /// A change between success and failure or of the kind of failure, or the first attempt
+    /// failed.
     State,
+    /// The first attempt, and it was answered.
+    First,
     /// The latency jumped.
     Jump,
     /// Nothing that cannot wait.
@@ -146,6 +148,7 @@ impl Pair {
             (Some(Attempt::Failed(before)), Attempt::Failed(after)) if before == *after => {
                 Urgency::None
             }
+            (None, Attempt::Ok(_)) => Urgency::First,
             _ => Urgency::State,
         }
     }

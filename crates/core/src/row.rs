@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cell::{Cell, PackError, Reader, TAG_UNKNOWN, put_cell, put_varint, tag_of, take_cell};
+use crate::cell::{Cell, PackError, TAG_OK, TAG_UNKNOWN, tag_of};
 use crate::columns::{Cells, States, put_cells};
 use crate::identity::NodeName;
 use crate::limits::{
@@ -24,15 +25,13 @@ pub type Version = u64;
 /// Kinds of the sections of frames and patches. A later release adds kinds; nothing else of a frame
 /// ever changes its meaning.
 mod section {
-    /// In a patch: positions with their new cells.
-    pub(super) const CELLS: u32 = 1;
     /// How the connections of the source are secured.
     pub(super) const SECURED: u32 = 2;
     /// Which release the source runs.
     pub(super) const RELEASE: u32 = 3;
     /// Where the source waits for bots of the original to admit it.
     pub(super) const PENDING: u32 = 4;
-    /// In a frame: a cell for every name of the roster.
+    /// In a frame a cell for every name of the roster, in a patch new cells of some.
     pub(super) const COLUMNS: u32 = 5;
     /// This plus the number of a kind of probe, which is 1 to 255: its cells, like [`COLUMNS`].
     pub(super) const SERIES: u32 = 16;
@@ -52,6 +51,16 @@ impl Carried {
     fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
         self.0.iter().map(|(kind, packed)| (*kind, Cow::Borrowed(&**packed)))
     }
+}
+
+/// Sections in ascending order of their kinds, whether this release reads them or carries them.
+fn in_order<'a>(
+    read: impl Iterator<Item = (u32, Cow<'a, [u8]>)>,
+    carried: &'a Carried,
+) -> impl Iterator<Item = (u32, Cow<'a, [u8]>)> {
+    let mut all: Vec<_> = read.chain(carried.sections()).collect();
+    all.sort_unstable_by_key(|(kind, _)| *kind);
+    all.into_iter()
 }
 
 /// The sections of a frame or of a patch as they arrived, apart by whether this release reads them.
@@ -99,8 +108,7 @@ impl<'a> Sections<'a> {
             };
             match kind {
                 _ if is_read => {}
-                section::COLUMNS if in_frame => read.cells = Some(packed),
-                section::CELLS if !in_frame => read.cells = Some(packed),
+                section::COLUMNS => read.cells = Some(packed),
                 section::SECURED if in_frame => read.secured = Some(Secured::unpack(packed)?),
                 _ if carried.len() < SECTIONS_CARRIED_MAX => carried.push((kind, packed.into())),
                 _ => return Err(PackError::Count),
@@ -130,9 +138,7 @@ pub struct Frame {
 impl Frame {
     /// Packs `cells`, one for every name of the roster in its order.
     pub fn new(version: Version, roster: RosterId, wall: Wall, cells: &[Cell]) -> Self {
-        let mut packed = Vec::new();
-        put_cells(&mut packed, cells);
-        let (count, packed) = (Some(cells.len() as u32), packed.into());
+        let (count, packed) = (Some(cells.len() as u32), pack_all(cells));
         let carried = Carried::default();
         Self {
             version,
@@ -172,16 +178,8 @@ impl Frame {
             .map(|release| (section::RELEASE, Cow::Borrowed(release.as_str().as_bytes())));
         let pending = (!self.pending.is_empty())
             .then(|| (section::PENDING, Cow::Owned(PendingJoin::pack(&self.pending))));
-        let mut all: Vec<_> = cells
-            .into_iter()
-            .chain(secured)
-            .chain(release)
-            .chain(pending)
-            .chain(self.carried.sections())
-            .collect();
-        // One that could not be read is among those that are carried.
-        all.sort_unstable_by_key(|(kind, _)| *kind);
-        all.into_iter()
+        let read = cells.into_iter().chain(secured).chain(release).chain(pending);
+        in_order(read, &self.carried)
     }
 
     /// The same frame, which tells which release its source runs.
@@ -206,11 +204,7 @@ impl Frame {
     /// every name of the roster, kinds in ascending order.
     #[must_use]
     pub fn with_series(self, series: impl IntoIterator<Item = (ProbeKind, Vec<Cell>)>) -> Self {
-        let pack = |(kind, cells): (ProbeKind, Vec<Cell>)| {
-            let mut packed = Vec::new();
-            put_cells(&mut packed, &cells);
-            (section_of(kind), packed.into())
-        };
+        let pack = |(kind, cells): (ProbeKind, Vec<Cell>)| (section_of(kind), pack_all(&cells));
         Self { carried: Carried(series.into_iter().map(pack).collect()), ..self }
     }
 
@@ -228,7 +222,7 @@ impl Frame {
     fn series(&self, kind: ProbeKind) -> Option<Vec<Cell>> {
         let (_, packed) =
             self.carried.0.iter().find(|(section, _)| *section == section_of(kind))?;
-        Cells::of(packed).ok()?.collect::<Result<_, _>>().ok()
+        Cells::of(packed).ok()?.map(|cell| Ok(cell?.1)).collect::<Result<_, PackError>>().ok()
     }
 
     /// How the connections of its source are secured; none if they are not.
@@ -265,7 +259,7 @@ impl Frame {
         // Proven by `from_sections`, which read the same bytes, and by `new`, which wrote them.
         let read = "a frame's bytes were read when it was made";
         let cells = self.count.map(|_| Cells::of(&self.packed).expect(read));
-        cells.into_iter().flatten().map(move |cell| cell.expect(read))
+        cells.into_iter().flatten().map(move |cell| cell.expect(read).1)
     }
 
     /// The tags of the states of all cells.
@@ -292,15 +286,25 @@ fn section_of(kind: ProbeKind) -> u32 {
     section::SERIES + u32::from(kind.number())
 }
 
-fn count_cells(packed: &[u8]) -> Result<u32, PackError> {
-    Cells::of(packed)?.try_fold(0, |count, cell| cell.map(|_| count + 1))
+fn pack_all(cells: &[Cell]) -> Box<[u8]> {
+    let mut packed = Vec::new();
+    put_cells(&mut packed, cells.iter().map(|cell| (0, cell)));
+    packed.into()
 }
 
-/// A few cells that changed since the version before.
+fn count_cells(packed: &[u8]) -> Result<u32, PackError> {
+    Cells::of(packed)?.try_fold(0, |count, cell| match cell? {
+        (0, _) => Ok(count + 1),
+        _ => Err(PackError::Order),
+    })
+}
+
+/// The cells that changed since the version before.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Patch {
     version: Version,
     wall: Wall,
+    count: usize,
     packed: Box<[u8]>,
     carried: Carried,
 }
@@ -308,12 +312,14 @@ pub struct Patch {
 impl Patch {
     /// Packs `changes`: positions in ascending order, with their new cells.
     pub fn new(version: Version, wall: Wall, changes: &[(u32, Cell)]) -> Self {
-        let mut packed = Vec::with_capacity(10 * changes.len());
-        for (position, cell) in changes {
-            put_varint(&mut packed, u64::from(*position));
-            put_cell(&mut packed, cell);
+        let mut packed = Vec::new();
+        if !changes.is_empty() {
+            let nexts = iter::once(0).chain(changes.iter().map(|(position, _)| position + 1));
+            let cells = changes.iter().zip(nexts);
+            put_cells(&mut packed, cells.map(|((position, cell), next)| (position - next, cell)));
         }
-        Self { version, wall, packed: packed.into(), carried: Carried::default() }
+        let (count, packed) = (changes.len(), packed.into());
+        Self { version, wall, count, packed, carried: Carried::default() }
     }
 
     /// Accepts a travelled patch after reading once all of it that this release knows; see
@@ -324,28 +330,22 @@ impl Patch {
         sections: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Result<Self, PackError> {
         let Sections { cells, carried, .. } = Sections::read(sections, false)?;
-        let packed = cells.unwrap_or_default();
-        let mut reader = Reader(packed);
-        let mut last = None;
-        while !reader.0.is_empty() {
-            let position = reader.varint()?;
-            if position >= ROSTER_NAMES_MAX as u64 {
+        let (mut next, mut count) = (0_u64, 0);
+        for cell in cells.map(Cells::of).transpose()?.into_iter().flatten() {
+            next += u64::from(cell?.0) + 1;
+            count += 1;
+            if next > ROSTER_NAMES_MAX as u64 {
                 return Err(PackError::Range);
             }
-            if last.is_some_and(|last| last >= position) {
-                return Err(PackError::Order);
-            }
-            last = Some(position);
-            take_cell(&mut reader)?;
         }
-        Ok(Self { version, wall, packed: packed.into(), carried })
+        Ok(Self { version, wall, count, packed: cells.unwrap_or_default().into(), carried })
     }
 
     /// The sections as they travel, in ascending order of their kinds.
     pub fn sections(&self) -> impl Iterator<Item = (u32, Cow<'_, [u8]>)> {
         let cells =
-            (!self.packed.is_empty()).then_some((section::CELLS, Cow::Borrowed(&*self.packed)));
-        cells.into_iter().chain(self.carried.sections())
+            (!self.packed.is_empty()).then_some((section::COLUMNS, Cow::Borrowed(&*self.packed)));
+        in_order(cells.into_iter(), &self.carried)
     }
 
     /// Which change of the row this is.
@@ -358,17 +358,20 @@ impl Patch {
         self.wall
     }
 
+    /// How many cells there are.
+    pub fn cells_len(&self) -> usize {
+        self.count
+    }
+
     fn changes(&self) -> impl Iterator<Item = (usize, Cell)> + '_ {
-        let mut reader = Reader(&self.packed);
-        std::iter::from_fn(move || {
-            if reader.0.is_empty() {
-                return None;
-            }
-            let position = reader.varint().expect("a patch's bytes were read when it was made");
-            Some((
-                position as usize,
-                take_cell(&mut reader).expect("a patch's bytes were read when it was made"),
-            ))
+        // Proven by `from_sections`, which read the same bytes, and by `new`, which wrote them.
+        let read = "a patch's bytes were read when it was made";
+        let cells = (self.count > 0).then(|| Cells::of(&self.packed).expect(read));
+        cells.into_iter().flatten().scan(0, move |next, cell| {
+            let (skipped, cell) = cell.expect(read);
+            let position = *next + skipped as usize;
+            *next = position + 1;
+            Some((position, cell))
         })
     }
 
@@ -491,14 +494,15 @@ impl Row {
     }
 
     /// Extends the row by a patch that was published `age` ago. Patches that together exceed a
-    /// frame are a gap: a frame has to follow.
+    /// frame, in bytes or in cells, are a gap: a frame has to follow.
     pub fn extend(&mut self, patch: &Arc<Patch>, age: Duration, now: Time) -> Merge {
         if patch.version <= self.version() {
             return Merge::Known;
         }
-        let packed: usize = self.patches.iter().map(|held| held.packed_len()).sum();
-        let full =
-            self.patches.len() >= PATCHES_MAX || packed + patch.packed_len() > CELLS_BYTES_MAX;
+        let all = || self.patches.iter().chain([patch]);
+        let full = self.patches.len() >= PATCHES_MAX
+            || all().map(|patch| patch.packed_len()).sum::<usize>() > CELLS_BYTES_MAX
+            || all().map(|patch| patch.cells_len()).sum::<usize>() > ROSTER_NAMES_MAX;
         if self.version().checked_add(1) != Some(patch.version) || full {
             return Merge::Gap;
         }
@@ -507,10 +511,10 @@ impl Row {
         Merge::Taken
     }
 
-    /// Whether patches that extend this row tell of a pair that it failed, recovered, fails in
-    /// another way, or was measured for the first time. Its cost is about that of reading the row
-    /// once.
-    pub(crate) fn changes_state(&self, patches: &[Arc<Patch>]) -> bool {
+    /// Whether patches that extend this row tell of a pair that it failed, recovered, or fails in
+    /// another way, or if `firsts` that it was answered for the first time. Its cost is about that
+    /// of reading the row once.
+    pub(crate) fn changes_state(&self, patches: &[Arc<Patch>], firsts: bool) -> bool {
         let next = |patch: &&Arc<Patch>| patch.version() > self.version();
         let changes = || patches.iter().filter(next).flat_map(|patch| patch.changes());
         let mut states: BTreeMap<usize, u8> =
@@ -527,7 +531,10 @@ impl Row {
         }
         changes().any(|(position, cell)| {
             let after = tag_of(cell.state);
-            states.insert(position, after) != Some(after)
+            match states.insert(position, after) {
+                Some(TAG_UNKNOWN) if after == TAG_OK => firsts,
+                before => before != Some(after),
+            }
         })
     }
 
@@ -639,27 +646,29 @@ mod tests {
         let cells = [ok(1), failed(Failure::Refused), Cell::default()];
         let frame = Frame::new(1, roster.id(), Wall::from_unix_millis(0), &cells);
         let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, Time::ZERO);
+        let timeout = failed(Failure::Timeout);
         let is_news = |row: &Row, changes: &[(u32, Cell)]| {
-            row.changes_state(&[patch(row.version() + 1, changes)])
+            row.changes_state(&[patch(row.version() + 1, changes)], false)
         };
         assert!(!is_news(&row, &[(0, ok(900)), (1, failed(Failure::Refused))]));
         for change in
-            [(0, failed(Failure::Timeout)), (1, ok(1)), (1, failed(Failure::Timeout)), (2, ok(1))]
+            [(0, failed(Failure::Timeout)), (1, ok(1)), (1, failed(Failure::Timeout)), (2, timeout)]
         {
             assert!(is_news(&row, &[change]), "{change:?}");
         }
+        let first = [patch(2, &[(2, ok(1))])];
+        assert!(row.changes_state(&first, true) && !row.changes_state(&first, false));
+        assert!(is_news(&row, &[(1, timeout), (2, ok(1))]));
         // What is here already says nothing new, whatever it says; patches on the row are part of
         // it.
-        assert!(!row.changes_state(&[patch(1, &[(0, failed(Failure::Timeout))])]));
+        assert!(!row.changes_state(&[patch(1, &[(0, failed(Failure::Timeout))])], true));
         let failing = patch(2, &[(0, failed(Failure::Timeout))]);
         assert_eq!(row.extend(&failing, Duration::ZERO, Time::ZERO), Merge::Taken);
         assert!(!is_news(&row, &[(0, failed(Failure::Timeout))]) && is_news(&row, &[(0, ok(1))]));
         // There and back again is two changes.
-        assert!(
-            row.changes_state(&[
-                patch(3, &[(0, ok(1))]),
-                patch(4, &[(0, failed(Failure::Timeout))])
-            ])
-        );
+        assert!(row.changes_state(
+            &[patch(3, &[(0, ok(1))]), patch(4, &[(0, failed(Failure::Timeout))])],
+            false
+        ));
     }
 }

@@ -15,25 +15,25 @@ use canary_core::{
 use support::{Deed, admit, at, core, drain, orders, play, record, tell};
 
 /// Kinds of the sections of frames and patches, and one that no release knows yet.
-const CELLS: u32 = 1;
 const SECURED: u32 = 2;
 const RELEASE: u32 = 3;
 const PENDING: u32 = 4;
 const COLUMNS: u32 = 5;
 const FUTURE: u32 = 77;
 
-/// A cell as it is on the wire in a patch: a failure of this kind, an eighth of a second old, with
-/// one figure of a later release.
-fn failed(kind: u8) -> Vec<u8> {
-    vec![(2 + kind) | 0x40, 1, 99]
+/// What is on the wire in a patch of one cell, the third: a failure of this kind, just now, with
+/// something of a later release.
+fn third_failed(kind: u8) -> Vec<u8> {
+    // How many are skipped has two bits and no table; six figures have neither.
+    [&[1, 2 + kind, 1, 2, 0][..], &[0; 12], &[2, 99]].concat()
 }
 
 /// A row as it is on the wire in a frame: failures of these kinds, just now, with something of a
 /// later release.
 fn all_failed(kinds: &[u8]) -> Vec<u8> {
     let runs = kinds.iter().flat_map(|kind| [2 + kind, 1]);
-    // Six figures of no bits, and no table.
-    std::iter::once(kinds.len() as u8).chain(runs).chain([0; 12]).chain([99]).collect()
+    // Seven figures of no bits, and no table.
+    std::iter::once(kinds.len() as u8).chain(runs).chain([0; 14]).chain([99]).collect()
 }
 
 fn roster() -> Arc<Roster> {
@@ -105,10 +105,10 @@ fn a_failure_of_a_later_release_reads_as_other() {
 fn sections_of_a_later_release_travel_on_as_they_came() {
     let cells = all_failed(&[0, 1, 12]);
     let sections: [(u32, &[u8]); 2] = [(COLUMNS, &cells), (FUTURE, b"told by owl")];
-    let change = [&[2_u8][..], &failed(11)].concat();
+    let change = third_failed(11);
     // In a patch this release reads cells alone: what it knows of frames travels on there like
     // anything else.
-    let patched: [(u32, &[u8]); 3] = [(CELLS, &change), (SECURED, b"?"), (FUTURE, b"and more")];
+    let patched: [(u32, &[u8]); 3] = [(SECURED, b"?"), (COLUMNS, &change), (FUTURE, b"and more")];
     let patch =
         Arc::new(Patch::from_sections(2, Wall::from_unix_millis(1 << 40), patched).unwrap());
     let (mut core, owl, wren) = with_row(frame(1, &sections), vec![patch]);
@@ -123,7 +123,7 @@ fn sections_of_a_later_release_travel_on_as_they_came() {
             .sections()
             .map(|(kind, packed)| (kind, packed.into_owned()))
             .collect::<Vec<_>>(),
-        [(CELLS, change.clone()), (SECURED, b"?".to_vec()), (FUTURE, b"and more".to_vec())]
+        [(SECURED, b"?".to_vec()), (COLUMNS, change.clone()), (FUTURE, b"and more".to_vec())]
     );
 }
 

@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use canary_core::limits::ROSTER_NAMES_MAX;
 use canary_core::{
-    Cell, Failure, Frame, JitterCode, LatencyCode, Merge, Patch, Roster, Row, State, Time, Wall,
+    Cell, Failure, Frame, JitterCode, LatencyCode, Merge, PackError, Patch, Roster, Row, State,
+    Time, Wall,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -60,23 +62,61 @@ proptest! {
     }
 
     #[test]
-    fn a_patch_changes_its_cells_and_no_others(cells in prop::collection::vec(cell(), 1..30), change in cell(), place in 0..30_usize) {
-        let place = place % cells.len();
+    fn a_patch_changes_its_cells_and_no_others(cells in prop::collection::vec(cell(), 1..60), changed in prop::collection::vec(prop::option::of(cell()), 60)) {
+        let changes: Vec<_> = (0..).zip(changed).take(cells.len()).filter_map(|(place, cell)| Some((place, cell?))).collect();
         let roster = Roster::new((0..cells.len()).map(|index| format!("node-{index:03}").parse().unwrap()));
         let frame = Frame::new(4, roster.id(), Wall::from_unix_millis(1 << 40), &cells);
         let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, NOW);
         row.supply(&roster).unwrap();
-        let patch = Patch::new(5, Wall::from_unix_millis(1 << 40), &[(place as u32, change)]);
+        let patch = Patch::new(5, Wall::from_unix_millis(1 << 40), &changes);
         let patch = Arc::new(Patch::from_sections(5, patch.wall(), borrowed(&sections(patch.sections()))).unwrap());
         let later = Arc::new(Patch::new(7, patch.wall(), &[]));
         prop_assert_eq!(row.extend(&later, Duration::ZERO, NOW), Merge::Gap);
         prop_assert_eq!(row.extend(&patch, Duration::ZERO, NOW), Merge::Taken);
         prop_assert_eq!(row.extend(&patch, Duration::ZERO, NOW), Merge::Known);
         let mut expected = cells;
-        expected[place] = change;
+        for (place, change) in changes {
+            expected[place as usize] = change;
+        }
         let back: Vec<_> = row.cells().iter().map(|view| view.cell).collect();
         prop_assert_eq!(back, expected);
     }
+}
+
+/// The columns of one failed cell just now, with this many places skipped before it.
+fn one_skipping(skipped: u16) -> Vec<u8> {
+    let [low, high] = skipped.to_le_bytes();
+    [&[1, 3, 1, 16, 0][..], &[0; 12], &[low, high]].concat()
+}
+
+#[test]
+fn a_place_beyond_every_roster_is_refused_and_a_frame_leaves_no_place_out() {
+    let at = Wall::from_unix_millis(1 << 40);
+    let patch =
+        |packed: &[u8]| Patch::from_sections(2, at, [(5, packed)]).map(|patch| patch.cells_len());
+    assert_eq!(patch(&one_skipping(0)), Ok(1));
+    assert_eq!(patch(&one_skipping(ROSTER_NAMES_MAX as u16 - 1)), Ok(1));
+    assert_eq!(patch(&one_skipping(ROSTER_NAMES_MAX as u16)), Err(PackError::Range));
+    let whole = one_skipping(1);
+    for cut in 0..whole.len() {
+        assert!(patch(&whole[..cut]).is_err(), "{cut} of {} bytes", whole.len());
+    }
+    let frame = |packed: &[u8]| Frame::from_sections(1, Roster::new([]).id(), at, [(5, packed)]);
+    assert!(frame(&one_skipping(0)).is_ok());
+    assert_eq!(frame(&whole), Err(PackError::Order));
+}
+
+#[test]
+fn patches_that_together_have_more_cells_than_a_roster_are_a_gap() {
+    let at = Wall::from_unix_millis(1 << 40);
+    let frame = Frame::new(1, Roster::new([]).id(), at, &[]);
+    let mut row = Row::new(Arc::new(frame), None, Duration::ZERO, NOW);
+    let failed = Cell { state: State::Failed(Failure::Timeout), ..Cell::default() };
+    let all: Vec<_> = (0..ROSTER_NAMES_MAX as u32).map(|place| (place, failed)).collect();
+    let patch = |version, changes: &[(u32, Cell)]| Arc::new(Patch::new(version, at, changes));
+    assert_eq!(row.extend(&patch(2, &all[1..]), Duration::ZERO, NOW), Merge::Taken);
+    assert_eq!(row.extend(&patch(3, &all[..2]), Duration::ZERO, NOW), Merge::Gap);
+    assert_eq!(row.extend(&patch(3, &all[..1]), Duration::ZERO, NOW), Merge::Taken);
 }
 
 #[test]
@@ -119,10 +159,12 @@ fn skewed(seed: u64) -> Vec<Cell> {
 
 fn cell() -> impl Strategy<Value = Cell> {
     let ok =
-        (1..=1_u16 << 14, 0..=1_u16 << 14, any::<u8>()).prop_map(|(total, request, jitter)| State::Ok {
-            total: LatencyCode::from_raw(total).unwrap(),
-            request: LatencyCode::from_raw(request),
-            jitter: JitterCode::from_raw(jitter),
+        (1..=1_u16 << 14, 0..=1_u16 << 14, any::<u8>()).prop_map(|(total, request, jitter)| {
+            State::Ok {
+                total: LatencyCode::from_raw(total).unwrap(),
+                request: LatencyCode::from_raw(request),
+                jitter: JitterCode::from_raw(jitter),
+            }
         });
     let state = prop_oneof![
         Just(State::Unknown),

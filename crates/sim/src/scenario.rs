@@ -194,10 +194,15 @@ fn rest(stage: &mut Stage) {
     let nodes = stage.world.len();
     let ids: Vec<_> = stage.world.running().collect();
     let before: Vec<_> = ids.iter().map(|id| stage.world.gossip_bytes_of(*id)).collect();
-    let lasting = stage.setup.lasting;
-    stage.run(lasting);
+    let seconds = stage.setup.lasting.as_secs().max(1);
+    let mut busiest = 0;
+    for _ in 0..seconds {
+        let sent = stage.world.gossip_bytes();
+        stage.run(Duration::from_secs(1));
+        busiest = busiest.max(stage.world.gossip_bytes() - sent);
+    }
     let rate = |(id, before): (&HostId, &u64)| {
-        (stage.world.gossip_bytes_of(*id) - before) as f64 / lasting.as_secs_f64() / 1000.0
+        (stage.world.gossip_bytes_of(*id) - before) as f64 / seconds as f64 / 1000.0
     };
     let rates: Vec<_> = ids.iter().zip(&before).map(rate).collect();
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
@@ -210,6 +215,10 @@ fn rest(stage: &mut Stage) {
         .max()
         .unwrap_or_default();
     let ideal = (nodes * nodes * CELL_BYTES) as f64 / publish.as_secs_f64() / 1000.0;
+    if nodes >= 100 {
+        let times = busiest as f64 / nodes as f64 / 1000.0 / mean;
+        stage.found_number("gossip in the busiest second against the mean", times, 2.0, "times");
+    }
     if nodes == 200 {
         stage.found_number("gossip sent per bot at 200", mean, 25.0, "kB/s");
     }

@@ -37,8 +37,8 @@ fn what_all_promises_stand_on_is_kept_from_more_seeds() {
             keeps_its_promises(&scenario, setup(nodes, seed));
         }
     }
-    for name in ["start", "detect"] {
-        keeps_its_promises(&Scenario::named(name).unwrap(), setup(40, 14));
+    for (name, nodes) in [("start", 40), ("detect", 40), ("churn", 40), ("start", 100)] {
+        keeps_its_promises(&Scenario::named(name).unwrap(), setup(nodes, 14));
     }
 }
 

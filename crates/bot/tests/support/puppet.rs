@@ -97,12 +97,13 @@ fn packed_runs(runs: &[(u8, usize)]) -> Vec<u8> {
 
 /// Packed cells of which nothing is known.
 pub fn unknown(cells: usize) -> Vec<u8> {
-    [packed_runs(&[(0, cells)]), vec![0; 12]].concat()
+    [packed_runs(&[(0, cells)]), vec![0; 14]].concat()
 }
 
 /// Packed cells that were refused just now.
 pub fn refused(cells: usize) -> Vec<u8> {
-    let head = [packed_runs(&[(3, cells)]), vec![8, 0, 8, 0, 8, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let head =
+        [packed_runs(&[(3, cells)]), vec![0, 0, 8, 0, 8, 0, 8, 0, 0, 0, 0, 0, 0, 0]].concat();
     [head, vec![0; 3 * cells]].concat()
 }
 
@@ -115,9 +116,9 @@ pub fn rows_of(puppets: &[Puppet], names: &[String], version: u64, unix_ms: u64)
         let runs = [(1, own), (0, 1), (1, names.len().saturating_sub(own + 1))];
         let runs: Vec<_> = runs.into_iter().filter(|(_, count)| *count > 0).collect();
         let mut cells = packed_runs(&runs);
-        // All bits of each figure as they are: age, loss, retransmissions, total, total minus
-        // request, jitter.
-        cells.extend([8, 0, 8, 0, 8, 0, 16, 0, 16, 0, 8, 0]);
+        // All bits of each figure as they are: none skipped, age, loss, retransmissions, total,
+        // total minus request, jitter.
+        cells.extend([0, 0, 8, 0, 8, 0, 8, 0, 16, 0, 16, 0, 8, 0]);
         for _ in 1..names.len() {
             cells.extend([8, 0, 0, version as u8, 0x1e, 0x80, 0, 90]);
         }

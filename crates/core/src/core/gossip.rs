@@ -260,7 +260,10 @@ impl Core {
         let is_worth =
             |slot: &Slot| self.members.get(*slot).is_some_and(|member| worth_telling(member, now));
         let slots = self.members.in_range(range).filter(is_worth);
-        slots.filter_map(|slot| self.entry(slot, now)).collect()
+        // Made for every exchange: growing took a tenth of its time.
+        let mut entries = Vec::with_capacity(self.members.len());
+        entries.extend(slots.filter_map(|slot| self.entry(slot, now)));
+        entries
     }
 
     /// Members that were suspected or lost recently, for peers that missed the push of the

@@ -205,7 +205,7 @@ impl Core {
             info!(node = %name, %target, %labels, "a new node");
             self.journal.note(now, EventKind::Joined(name));
         }
-        if introducer.is_none() || self.publisher.lists_all(self.members.len(), now) {
+        if introducer.is_none() || self.publisher.lists_all(now) {
             self.roster_changed(now);
         }
         self.spread_record(slot, now);
@@ -254,7 +254,7 @@ impl Core {
             info!(node = %name, %target, %labels, "a new node");
             self.journal.note(now, EventKind::Joined(name.clone()));
         }
-        if self.publisher.place(slot).is_none() {
+        if !self.publisher.will_list(slot) {
             self.roster_changed(now);
         }
         if let Some(member) = self.members.get(slot) {

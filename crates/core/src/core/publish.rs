@@ -9,8 +9,8 @@ use super::deadlines::Timer;
 use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
-    JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX, ROSTER_FRAME_INTERVAL, ROSTER_LISTS_ALL_MAX,
-    ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
+    FIRSTS_PUSHED_MAX, GROWTH_PAUSE, JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX,
+    ROSTER_FRAME_INTERVAL, ROSTER_PAUSES_MAX, ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -19,7 +19,7 @@ use crate::pair::Urgency;
 use crate::pending::PendingJoin;
 use crate::release::Release;
 use crate::roster::{Roster, RosterId};
-use crate::row::{Frame, Patch, Row, Version};
+use crate::row::{Frame, Merge, Patch, Row, Version};
 use crate::secured::Secured;
 use crate::series::ProbeKind;
 use crate::time::{Moment, Time, Wall};
@@ -42,10 +42,15 @@ pub(super) struct Publisher {
     /// Members came or went since the roster was made, or something else of a frame changed that
     /// others must hear of soon.
     roster_stale: bool,
+    /// When they last did.
+    roster_stale_at: Time,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
-    /// A pair changed its state, which is pushed to others at once. A latency that jumped waits for
-    /// the tick: on a noisy host they jump all the time, and every push is passed on by everybody.
+    /// A pair changed its state, from unknown or from another.
+    change_is_state: bool,
+    /// One changed its state in a way that is pushed to others at once. A latency that jumped waits
+    /// for the tick: on a noisy host they jump all the time, and every push is passed on by
+    /// everybody.
     change_is_news: bool,
     /// A patch left out pairs that changed, because the roster does not list them: the next frame has
     /// them.
@@ -63,6 +68,8 @@ pub(super) struct Publisher {
     /// Whether [`Output::Published`] is wanted.
     tells: bool,
     framed_at: Time,
+    /// When the next frame is due in its turn.
+    frame_due: Time,
     published_at: Time,
 }
 
@@ -75,7 +82,9 @@ impl Publisher {
             young_until: now + YOUNG,
             lists_all: false,
             roster_stale: true,
+            roster_stale_at: now,
             changed: BTreeSet::new(),
+            change_is_state: false,
             change_is_news: false,
             change_is_unlisted: false,
             told: 0,
@@ -86,6 +95,7 @@ impl Publisher {
             pending: Vec::new(),
             tells: false,
             framed_at: now,
+            frame_due: now,
             published_at: now,
         }
     }
@@ -115,6 +125,11 @@ impl Publisher {
         (held == slot).then_some(place)
     }
 
+    /// Whether a member has a place in the own row, or is to have one in the next frame.
+    pub(super) fn will_list(&self, slot: Slot) -> bool {
+        self.place(slot).is_some() || self.roster_stale
+    }
+
     /// Somebody left for good: the next frame does without.
     pub(super) fn roster_shrank(&mut self) {
         self.roster_stale = true;
@@ -124,11 +139,11 @@ impl Publisher {
         self.roster.id()
     }
 
-    /// Whether a new roster of a mesh of so many lists names that did not answer yet. Bots that
-    /// start together know all names long before they have measured all of them; in the meantime
-    /// each would have a roster of its own, and those are more bytes than the rows.
-    pub(super) fn lists_all(&self, members: usize, now: Moment) -> bool {
-        members <= ROSTER_LISTS_ALL_MAX && now.time < self.young_until
+    /// Whether a new roster lists names that did not answer yet. Bots that start together know all
+    /// names long before they have measured all of them; in the meantime each would have a roster
+    /// of its own, and those are more bytes than the rows.
+    pub(super) fn lists_all(&self, now: Moment) -> bool {
+        now.time < self.young_until
     }
 }
 
@@ -149,10 +164,19 @@ impl Core {
     /// newcomers.
     pub(super) fn roster_changed(&mut self, now: Moment) {
         self.publisher.roster_stale = true;
-        let pause = ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
-        self.deadlines
-            .timers
-            .set_earlier(Timer::Publish, now.time.max(self.publisher.framed_at + pause));
+        self.publisher.roster_stale_at = now.time;
+        let due = self.roster_due();
+        self.deadlines.timers.set_earlier(Timer::Publish, due.max(now.time));
+    }
+
+    /// When a roster that is stale is made anew: a pause after the frame before, and once the names
+    /// have not changed for a while, or keep changing. A mesh that starts would otherwise send each
+    /// bot a roster of nearly every other.
+    fn roster_due(&self) -> Time {
+        let quiet = GROWTH_PAUSE * self.members.len() as u32;
+        let pause = ROSTER_FRAME_INTERVAL.max(quiet);
+        let Publisher { framed_at, roster_stale_at, .. } = self.publisher;
+        (roster_stale_at + quiet).clamp(framed_at + pause, framed_at + pause * ROSTER_PAUSES_MAX)
     }
 
     /// Publishes in the own row which bots of the original do not admit this bot. Others learn it
@@ -166,6 +190,7 @@ impl Core {
     /// The publish interval has shrunk.
     pub(super) fn publish_sooner(&mut self, now: Moment) {
         let due = self.publisher.framed_at + self.publish_interval(now.time);
+        self.publisher.frame_due = self.publisher.frame_due.min(due);
         self.deadlines.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
@@ -173,14 +198,23 @@ impl Core {
     pub(super) fn pair_changed(&mut self, slot: Slot, urgency: Urgency, now: Moment) {
         let pause = match urgency {
             Urgency::State => PATCH_INTERVAL,
+            // At a pace that everybody can be told at: they are as many as all pairs.
+            Urgency::First => PATCH_INTERVAL.max(GROWTH_PAUSE * self.members.len() as u32),
             Urgency::Jump => JUMP_INTERVAL,
             Urgency::None => return,
         };
         self.publisher.changed.insert(slot);
-        self.publisher.change_is_news |= urgency == Urgency::State;
+        self.publisher.change_is_state |= urgency != Urgency::Jump;
+        self.publisher.change_is_news |=
+            urgency == Urgency::State || urgency == Urgency::First && self.pushes_firsts();
         self.deadlines
             .timers
             .set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
+    }
+
+    /// Whether it is pushed that a pair was answered for the first time.
+    pub(super) fn pushes_firsts(&self) -> bool {
+        self.members.len() <= FIRSTS_PUSHED_MAX
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
@@ -190,20 +224,24 @@ impl Core {
             return;
         }
         let row = self.members.me().row();
-        let roster_pause =
-            ROSTER_FRAME_INTERVAL.max(Duration::from_millis(2) * self.members.len() as u32);
-        let since_frame = now.time.since(self.publisher.framed_at);
-        let whole = row.is_none_or(|row| row.patches().len() >= PATCHES_MAX)
-            || since_frame >= interval
-            || (self.publisher.roster_stale && since_frame >= roster_pause);
+        let roster_due = self.roster_due();
+        let in_turn = row.is_some() && now.time >= self.publisher.frame_due;
+        let whole = row.is_some_and(|row| row.patches().len() >= PATCHES_MAX)
+            || in_turn
+            || self.publisher.roster_stale && now.time >= roster_due;
         if whole {
             self.publish_frame(now);
+            // Rosters of all grow when somebody joins, and rows of all in step would take the whole
+            // gossip rate at once: the turn after it is drawn.
+            let turn = if in_turn { 1.0 } else { 0.5 + self.rng.f64() };
+            let wait = interval.mul_f64(turn);
+            self.publisher.frame_due = now.time + wait;
         } else if !self.publisher.changed.is_empty() {
             self.publish_patch(now);
         }
-        let mut next = self.publisher.framed_at + interval;
+        let mut next = self.publisher.frame_due;
         if self.publisher.roster_stale {
-            next = next.min(self.publisher.framed_at + roster_pause);
+            next = next.min(self.roster_due());
         }
         self.deadlines.timers.set(Timer::Publish, next.max(now.time + PATCH_INTERVAL));
     }
@@ -216,7 +254,7 @@ impl Core {
     }
 
     fn publish_frame(&mut self, now: Moment) {
-        let all = self.publisher.lists_all(self.members.len(), now);
+        let all = self.publisher.lists_all(now);
         if self.publisher.roster_stale || self.publisher.lists_all != all {
             let listed = |slot| {
                 self.members.get(slot).is_some_and(|member| {
@@ -270,8 +308,10 @@ impl Core {
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         self.publisher.changed.clear();
-        let is_unlisted = std::mem::take(&mut self.publisher.change_is_unlisted);
-        if self.publisher.change_is_news || is_unlisted {
+        let [is_state, is_unlisted] =
+            [&mut self.publisher.change_is_state, &mut self.publisher.change_is_unlisted]
+                .map(std::mem::take);
+        if is_state || is_unlisted {
             self.publisher.changed_in = self.publisher.version;
         }
         let is_news = [&mut self.publisher.frame_is_news, &mut self.publisher.change_is_news]
@@ -330,16 +370,22 @@ impl Core {
         if changes.is_empty() {
             return;
         }
-        let is_news = std::mem::take(&mut self.publisher.change_is_news);
-        self.publisher.change_is_unlisted |= is_news && is_unlisted;
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
-        self.members.me_mut().extend(&patch, Duration::ZERO, now.time);
+        if self.members.me_mut().extend(&patch, Duration::ZERO, now.time) != Merge::Taken {
+            return self.publish_frame(now);
+        }
+        let [is_state, is_news] =
+            [&mut self.publisher.change_is_state, &mut self.publisher.change_is_news]
+                .map(std::mem::take);
+        self.publisher.change_is_unlisted |= is_state && is_unlisted;
         self.publisher.version += 1;
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
-        if is_news {
+        if is_state {
             self.publisher.changed_in = self.publisher.version;
+        }
+        if is_news {
             // With the patches that were not pushed: others can read this one only after them.
             self.spread_own_row(self.publisher.told, now);
             self.publisher.told = self.publisher.version;

@@ -156,12 +156,15 @@ impl Core {
                 member.hold(readable, Some(Arc::new(row)));
             }
         }
+        let pushes_firsts = self.pushes_firsts();
         let Some(member) = self.members.get_mut(slot) else { return };
         let before = member.version();
         // As its source does: what changed its state is pushed, everything else waits for the tick.
         let is_recent = news.age < FRAME_IS_NEWS;
-        let changes_state =
-            is_recent && member.newest_row().is_some_and(|row| row.changes_state(&news.patches));
+        let changes_state = is_recent
+            && member
+                .newest_row()
+                .is_some_and(|row| row.changes_state(&news.patches, pushes_firsts));
         let mut is_news = false;
         for patch in &news.patches {
             match member.extend(patch, news.age, now.time) {

@@ -282,9 +282,15 @@ fn news(news: pb::RowNews, cells_left: &Cell<usize>) -> Result<RowNews, Malforme
     if news.patches.len() > PATCHES_MAX {
         return Err("a row has too many patches".to_owned());
     }
-    if cells_left.get() == 0 {
-        return Err("the rows have too many cells".to_owned());
-    }
+    // What could not be read was read in part.
+    let spend = |cells: Option<usize>| {
+        cells_left.set(cells_left.get().saturating_sub(cells.unwrap_or(ROSTER_NAMES_MAX)));
+    };
+    let has_room = || match cells_left.get() {
+        0 => Err("the rows have too many cells".to_owned()),
+        _ => Ok(()),
+    };
+    has_room()?;
     let frame = match news.frame.into_option() {
         Some(frame) => {
             let wall = Wall::from_unix_millis(frame.unix_ms);
@@ -294,19 +300,18 @@ fn news(news: pb::RowNews, cells_left: &Cell<usize>) -> Result<RowNews, Malforme
                 wall,
                 told(&frame.sections),
             );
-            // What could not be read was read in part.
-            let cells = read.as_ref().map_or(ROSTER_NAMES_MAX, Frame::cells_len);
-            cells_left.set(cells_left.get().saturating_sub(cells));
+            spend(read.as_ref().ok().map(Frame::cells_len));
             let read = read.map_err(malformed)?;
             Some((Arc::new(read), Duration::from_millis(frame.age_ms)))
         }
         None => None,
     };
     let patch = |patch: pb::Patch| {
+        has_room()?;
         let wall = Wall::from_unix_millis(patch.unix_ms);
-        let read =
-            Patch::from_sections(patch.version, wall, told(&patch.sections)).map_err(malformed)?;
-        Ok::<_, Malformed>(Arc::new(read))
+        let read = Patch::from_sections(patch.version, wall, told(&patch.sections));
+        spend(read.as_ref().ok().map(Patch::cells_len));
+        Ok::<_, Malformed>(Arc::new(read.map_err(malformed)?))
     };
     Ok(RowNews {
         source: Instance(news.source),
@@ -450,7 +455,7 @@ mod tests {
 
     /// So many packed cells with this tag, and nothing else to tell of them.
     fn cells_of(tag: u8, cells: u16) -> Vec<u8> {
-        [vec![1, tag, cells as u8 | 0x80, (cells >> 7) as u8], vec![0; 12]].concat()
+        [vec![1, tag, cells as u8 | 0x80, (cells >> 7) as u8], vec![0; 14]].concat()
     }
 
     /// A message as a later release might send it: with a field that this one does not know.
@@ -526,6 +531,24 @@ mod tests {
         let gossip = pb::Gossip { rows: vec![row; rows_max + 5], ..Default::default() };
         let exchange = exchange(gossip);
         assert_eq!((exchange.rows.len(), exchange.unread), (rows_max, 5));
+    }
+
+    #[test]
+    fn patches_of_a_few_bytes_that_stand_for_very_many_cells_are_bounded() {
+        let patch = |version| pb::Patch {
+            version,
+            sections: row_of(7, &cells_of(3, ROSTER_NAMES_MAX as u16))
+                .frame
+                .into_option()
+                .map_or_else(Vec::new, |frame| frame.sections),
+            ..Default::default()
+        };
+        let patches = (1..=PATCHES_MAX as u64).map(patch).collect();
+        let row = pb::RowNews { source: 7, patches, ..Default::default() };
+        let gossip = pb::Gossip { rows: vec![row; 3], ..Default::default() };
+        let exchange = exchange(gossip);
+        let rows_max = EXCHANGE_CELLS_MAX / ROSTER_NAMES_MAX / PATCHES_MAX;
+        assert_eq!((exchange.rows.len(), exchange.unread), (rows_max, 3 - rows_max as u32));
     }
 
     #[test]
