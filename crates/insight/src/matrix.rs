@@ -471,7 +471,9 @@ impl Said {
             else {
                 continue;
             };
-            if news.cell.state != State::Unknown
+            // Who fails for long is found dead by the source, and then measured seldom, unless the
+            // source itself is to blame.
+            if matches!(news.cell.state, State::Ok { .. } | State::Failed(Failure::Local))
                 && !news.is_patch
                 && present.contains(target as usize)
             {
