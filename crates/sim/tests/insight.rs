@@ -48,9 +48,19 @@ fn latency_that_follows_the_day_and_a_lost_packet_in_a_hundred_are_no_incidents(
     judge(|fault| fault.causes == 0 && fault.needs_warmth);
 }
 
+/// One fault with labels.
+fn is_right(name: &str, nodes: usize, seed: u64) {
+    let fault = ALL.iter().find(|fault| fault.name == name).unwrap();
+    let outcome = play(fault, nodes, seed, true).unwrap();
+    assert!(outcome.is_right(), "{:?}\n{}", outcome.wrong, outcome.log.join("\n"));
+}
+
 #[test]
 fn nobody_is_blamed_while_rows_tell_late_of_a_repair() {
-    let fault = ALL.iter().find(|fault| fault.name == "zone cut, gossip scarce").unwrap();
-    let outcome = play(fault, 100, 1, true).unwrap();
-    assert!(outcome.is_right(), "{:?}\n{}", outcome.wrong, outcome.log.join("\n"));
+    is_right("zone cut, gossip scarce", 100, 1);
+}
+
+#[test]
+fn who_held_others_for_dead_is_no_observer_without_time() {
+    is_right("rack cut", 20, 1);
 }
