@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn foreign_bytes_are_refused_or_read_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..4_u32) {
+    fn foreign_bytes_are_refused_or_read_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..7_u32) {
         let roster = Roster::new([]);
         let _ = unpack_entries(&bytes);
         if let Ok(lines) = Lines::unpack(&bytes) {
@@ -229,7 +229,12 @@ proptest! {
         if let Ok(frame) = Frame::from_sections(1, roster.id(), Wall::default(), [(kind, &*bytes)]) {
             let _ = Row::new(Arc::new(frame), None, Duration::ZERO, now().time).cells();
         }
-        let _ = Patch::from_sections(1, Wall::default(), [(kind, &*bytes)]);
+        if let Ok(patch) = Patch::from_sections(2, Wall::default(), [(kind, &*bytes)]) {
+            let frame = Arc::new(Frame::new(1, roster.id(), Wall::default(), &[]));
+            let mut row = Row::new(frame, Some(roster), Duration::ZERO, now().time);
+            row.extend(&Arc::new(patch), Duration::ZERO, now().time);
+            let _ = row.cells();
+        }
     }
 
     #[test]
