@@ -1,9 +1,10 @@
 //! The packed form of the cells of a row, or of a patch: half of what they take one by one, because
 //! the cells of one row resemble each other.
 //!
-//! States come first, as runs. Then the figures of all cells follow as one stream of bits. Every figure has a [`Column`], which says how it is coded: its low bits as they
-//! are, for they are noise, and the rest as a rank in a table of those that occur, the most
-//! frequent first, in a Rice code. A figure that is the same everywhere takes no bits.
+//! States come first, as runs. Then the figures of all cells follow as one stream of bits. Every
+//! figure has a [`Column`], which says how it is coded: its low bits as they are, for they are noise,
+//! and the rest as a rank in a table of those that occur, the most frequent first, in a Rice code. A
+//! figure that is the same everywhere takes no bits.
 //!
 //! A later release appends what it adds: what follows the stream is not read.
 

@@ -511,12 +511,22 @@ impl Row {
         Merge::Taken
     }
 
+    /// Those of some patches that [`Self::extend`] would take, one after the other.
+    fn following<'a>(&self, patches: &'a [Arc<Patch>]) -> impl Iterator<Item = &'a Arc<Patch>> {
+        let held: usize = self.patches.iter().map(|patch| patch.cells_len()).sum();
+        let news = patches.iter().filter(|patch| patch.version > self.version());
+        news.zip(1..).scan(held, |cells, (patch, step)| {
+            *cells += patch.cells_len();
+            let follows = self.version().checked_add(step) == Some(patch.version);
+            (follows && *cells <= ROSTER_NAMES_MAX).then_some(patch)
+        })
+    }
+
     /// Whether patches that extend this row tell of a pair that it failed, recovered, or fails in
     /// another way, or if `firsts` that it was answered for the first time. Its cost is about that
     /// of reading the row once.
     pub(crate) fn changes_state(&self, patches: &[Arc<Patch>], firsts: bool) -> bool {
-        let next = |patch: &&Arc<Patch>| patch.version() > self.version();
-        let changes = || patches.iter().filter(next).flat_map(|patch| patch.changes());
+        let changes = || self.following(patches).flat_map(|patch| patch.changes());
         let mut states: BTreeMap<usize, u8> =
             changes().map(|(position, _)| (position, TAG_UNKNOWN)).collect();
         if let Some(mut of_frame) = self.frame.states() {
@@ -665,6 +675,8 @@ mod tests {
         let failing = patch(2, &[(0, failed(Failure::Timeout))]);
         assert_eq!(row.extend(&failing, Duration::ZERO, Time::ZERO), Merge::Taken);
         assert!(!is_news(&row, &[(0, failed(Failure::Timeout))]) && is_news(&row, &[(0, ok(1))]));
+        // What leaves a gap is not taken, whatever it says.
+        assert!(!row.changes_state(&[patch(4, &[(0, ok(1))])], true));
         // There and back again is two changes.
         assert!(row.changes_state(
             &[patch(3, &[(0, ok(1))]), patch(4, &[(0, failed(Failure::Timeout))])],

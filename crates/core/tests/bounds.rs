@@ -338,13 +338,20 @@ fn names_that_never_answered_are_in_the_row_of_a_young_bot_alone() {
             core.handle_timeout(at(step));
             drain(core);
         }
-        let row = core.snapshot(at(now + 1000)).own_row.unwrap();
+        let row = core.snapshot(at(now + 1000)).own_row.expect("a row is published");
         let roster = row.roster().unwrap();
         (1..=20).any(|number| roster.position(&ghost(number).name).is_some())
     };
-    let mut core = core(Config::default());
     let peer = record("peer");
-    admit(&mut core, &peer, at(0));
+    let young = || {
+        let mut core = core(Config::default());
+        admit(&mut core, &peer, at(0));
+        core
+    };
+    let mut told_of_many = young();
+    tell(&mut told_of_many, &peer, told((1..=300).map(ghost)), at(100));
+    assert!(!lists_ghosts(&mut told_of_many, 2_000), "one peer cannot make a roster long");
+    let mut core = young();
     tell(&mut core, &peer, told((1..=10).map(ghost)), at(100));
     assert!(lists_ghosts(&mut core, 200), "all that start together have one roster");
     for now in (1200..90_000).step_by(20) {

@@ -205,7 +205,7 @@ impl Core {
             info!(node = %name, %target, %labels, "a new node");
             self.journal.note(now, EventKind::Joined(name));
         }
-        if introducer.is_none() || self.publisher.lists_all(now) {
+        if introducer.is_none() || self.lists_all(now) {
             self.roster_changed(now);
         }
         self.spread_record(slot, now);

@@ -10,7 +10,8 @@ use crate::cell::{Cell, TICK};
 use crate::identity::NodeName;
 use crate::limits::{
     FIRSTS_PUSHED_MAX, GROWTH_PAUSE, JUMP_INTERVAL, PATCH_INTERVAL, PATCHES_MAX,
-    ROSTER_FRAME_INTERVAL, ROSTER_PAUSES_MAX, ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START, YOUNG,
+    ROSTER_FRAME_INTERVAL, ROSTER_PAUSES_MAX, ROW_RATE_SHARE, ROW_RATE_SHARE_AT_START,
+    UNANSWERED_LISTED, YOUNG,
 };
 use crate::members::{ME, Slot};
 use crate::message::RowNews;
@@ -44,6 +45,8 @@ pub(super) struct Publisher {
     roster_stale: bool,
     /// When they last did.
     roster_stale_at: Time,
+    /// The next frame makes a roster anew, whenever it is due.
+    roster_shrank: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
     /// A pair changed its state, from unknown or from another.
@@ -55,7 +58,8 @@ pub(super) struct Publisher {
     /// A patch left out pairs that changed, because the roster does not list them: the next frame has
     /// them.
     change_is_unlisted: bool,
-    /// The latest version that was pushed, or is a frame.
+    /// The latest version that was pushed, or that others ask for: a frame, or first samples in a
+    /// large mesh.
     told: Version,
     /// The latest version that told of a pair that changed its state; 0 if none did.
     pub(super) changed_in: Version,
@@ -83,6 +87,7 @@ impl Publisher {
             lists_all: false,
             roster_stale: true,
             roster_stale_at: now,
+            roster_shrank: false,
             changed: BTreeSet::new(),
             change_is_state: false,
             change_is_news: false,
@@ -116,7 +121,7 @@ impl Publisher {
     /// A new incarnation publishes from the first version on.
     pub(super) fn restart(&mut self) {
         (self.version, self.told, self.changed_in) = (0, 0, 0);
-        self.roster_stale = true;
+        self.roster_shrank = true;
     }
 
     /// The position of a member in the own row; none before the first frame after it became known.
@@ -132,18 +137,11 @@ impl Publisher {
 
     /// Somebody left for good: the next frame does without.
     pub(super) fn roster_shrank(&mut self) {
-        self.roster_stale = true;
+        self.roster_shrank = true;
     }
 
     pub(super) fn roster(&self) -> RosterId {
         self.roster.id()
-    }
-
-    /// Whether a new roster lists names that did not answer yet. Bots that start together know all
-    /// names long before they have measured all of them; in the meantime each would have a roster
-    /// of its own, and those are more bytes than the rows.
-    pub(super) fn lists_all(&self, now: Moment) -> bool {
-        now.time < self.young_until
     }
 }
 
@@ -173,7 +171,7 @@ impl Core {
     /// have not changed for a while, or keep changing. A mesh that starts would otherwise send each
     /// bot a roster of nearly every other.
     fn roster_due(&self) -> Time {
-        let quiet = GROWTH_PAUSE * self.members.len() as u32;
+        let quiet = self.growth_pause();
         let pause = ROSTER_FRAME_INTERVAL.max(quiet);
         let Publisher { framed_at, roster_stale_at, .. } = self.publisher;
         (roster_stale_at + quiet).clamp(framed_at + pause, framed_at + pause * ROSTER_PAUSES_MAX)
@@ -199,7 +197,7 @@ impl Core {
         let pause = match urgency {
             Urgency::State => PATCH_INTERVAL,
             // At a pace that everybody can be told at: they are as many as all pairs.
-            Urgency::First => PATCH_INTERVAL.max(GROWTH_PAUSE * self.members.len() as u32),
+            Urgency::First => PATCH_INTERVAL.max(self.growth_pause()),
             Urgency::Jump => JUMP_INTERVAL,
             Urgency::None => return,
         };
@@ -212,15 +210,36 @@ impl Core {
             .set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
+    /// How many names the mesh seems to have. Beyond some, names that did not answer yet count only
+    /// beside those that did: nobody makes a mesh seem large by telling of names.
+    fn likely_names(&self) -> (usize, bool) {
+        let known = self.members.present_known() + 1;
+        let unanswered = self.members.len().saturating_sub(known);
+        let believed = UNANSWERED_LISTED.max(3 * known);
+        (known + unanswered.min(believed), unanswered <= believed)
+    }
+
+    /// Whether a new roster lists names that did not answer yet. Bots that start together know all
+    /// names long before they have measured all of them; in the meantime each would have a roster
+    /// of its own, and those are more bytes than the rows.
+    pub(super) fn lists_all(&self, now: Moment) -> bool {
+        now.time < self.publisher.young_until && self.likely_names().1
+    }
+
+    /// The pause for a mesh of this size while it grows.
+    fn growth_pause(&self) -> Duration {
+        GROWTH_PAUSE * self.likely_names().0 as u32
+    }
+
     /// Whether it is pushed that a pair was answered for the first time.
     pub(super) fn pushes_firsts(&self) -> bool {
-        self.members.len() <= FIRSTS_PUSHED_MAX
+        self.likely_names().0 <= FIRSTS_PUSHED_MAX
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
-        let interval = self.publish_interval(now.time);
         if self.joining.naming.yields() {
-            self.deadlines.timers.set(Timer::Publish, now.time + interval);
+            let due = now.time + self.publish_interval(now.time);
+            self.deadlines.timers.set(Timer::Publish, due);
             return;
         }
         let row = self.members.me().row();
@@ -230,12 +249,7 @@ impl Core {
             || in_turn
             || self.publisher.roster_stale && now.time >= roster_due;
         if whole {
-            self.publish_frame(now);
-            // Rosters of all grow when somebody joins, and rows of all in step would take the whole
-            // gossip rate at once: the turn after it is drawn.
-            let turn = if in_turn { 1.0 } else { 0.5 + self.rng.f64() };
-            let wait = interval.mul_f64(turn);
-            self.publisher.frame_due = now.time + wait;
+            self.publish_frame(in_turn, now);
         } else if !self.publisher.changed.is_empty() {
             self.publish_patch(now);
         }
@@ -253,9 +267,10 @@ impl Core {
         (now.time, now.wall.back(into_tick))
     }
 
-    fn publish_frame(&mut self, now: Moment) {
-        let all = self.publisher.lists_all(now);
-        if self.publisher.roster_stale || self.publisher.lists_all != all {
+    fn publish_frame(&mut self, in_turn: bool, now: Moment) {
+        let all = self.lists_all(now);
+        let is_stale = self.publisher.roster_stale || self.publisher.roster_shrank;
+        if is_stale || self.publisher.lists_all != all {
             let listed = |slot| {
                 self.members.get(slot).is_some_and(|member| {
                     (member.known || all && member.is_present()) && !member.left_long_ago(now.time)
@@ -280,7 +295,7 @@ impl Core {
                 self.publisher.roster =
                     Arc::clone(self.gossip.rosters.entry(roster.id()).or_insert(roster));
             }
-            self.publisher.roster_stale = false;
+            (self.publisher.roster_stale, self.publisher.roster_shrank) = (false, false);
             self.publisher.lists_all = all;
         }
         let (label, wall) = Self::label(now);
@@ -305,6 +320,11 @@ impl Core {
         );
         self.members.me_mut().hold(Some(Arc::new(row)), None);
         self.tell_published(ME, self.publisher.version - 1, now);
+        // Rosters of all grow when somebody joins, and rows of all in step would take the whole
+        // gossip rate at once: the turn after it is drawn.
+        let turn = if in_turn { 1.0 } else { 0.5 + self.rng.f64() };
+        let interval = self.publish_interval(now.time);
+        self.publisher.frame_due = now.time + interval.mul_f64(turn);
         self.publisher.framed_at = now.time;
         self.publisher.published_at = now.time;
         self.publisher.changed.clear();
@@ -359,6 +379,9 @@ impl Core {
     fn publish_patch(&mut self, now: Moment) {
         let (label, wall) = Self::label(now);
         let (mut changes, mut is_unlisted) = (Vec::new(), false);
+        let [is_state, is_news] =
+            [&mut self.publisher.change_is_state, &mut self.publisher.change_is_news]
+                .map(std::mem::take);
         for slot in std::mem::take(&mut self.publisher.changed) {
             let Some(member) = self.members.get(slot) else { continue };
             match self.publisher.place(slot) {
@@ -366,24 +389,26 @@ impl Core {
                 None => is_unlisted = true,
             }
         }
-        self.publisher.frame_is_news |= is_unlisted;
+        self.publisher.frame_is_news |= is_news && is_unlisted;
+        self.publisher.change_is_unlisted |= is_state && is_unlisted;
         if changes.is_empty() {
             return;
         }
         changes.sort_unstable_by_key(|(position, _)| *position);
         let patch = Arc::new(Patch::new(self.publisher.version + 1, wall, &changes));
         if self.members.me_mut().extend(&patch, Duration::ZERO, now.time) != Merge::Taken {
-            return self.publish_frame(now);
+            self.publisher.change_is_state |= is_state;
+            self.publisher.change_is_news |= is_news;
+            return self.publish_frame(false, now);
         }
-        let [is_state, is_news] =
-            [&mut self.publisher.change_is_state, &mut self.publisher.change_is_news]
-                .map(std::mem::take);
-        self.publisher.change_is_unlisted |= is_state && is_unlisted;
         self.publisher.version += 1;
         self.tell_published(ME, self.publisher.version - 1, now);
         self.publisher.published_at = now.time;
         if is_state {
             self.publisher.changed_in = self.publisher.version;
+        }
+        if is_state && !is_news {
+            self.publisher.told = self.publisher.version;
         }
         if is_news {
             // With the patches that were not pushed: others can read this one only after them.
