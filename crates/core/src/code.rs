@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU16};
 use std::time::Duration;
 
-/// A latency from 1 ns to 1,000 s in steps of 0.169 %: one of 10 ms is told within 9 µs, which is
+/// A latency from 1 ns to 1,000 s in steps of 0.169 %: one of 10 ms is right within 9 µs, which is
 /// less than the hosts at both ends add to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LatencyCode(NonZeroU16);

@@ -45,7 +45,7 @@ pub(super) struct Publisher {
     roster_stale: bool,
     /// When they last did.
     roster_stale_at: Time,
-    /// The next frame makes a roster anew, whenever it is due.
+    /// The next frame makes another roster, whenever it is due.
     roster_shrank: bool,
     /// Pairs that changed in a way others must hear of at once.
     changed: BTreeSet<Slot>,
@@ -167,7 +167,7 @@ impl Core {
         self.deadlines.timers.set_earlier(Timer::Publish, due.max(now.time));
     }
 
-    /// When a roster that is stale is made anew: a pause after the frame before, and once the names
+    /// When a roster that is stale is made again: a pause after the frame before, and once the names
     /// have not changed for a while, or keep changing. A mesh that starts would otherwise send each
     /// bot a roster of nearly every other.
     fn roster_due(&self) -> Time {
