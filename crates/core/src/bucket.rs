@@ -50,13 +50,14 @@ impl Bucket {
         self.tokens = (self.tokens + tokens).min(self.rate.burst);
     }
 
-    /// Time until `tokens` are there.
+    /// Time until `tokens` are there, in whole microseconds as the clock has them: none would be an
+    /// invitation to take what is not there yet.
     pub(crate) fn wait(&mut self, tokens: f64, now: Time) -> Duration {
         let lacking = tokens - self.level(now);
         if lacking <= 0.0 {
             Duration::ZERO
         } else {
-            Duration::from_secs_f64(lacking / self.rate.per_second)
+            Duration::from_micros((lacking / self.rate.per_second * 1e6).ceil() as u64)
         }
     }
 }

@@ -43,7 +43,8 @@ pub(super) struct Publisher {
     /// Members came or went since the roster was made, or something else of a frame changed that
     /// others must hear of soon.
     roster_stale: bool,
-    /// When they last did.
+    /// When they first and last did since the roster was made.
+    roster_stale_since: Time,
     roster_stale_at: Time,
     /// The next frame makes another roster, whenever it is due.
     roster_shrank: bool,
@@ -86,6 +87,7 @@ impl Publisher {
             young_until: now + YOUNG,
             lists_all: false,
             roster_stale: true,
+            roster_stale_since: now,
             roster_stale_at: now,
             roster_shrank: false,
             changed: BTreeSet::new(),
@@ -161,6 +163,9 @@ impl Core {
     /// The name list has changed: rows need a new roster, soon but not for every one of a thousand
     /// newcomers.
     pub(super) fn roster_changed(&mut self, now: Moment) {
+        if !self.publisher.roster_stale {
+            self.publisher.roster_stale_since = now.time;
+        }
         self.publisher.roster_stale = true;
         self.publisher.roster_stale_at = now.time;
         let due = self.roster_due();
@@ -173,8 +178,10 @@ impl Core {
     fn roster_due(&self) -> Time {
         let quiet = self.growth_pause();
         let pause = ROSTER_FRAME_INTERVAL.max(quiet);
-        let Publisher { framed_at, roster_stale_at, .. } = self.publisher;
-        (roster_stale_at + quiet).clamp(framed_at + pause, framed_at + pause * ROSTER_PAUSES_MAX)
+        let Publisher { framed_at, roster_stale_since, roster_stale_at, .. } = self.publisher;
+        let quiet_at =
+            (roster_stale_at + quiet).min(roster_stale_since + pause * ROSTER_PAUSES_MAX);
+        quiet_at.max(framed_at + pause)
     }
 
     /// Publishes in the own row which bots of the original do not admit this bot. Others learn it
@@ -210,30 +217,32 @@ impl Core {
             .set_earlier(Timer::Publish, now.time.max(self.publisher.published_at + pause));
     }
 
-    /// How many names the mesh seems to have. Beyond some, names that did not answer yet count only
-    /// beside those that did: nobody makes a mesh seem large by telling of names.
-    fn likely_names(&self) -> (usize, bool) {
-        let known = self.members.present_known() + 1;
-        let unanswered = self.members.len().saturating_sub(known);
-        let believed = UNANSWERED_LISTED.max(3 * known);
-        (known + unanswered.min(believed), unanswered <= believed)
+    /// How many names did not answer yet, of those that are there.
+    fn unanswered(&self) -> usize {
+        self.members.present() - self.members.present_known()
     }
 
     /// Whether a new roster lists names that did not answer yet. Bots that start together know all
     /// names long before they have measured all of them; in the meantime each would have a roster
     /// of its own, and those are more bytes than the rows.
     pub(super) fn lists_all(&self, now: Moment) -> bool {
-        now.time < self.publisher.young_until && self.likely_names().1
+        now.time < self.publisher.young_until && self.unanswered() <= UNANSWERED_LISTED
+    }
+
+    /// How many nodes the mesh seems to have. Who tells of names that do not answer makes it seem
+    /// larger by so many at most, and first samples some seconds late.
+    fn likely_nodes(&self) -> usize {
+        1 + self.members.present_known() + self.unanswered().min(UNANSWERED_LISTED)
     }
 
     /// The pause for a mesh of this size while it grows.
     fn growth_pause(&self) -> Duration {
-        GROWTH_PAUSE * self.likely_names().0 as u32
+        GROWTH_PAUSE * self.likely_nodes() as u32
     }
 
     /// Whether it is pushed that a pair was answered for the first time.
     pub(super) fn pushes_firsts(&self) -> bool {
-        self.likely_names().0 <= FIRSTS_PUSHED_MAX
+        self.likely_nodes() <= FIRSTS_PUSHED_MAX
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
@@ -386,8 +395,12 @@ impl Core {
             let Some(member) = self.members.get(slot) else { continue };
             match self.publisher.place(slot) {
                 Some(place) => changes.push((place, member.pair.cell(ProbeKind::MAIN, label))),
-                None => is_unlisted = true,
+                // A name that answers nobody here is not listed in the next roster either.
+                None => is_unlisted |= member.known || self.publisher.lists_all,
             }
+        }
+        if is_unlisted && !self.publisher.roster_stale {
+            self.roster_changed(now);
         }
         self.publisher.frame_is_news |= is_news && is_unlisted;
         self.publisher.change_is_unlisted |= is_state && is_unlisted;
