@@ -50,8 +50,8 @@ impl Bucket {
         self.tokens = (self.tokens + tokens).min(self.rate.burst);
     }
 
-    /// Time until `tokens` are there, in whole microseconds as the clock has them: none would be an
-    /// invitation to take what is not there yet.
+    /// Time until `tokens` are there, rounded up to the microseconds of the clock: zero must mean
+    /// that they can be taken.
     pub(crate) fn wait(&mut self, tokens: f64, now: Time) -> Duration {
         let lacking = tokens - self.level(now);
         if lacking <= 0.0 {
@@ -59,5 +59,22 @@ impl Bucket {
         } else {
             Duration::from_micros((lacking / self.rate.per_second * 1e6).ceil() as u64)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_no_wait_can_be_taken() {
+        let now = Time::from_micros(1 << 50);
+        let mut bucket = Bucket::new(Rate { per_second: 50.0, burst: 1.0 }, now);
+        // As the sum of many small gains may be.
+        bucket.tokens = 1.0 - 1e-9;
+        assert!(!bucket.take(1.0, now));
+        let wait = bucket.wait(1.0, now);
+        assert_eq!(wait, Duration::from_micros(1));
+        assert!(bucket.take(1.0, now + wait) && !bucket.wait(1.0, now + wait).is_zero());
     }
 }
