@@ -291,8 +291,8 @@ pub const JUMP_INTERVAL: Duration = Duration::from_secs(2);
 /// So long after its start a bot lists names in its row that did not answer yet, and publishes more
 /// often: longer than it takes to measure all of them once.
 pub const YOUNG: Duration = Duration::from_secs(60);
-/// A young bot lists names that did not answer yet if they are no more: a start of 1,000 at one
-/// instant has one roster from the first second on.
+/// A young bot lists names that did not answer yet if they are no more: enough for 1,000 bots that
+/// start at one instant.
 pub const UNANSWERED_LISTED: usize = 1024;
 /// In meshes of up to so many nodes first samples are pushed, which makes a small mesh that starts
 /// whole a second sooner. Everybody passes a push on: in larger ones that would be more than the

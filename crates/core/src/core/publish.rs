@@ -229,8 +229,8 @@ impl Core {
         now.time < self.publisher.young_until && self.unanswered() <= UNANSWERED_LISTED
     }
 
-    /// How many nodes the mesh seems to have. Who tells of names that do not answer makes it seem
-    /// larger by so many at most, and first samples some seconds late.
+    /// How many nodes the mesh seems to have. A peer that sends names which never answer can make
+    /// it seem larger by [`UNANSWERED_LISTED`] at most: first samples then come a few seconds late.
     fn likely_nodes(&self) -> usize {
         1 + self.members.present_known() + self.unanswered().min(UNANSWERED_LISTED)
     }
