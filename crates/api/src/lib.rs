@@ -158,6 +158,7 @@ fn port_limits(proxies: Arc<[IpNet]>) -> Limits {
         streams: 16,
         header_time: Duration::from_secs(30),
         idle_time: Duration::from_secs(120),
+        pings: true,
         write_patience: Duration::from_secs(20),
         window_bytes: 64 * 1024,
         drain_time: Duration::from_secs(1),
@@ -203,7 +204,7 @@ pub async fn serve(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request.map(axum::body::Body::new))
     };
-    canary_net::accept::serve(listener, door, limits, port, stop, service).await;
+    canary_net::accept::serve(listener, door, limits, port, stop, None, service).await;
     // They end by themselves soon after the stop.
     pushing.join_all().await;
 }

@@ -12,7 +12,7 @@ use canary_net::{Token, Tokens};
 use canary_node::Seed;
 
 pub use canary_api::fuzz::accept;
-pub use canary_node::fuzz::mesh_message;
+pub use canary_node::fuzz::{flight, mesh_message};
 
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -28,6 +28,7 @@ pub const TARGETS: &[(&str, Take)] = &[
     ("pem", pem),
     ("authorization", authorization),
     ("accept", accept),
+    ("flight", flight),
 ];
 
 /// Where others dial: what is taken is spelled so that it is taken again.

@@ -33,6 +33,7 @@ use crate::ledger::{Full, Ledger};
 use crate::live::Live;
 use crate::patient::Patient;
 use crate::seldom::Seldom;
+use crate::shortcut::{Begun, Seen, Shortcut, acknowledge_with_answers, begin};
 use crate::tls::{Facts, PeerNames, Set};
 use crate::unread::Unread;
 
@@ -56,6 +57,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// From one request to the next, on a connection that had one: pings keep none.
     pub idle_time: Duration,
+    /// HTTP/2 peers are asked whether they are there, for answers that have no end.
+    pub pings: bool,
     /// How long an answer may wait to be read, and how long a connection that is being closed may
     /// take.
     pub write_patience: Duration,
@@ -179,6 +182,7 @@ pub async fn serve<S, F, B>(
     limits: Limits,
     stats: Arc<Stats>,
     stop: CancellationToken,
+    shortcut: Option<Shortcut>,
     service: S,
 ) where
     S: Fn(Accepted) -> F + Clone + Send + Sync + 'static,
@@ -198,6 +202,9 @@ pub async fn serve<S, F, B>(
     let builder = Arc::new(builder(&limits));
     let unread = Unread::new();
     let (failing, refused) = (Seldom::default(), Arc::new(Seldom::default()));
+    if shortcut.is_some() && door.config().is_none() {
+        acknowledge_with_answers(&listener);
+    }
     let mut connections = JoinSet::new();
     let mut watching = std::pin::pin!(unread.watch(limits.write_patience, &stats.unread));
     loop {
@@ -234,15 +241,32 @@ pub async fn serve<S, F, B>(
         };
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
+        let config = door.config();
+        let seen = match (&config, &shortcut) {
+            (None, Some(shortcut)) => Seen::at(&stream, shortcut),
+            _ => Seen::Nothing,
+        };
         let stream = Patient::new(stream, limits.write_patience);
         let (builder, service, stop) = (Arc::clone(&builder), service.clone(), stop.clone());
         let (limits, stats, unread) = (limits.clone(), Arc::clone(&stats), Arc::clone(&unread));
-        let refused = Arc::clone(&refused);
-        let Some(config) = door.config() else {
+        let (refused, shortcut) = (Arc::clone(&refused), shortcut.clone());
+        let Some(config) = config else {
             connections.spawn(async move {
                 let _place = place;
-                serve_one(stream, peer, None, &builder, &limits, &stats, &unread, stop, service)
-                    .await;
+                let begun = begin(
+                    stream,
+                    peer,
+                    seen,
+                    shortcut.as_ref(),
+                    limits.header_time,
+                    &stats.idle,
+                    &stop,
+                )
+                .await;
+                if let Some(begun) = begun {
+                    serve_one(begun, peer, None, &builder, &limits, &stats, &unread, stop, service)
+                        .await;
+                }
             });
             continue;
         };
@@ -286,7 +310,10 @@ pub async fn serve<S, F, B>(
             // What a certificate names is known to be readable: it was verified.
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let names = certificate.map(|certificate| Facts::of(certificate).map(|facts| facts.names).unwrap_or_default());
-            serve_one(stream, peer, names, &builder, &limits, &stats, &unread, stop, service).await;
+            let begun = begin(stream, peer, seen, shortcut.as_ref(), limits.header_time, &stats.idle, &stop).await;
+if let Some(begun) = begun {
+                serve_one(begun, peer, names, &builder, &limits, &stats, &unread, stop, service).await;
+            }
         });
     }
     drop(listener);
@@ -314,7 +341,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING.0)
+        .keep_alive_interval(limits.pings.then_some(PING.0))
         .keep_alive_timeout(PING.1)
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams)
@@ -327,7 +354,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 #[expect(clippy::too_many_arguments, reason = "one caller, and each is another thing")]
 async fn serve_one<I, S, F, B>(
-    stream: I,
+    stream: Begun<I>,
     peer: SocketAddr,
     names: Option<PeerNames>,
     builder: &auto::Builder<TokioExecutor>,
@@ -344,6 +371,7 @@ async fn serve_one<I, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let opened = stream.opened();
     // The builder reads the first bytes before HTTP/2 writes: from then on it flushes when woken.
     let stream = Gathered::new(stream, limits.gathered_bytes);
     // When the latest request came, or something of an answer was taken.
@@ -370,7 +398,7 @@ async fn serve_one<I, S, F, B>(
     let mut connection = std::pin::pin!(connection);
     // The time to the first bytes is not under the header timeout: telling HTTP/1 from HTTP/2 has
     // none of its own.
-    let silence = tokio::time::sleep(limits.header_time);
+    let silence = tokio::time::sleep_until(opened + limits.header_time);
     let mut silence = std::pin::pin!(silence);
     let mut closing = false;
     loop {

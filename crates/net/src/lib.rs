@@ -19,6 +19,7 @@ pub mod origin;
 mod patient;
 mod rates;
 mod seldom;
+mod shortcut;
 pub mod tls;
 pub mod token;
 mod unread;
@@ -31,6 +32,7 @@ pub use ledger::{Charge, Full, Held, Ledger, MeterError, Metered, Refusal, Refus
 pub use live::Live;
 pub use rates::Rates;
 pub use seldom::Seldom;
+pub use shortcut::{Reply, SHORTCUT_BYTES_MAX, Shortcut};
 pub use token::{Token, TokenError, Tokens};
 
 use std::sync::atomic::{AtomicBool, AtomicU64};

@@ -23,6 +23,10 @@ impl Patient {
         Self { stream, patience, stuck: None }
     }
 
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,

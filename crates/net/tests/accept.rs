@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use canary_net::Reply;
 use canary_net::accept::{Door, Limits, Stats, serve};
 use http_body_util::Empty;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,7 @@ fn limits() -> Limits {
         streams: 16,
         header_time: IDLE,
         idle_time: IDLE,
+        pings: true,
         write_patience: Duration::from_secs(5),
         window_bytes: 64 * 1024,
         drain_time: Duration::ZERO,
@@ -69,6 +72,7 @@ async fn a_connection_that_asks_nothing_more_is_closed_and_one_that_asks_is_not(
         limits(),
         Arc::clone(&stats),
         stop.clone(),
+        None,
         service,
     ));
     // Eleven requests take five times as long as one may be silent.
@@ -99,6 +103,7 @@ async fn an_answer_that_is_not_read_ends_its_connection() {
         limits,
         Arc::clone(&stats),
         stop.clone(),
+        None,
         answer,
     ));
     for window in [0, 1] {
@@ -120,6 +125,63 @@ async fn an_answer_that_is_not_read_ends_its_connection() {
     // The last piece of an answer is HTTP/2's to hold: that connection ends for asking nothing
     // more, and is not waited for.
     assert_eq!((stats.unread.load(Ordering::Relaxed), stats.idle.load(Ordering::Relaxed)), (1, 1));
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+/// Sends each of these once what came before was answered; all that came back until the other side
+/// closed.
+async fn said(address: std::net::SocketAddr, parts: &[&str]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut answers = Vec::new();
+    for part in parts {
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream.read_buf(&mut answers).await.unwrap();
+    }
+    let rest = stream.read_to_end(&mut answers);
+    tokio::time::timeout(Duration::from_secs(20), rest).await.unwrap().unwrap();
+    String::from_utf8(answers).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_known_in_advance_is_answered_at_once_and_the_rest_by_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stats, stop) =
+        (listener.local_addr().unwrap(), Arc::new(Stats::default()), CancellationToken::new());
+    let shortcut = |read: &[u8], answered: usize| {
+        let reply = |text: &str, is_last| Some(Reply { bytes: text.into(), is_last });
+        match (read, answered) {
+            (b"first", 0) => reply("one", false),
+            (b"second", 1) => reply("two", true),
+            (b"only", 0) => reply("one and all", true),
+            _ => None,
+        }
+    };
+    let service = |_| async {
+        Ok::<_, Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::from("http")))
+    };
+    let (door, stopped) = (Door::Plain, stop.clone());
+    let counted = Arc::clone(&stats);
+    let serving = tokio::spawn(serve(
+        listener,
+        door,
+        limits(),
+        counted,
+        stopped,
+        Some(Arc::new(shortcut)),
+        service,
+    ));
+    let idle = || stats.idle.load(Ordering::Relaxed);
+    assert_eq!(said(address, &["first", "second"]).await, "onetwo");
+    assert_eq!(said(address, &["only"]).await, "one and all");
+    assert_eq!(idle(), 0, "these ended by themselves");
+    let answer = said(address, &["GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"]).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("http"), "{answer}");
+    assert_eq!(said(address, &["second\r\n\r\n"]).await.find("two"), None);
+    let before = idle();
+    assert_eq!(said(address, &[]).await, "");
+    assert_eq!(said(address, &["first"]).await, "one");
+    assert_eq!(idle() - before, 2, "who says nothing more has the time of a header");
     stop.cancel();
     serving.await.unwrap();
 }

@@ -19,6 +19,7 @@ use crate::describe::{DescribeError, Described, Describer};
 use crate::discovery::{Seed, discover};
 use crate::driver::{Driver, NodeStats, Parts};
 use crate::parts::{Command, End, Identity};
+use crate::prober::{Prober, Strangers};
 use crate::resolve::Resolver;
 use crate::traffic::Traffic;
 use crate::transport::{Arrived, Links, MeshService, serve};
@@ -194,12 +195,15 @@ impl Builder {
         let describer = Describer::new(Arc::clone(&links), tokio::runtime::Handle::current());
         let driver = Driver::new(Parts {
             core,
-            probe_timeout: self.config.probe_timeout,
-            resolver,
+            prober: Arc::new(Prober {
+                timeout: self.config.probe_timeout,
+                resolver,
+                guard: self.guard,
+                stalls,
+                strangers: Strangers::default(),
+            }),
             links,
             original,
-            guard: self.guard,
-            stalls,
             commands,
             arrivals,
             snapshots,

@@ -8,16 +8,14 @@ use canary_core::{
     CallError, CallId, Core, Failure, Output, ProbeId, ProbeReport, Request, RequestId, Response,
     Secured, Snapshot,
 };
-use canary_net::Guard;
 use canary_net::tls::{Facts, PeerNames};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::clock::{self, StallWatch};
+use crate::clock;
 use crate::parts::{Command, End, Identity};
-use crate::prober::{self, Probed};
-use crate::resolve::Resolver;
+use crate::prober::{Probed, Prober};
 use crate::traffic::Traffic;
 use crate::transport::{Arrived, Impostor, Links, MeshService, Refused};
 use crate::v1;
@@ -76,13 +74,10 @@ enum Done {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) core: Core,
-    pub(crate) probe_timeout: Duration,
-    pub(crate) resolver: Resolver,
+    pub(crate) prober: Arc<Prober>,
     pub(crate) links: Arc<Links>,
     /// How to speak to bots of the original; none if they are to stay outside.
     pub(crate) original: Option<v1::Host>,
-    pub(crate) guard: Guard,
-    pub(crate) stalls: Arc<StallWatch>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) arrivals: mpsc::Receiver<Arrived>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -232,7 +227,7 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Seeds(targets) => {
-                self.parts.resolver.configure(&targets);
+                self.parts.prober.resolver.configure(&targets);
                 self.parts.core.handle_seeds(targets, clock::now());
             }
             Command::Pending(pending) => self.parts.core.handle_pending(pending, clock::now()),
@@ -265,7 +260,7 @@ impl Driver {
                 shown.expires
             }
         };
-        let own = self.parts.guard.tls.get().own.as_ref().map(Facts::expires_unix);
+        let own = self.parts.prober.guard.tls.get().own.as_ref().map(Facts::expires_unix);
         self.parts.core.handle_secured(Secured { expires: own.unwrap_or(soonest), ..shown });
     }
 
@@ -286,23 +281,10 @@ impl Driver {
     fn carry_out(&mut self, output: Output) -> Option<End> {
         match output {
             Output::Probe { id, whom, .. } => {
-                let (resolver, stalls, timeout) = (
-                    self.parts.resolver.clone(),
-                    Arc::clone(&self.parts.stalls),
-                    self.parts.probe_timeout,
-                );
-                let guard = self.parts.guard.clone();
+                let prober = Arc::clone(&self.parts.prober);
                 let original = self.parts.original.clone().filter(|_| v1::is_guest(&whom));
                 self.running.spawn(async move {
-                    let mut probed = prober::probe(
-                        &whom,
-                        original.is_some(),
-                        timeout,
-                        &resolver,
-                        &guard,
-                        &stalls,
-                    )
-                    .await;
+                    let mut probed = prober.probe(&whom, original.is_some()).await;
                     if let (Some(original), ProbeReport::Answered { .. }) =
                         (original, &probed.report)
                         && original.is_another(&whom)

@@ -5,3 +5,8 @@
 pub fn mesh_message(bytes: &[u8]) {
     crate::transport::foreign::mesh_message(bytes);
 }
+
+/// What a prober or the mesh port reads as a flight: it is written the same.
+pub fn flight(bytes: &[u8]) {
+    crate::transport::flight::foreign(bytes);
+}

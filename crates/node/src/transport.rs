@@ -2,6 +2,7 @@
 
 mod client;
 mod detail;
+pub(crate) mod flight;
 pub(crate) mod foreign;
 mod port;
 mod server;

@@ -33,7 +33,7 @@ use crate::traffic::{Direction, Kind, Traffic};
 /// Warm connections held at once. The one idle for longest goes first.
 const LINKS_MAX: usize = 512;
 /// A connection without a call for so long is closed: in a large mesh partners change all the time.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+const IDLE_MAX: Duration = Duration::from_secs(50);
 /// How often a peer with a call under way is asked whether it is there, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// How long a call waits for a name that was never resolved: less than any call may take, so that

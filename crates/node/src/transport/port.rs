@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use canary_net::{Accepted, Door, Guard, Held, IpNet, Ledger, Metered, Peer, Refusal, Refused};
+use canary_net::token::Verdict;
+use canary_net::{
+    Accepted, Door, Guard, Held, IpNet, Ledger, Metered, Peer, Refusal, Refused, Reply,
+};
 use connectrpc::{ConnectRpcBody, ConnectRpcService, Dispatcher, Router};
 use http::{Response, StatusCode};
 use http_body_util::{Either, Empty};
@@ -15,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
+use super::flight;
 use super::server::{MeshService, QUESTION_BYTES_MAX, beside};
 use crate::v1;
 
@@ -41,8 +45,10 @@ fn limits(proxies: Arc<[IpNet]>) -> canary_net::Limits {
         headers: 64,
         streams: 16,
         header_time: Duration::from_secs(10),
-        // Peers close what they have not used for half a minute.
+        // Peers close what they have not used for fifty seconds.
         idle_time: Duration::from_secs(60),
+        // Every answer has an end, and a connection that asks nothing more has one, too.
+        pings: false,
         write_patience: Duration::from_secs(10),
         // Half of the longest message: it comes whole in two round trips.
         window_bytes: 256 * 1024,
@@ -70,10 +76,16 @@ pub(crate) async fn serve(
         guests,
         guard,
     });
-    let serving =
-        canary_net::accept::serve(listener, door, limits, stats, stop.clone(), move |request| {
-            Arc::clone(&port).answer(request)
-        });
+    let known = Arc::clone(&port);
+    let serving = canary_net::accept::serve(
+        listener,
+        door,
+        limits,
+        stats,
+        stop.clone(),
+        Some(Arc::new(move |read: &[u8], turn| known.probed(read, turn))),
+        move |request| Arc::clone(&port).answer(request),
+    );
     tokio::select! {
         () = stop.cancelled() => {}
         () = serving => {}
@@ -89,6 +101,18 @@ struct Port<D> {
 }
 
 impl<D: Dispatcher> Port<D> {
+    /// The answer to a probe that came in one flight; none to anything else, and to who may not ask.
+    fn probed(&self, read: &[u8], turn: usize) -> Option<Reply> {
+        let question = flight::Question::read(read, turn)?;
+        let tokens = self.guard.tokens.get();
+        if !tokens.is_empty() {
+            let token = http::HeaderValue::from_bytes(question.token?).ok()?;
+            (tokens.judge(Some(&token)) == Verdict::Valid).then_some(())?;
+        }
+        let bytes = self.service.probed(turn)?;
+        Some(Reply { bytes, is_last: turn == flight::LAST_TURN })
+    }
+
     async fn answer(self: Arc<Self>, mut request: Accepted) -> Result<Answer, Infallible> {
         if let Some(refused) = self.refuse(&mut request) {
             return Ok(refused);

@@ -16,7 +16,7 @@ use connectrpc::{
 use connectrpc_reflection::Reflector;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{MESSAGE_BYTES_MAX, detail, pb, wire};
+use super::{MESSAGE_BYTES_MAX, detail, flight, pb, wire};
 use crate::parts::Identity;
 use crate::traffic::{Direction, Kind, Traffic};
 use crate::v1;
@@ -288,6 +288,16 @@ impl MeshService {
         {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The flight that answers a probe.
+    pub(super) fn probed(&self, turn: usize) -> Option<Vec<u8>> {
+        let answer = wire::probe_response(&self.me.borrow().me);
+        let message = buffa::Message::encode_to_vec(&answer);
+        let body = [&[0], &u32::try_from(message.len()).ok()?.to_be_bytes()[..], &message].concat();
+        let flight = flight::write_answer(&body, turn)?;
+        self.count(Kind::Probe, 0, message.len());
+        Some(flight)
     }
 
     async fn ask_driver(
