@@ -57,6 +57,12 @@ pub(crate) fn finding(
     let look = look(&block, evidence);
     let (kind, culprit) = classify(&found.cause, &mut block, &look, evidence, groups, snapshot)?;
     let score = block.weigh(evidence, |_, _| true);
+    // What is called a cut may reach further than what was found. Of groups that are cut from each
+    // other most pairs fail, as soon as they are measured.
+    let is_block = matches!(found.cause, Cause::Block(_));
+    if evidence.layer == Layer::Failing && is_block && score.good > score.bad {
+        return None;
+    }
     let sources = block.from.intersection(&evidence.witnesses).count();
     let confidence = match (found.margin, found.score.value) {
         (margin, value) if margin >= 4.0 && value >= 8.0 => Confidence::High,
