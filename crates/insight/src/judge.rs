@@ -56,11 +56,10 @@ pub(crate) fn finding(
     let mut block = found.cause.block(evidence);
     let look = look(&block, evidence);
     let (kind, culprit) = classify(&found.cause, &mut block, &look, evidence, groups, snapshot)?;
-    let score = block.weigh(evidence, |_, _| true);
-    // What is called a cut may reach further than what was found. Of groups that are cut from each
-    // other most pairs fail, as soon as they are measured.
-    let is_block = matches!(found.cause, Cause::Block(_));
-    if evidence.layer == Layer::Failing && is_block && score.good > score.bad {
+    let score = block.weigh(evidence, |_, _| false);
+    // What is called a cut reaches further than what was found, and has to explain as well.
+    let against = evidence.layer.contradiction() * score.good as f64;
+    if evidence.layer == Layer::Failing && score.gained < against {
         return None;
     }
     let sources = block.from.intersection(&evidence.witnesses).count();

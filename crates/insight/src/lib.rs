@@ -126,18 +126,19 @@ impl Insight {
                 incumbents: &incumbents,
                 worse: &worse,
             };
-            let causes = search.explain();
-            let found: Vec<_> = causes
-                .iter()
-                .filter_map(|found| judge::finding(found, &evidence, &groups, snapshot))
-                .collect();
+            let mut found = Vec::new();
+            for cause in search.explain() {
+                if let Some(finding) = judge::finding(&cause, &evidence, &groups, snapshot) {
+                    found.push(finding);
+                    worse.push(cause.cause);
+                }
+            }
             if layer == Layer::Failing {
                 let causes = found.iter().filter_map(|finding| finding.cause.clone());
                 found_failing =
                     causes.map(|(_, cause)| (cause.clone(), cause.block(&evidence))).collect();
             }
             findings.extend(found);
-            worse.extend(causes.into_iter().map(|found| found.cause));
         }
         self.over.update(&self.matrix, &stated, found_failing, snapshot.now.time);
         let void = |source, failing: &_| self.over.is_void(source, failing);
