@@ -174,7 +174,11 @@ impl Prober {
             let begun = Instant::now();
             match fly(&whom, &self.guard, progress).await {
                 Ok(Some(answer)) => {
-                    self.strangers.forget(target);
+                    // A proxy may take one flight and not the other.
+                    match answer.timing.request {
+                        Some(_) => self.strangers.forget(target),
+                        None => self.strangers.note(target),
+                    }
                     return Ok(answer);
                 }
                 Ok(None) => {

@@ -132,7 +132,7 @@ struct Phases {
     first_request_seconds: f64,
     /// The second request; null if it failed.
     request_seconds: Option<f64>,
-    /// The kernel's own smoothed round-trip time of the connection; null where it offers none.
+    /// The kernel's own round-trip time, of the TCP handshake; null where it offers none.
     kernel_rtt_seconds: Option<f64>,
 }
 

@@ -47,7 +47,8 @@ impl<'a> Whom<'a> {
                 Blame::Network(failure) => Ended::Failed(failure, error.to_string()),
                 Blame::Ourselves => Ended::Void(error.to_string()),
             })?;
-        let clock = Arc::new(Mutex::new(Stamps::default()));
+        let stamps = Stamps { kernel: kernel::timing(&stream), ..Stamps::default() };
+        let clock = Arc::new(Mutex::new(stamps));
         let stamped = Stamped { stream, waiting: BytesMut::new(), clock: Arc::clone(&clock) };
         // The set may be swapped at any time: one probe uses one set.
         let set = guard.tls.get();
@@ -126,8 +127,8 @@ impl AsyncRead for Stamped {
             let kernel = kernel::timing(&self.stream);
             let mut stamps = canary_net::lock(&self.clock);
             stamps.received = Some(at);
-            // The further on, the more of its round-trip time is the other bot's time to answer.
-            let rtt = stamps.kernel.map(|first| first.rtt);
+            // Later on the round-trip time contains the other bot's time to answer.
+            let rtt = stamps.kernel.map(|first| first.rtt).filter(|rtt| !rtt.is_zero());
             let kernel = kernel.map(|now| KernelTiming { rtt: rtt.unwrap_or(now.rtt), ..now });
             stamps.kernel = kernel.or(stamps.kernel);
         }

@@ -36,7 +36,7 @@ pub(super) async fn fly(
         token: token.as_ref().map(http::HeaderValue::as_bytes),
     };
     *progress = Progress::Flying;
-    if is_readable(&mut dialled).await {
+    if has_spoken(&mut dialled).await? {
         return Ok(None);
     }
     let Some(((name, incarnation, instance), first_request)) =
@@ -93,12 +93,19 @@ async fn exchange(
     }
 }
 
-/// Whether something came that was not asked for, or the connection has ended.
-async fn is_readable(dialled: &mut Dialled) -> bool {
+/// Whether something came that was not asked for.
+async fn has_spoken(dialled: &mut Dialled) -> io::Result<bool> {
     std::future::poll_fn(|cx| {
         let mut byte = [0];
         let mut byte = ReadBuf::new(&mut byte);
-        Poll::Ready(Pin::new(&mut dialled.stream).poll_read(cx, &mut byte).is_ready())
+        Poll::Ready(match Pin::new(&mut dialled.stream).poll_read(cx, &mut byte) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) if byte.filled().is_empty() => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Poll::Ready(Ok(())) => Ok(true),
+        })
     })
     .await
 }
