@@ -53,7 +53,8 @@ pub(crate) enum Seen {
 }
 
 /// Has the system acknowledge a request with its answer, on connections that a listener accepts. Not
-/// where the answer takes time to make, as a handshake does: peers would take that for the network's.
+/// for answers that take time to make, as in a handshake: the peer's kernel would count that time as
+/// the network's.
 pub(crate) fn acknowledge_with_answers(listener: &TcpListener) {
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(listener).set_tcp_quickack(false);
@@ -62,8 +63,8 @@ pub(crate) fn acknowledge_with_answers(listener: &TcpListener) {
 }
 
 impl Seen {
-    /// Looks at a connection that was just accepted. Who speaks first has often spoken by then: no
-    /// task and no turn of the runtime stands between the request and its answer.
+    /// Looks at a connection that was just accepted. Often the request is there by then: no task and
+    /// no turn of the runtime stands between it and its answer.
     pub(crate) fn at(stream: &TcpStream, shortcut: &Shortcut) -> Self {
         let mut socket = &*SockRef::from(stream);
         let mut buffer = [0; SHORTCUT_BYTES_MAX];
@@ -176,7 +177,7 @@ fn send_last(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What comes next; nothing at the end. Who waits holds no buffer.
+/// What comes next; nothing at the end. A connection that waits holds no buffer.
 async fn read_some<I: AsyncRead + Unpin>(stream: &mut I) -> io::Result<Bytes> {
     std::future::poll_fn(|cx| {
         let mut buffer = [MaybeUninit::uninit(); SHORTCUT_BYTES_MAX];

@@ -1,5 +1,5 @@
-//! A bot of ours: a flight each way, twice. The first wakes the other host, which takes longer than
-//! many a network.
+//! A bot of ours: two flights each way. The first wakes the other host, which may take longer than
+//! the network does.
 
 use std::io;
 use std::pin::Pin;
@@ -70,7 +70,7 @@ async fn exchange(
     let Some(question) = question.write(turn) else {
         return Ok(None);
     };
-    // What TLS was sent after its handshake is no answer.
+    // What came for TLS after its handshake is no answer.
     take_lap(&dialled.clock);
     dialled.stream.write_all(&question).await?;
     dialled.stream.flush().await?;

@@ -1,8 +1,8 @@
-//! A probe as one flight each way: HTTP/2 in bytes that both sides know in advance.
+//! A probe as flights of bytes that both sides know in advance.
 //!
 //! What a prober sends is plain HTTP/2 (RFC 9113, HPACK without its tables: RFC 7541), which any
-//! server answers. Its SETTINGS carry [`MARK`]: who sends it asks nothing else on the connection, and
-//! knows the answer's bytes. SETTINGS go from hop to hop, so no proxy passes the mark on. A flight is
+//! server answers. Its SETTINGS carry [`MARK`]: a client that sends it asks nothing else on the
+//! connection, and knows the answer's bytes. SETTINGS go from hop to hop, so no proxy passes it on. A flight is
 //! read by being written again: whatever deviates by a byte is none.
 //!
 //! A connection carries two, one after the other: the second is without preface and SETTINGS, and
@@ -12,8 +12,8 @@ use http::uri::Authority;
 
 use super::PROBE_PATH;
 
-/// Of those that are for experiments (RFC 9113 section 11.3); its value is the version of the
-/// flights.
+/// A parameter from the range for experiments (RFC 7540 section 11.3), and its value: the version of
+/// the flights.
 const MARK: [u8; 6] = [0xf0, 0xcb, 0, 0, 0, 1];
 /// No pushes (section 6.5.2).
 const ENABLE_PUSH_OFF: [u8; 6] = [0, 2, 0, 0, 0, 0];
