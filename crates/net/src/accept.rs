@@ -310,8 +310,9 @@ pub async fn serve<S, F, B>(
             // What a certificate names is known to be readable: it was verified.
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let names = certificate.map(|certificate| Facts::of(certificate).map(|facts| facts.names).unwrap_or_default());
-            let begun = begin(stream, peer, seen, shortcut.as_ref(), limits.header_time, &stats.idle, &stop).await;
-if let Some(begun) = begun {
+            let (shortcut, patience) = (shortcut.as_ref(), limits.header_time);
+            let begun = begin(stream, peer, seen, shortcut, patience, &stats.idle, &stop).await;
+            if let Some(begun) = begun {
                 serve_one(begun, peer, names, &builder, &limits, &stats, &unread, stop, service).await;
             }
         });
