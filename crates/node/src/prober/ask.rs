@@ -11,13 +11,12 @@ use canary_net::{GATHERED_BYTES, Gathered, Guard};
 use super::dial::{Dialled, Whom, take_lap};
 use super::{Answer, Ended, Progress};
 use crate::failure::{Cause, Remembering};
+use crate::transport::flight::EMPTY_MESSAGE;
 use crate::transport::{PROBE_PATH, decode_probe_response};
 use crate::v1::RTT_PATH;
 
 /// Largest answer to a probe: a name and two numbers.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// An empty gRPC message: not compressed, no bytes.
-const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
 /// Measures by two requests of HTTP/2.
 pub(super) async fn ask(
@@ -99,8 +98,8 @@ pub(super) async fn ask(
     Ok(answer)
 }
 
-/// A failure by the first thing that went wrong on the connection: HTTP/2 tells of what it made of
-/// it.
+/// The failure that came first on the connection. The error of HTTP/2 describes only what followed
+/// from it.
 fn told(ended: Ended, cause: &Cause) -> Ended {
     match (ended, cause.get()) {
         (Ended::Failed(Failure::Protocol | Failure::Reset, detail), Some(failure)) => {

@@ -20,7 +20,7 @@ use crate::kernel;
 use crate::resolve::Resolver;
 use crate::secure;
 
-/// Who is measured, and where.
+/// The target of a probe, and its addresses.
 #[derive(Debug)]
 pub(super) struct Whom<'a> {
     pub(super) target: &'a Target,

@@ -44,7 +44,7 @@ const NAMED: u8 = 0;
 
 const GRPC: &[u8] = b"application/grpc";
 /// A gRPC message that is not compressed and has no bytes.
-const EMPTY_MESSAGE: [u8; 5] = [0; 5];
+pub(crate) const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
 /// Longest flight in bytes: longer ones are for HTTP/2.
 const FLIGHT_BYTES_MAX: usize = canary_net::SHORTCUT_BYTES_MAX;
@@ -59,7 +59,7 @@ pub(crate) const LAST_TURN: usize = 1;
 pub(crate) struct Question<'a> {
     /// The connection is secured.
     pub(crate) https: bool,
-    /// Who is asked: host and port.
+    /// Host and port of the peer.
     pub(crate) authority: &'a str,
     /// The value of `Authorization`, where the mesh has a token.
     pub(crate) token: Option<&'a [u8]>,
