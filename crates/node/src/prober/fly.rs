@@ -31,7 +31,7 @@ pub(super) async fn fly(
     let mut dialled = whom.dial(guard).await?;
     let authority = whom.target.to_string();
     let question = Question {
-        https: dialled.scheme == "https",
+        https: dialled.tls.is_some(),
         authority: &authority,
         token: token.as_ref().map(http::HeaderValue::as_bytes),
     };
